@@ -1,0 +1,1 @@
+"""Declarative recipes for LoRA fine-tuning with Hugging Face TRL."""
