@@ -1,0 +1,245 @@
+"""What the schema finds wrong with a recipe, in plain words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+from loracook.errors import Path, Problem, quote, spell
+from loracook.hints import meant_key, meant_value
+from loracook.scalars import resolve
+from loracook.schema import Schema, fits, kinds_of, resolved, schema
+
+KINDS = {
+    "object": "a mapping",
+    "array": "a list",
+    "string": "text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "null": "null",
+}
+SWITCHES = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
+
+
+def complaints(data: Any) -> Iterator[Problem]:
+    """Every way in which a recipe's data breaks the schema."""
+    return check(data, schema(), ())
+
+
+def check(value: Any, part: Schema, path: Path) -> Iterator[Problem]:
+    """Every way in which the value at `path` breaks its part of the schema."""
+    part = resolved(part)
+    kinds = kinds_of(part)
+    if kinds and not any(fits(value, kind) for kind in kinds):
+        yield Problem(path, _wrong_kind(value, part, path), "type")
+        return
+    for keyword, bound in part.items():
+        if keyword in CHECKS:
+            yield from CHECKS[keyword](value, bound, part, path)
+
+
+def _properties(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
+    if not isinstance(value, dict):
+        return
+    for name, entry in value.items():
+        if name in bound:
+            yield from check(entry, bound[name], (*path, name))
+
+
+def _additional(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
+    if not isinstance(value, dict):
+        return
+    known = part.get("properties", {})
+    for name, entry in value.items():
+        if name in known:
+            continue
+        if bound is False:
+            yield _unknown(name, path, part)
+        elif isinstance(bound, dict):
+            yield from check(entry, bound, (*path, name))
+
+
+def _unknown(name: str, path: Path, part: Schema) -> Problem:
+    declined = part.get("x-declined", {}).get(name)
+    message = f"not offered here: {declined}" if declined else f"unknown key; {meant_key(name, path, part)}"
+    return Problem((*path, name), message, "declined-key" if declined else "unknown-key")
+
+
+def _required(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
+    if not isinstance(value, dict):
+        return
+    for name in bound:
+        if name not in value:
+            example = _example(resolved(part["properties"][name]))
+            yield Problem(path, f"'{name}' is missing; write '{name}: {example}'", "required")
+
+
+def _example(part: Schema) -> str:
+    example = next(iter(part.get("examples", ())), part.get("const", part.get("default", "…")))
+    return "…" if isinstance(example, dict | list) else str(example)
+
+
+def _items(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
+    if isinstance(value, list):
+        for index, entry in enumerate(value):
+            yield from check(entry, bound, (*path, index))
+
+
+def _enum(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
+    if not any(type(value) is type(one) and value == one for one in bound):
+        yield Problem(path, f"{quote(value)} is not known here; {meant_value(value, bound)}", "enum")
+
+
+def _const(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
+    return _enum(value, [bound], part, path)
+
+
+def _pattern(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
+    if isinstance(value, str) and not _compiled(bound).fullmatch(value):
+        example = _example(part)
+        wanted = "check the spelling" if example == "…" else f"write something like '{example}'"
+        yield Problem(path, f"{quote(value)} is not well-formed; {wanted}", "pattern")
+
+
+def _names(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
+    if isinstance(value, dict):
+        for name in value:
+            for problem in check(name, bound, (*path, name)):
+                yield Problem(problem.path, f"the key {problem.message}", problem.rule)
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern)
+
+
+def _minimum(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
+    if fits(value, "number") and value < bound:
+        yield Problem(path, f"{quote(value)} is too small; write {_span(part)}", "range")
+
+
+def _above(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
+    if fits(value, "number") and value <= bound:
+        yield Problem(path, f"{quote(value)} is too small; write {_span(part)}", "range")
+
+
+def _maximum(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
+    if fits(value, "number") and value > bound:
+        yield Problem(path, f"{quote(value)} is too large; write {_span(part)}", "range")
+
+
+def _below(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
+    if fits(value, "number") and value >= bound:
+        yield Problem(path, f"{quote(value)} is too large; write {_span(part)}", "range")
+
+
+def _span(part: Schema) -> str:
+    whole = "whole " if "number" not in kinds_of(part) else ""
+    words = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
+    spans = [f"{word} {spell(part[keyword])}" for keyword, word in words.items() if keyword in part]
+    return f"a {whole}number {' '.join(spans)}"
+
+
+def _min_length(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
+    if isinstance(value, str) and len(value) < bound:
+        missing = "no text here" if not value else f"the text has {len(value)} characters"
+        yield Problem(path, f"{missing}; write at least {bound}", "length")
+
+
+def _max_length(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
+    if isinstance(value, str) and len(value) > bound:
+        yield Problem(path, f"the text has {len(value)} characters; write at most {bound}", "length")
+
+
+def _min_items(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
+    if isinstance(value, list) and len(value) < bound:
+        yield Problem(path, f"the list has {len(value)} entries; write at least {bound}", "length")
+
+
+def _max_items(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
+    if isinstance(value, list) and len(value) > bound:
+        yield Problem(path, f"the list has {len(value)} entries; write at most {bound}", "length")
+
+
+def _min_properties(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
+    if isinstance(value, dict) and len(value) < bound:
+        yield Problem(path, f"the mapping has {len(value)} keys; write at least {bound}", "length")
+
+
+def _max_properties(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
+    if isinstance(value, dict) and len(value) > bound:
+        yield Problem(path, f"the mapping has {len(value)} keys; write at most {bound}", "length")
+
+
+def _unique(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
+    if not bound or not isinstance(value, list):
+        return
+    for index, entry in enumerate(value):
+        if entry in value[:index]:
+            yield Problem((*path, index), f"{quote(entry)} stands in the list twice; remove one", "unique")
+
+
+def _wrong_kind(value: Any, part: Schema, path: Path) -> str:
+    kinds = kinds_of(part)
+    wanted = " or ".join(KINDS[kind] for kind in kinds if kind != "null")
+    if value is None:
+        return f"nothing is written here; write {wanted}, or remove the key"
+    return f"{quote(value)} is not {wanted}; {_mended(value, kinds, part, path)}"
+
+
+def _mended(value: Any, kinds: tuple[str, ...], part: Schema, path: Path) -> str:
+    if isinstance(value, str):
+        mended = _mended_text(value, kinds)
+        if mended:
+            return mended
+    if isinstance(value, float) and "integer" in kinds and value.is_integer():
+        return f"write {quote(int(value))}"
+    if "object" in kinds:
+        return f"write its keys below '{path[-1]}:'" if path else "write 'version: 1' and its sections"
+    if "array" in kinds and not isinstance(value, dict):
+        return f"write {quote([value])}"
+    if "string" in kinds and not isinstance(value, list | dict):
+        return "put it in quotes"
+    return (
+        f"write one, such as {quote(_example(part))}" if _example(part) != "…" else f"write {KINDS[kinds[0]]}"
+    )
+
+
+def _mended_text(value: str, kinds: tuple[str, ...]) -> str | None:
+    if any(fits(resolve(value), kind) for kind in kinds):
+        return "remove the quotes"
+    if "boolean" in kinds and value.lower() in SWITCHES:
+        return f"write '{SWITCHES[value.lower()]}'"
+    digits = value.replace("_", "").replace(",", "")
+    return (
+        f"write {quote(digits)}"
+        if any(fits(resolve(digits), kind) for kind in kinds if kind != "null")
+        else None
+    )
+
+
+Check = Callable[[Any, Any, Schema, Path], Iterator[Problem]]
+CHECKS: dict[str, Check] = {
+    "properties": _properties,
+    "additionalProperties": _additional,
+    "propertyNames": _names,
+    "required": _required,
+    "items": _items,
+    "enum": _enum,
+    "const": _const,
+    "pattern": _pattern,
+    "minimum": _minimum,
+    "exclusiveMinimum": _above,
+    "maximum": _maximum,
+    "exclusiveMaximum": _below,
+    "minLength": _min_length,
+    "maxLength": _max_length,
+    "minItems": _min_items,
+    "maxItems": _max_items,
+    "uniqueItems": _unique,
+    "minProperties": _min_properties,
+    "maxProperties": _max_properties,
+}

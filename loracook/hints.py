@@ -1,0 +1,61 @@
+"""What the user may have meant: the nearest key, the nearest value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from loracook.errors import Path, dotted, quote
+from loracook.schema import Schema, all_keys
+
+SHOWN = 8
+
+
+def nearest(word: str, words: Iterable[str]) -> str | None:
+    """The word most like this one, None when none is much like it."""
+    from difflib import get_close_matches
+
+    plain = {_plain(known): known for known in words}
+    found = get_close_matches(_plain(word[:64]), plain, n=1, cutoff=0.7)
+    return plain[found[0]] if found else None
+
+
+def meant_key(name: str, path: Path, part: Schema) -> str:
+    """What to write instead of an unknown key of the mapping at `path`."""
+    here = part.get("properties", {})
+    found = nearest(name, here)
+    if found and _plain(found) == _plain(name):
+        return f"did you mean '{found}'?"
+    elsewhere = next((key for key, _ in all_keys() if key[-1] == name and key[:-1] != path), None)
+    if elsewhere:
+        return f"did you mean {_placed(elsewhere)}?"
+    if found:
+        return f"did you mean '{found}'?"
+    return _far_key(name, here)
+
+
+def meant_value(value: Any, allowed: list[Any]) -> str:
+    """What to write instead of a value that is none of those allowed."""
+    found = nearest(str(value), [str(one) for one in allowed if isinstance(one, str)])
+    if found:
+        return f"did you mean '{found}'?"
+    shown = ", ".join(quote(one) for one in allowed[:SHOWN]) + (", …" if len(allowed) > SHOWN else "")
+    return f"write one of {shown}" if len(allowed) > 1 else f"write {shown}"
+
+
+def _far_key(name: str, here: Iterable[str]) -> str:
+    keys = {str(path[-1]): path for path, _ in all_keys()}
+    found = nearest(name, keys)
+    if found:
+        return f"did you mean {_placed(keys[found])}?"
+    few = sorted(here)
+    return "write one of " + ", ".join(f"'{key}'" for key in few) if 0 < len(few) <= SHOWN else "remove it"
+
+
+def _placed(path: Path) -> str:
+    named = tuple(part for part in path if part != 0)
+    return f"'{dotted(named)}'"
+
+
+def _plain(word: str) -> str:
+    return word.lower().replace("-", "_").replace(" ", "_")

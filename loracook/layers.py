@@ -1,0 +1,87 @@
+"""Recipes laid over one another: files, then the command line; each value knows which one decided it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from loracook.errors import Path
+from loracook.source import Entry, Source
+
+Kind = Literal["recipe", "set", "loracook"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What one file or one `--set` says, and where it says it."""
+
+    kind: Kind
+    path: Path  # where in the recipe the data goes; a file's goes to the top
+    data: Any
+    positions: dict[Path, Entry]
+
+    def says(self, path: Path) -> Entry | None:
+        """Where this layer says something of `path` itself."""
+        return self.positions.get(path)
+
+    def replaces(self, path: Path) -> bool:
+        """Whether this layer decided of a list or a scalar on the way to `path`, and with it of `path`."""
+        value = self.data
+        for length in range(len(self.path), len(path)):
+            if path[:length] in self.positions and not isinstance(value, dict):
+                return True
+            if not isinstance(value, dict) or path[length] not in value:
+                return False
+            value = value[path[length]]
+        return False
+
+
+def of_source(source: Source) -> Layer:
+    """The layer that a recipe file is."""
+    return Layer("recipe", (), source.data, source.positions)
+
+
+def merged(layers: Sequence[Layer]) -> Any:
+    """What the layers say together, the first deciding; mappings merge, null removes, the rest replaces."""
+    data = deepcopy(layers[-1].data)
+    for layer in reversed(layers[:-1]):
+        data = _placed(data, layer.path, layer.data)
+    return data
+
+
+def deciding(layers: Iterable[Layer], path: Path) -> tuple[Layer, Entry] | None:
+    """The layer that decided what stands at `path` and where; None when none of them did."""
+    for layer in layers:
+        entry = layer.says(path)
+        if entry:
+            return layer, entry
+        if layer.replaces(path):
+            return None
+    return None
+
+
+def _placed(below: Any, path: Path, above: Any) -> Any:
+    if not path:
+        return _laid_over(below, above)
+    if not isinstance(below, list):
+        return _laid_over(below, {path[0]: _placed(_within(below, path[0]), path[1:], above)})
+    index = path[0]
+    if not isinstance(index, int) or index >= len(below):
+        raise LookupError(f"the list has {len(below)} entries; write a number below {len(below)}")
+    return [*below[:index], _placed(below[index], path[1:], above), *below[index + 1 :]]
+
+
+def _within(data: Any, name: str | int) -> Any:
+    return data.get(name) if isinstance(data, dict) else None
+
+
+def _laid_over(below: Any, above: Any) -> Any:
+    if not isinstance(below, dict) or not isinstance(above, dict):
+        return deepcopy(above)
+    result = {name: value for name, value in below.items() if above.get(name, below) is not None}
+    for name, value in above.items():
+        if name in result or name not in below:
+            result[name] = _laid_over(result.get(name), value)
+    return result

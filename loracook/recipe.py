@@ -1,0 +1,126 @@
+"""A recipe: valid, complete and frozen, every value with its origin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path as FilePath
+from typing import Any
+
+from loracook.complaints import complaints
+from loracook.defaults import with_defaults
+from loracook.errors import Path, Position, Problem, RecipeError
+from loracook.layers import Kind, Layer, deciding, merged, of_source
+from loracook.overrides import override
+from loracook.rules import RULES
+from loracook.safety import CHECKS
+from loracook.source import read
+from loracook.tree import leaves
+
+AT_KEY = {"unknown-key", "declined-key", "required", "foreign-key"}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Who decided a value, and where it is written; loracook's own defaults are written nowhere."""
+
+    kind: Kind
+    position: Position | None = None
+
+    def __str__(self) -> str:
+        return self.kind if self.position is None else f"{self.position.file}:{self.position.line}"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The effective values of a recipe by section, and where each comes from."""
+
+    file: FilePath
+    sections: Mapping[str, Any]
+    layers: tuple[Layer, ...]
+    warnings: tuple[Problem, ...] = ()
+
+    def __getitem__(self, section: str) -> Any:
+        """The effective values of a section; KeyError when the recipe has none."""
+        return self.sections[section]
+
+    def __contains__(self, section: str) -> bool:
+        return section in self.sections
+
+    @property
+    def name(self) -> str:
+        """What the recipe calls itself, else what its file is called."""
+        return str(self.sections.get("name", self.file.stem))
+
+    @property
+    def root(self) -> FilePath:
+        """The folder that the recipe's relative paths lie in."""
+        return self.file.parent
+
+    def origin(self, path: Path) -> Origin:
+        """Who decided what stands at `path`."""
+        found = deciding(self.layers, path)
+        return Origin(found[0].kind, found[1].key) if found else Origin("loracook")
+
+    def problem(self, path: Path, message: str) -> Problem:
+        """A problem with what stands at `path`, placed in the recipe."""
+        return placed(Problem(path, message), self.layers)
+
+    def resolve(self, text: str) -> FilePath:
+        """The file that a relative path names, links followed; raises RecipeError outside the root."""
+        root = self.root.resolve()
+        found = (root / text).resolve()
+        if not found.is_relative_to(root):
+            raise RecipeError(
+                [self.problem(self._path_to(text), f"'{text}' lies outside the recipe's folder")]
+            )
+        return found
+
+    def _path_to(self, text: str) -> Path:
+        return next((path for path, value in leaves(dict(self.sections)) if value == text), ())
+
+
+def load(file: str | FilePath, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in a file with every `--set` applied; raises RecipeError with all of its problems."""
+    layers = _layers(file, overrides)
+    data = _merged(layers)
+    problems = [placed(problem, layers) for problem in _problems(data)]
+    problems.sort(key=lambda problem: _order(problem.position))
+    if any(problem.severity == "error" for problem in problems):
+        raise RecipeError(problems)
+    return Recipe(FilePath(file), with_defaults(data), layers, tuple(problems))
+
+
+def placed(problem: Problem, layers: Sequence[Layer]) -> Problem:
+    """The problem with its position, taken from the nearest entry that is written down."""
+    for length in range(len(problem.path), -1, -1):
+        found = deciding(layers, problem.path[:length])
+        if found:
+            missing = length < len(problem.path)
+            entry = found[1]
+            return replace(problem, position=entry.key if missing or problem.rule in AT_KEY else entry.value)
+    return problem
+
+
+def _layers(file: str | FilePath, overrides: Sequence[str]) -> tuple[Layer, ...]:
+    sets = [override(text, number) for number, text in enumerate(overrides, 1)]
+    return (*reversed(sets), of_source(read(file)))
+
+
+def _merged(layers: Sequence[Layer]) -> Any:
+    return merged(layers)
+
+
+def _problems(data: Any) -> Iterator[Problem]:
+    unsafe = [problem for check in CHECKS for problem in check(data)]
+    said = {problem.path for problem in unsafe}
+    wrong = [problem for problem in complaints(data) if problem.path not in said]
+    yield from unsafe
+    yield from wrong
+    if not wrong:
+        for rule in RULES:
+            yield from rule(data)
+
+
+def _order(position: Position | None) -> tuple[str, int, int]:
+    return ("", 0, 0) if position is None else (position.file, position.line, position.column)

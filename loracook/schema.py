@@ -1,0 +1,89 @@
+"""The recipe schema: the one list of keys, and finding one's way in it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path as FilePath
+from typing import Any
+
+from loracook.errors import Path
+
+PLACES = (
+    FilePath(__file__).parent / "recipe.schema.json",  # in a wheel
+    FilePath(__file__).parent.parent / "schemas" / "recipe.schema.json",  # in a checkout
+)
+TYPES: dict[str, type | tuple[type, ...]] = {
+    "object": dict,
+    "array": list,
+    "string": str,
+    "integer": int,
+    "number": int,
+    "null": type(None),
+}
+
+Schema = dict[str, Any]
+
+
+@cache
+def schema() -> Schema:
+    """The schema as JSON data; shared, so never change it."""
+    file = next((place for place in PLACES if place.exists()), PLACES[-1])
+    found: Schema = json.loads(file.read_text("utf-8"))
+    return found
+
+
+def resolved(part: Schema) -> Schema:
+    """A part of the schema with its reference followed; its own keywords stand above those referred to."""
+    while "$ref" in part:
+        target: Any = schema()
+        for name in part["$ref"].removeprefix("#/").split("/"):
+            target = target[name]
+        part = {**target, **{keyword: bound for keyword, bound in part.items() if keyword != "$ref"}}
+    return part
+
+
+def part_at(path: Path) -> Schema | None:
+    """The part of the schema that speaks of `path`, None where it names no such key."""
+    part = resolved(schema())
+    for name in path:
+        inner = part.get("items") if isinstance(name, int) else inner_part(part, name)
+        if not isinstance(inner, dict):
+            return None
+        part = resolved(inner)
+    return part
+
+
+def inner_part(part: Schema, name: str) -> Any:
+    """What a mapping's part of the schema says of one key; None or False where it may not be there."""
+    return part.get("properties", {}).get(name, part.get("additionalProperties"))
+
+
+def kinds_of(part: Schema) -> tuple[str, ...]:
+    """The JSON types that a part of the schema allows; none named is every type."""
+    kinds = part.get("type", ())
+    return (kinds,) if isinstance(kinds, str) else tuple(kinds)
+
+
+def fits(value: Any, kind: str) -> bool:
+    """Whether a value has a JSON type: true is no number, 4.0 no whole number, NaN and infinity neither."""
+    if isinstance(value, bool):
+        return kind == "boolean"
+    if isinstance(value, float):
+        return kind == "number" and math.isfinite(value)
+    return kind in TYPES and isinstance(value, TYPES[kind])
+
+
+def all_keys() -> Iterator[tuple[Path, Schema]]:
+    """Every key that has a name, with its path and what the schema says of it; items of lists count as 0."""
+    yield from _keys_below((), resolved(schema()))
+
+
+def _keys_below(path: Path, part: Schema) -> Iterator[tuple[Path, Schema]]:
+    for name, inner in part.get("properties", {}).items():
+        yield (*path, name), resolved(inner)
+        yield from _keys_below((*path, name), resolved(inner))
+    if isinstance(part.get("items"), dict):
+        yield from _keys_below((*path, 0), resolved(part["items"]))
