@@ -7,7 +7,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from loracook.errors import Path
+from loracook.errors import Path, Problem, RecipeError
 from loracook.source import Entry, Source
 
 Kind = Literal["recipe", "set", "loracook"]
@@ -44,10 +44,17 @@ def of_source(source: Source) -> Layer:
 
 
 def merged(layers: Sequence[Layer]) -> Any:
-    """What the layers say together, the first deciding; mappings merge, null removes, the rest replaces."""
+    """What the layers say together, the first deciding; mappings merge, null removes, the rest replaces.
+
+    Raises RecipeError when a `--set` names an entry that a list does not have.
+    """
     data = deepcopy(layers[-1].data)
     for layer in reversed(layers[:-1]):
-        data = _placed(data, layer.path, layer.data)
+        try:
+            data = _placed(data, layer.path, layer.data)
+        except IndexError as error:
+            place = layer.positions[layer.path].key
+            raise RecipeError([Problem(layer.path, str(error), "set", position=place)]) from error
     return data
 
 
@@ -69,7 +76,7 @@ def _placed(below: Any, path: Path, above: Any) -> Any:
         return _laid_over(below, {path[0]: _placed(_within(below, path[0]), path[1:], above)})
     index = path[0]
     if not isinstance(index, int) or index >= len(below):
-        raise LookupError(f"the list has {len(below)} entries; write a number below {len(below)}")
+        raise IndexError(f"there are {len(below)} entries here; write a number below {len(below)}")
     return [*below[:index], _placed(below[index], path[1:], above), *below[index + 1 :]]
 
 

@@ -83,7 +83,7 @@ class Recipe:
 def load(file: str | FilePath, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe in a file with every `--set` applied; raises RecipeError with all of its problems."""
     layers = _layers(file, overrides)
-    data = _merged(layers)
+    data = merged(layers)
     problems = [placed(problem, layers) for problem in _problems(data)]
     problems.sort(key=lambda problem: _order(problem.position))
     if any(problem.severity == "error" for problem in problems):
@@ -105,10 +105,6 @@ def placed(problem: Problem, layers: Sequence[Layer]) -> Problem:
 def _layers(file: str | FilePath, overrides: Sequence[str]) -> tuple[Layer, ...]:
     sets = [override(text, number) for number, text in enumerate(overrides, 1)]
     return (*reversed(sets), of_source(read(file)))
-
-
-def _merged(layers: Sequence[Layer]) -> Any:
-    return merged(layers)
 
 
 def _problems(data: Any) -> Iterator[Problem]:
