@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from typing import Any
 
@@ -21,6 +21,7 @@ KINDS = {
     "boolean": "true or false",
     "null": "null",
 }
+WEIGHT = ("declined-value", "enum", "pattern", "range", "length")  # one problem a value is enough
 SWITCHES = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
 
 
@@ -36,9 +37,18 @@ def check(value: Any, part: Schema, path: Path) -> Iterator[Problem]:
     if kinds and not any(fits(value, kind) for kind in kinds):
         yield Problem(path, _wrong_kind(value, part, path), "type")
         return
-    for keyword, bound in part.items():
-        if keyword in CHECKS:
-            yield from CHECKS[keyword](value, bound, part, path)
+    checks = (
+        CHECKS[keyword](value, bound, part, path) for keyword, bound in part.items() if keyword in CHECKS
+    )
+    if isinstance(value, dict | list):
+        for found in checks:
+            yield from found
+    else:
+        yield from _weightiest(problem for found in checks for problem in found)
+
+
+def _weightiest(problems: Iterable[Problem]) -> list[Problem]:
+    return sorted(problems, key=lambda problem: WEIGHT.index(problem.rule))[:1]
 
 
 def _properties(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
@@ -89,7 +99,12 @@ def _items(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem
 
 
 def _enum(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
-    if not any(type(value) is type(one) and value == one for one in bound):
+    if any(type(value) is type(one) and value == one for one in bound):
+        return
+    declined = part.get("x-declined", {}).get(value)
+    if declined:
+        yield Problem(path, f"{quote(value)} is not offered here: {declined}", "declined-value")
+    else:
         yield Problem(path, f"{quote(value)} is not known here; {meant_value(value, bound)}", "enum")
 
 
@@ -99,9 +114,14 @@ def _const(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem
 
 def _pattern(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
     if isinstance(value, str) and not _compiled(bound).fullmatch(value):
-        example = _example(part)
-        wanted = "check the spelling" if example == "…" else f"write something like '{example}'"
-        yield Problem(path, f"{quote(value)} is not well-formed; {wanted}", "pattern")
+        yield Problem(path, f"{quote(value)} is not well-formed; {_well_formed(value, part)}", "pattern")
+
+
+def _well_formed(value: str, part: Schema) -> str:
+    examples = " or ".join(quote(one) for one in part.get("examples", ())[:2])
+    if "array" in kinds_of(part) and not any(check(value, part["items"], ())):
+        return f"write {quote([value])} or {examples}"
+    return f"write something like {examples}" if examples else "check the spelling"
 
 
 def _names(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:

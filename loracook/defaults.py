@@ -7,12 +7,10 @@ from typing import Any
 
 from loracook.schema import Schema, resolved, schema
 
-ALWAYS = ("template", "train")
-
 
 def with_defaults(data: dict[str, Any]) -> dict[str, Any]:
-    """Valid data with loracook's own defaults filled in; only two sections appear by themselves."""
-    return dict(_filled({name: {} for name in ALWAYS} | data, resolved(schema())))
+    """Valid data with loracook's own defaults filled in; a section with the default {} appears by itself."""
+    return dict(_filled(data, resolved(schema())))
 
 
 def _filled(value: Any, part: Schema) -> Any:
@@ -22,7 +20,7 @@ def _filled(value: Any, part: Schema) -> Any:
         return value
     parts = {name: resolved(inner) for name, inner in part["properties"].items()}
     decided = {name: deepcopy(inner["default"]) for name, inner in parts.items() if _is_ours(inner)}
-    return decided | {name: _filled(entry, parts.get(name, {})) for name, entry in value.items()}
+    return {name: _filled(entry, parts.get(name, {})) for name, entry in (decided | value).items()}
 
 
 def _is_ours(part: Schema) -> bool:
