@@ -9,7 +9,7 @@ from loracook.schema import Schema, resolved, schema
 
 
 def with_defaults(data: dict[str, Any]) -> dict[str, Any]:
-    """Valid data with loracook's own defaults filled in; a section with the default {} appears by itself."""
+    """Valid data with loracook's own defaults filled in, its keys in the order of the schema."""
     return dict(_filled(data, resolved(schema())))
 
 
@@ -19,8 +19,8 @@ def _filled(value: Any, part: Schema) -> Any:
     if not isinstance(value, dict) or "properties" not in part:
         return value
     parts = {name: resolved(inner) for name, inner in part["properties"].items()}
-    decided = {name: deepcopy(inner["default"]) for name, inner in parts.items() if _is_ours(inner)}
-    return {name: _filled(entry, parts.get(name, {})) for name, entry in (decided | value).items()}
+    decided = {name: deepcopy(inner["default"]) for name, inner in parts.items() if _is_ours(inner)} | value
+    return {name: _filled(decided[name], inner) for name, inner in parts.items() if name in decided}
 
 
 def _is_ours(part: Schema) -> bool:
