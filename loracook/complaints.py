@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -37,18 +37,17 @@ def check(value: Any, part: Schema, path: Path) -> Iterator[Problem]:
     if kinds and not any(fits(value, kind) for kind in kinds):
         yield Problem(path, _wrong_kind(value, part, path), "type")
         return
-    checks = (
-        CHECKS[keyword](value, bound, part, path) for keyword, bound in part.items() if keyword in CHECKS
-    )
+    problems = _broken(value, part, path)
     if isinstance(value, dict | list):
-        for found in checks:
-            yield from found
+        yield from problems
     else:
-        yield from _weightiest(problem for found in checks for problem in found)
+        yield from sorted(problems, key=lambda problem: WEIGHT.index(problem.rule))[:1]
 
 
-def _weightiest(problems: Iterable[Problem]) -> list[Problem]:
-    return sorted(problems, key=lambda problem: WEIGHT.index(problem.rule))[:1]
+def _broken(value: Any, part: Schema, path: Path) -> Iterator[Problem]:
+    for keyword, bound in part.items():
+        if keyword in CHECKS:
+            yield from CHECKS[keyword](value, bound, part, path)
 
 
 def _properties(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
@@ -158,7 +157,8 @@ def _below(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem
 
 def _span(part: Schema) -> str:
     whole = "whole " if "number" not in kinds_of(part) else ""
-    words = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
+    most = "to" if "minimum" in part else "and at most"
+    words = {"minimum": "from", "exclusiveMinimum": "above", "maximum": most, "exclusiveMaximum": "and below"}
     spans = [f"{word} {spell(part[keyword])}" for keyword, word in words.items() if keyword in part]
     return f"a {whole}number {' '.join(spans)}"
 
@@ -221,10 +221,12 @@ def _mended(value: Any, kinds: tuple[str, ...], part: Schema, path: Path) -> str
         return f"write its keys below '{path[-1]}:'" if path else "write 'version: 1' and its sections"
     if "array" in kinds and not isinstance(value, dict):
         return f"write {quote([value])}"
-    if "string" in kinds and not isinstance(value, list | dict):
+    if "string" in kinds and not isinstance(value, list | dict) and not any(check(spell(value), part, path)):
         return "put it in quotes"
     return (
-        f"write one, such as {quote(_example(part))}" if _example(part) != "…" else f"write {KINDS[kinds[0]]}"
+        f"write something like {quote(_example(part))}"
+        if _example(part) != "…"
+        else f"write {KINDS[kinds[0]]}"
     )
 
 

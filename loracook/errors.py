@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -132,6 +133,8 @@ def spell(value: object) -> str:
         return "[" + ", ".join(map(spell, value[:20])) + "]"
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {spell(entry)}" for key, entry in list(value.items())[:20]) + "}"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{'-' if value < 0 else ''}.{str(value).lstrip('-')}"
     return str(value)
 
 

@@ -11,12 +11,12 @@ from loracook.schema import Schema, all_keys
 SHOWN = 8
 
 
-def nearest(word: str, words: Iterable[str]) -> str | None:
+def nearest(word: str, words: Iterable[str], alike: float = 0.7) -> str | None:
     """The word most like this one, None when none is much like it."""
     from difflib import get_close_matches
 
     plain = {_plain(known): known for known in words}
-    found = get_close_matches(_plain(word[:64]), plain, n=1, cutoff=0.7)
+    found = get_close_matches(_plain(word[:64]), plain, n=1, cutoff=alike)
     return plain[found[0]] if found else None
 
 
@@ -48,6 +48,9 @@ def _far_key(name: str, here: Iterable[str]) -> str:
     found = nearest(name, keys)
     if found:
         return f"did you mean {_placed(keys[found])}?"
+    found = nearest(name, here, alike=0.5)
+    if found:
+        return f"did you mean '{found}'?"
     few = sorted(here)
     return "write one of " + ", ".join(f"'{key}'" for key in few) if 0 < len(few) <= SHOWN else "remove it"
 
