@@ -223,11 +223,8 @@ def _mended(value: Any, kinds: tuple[str, ...], part: Schema, path: Path) -> str
         return f"write {quote([value])}"
     if "string" in kinds and not isinstance(value, list | dict) and not any(check(spell(value), part, path)):
         return "put it in quotes"
-    return (
-        f"write something like {quote(_example(part))}"
-        if _example(part) != "…"
-        else f"write {KINDS[kinds[0]]}"
-    )
+    example = _example(part)
+    return f"write {KINDS[kinds[0]]}" if example == "…" else f"write something like {quote(example)}"
 
 
 def _mended_text(value: str, kinds: tuple[str, ...]) -> str | None:
