@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
+from loracook.bounds import BOUNDS, Check
 from loracook.errors import Path, Problem, quote, spell
 from loracook.hints import meant_key, meant_value
 from loracook.scalars import resolve
-from loracook.schema import Schema, fits, kinds_of, resolved, schema
+from loracook.schema import Schema, fits, kinds_of, part_at, resolved, schema
+from loracook.spellings import Spelling, ours
 
 KINDS = {
     "object": "a mapping",
@@ -66,15 +68,24 @@ def _additional(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Pr
         if name in known:
             continue
         if bound is False:
-            yield _unknown(name, path, part)
+            yield _unknown(name, entry, path, part)
         elif isinstance(bound, dict):
             yield from check(entry, bound, (*path, name))
 
 
-def _unknown(name: str, path: Path, part: Schema) -> Problem:
-    declined = part.get("x-declined", {}).get(name)
-    message = f"not offered here: {declined}" if declined else f"unknown key; {meant_key(name, path, part)}"
-    return Problem((*path, name), message, "declined-key" if declined else "unknown-key")
+def _unknown(name: str, value: Any, path: Path, part: Schema) -> Problem:
+    spelling, declined = ours(name, value), part.get("x-declined", {}).get(name)
+    if spelling:
+        message = f"spelt differently here; {_kept(spelling).words(path)}"
+        return Problem((*path, name), message, "foreign-key")
+    if declined:
+        return Problem((*path, name), f"not offered here: {declined}", "declined-key")
+    return Problem((*path, name), f"unknown key; {meant_key(name, path, part)}", "unknown-key")
+
+
+def _kept(spelling: Spelling) -> Spelling:
+    fitting = not any(check(spelling.value, part_at(spelling.path) or {}, spelling.path))
+    return spelling if fitting else Spelling(spelling.path)
 
 
 def _required(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
@@ -135,73 +146,6 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern)
 
 
-def _minimum(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
-    if fits(value, "number") and value < bound:
-        yield Problem(path, f"{quote(value)} is too small; write {_span(part)}", "range")
-
-
-def _above(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
-    if fits(value, "number") and value <= bound:
-        yield Problem(path, f"{quote(value)} is too small; write {_span(part)}", "range")
-
-
-def _maximum(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
-    if fits(value, "number") and value > bound:
-        yield Problem(path, f"{quote(value)} is too large; write {_span(part)}", "range")
-
-
-def _below(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
-    if fits(value, "number") and value >= bound:
-        yield Problem(path, f"{quote(value)} is too large; write {_span(part)}", "range")
-
-
-def _span(part: Schema) -> str:
-    whole = "whole " if "number" not in kinds_of(part) else ""
-    most = "to" if "minimum" in part else "and at most"
-    words = {"minimum": "from", "exclusiveMinimum": "above", "maximum": most, "exclusiveMaximum": "and below"}
-    spans = [f"{word} {spell(part[keyword])}" for keyword, word in words.items() if keyword in part]
-    return f"a {whole}number {' '.join(spans)}"
-
-
-def _min_length(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
-    if isinstance(value, str) and len(value) < bound:
-        missing = "no text here" if not value else f"the text has {len(value)} characters"
-        yield Problem(path, f"{missing}; write at least {bound}", "length")
-
-
-def _max_length(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
-    if isinstance(value, str) and len(value) > bound:
-        yield Problem(path, f"the text has {len(value)} characters; write at most {bound}", "length")
-
-
-def _min_items(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
-    if isinstance(value, list) and len(value) < bound:
-        yield Problem(path, f"the list has {len(value)} entries; write at least {bound}", "length")
-
-
-def _max_items(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
-    if isinstance(value, list) and len(value) > bound:
-        yield Problem(path, f"the list has {len(value)} entries; write at most {bound}", "length")
-
-
-def _min_properties(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
-    if isinstance(value, dict) and len(value) < bound:
-        yield Problem(path, f"the mapping has {len(value)} keys; write at least {bound}", "length")
-
-
-def _max_properties(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
-    if isinstance(value, dict) and len(value) > bound:
-        yield Problem(path, f"the mapping has {len(value)} keys; write at most {bound}", "length")
-
-
-def _unique(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
-    if not bound or not isinstance(value, list):
-        return
-    for index, entry in enumerate(value):
-        if entry in value[:index]:
-            yield Problem((*path, index), f"{quote(entry)} stands in the list twice; remove one", "unique")
-
-
 def _wrong_kind(value: Any, part: Schema, path: Path) -> str:
     kinds = kinds_of(part)
     wanted = " or ".join(KINDS[kind] for kind in kinds if kind != "null")
@@ -218,13 +162,22 @@ def _mended(value: Any, kinds: tuple[str, ...], part: Schema, path: Path) -> str
     if isinstance(value, float) and "integer" in kinds and value.is_integer():
         return f"write {quote(int(value))}"
     if "object" in kinds:
-        return f"write its keys below '{path[-1]}:'" if path else "write 'version: 1' and its sections"
+        return _section(value, part, path)
     if "array" in kinds and not isinstance(value, dict):
         return f"write {quote([value])}"
     if "string" in kinds and not isinstance(value, list | dict) and not any(check(spell(value), part, path)):
         return "put it in quotes"
     example = _example(part)
     return f"write {KINDS[kinds[0]]}" if example == "…" else f"write something like {quote(example)}"
+
+
+def _section(value: Any, part: Schema, path: Path) -> str:
+    if not path:
+        return "write 'version: 1' and its sections"
+    main = next(iter(part.get("properties", ())), "")
+    if main and not any(check(value, part["properties"][main], path)):
+        return f"write {quote(f'{path[-1]}: {spell({main: value})}' if isinstance(path[-1], str) else {main: value})}"
+    return f"write its keys below '{path[-1]}:'"
 
 
 def _mended_text(value: str, kinds: tuple[str, ...]) -> str | None:
@@ -240,8 +193,8 @@ def _mended_text(value: str, kinds: tuple[str, ...]) -> str | None:
     )
 
 
-Check = Callable[[Any, Any, Schema, Path], Iterator[Problem]]
 CHECKS: dict[str, Check] = {
+    **BOUNDS,
     "properties": _properties,
     "additionalProperties": _additional,
     "propertyNames": _names,
@@ -250,15 +203,4 @@ CHECKS: dict[str, Check] = {
     "enum": _enum,
     "const": _const,
     "pattern": _pattern,
-    "minimum": _minimum,
-    "exclusiveMinimum": _above,
-    "maximum": _maximum,
-    "exclusiveMaximum": _below,
-    "minLength": _min_length,
-    "maxLength": _max_length,
-    "minItems": _min_items,
-    "maxItems": _max_items,
-    "uniqueItems": _unique,
-    "minProperties": _min_properties,
-    "maxProperties": _max_properties,
 }

@@ -1,0 +1,93 @@
+"""What the schema finds wrong with the size of a number, a text, a list or a mapping."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from loracook.errors import Path, Problem, quote, spell
+from loracook.schema import Schema, fits, kinds_of
+
+Check = Callable[[Any, Any, Schema, Path], Iterator[Problem]]
+
+
+def _minimum(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
+    if fits(value, "number") and value < bound:
+        yield Problem(path, f"{quote(value)} is too small; write {_span(part)}", "range")
+
+
+def _above(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
+    if fits(value, "number") and value <= bound:
+        yield Problem(path, f"{quote(value)} is too small; write {_span(part)}", "range")
+
+
+def _maximum(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
+    if fits(value, "number") and value > bound:
+        yield Problem(path, f"{quote(value)} is too large; write {_span(part)}", "range")
+
+
+def _below(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
+    if fits(value, "number") and value >= bound:
+        yield Problem(path, f"{quote(value)} is too large; write {_span(part)}", "range")
+
+
+def _span(part: Schema) -> str:
+    whole = "whole " if "number" not in kinds_of(part) else ""
+    most = "to" if "minimum" in part else "and at most"
+    words = {"minimum": "from", "exclusiveMinimum": "above", "maximum": most, "exclusiveMaximum": "and below"}
+    spans = [f"{word} {spell(part[keyword])}" for keyword, word in words.items() if keyword in part]
+    return f"a {whole}number {' '.join(spans)}"
+
+
+def _min_length(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
+    if isinstance(value, str) and len(value) < bound:
+        missing = "no text here" if not value else f"the text has {len(value)} characters"
+        yield Problem(path, f"{missing}; write at least {bound}", "length")
+
+
+def _max_length(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
+    if isinstance(value, str) and len(value) > bound:
+        yield Problem(path, f"the text has {len(value)} characters; write at most {bound}", "length")
+
+
+def _min_items(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
+    if isinstance(value, list) and len(value) < bound:
+        yield Problem(path, f"the list has {len(value)} entries; write at least {bound}", "length")
+
+
+def _max_items(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
+    if isinstance(value, list) and len(value) > bound:
+        yield Problem(path, f"the list has {len(value)} entries; write at most {bound}", "length")
+
+
+def _min_properties(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
+    if isinstance(value, dict) and len(value) < bound:
+        yield Problem(path, f"the mapping has {len(value)} keys; write at least {bound}", "length")
+
+
+def _max_properties(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
+    if isinstance(value, dict) and len(value) > bound:
+        yield Problem(path, f"the mapping has {len(value)} keys; write at most {bound}", "length")
+
+
+def _unique(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
+    if not bound or not isinstance(value, list):
+        return
+    for index, entry in enumerate(value):
+        if entry in value[:index]:
+            yield Problem((*path, index), f"{quote(entry)} stands in the list twice; remove one", "unique")
+
+
+BOUNDS: dict[str, Check] = {
+    "minimum": _minimum,
+    "exclusiveMinimum": _above,
+    "maximum": _maximum,
+    "exclusiveMaximum": _below,
+    "minLength": _min_length,
+    "maxLength": _max_length,
+    "minItems": _min_items,
+    "maxItems": _max_items,
+    "uniqueItems": _unique,
+    "minProperties": _min_properties,
+    "maxProperties": _max_properties,
+}
