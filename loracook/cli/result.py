@@ -1,0 +1,39 @@
+"""What a run leaves, as the lines shown at its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from loracook.plan import Plan, read_record
+from loracook.report.generations import figures
+
+if TYPE_CHECKING:
+    from loracook.recipe import Recipe
+
+MAIN = {"train": "adapter", "evaluate": "generations.md", "merge": "model", "push": ""}
+"""The file or folder of each stage that one looks at first."""
+
+
+def result_lines(recipe: Recipe, planned: Plan) -> list[str]:
+    """The before/after table where there is one, what lies where, and a command to try next."""
+    done = {stage.name: stage.folder for stage in planned.stages if stage.done}
+    places = [f"  {name:<10}{folder / MAIN[name]}" for name, folder in done.items()]
+    return [*_table(done.get("evaluate")), "", *places, "", *_next(planned, done)]
+
+
+def _table(folder: Path | None) -> list[str]:
+    if folder is None:
+        return []
+    measured = read_record(folder)["result"]
+    rows = [("", "base", "adapter"), *figures(measured)]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    return ["", *(f"  {a:<{widths[0]}}   {b:>{widths[1]}}   {c:>{widths[2]}}" for a, b, c in rows)]
+
+
+def _next(planned: Plan, done: dict[str, Path]) -> list[str]:
+    if planned.to_do:
+        return [f"still to do: {', '.join(stage.name for stage in planned.to_do)}; run the same command again"]
+    if "evaluate" in done:
+        return [f"read the answers side by side:  less {done['evaluate'] / 'generations.md'}"]
+    return [f"look at the losses:  less {done['train'] / 'log.jsonl'}"]

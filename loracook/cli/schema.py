@@ -1,0 +1,15 @@
+"""The verb schema: the JSON Schema of recipes, for editors and other checkers."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from loracook.schema import schema
+
+
+@click.command(short_help="Print the schema of recipes, as JSON.")
+def command() -> None:
+    """Print the JSON Schema that recipes are checked against."""
+    click.echo(json.dumps(schema(), indent=2))

@@ -1,0 +1,59 @@
+"""Files that can be trusted: written whole or not at all, and known by the hash of their content."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+Facts = Mapping[str, Mapping[str, Any]]
+
+
+def file_facts(folder: Path, *, leave_out: Path | None = None) -> dict[str, dict[str, Any]]:
+    """Size in bytes and SHA-256 of every file below `folder`, by its relative path, sorted.
+
+    What lies below the folder `leave_out` is not looked at.
+    """
+    found = (path for path in folder.rglob("*") if leave_out is None or not path.is_relative_to(leave_out))
+    files = sorted(path for path in found if path.is_file())
+    return {
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        for path in files
+    }
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that it is either there completely, on the disk itself, or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    with part.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Have the kernel bring a file or a folder's entries to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def broken_file(folder: Path, facts: Facts) -> str | None:
+    """The first file that is missing or differs from the facts, or None when all agree."""
+    for name, fact in facts.items():
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != fact["bytes"] or sha256(path) != fact["sha256"]:
+            return name
+    return None

@@ -1,0 +1,157 @@
+"""Where the base model comes from: the hub, a local folder, or a GGUF file that is converted once and kept."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from loracook.disk import sha256, sync
+from loracook.errors import LoracookError, RecipeError
+from loracook.shipped import SCHEME, shipped_file
+
+if TYPE_CHECKING:
+    from loracook.recipe import Recipe
+
+NAME = ("base_model", "name_or_path")
+SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+def local_path(recipe: Recipe) -> Path | None:
+    """The folder or file on this machine that the recipe names as base model, or None for a hub id."""
+    name = recipe["base_model"]["name_or_path"]
+    if name.startswith(SCHEME):
+        try:
+            return shipped_file(name)
+        except FileNotFoundError as error:
+            raise RecipeError([recipe.problem(NAME, str(error))]) from error
+    return recipe.resolve(name) if name.startswith(("./", "../")) else None
+
+
+def files(recipe: Recipe) -> tuple[Path, ...]:
+    """The local files that are the base model, sorted; none for a hub id.
+
+    Raises:
+        RecipeError: the path is not there, or holds no model.
+    """
+    path = local_path(recipe)
+    if path is None:
+        return ()
+    if not path.exists():
+        raise RecipeError([recipe.problem(NAME, f"there is no {path.name} in {path.parent.name}/")])
+    if path.is_file():
+        return (_weights_file(recipe, path),)
+    found = tuple(sorted(file for file in path.iterdir() if file.is_file()))
+    if not any(file.name == "config.json" for file in found):
+        raise RecipeError([recipe.problem(NAME, "the folder holds no config.json; name a folder with a model")])
+    return found
+
+
+def fetch_description(recipe: Recipe, cache: Path) -> Path:
+    """A folder with the base model's config and tokenizer; no weights are fetched for it."""
+    return _fetch(recipe, cache, weights=False)
+
+
+def fetch(recipe: Recipe, cache: Path) -> Path:
+    """A folder with the whole base model: config, tokenizer and safetensors weights.
+
+    Raises:
+        RecipeError: the hub cannot be reached or has no such model, or its weights are pickles.
+    """
+    return _fetch(recipe, cache, weights=True)
+
+
+def commit(folder: Path) -> str | None:
+    """The hub commit that a fetched folder holds (the hub's cache names folders by it), or None."""
+    return folder.name if folder.parent.name == "snapshots" else None
+
+
+def _fetch(recipe: Recipe, cache: Path, *, weights: bool) -> Path:
+    local = local_path(recipe)
+    if local is None:
+        folder = _from_hub(recipe, weights=weights)
+        gguf = recipe["base_model"].get("gguf_file")
+        return _converted(folder / gguf, cache, weights=weights) if gguf else folder
+    files(recipe)
+    if local.is_file():
+        return _converted(local, cache, weights=weights)
+    return _with_safetensors(recipe, local) if weights else local
+
+
+def _from_hub(recipe: Recipe, *, weights: bool) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    base = recipe["base_model"]
+    name, gguf = base["name_or_path"], base.get("gguf_file")
+    wanted = [gguf] if gguf else [*SMALL_FILES, *(["*.safetensors"] if weights else [])]
+    try:
+        folder = snapshot_download(name, revision=base.get("revision"), allow_patterns=wanted)
+    except LocalEntryNotFoundError as error:
+        message = f"the hub cannot be reached and '{name}' is not kept here; on a machine with network run: hf download {name}"
+        raise RecipeError([recipe.problem(NAME, message)]) from error
+    except (HfHubHTTPError, HFValidationError) as error:
+        raise RecipeError([recipe.problem(NAME, _refusal(name, error))]) from error
+    return _with_safetensors(recipe, Path(folder)) if weights and not gguf else Path(folder)
+
+
+def _refusal(name: str, error: Exception) -> str:
+    kind = type(error).__name__
+    return {
+        "GatedRepoError": f"'{name}' is gated; accept its terms on its page, then log in: hf auth login",
+        "RepositoryNotFoundError": f"the hub has no '{name}', or it is private; check the id, or log in: hf auth login",
+        "RevisionNotFoundError": f"'{name}' has no such revision; leave revision out for the newest",
+    }.get(kind, f"the hub refused '{name}' ({kind})")
+
+
+def _with_safetensors(recipe: Recipe, folder: Path) -> Path:
+    if any(folder.glob("*.safetensors")):
+        return folder
+    message = "no safetensors weights there, and pickles can run code; name a revision that has *.safetensors"
+    raise RecipeError([recipe.problem(NAME, message)])
+
+
+def _weights_file(recipe: Recipe, path: Path) -> Path:
+    if path.suffix == ".gguf":
+        return path
+    kind = "a pickle can run code" if path.suffix in PICKLES else f"a {path.suffix or 'plain'} file is no model"
+    raise RecipeError([recipe.problem(NAME, f"{kind}; name a folder with safetensors, or a .gguf file")])
+
+
+def _converted(gguf: Path, cache: Path, *, weights: bool) -> Path:
+    """The GGUF file's model as a safetensors folder, kept under the hash of its content."""
+    whole = cache / "models" / f"{gguf.stem}-{sha256(gguf)[:16]}"
+    kept = whole if weights or whole.is_dir() else whole.with_name(f"{whole.name}-tokenizer")
+    if kept.is_dir():
+        return kept
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(dir=kept.parent, prefix=f".{kept.name}."))
+    try:
+        _convert(gguf, part, weights=weights)
+        for file in part.iterdir():
+            sync(file)
+        os.chmod(part, 0o755)
+        part.rename(kept)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return kept
+
+
+def _convert(gguf: Path, folder: Path, *, weights: bool) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    try:
+        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+        if not weights:
+            AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+            return
+        # Packed GGUF blocks can neither train nor be saved, so they are unpacked here.
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, dtype="bfloat16", quantization_config=GgufConfig(dequantize=True)
+        )
+        model.save_pretrained(folder)
+    except (ValueError, NotImplementedError, KeyError) as error:
+        raise LoracookError(f"{gguf.name} cannot be converted: {error}") from error

@@ -1,0 +1,133 @@
+"""The base model and its tokenizer, loaded as the recipe says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from loracook.errors import MachineError, RecipeError
+from loracook.model.fetch import NAME
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from loracook.recipe import Recipe
+
+
+def load_config(recipe: Recipe, folder: Path) -> PretrainedConfig:
+    """The config of the base model in `folder`.
+
+    Raises:
+        RecipeError: the model writes no text from left to right (encoder-decoder, encoder, vision …).
+    """
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except ValueError as error:
+        message = "its config.json is of no kind that the installed transformers knows without the model's own code"
+        raise RecipeError([recipe.problem(NAME, message)]) from error
+    if config.is_encoder_decoder or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        kind = "an encoder-decoder" if config.is_encoder_decoder else "not a causal language model"
+        message = f"'{config.model_type}' is {kind}; loracook trains causal language models (GPT, Llama, Phi, Qwen …)"
+        raise RecipeError([recipe.problem(NAME, message)])
+    return config
+
+
+def load_tokenizer(recipe: Recipe, folder: Path) -> PreTrainedTokenizerBase:
+    """The base model's tokenizer with the special tokens of the recipe's `tokenizer` section.
+
+    Where there is no padding token, the end token pads: the loss masks padding by place, not by token.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    if "tokenizer" in recipe:
+        tokenizer.add_special_tokens(recipe["tokenizer"])
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(recipe: Recipe, folder: Path) -> PreTrainedModel:
+    """The base model on this machine's device, quantized where the recipe says so.
+
+    Raises:
+        MachineError: the quantization or attention asked for cannot run here.
+    """
+    return _load(folder, dtype=recipe["base_model"]["dtype"], **_attention(recipe), **_quantization(recipe))
+
+
+def skeleton(recipe: Recipe, folder: Path) -> PreTrainedModel:
+    """The base model's modules without memory for weights, on torch's meta device."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(load_config(recipe, folder), trust_remote_code=False)
+
+
+def load_tuned(model: PreTrainedModel, adapter: Path) -> PeftModel:
+    """`model` with the adapter in the folder `adapter` on it, its embeddings grown to the adapter's tokenizer."""
+    from peft import PeftModel
+    from transformers import AutoTokenizer
+
+    fit_embeddings(model, len(AutoTokenizer.from_pretrained(adapter)))
+    return PeftModel.from_pretrained(model, adapter).eval()
+
+
+def load_unquantized(recipe: Recipe, folder: Path, dtype: str) -> PreTrainedModel:
+    """The base model in plain weights of `dtype`, as a merge needs them."""
+    return _load(folder, dtype=dtype, **_attention(recipe))
+
+
+def fit_embeddings(model: PreTrainedModel, vocabulary: int) -> int:
+    """Grow the model's embeddings to `vocabulary` rows where they have fewer; gives how many were added.
+
+    New rows are drawn around the mean of the old ones from a fixed seed, so that every load gives the same.
+    """
+    import torch
+
+    before = int(model.get_input_embeddings().weight.shape[0])
+    if vocabulary <= before:
+        return 0
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model.resize_token_embeddings(vocabulary)
+    return vocabulary - before
+
+
+def has_accelerator() -> bool:
+    """Whether this machine has a GPU (or its like) that torch can use."""
+    import torch
+
+    return bool(torch.accelerator.is_available())
+
+
+def _load(folder: Path, **settings: Any) -> PreTrainedModel:
+    from accelerate import PartialState
+    from transformers import AutoModelForCausalLM
+
+    # One whole copy on each process's own device: training shards nothing by layer.
+    device_map = {"": PartialState().device} if has_accelerator() else None
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            folder, device_map=device_map, use_safetensors=True, trust_remote_code=False, **settings
+        )
+    except ImportError as error:
+        raise MachineError(f"the base model cannot be loaded here: {str(error).splitlines()[0]}") from error
+
+
+def _attention(recipe: Recipe) -> dict[str, Any]:
+    base = recipe["base_model"]
+    return {key: base[key] for key in ("attn_implementation",) if key in base}
+
+
+def _quantization(recipe: Recipe) -> dict[str, Any]:
+    if "quantization" not in recipe:
+        return {}
+    from transformers import BitsAndBytesConfig
+
+    return {"quantization_config": BitsAndBytesConfig(**recipe["quantization"])}

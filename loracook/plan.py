@@ -1,0 +1,106 @@
+"""What a run of a recipe would do: its stages, their folders, and which are done."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from loracook.disk import sha256
+from loracook.errors import RecipeError
+from loracook.stages import STAGES
+
+if TYPE_CHECKING:
+    from loracook.recipe import Recipe
+
+RUNS = Path("runs")
+RECORD = "record.json"
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage of this run: `digest` is over everything that decides its result, `fault` why it is not done."""
+
+    name: str
+    folder: Path
+    digest: str
+    done: bool
+    summary: str
+    fault: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The stages of a recipe in order, below one run folder."""
+
+    recipe: Recipe
+    folder: Path
+    stages: tuple[PlannedStage, ...]
+
+    @property
+    def to_do(self) -> tuple[PlannedStage, ...]:
+        """The stages that have still to be run."""
+        return tuple(stage for stage in self.stages if not stage.done)
+
+
+def plan(recipe: Recipe, runs: Path = RUNS) -> Plan:
+    """Plan a recipe below the folder `runs`; reads local data files, loads no heavy library, changes nothing.
+
+    Raises:
+        RecipeError: a local file that the recipe names is not there.
+    """
+    folder = runs / recipe.name
+    stages: dict[str, PlannedStage] = {}
+    for name in STAGES:
+        if name in recipe:
+            stages[name] = _planned(recipe, name, folder, stages)
+    return Plan(recipe, folder, tuple(stages.values()))
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The record of a finished stage's folder."""
+    record: dict[str, Any] = json.loads((folder / RECORD).read_text("utf-8"))
+    return record
+
+
+def _planned(recipe: Recipe, name: str, run: Path, before: Mapping[str, PlannedStage]) -> PlannedStage:
+    stage = STAGES[name]
+    missing = [needed for needed in stage.after(recipe) if needed not in before]
+    if missing:
+        message = f"needs the section {missing[0]}; write {missing[0]}: {{}}"
+        raise RecipeError([recipe.problem((name,), message)])
+    digest = _digest(recipe, name, before)
+    folder = run / f"{name}-{digest}"
+    fault = _fault(folder)
+    return PlannedStage(name, folder, digest, fault is None, stage.describe(recipe), fault or "")
+
+
+def _digest(recipe: Recipe, name: str, before: Mapping[str, PlannedStage]) -> str:
+    stage = STAGES[name]
+    decides = {
+        "sections": {section: recipe[section] for section in stage.READS if section in recipe},
+        "before": [before[earlier].digest for earlier in stage.after(recipe)],
+        "files": [sha256(path) for path in stage.files(recipe)],
+    }
+    text = json.dumps(decides, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _fault(folder: Path) -> str | None:
+    """Why a stage does not count as done, "" when it simply was not run, None when it is done."""
+    if not (folder / RECORD).is_file():
+        return ""
+    try:
+        files = read_record(folder)["files"]
+    except (ValueError, KeyError):
+        return f"{RECORD} cannot be read"
+    for name, fact in files.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != fact["bytes"]:
+            return f"{name} is not as it was written"
+    return None

@@ -1,0 +1,208 @@
+"""Carry a plan out: one stage after the other, each with a record that makes it done."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from loracook.disk import broken_file, file_facts, write_whole
+from loracook.errors import LockedError, LoracookError, MachineError, dotted
+from loracook.plan import RECORD, RUNS, Plan, PlannedStage, plan, read_record
+from loracook.stages import STAGES
+from loracook.stages.base import Consent, Folders, Progress, Silent
+from loracook.stages.push import before_training, needs_consent
+from loracook.tree import leaves
+
+if TYPE_CHECKING:
+    from loracook.recipe import Recipe
+
+PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate", "huggingface_hub")
+RESUMED = ("train", "push")
+"""Stages that go on from what an interrupted try has left; the others start from an empty folder."""
+
+
+def run(
+    recipe: Recipe,
+    *,
+    runs: Path = RUNS,
+    only: str | None = None,
+    consent: Consent = Consent(),
+    cache: Path | None = None,
+    progress: Progress = Silent(),
+) -> dict[str, dict[str, Any]]:
+    """Run what is not done of a recipe and return the records of its stages by name.
+
+    Args:
+        recipe: what `loracook.load` gave.
+        runs: the folder that holds one run folder for each recipe name.
+        only: run this stage alone; those before it must be done.
+        consent: what the user allowed beyond this machine.
+        cache: where converted models and prepared data are kept.
+        progress: is told how far the run is.
+
+    Raises:
+        LoracookError: something the user can mend; `exit_code` says of which kind.
+    """
+    planned = plan(recipe, runs)
+    wanted = _allowed(recipe, _wanted(planned, only), consent, progress)
+    if any(stage.name == "push" for stage in wanted):
+        before_training(recipe, consent)
+    planned.folder.mkdir(parents=True, exist_ok=True)
+    with _locked(planned.folder):
+        for stage in wanted:
+            _run_stage(planned, stage, consent=consent, cache=cache or default_cache(), progress=progress)
+    return {stage.name: read_record(stage.folder) for stage in planned.stages if (stage.folder / RECORD).is_file()}
+
+
+def default_cache() -> Path:
+    """Where converted models and prepared data are kept: LORACOOK_CACHE, else the user's cache folder."""
+    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(os.environ.get("LORACOOK_CACHE") or Path(home) / "loracook")
+
+
+def _wanted(planned: Plan, only: str | None) -> tuple[PlannedStage, ...]:
+    if only is None:
+        return planned.to_do
+    stage = next((stage for stage in planned.stages if stage.name == only), None)
+    if stage is None:
+        names = ", ".join(stage.name for stage in planned.stages)
+        raise LoracookError(f"the recipe has no stage '{only}'; it has {names}")
+    missing = [name for name in STAGES[only].after(planned.recipe) if _folder(planned, name) is None]
+    if missing:
+        raise LoracookError(f"{only} needs {missing[0]}, which is not done; run it without --only first")
+    return () if stage.done else (stage,)
+
+
+def _allowed(
+    recipe: Recipe, wanted: tuple[PlannedStage, ...], consent: Consent, progress: Progress
+) -> tuple[PlannedStage, ...]:
+    """The wanted stages without an upload that the user has not allowed."""
+    if consent.push or "push" not in recipe or not needs_consent(recipe):
+        return wanted
+    kept = tuple(stage for stage in wanted if stage.name != "push")
+    if kept != wanted:
+        progress.note("push is left out: nothing is uploaded without --push")
+    return kept
+
+
+def _folder(planned: Plan, name: str) -> Path | None:
+    stage = next(stage for stage in planned.stages if stage.name == name)
+    return stage.folder if (stage.folder / RECORD).is_file() else None
+
+
+def _run_stage(
+    planned: Plan, stage: PlannedStage, *, consent: Consent, cache: Path, progress: Progress
+) -> None:
+    if stage.fault:
+        progress.note(f"{stage.name} is run again: {stage.fault}")
+    if stage.name not in RESUMED:
+        shutil.rmtree(stage.folder, ignore_errors=True)
+    stage.folder.mkdir(exist_ok=True)
+    (stage.folder / RECORD).unlink(missing_ok=True)
+    before = {name: _verified(planned, name) for name in STAGES[stage.name].after(planned.recipe)}
+    folders = Folders(stage.folder, before, planned.folder, cache)
+    progress.begin(stage.name)
+    began = time.monotonic()
+    with _named(stage.name):
+        result = STAGES[stage.name].run(planned.recipe, folders, consent=consent, progress=progress)
+    record = _record(planned.recipe, stage, result, time.monotonic() - began)
+    write_whole(stage.folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False, default=str) + "\n")
+    _link_latest(planned.folder, stage)
+    progress.end(record)
+
+
+def _verified(planned: Plan, name: str) -> Path:
+    """The folder of a finished stage, every file of it held against its record."""
+    folder = next(stage.folder for stage in planned.stages if stage.name == name)
+    broken = broken_file(folder, read_record(folder)["files"])
+    if broken:
+        raise LoracookError(f"{folder / broken} is not as it was written; remove {folder} to make it again")
+    return folder
+
+
+def _record(recipe: Recipe, stage: PlannedStage, result: dict[str, Any], seconds: float) -> dict[str, Any]:
+    sections = {name: recipe[name] for name in STAGES[stage.name].READS if name in recipe}
+    return {
+        "stage": stage.name,
+        "digest": stage.digest,
+        "name": recipe.name,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(seconds, 2),
+        "sections": sections,
+        "origins": {dotted(path): str(recipe.origin(path)) for path, _ in leaves(sections)},
+        "result": result,
+        "versions": _versions(),
+        # Checkpoints have manifests of their own and may be removed to save room.
+        "files": file_facts(stage.folder, leave_out=stage.folder / "checkpoints"),
+    }
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version(), "platform": platform.platform(terse=True)}
+    for package in ("loracook", *PACKAGES):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _link_latest(run: Path, stage: PlannedStage) -> None:
+    latest = run / "latest"
+    latest.mkdir(exist_ok=True)
+    part = latest / f".{stage.name}.part"
+    part.unlink(missing_ok=True)
+    part.symlink_to(Path("..") / stage.folder.name)
+    part.replace(latest / stage.name)
+
+
+@contextmanager
+def _locked(run: Path) -> Iterator[None]:
+    """Hold the run folder for this process; the kernel lets go of it when the process ends, however it ends."""
+    with (run / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise LockedError(f"another run is working in {run}; wait for it, or stop it") from error
+        yield
+
+
+@contextmanager
+def _named(stage: str) -> Iterator[None]:
+    """Say of an error in which stage it happened; a full disk or memory becomes an error the user can mend."""
+    try:
+        yield
+    except LoracookError:
+        raise
+    except Exception as error:
+        short = _short_of(error)
+        if short is not None:
+            raise MachineError(f"{stage}: {short}") from error
+        error.add_note(f"in the stage {stage}")
+        raise
+
+
+def _short_of(error: Exception) -> str | None:
+    """What this machine had too little of, and what to write, or None when it is something else."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full; free some room, lower train.save_total_limit, or name another folder: --runs DIR"
+    torch = sys.modules.get("torch")
+    if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
+        return (
+            "out of memory; write train.per_device_train_batch_size: 1 with a larger "
+            "gradient_accumulation_steps, a smaller train.max_length, or quantization: {load_in_4bit: true}"
+        )
+    return None

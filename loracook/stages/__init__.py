@@ -1,0 +1,8 @@
+"""The stages of a run, in the order they are run in."""
+
+from __future__ import annotations
+
+from loracook.stages import evaluate, merge, push, train
+from loracook.stages.base import Stage
+
+STAGES: dict[str, Stage] = {"train": train, "evaluate": evaluate, "merge": merge, "push": push}

@@ -1,0 +1,92 @@
+"""What loracook adds to TRL's training loop: progress, a true log, sealed checkpoints, and when to stop."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from loracook import signals
+from loracook.errors import DivergedError
+from loracook.stages.base import Progress
+from loracook.stages.checkpoints import seal
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
+
+
+def callbacks(log: Path, progress: Progress) -> list[TrainerCallback]:
+    """The callbacks of a training run that logs to `log`, one JSON object a line."""
+    # transformers demands subclasses, and is imported only once training starts.
+    from transformers import TrainerCallback
+
+    class Report(TrainerCallback):
+        """Draws the progress and writes the log, true values and all."""
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            log.write_text("".join(json.dumps(entry) + "\n" for entry in state.log_history), "utf-8")
+            self.began, self.first, self.last = time.monotonic(), state.global_step, ""
+            progress.advance(state.global_step, state.max_steps, "first step")
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
+            with log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({**logs, "step": state.global_step}) + "\n")
+            self.last = f"loss {logs['loss']:.3f}" if "loss" in logs else self.last
+            refuse_infinite(logs, state.global_step)
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            done = state.global_step - self.first
+            left = (time.monotonic() - self.began) / done * (state.max_steps - state.global_step)
+            progress.advance(state.global_step, state.max_steps, f"{self.last}  {duration(left)} left")
+
+    class Guard(TrainerCallback):
+        """Stops before a gradient that is no finite number reaches the weights."""
+
+        def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
+            if not args.fp16:  # float16's loss scaling meets infinite gradients by design and skips them
+                refuse_infinite({"grad_norm": gradient_norm(model)}, state.global_step + 1)
+
+    class Checkpoints(TrainerCallback):
+        """Seals each checkpoint, and asks for one when a signal wants the run to end."""
+
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.is_world_process_zero:
+                seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if signals.caught():
+                control.should_save = control.should_training_stop = True
+
+    return [Report(), Guard(), Checkpoints()]
+
+
+def refuse_infinite(logs: dict[str, Any], step: int) -> None:
+    """Raise DivergedError when a logged loss or gradient norm is no finite number."""
+    for name in ("loss", "eval_loss", "grad_norm"):
+        value = logs.get(name, 0.0)
+        if not math.isfinite(value):
+            raise DivergedError(
+                f"training diverged: {name} is {value} at step {step}; lower train.learning_rate, raise "
+                "train.warmup_steps, or look for bad rows in the data; the last good checkpoint is kept"
+            )
+
+
+def gradient_norm(model: Any) -> float:
+    """The largest absolute value among the gradients; a NaN or infinity anywhere comes through."""
+    import torch
+
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    if not gradients:
+        return 0.0
+    return float(torch.stack([norm.float() for norm in torch._foreach_norm(gradients, math.inf)]).max())
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 41s, 3m20s, 2h05m."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes:02}m"
+    return f"{minutes}m{rest:02}s" if minutes else f"{rest}s"

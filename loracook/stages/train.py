@@ -1,0 +1,180 @@
+"""Train: the recipe as a TRL SFTTrainer run that ends in an adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from loracook import data, model, signals
+from loracook.errors import DivergedError, MachineError
+from loracook.stages.base import Consent, Folders, Progress
+from loracook.stages.callbacks import callbacks
+from loracook.stages.checkpoints import newest_sealed
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from trl import SFTConfig, SFTTrainer
+
+    from loracook.recipe import Recipe
+
+READS = ("base_model", "tokenizer", "dataset", "template", "quantization", "lora", "train")
+NESTED = ("early_stopping",)
+
+
+def after(recipe: Recipe) -> tuple[str, ...]:
+    """Training comes first."""
+    return ()
+
+
+def files(recipe: Recipe) -> tuple[Path, ...]:
+    """The local base model, data files and template."""
+    return (*model.files(recipe), *data.files(recipe))
+
+
+def describe(recipe: Recipe) -> str:
+    """Say what is trained on what."""
+    bits = {"load_in_4bit": " in 4 bit", "load_in_8bit": " in 8 bit"}
+    quantization = recipe["quantization"] if "quantization" in recipe else {}
+    loaded = "".join(text for key, text in bits.items() if quantization.get(key))
+    train, lora = recipe["train"], recipe["lora"]
+    length = f"{train['max_steps']} steps" if train.get("max_steps", -1) > 0 else f"{train['num_train_epochs']:g} epochs"
+    return f"LoRA r {lora['r']} on {recipe['base_model']['name_or_path']}{loaded}, {length}"
+
+
+def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progress) -> dict[str, Any]:
+    """Train, or go on from the newest sealed checkpoint; leaves `adapter/` and `log.jsonl`.
+
+    Raises:
+        DivergedError: a loss, gradient or weight is no finite number.
+        StoppedError: a signal came; a checkpoint of the current step is kept.
+    """
+    sft = trainer(recipe, folders.own, cache=folders.cache, progress=progress)
+    for callback in callbacks(folders.own / "log.jsonl", progress):
+        sft.add_callback(callback)
+    checkpoint, dropped = newest_sealed(folders.own / "checkpoints")
+    for sentence in dropped:
+        progress.note(sentence)
+    if checkpoint is not None:
+        progress.note(f"going on from {checkpoint.name}")
+    metrics = _train(sft, checkpoint)
+    if sft.accelerator.is_main_process:
+        save_adapter(sft, recipe, folders)
+    return {
+        "metrics": metrics,
+        "parameters": _parameters(sft.model),
+        "settings": {"train": sft.args.to_dict(), "lora": sft.model.peft_config["default"].to_dict()},
+        "steps": sft.state.global_step,
+        "best_checkpoint": sft.state.best_model_checkpoint and Path(sft.state.best_model_checkpoint).name,
+    }
+
+
+def trainer(recipe: Recipe, folder: Path, *, cache: Path, progress: Progress) -> SFTTrainer:
+    """The recipe as a configured SFTTrainer, the base model loaded and the data prepared, not yet run.
+
+    Everything that can be known from the config, the tokenizer and the data is checked before weights are
+    fetched.
+
+    Raises:
+        RecipeError: the recipe does not fit its model or its data.
+        MachineError: this machine cannot run it.
+    """
+    from trl import SFTTrainer
+
+    arguments = sft_config(recipe, folder / "checkpoints")
+    description = model.fetch_description(recipe, cache)
+    skeleton = model.skeleton(recipe, description)
+    model.check_modules(skeleton, recipe)
+    tokenizer = data.with_template(recipe, model.load_tokenizer(recipe, description))
+    prepared = data.prepare(recipe, tokenizer, cache, progress)
+    for note in prepared.notes:
+        progress.note(note)
+    base = model.load_model(recipe, model.fetch(recipe, cache))
+    if added := model.fit_embeddings(base, len(tokenizer)):
+        progress.note(f"{added} rows added to the embeddings for new tokens; name them in lora to train them")
+    sft = SFTTrainer(
+        model=base,
+        args=arguments,
+        train_dataset=prepared.train,
+        eval_dataset=prepared.evaluation,
+        processing_class=tokenizer,
+        peft_config=model.lora_config(recipe),
+        callbacks=_early_stopping(recipe),
+    )
+    _use_loraplus(sft, recipe)
+    return sft
+
+
+def sft_config(recipe: Recipe, output: Path) -> SFTConfig:
+    """The recipe's `train` section as TRL's own config, with what loracook decides for every run."""
+    from trl import SFTConfig
+
+    section = {key: value for key, value in recipe["train"].items() if key not in NESTED}
+    try:
+        return SFTConfig(
+            **section,
+            output_dir=str(output),
+            use_cpu=not model.has_accelerator(),
+            disable_tqdm=True,
+            logging_nan_inf_filter=False,  # it logs 0.0 for a NaN loss and trains on
+            dataset_kwargs={"skip_prepare_dataset": True},  # loracook.data did it, and counted what it did
+        )
+    except ValueError as error:
+        if "bf16" not in str(error):
+            raise
+        raise MachineError(
+            "this GPU has no bfloat16; write train.fp16: true and base_model.dtype: float16"
+        ) from error
+
+
+def save_adapter(sft: SFTTrainer, recipe: Recipe, folders: Folders) -> None:
+    """Write `adapter/`: weights, tokenizer and template, the base model named as the recipe names it.
+
+    Raises:
+        DivergedError: a trained weight is no finite number.
+    """
+    import torch
+
+    tuned, folder = sft.model, folders.own / "adapter"
+    if not all(bool(torch.isfinite(weight).all()) for weight in tuned.parameters() if weight.requires_grad):
+        raise DivergedError("the trained weights hold a value that is no finite number; nothing was saved")
+    before = model.load_config(recipe, model.fetch_description(recipe, folders.cache)).vocab_size
+    config = tuned.peft_config["default"]
+    config.base_model_name_or_path = recipe["base_model"]["name_or_path"]
+    config.revision = recipe["base_model"].get("revision")
+    # Grown embeddings travel along, since nobody else has those rows.
+    tuned.save_pretrained(folder, save_embedding_layers=tuned.config.vocab_size != before)
+    sft.processing_class.save_pretrained(folder)
+
+
+def _train(sft: SFTTrainer, checkpoint: Path | None) -> Mapping[str, float]:
+    with signals.held():
+        output = sft.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    if signals.caught():
+        raise signals.stopped()
+    metrics: dict[str, float] = output.metrics
+    return metrics
+
+
+def _parameters(tuned: PeftModel) -> dict[str, int]:
+    trainable, everything = tuned.get_nb_trainable_parameters()
+    return {"trainable": trainable, "all": everything}
+
+
+def _early_stopping(recipe: Recipe) -> list[Any]:
+    from transformers import EarlyStoppingCallback
+
+    section = recipe["train"].get("early_stopping")
+    return [EarlyStoppingCallback(**section)] if section else []
+
+
+def _use_loraplus(sft: SFTTrainer, recipe: Recipe) -> None:
+    section = recipe["lora"].get("loraplus")
+    if section is None:
+        return
+    from peft.optimizers import create_loraplus_optimizer
+
+    optimizer, settings = sft.get_optimizer_cls_and_kwargs(sft.args, sft.model)
+    sft.optimizer = create_loraplus_optimizer(
+        model=sft.model, optimizer_cls=optimizer, **{**settings, **section}
+    )
