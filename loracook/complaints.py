@@ -174,9 +174,10 @@ def _mended(value: Any, kinds: tuple[str, ...], part: Schema, path: Path) -> str
 def _section(value: Any, part: Schema, path: Path) -> str:
     if not path:
         return "write 'version: 1' and its sections"
-    main = next(iter(part.get("properties", ())), "")
+    name, main = path[-1], next(iter(part.get("properties", ())), "")
     if main and not any(check(value, part["properties"][main], path)):
-        return f"write {quote(f'{path[-1]}: {spell({main: value})}' if isinstance(path[-1], str) else {main: value})}"
+        within = f"{name}: {spell({main: value})}" if isinstance(name, str) else f"{main}: {value}"
+        return f"write {quote(within)}"
     return f"write its keys below '{path[-1]}:'"
 
 

@@ -120,7 +120,7 @@ def dotted(path: Path) -> str:
 
 def quote(value: object) -> str:
     """A value from a recipe as YAML spells it, in quotes and shortened."""
-    return f"'{shorten(clean(spell(value)), 40)}'"
+    return f"'{shorten(clean(spell(value)), 60)}'"
 
 
 def spell(value: object) -> str:

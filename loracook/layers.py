@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from loracook.errors import Path, Problem, RecipeError
-from loracook.source import Entry, Source
+from loracook.source import Entry
 
 Kind = Literal["recipe", "set", "loracook"]
 
@@ -21,6 +21,7 @@ class Layer:
     path: Path  # where in the recipe the data goes; a file's goes to the top
     data: Any
     positions: dict[Path, Entry]
+    by: str = ""  # the recipe that extends this one
 
     def says(self, path: Path) -> Entry | None:
         """Where this layer says something of `path` itself."""
@@ -36,11 +37,6 @@ class Layer:
                 return False
             value = value[path[length]]
         return False
-
-
-def of_source(source: Source) -> Layer:
-    """The layer that a recipe file is."""
-    return Layer("recipe", (), source.data, source.positions)
 
 
 def merged(layers: Sequence[Layer]) -> Any:

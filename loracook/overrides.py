@@ -19,12 +19,16 @@ PATH = re.compile(rf"(?:{PART.pattern})(?:\.(?:{PART.pattern}))*(?==)")
 def override(text: str, number: int) -> Layer:
     """The layer that the `number`th `--set` is (from 1); raises RecipeError when it cannot be read."""
     found = PATH.match(text)
+    place = Position(FILE, number, 1, len(text) + 1)
     if not found:
-        place = Position(FILE, number, 1, len(text) + 1)
         raise RecipeError(
             [Problem((), "this names no value; write --set section.key=value", "set", position=place)]
         )
     path = path_of(found[0])
+    if path[0] == "extends":
+        raise RecipeError(
+            [Problem(path, "a parent is named in the recipe alone; write it there", "set", position=place)]
+        )
     key = Position(FILE, number, 1, found.end() + 1)
     value = Position(FILE, number, found.end() + 2, max(len(text) + 1, found.end() + 3))
     source = _value(text[found.end() + 1 :], path)

@@ -7,15 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any
 
-from loracook.complaints import complaints
+from loracook.complaints import check, complaints
 from loracook.defaults import with_defaults
-from loracook.errors import Path, Position, Problem, RecipeError
-from loracook.layers import Kind, Layer, deciding, merged, of_source
+from loracook.errors import Path, Position, Problem, RecipeError, quote
+from loracook.layers import Kind, Layer, deciding, merged
+from loracook.lineage import lineage, pulled_in
 from loracook.overrides import override
 from loracook.rules import RULES
-from loracook.safety import CHECKS
-from loracook.source import read
-from loracook.tree import leaves
+from loracook.safety import unsafe
+from loracook.schema import part_at
+from loracook.tree import entries
 
 AT_KEY = {"unknown-key", "declined-key", "required", "foreign-key"}
 
@@ -77,17 +78,19 @@ class Recipe:
         return found
 
     def _path_to(self, text: str) -> Path:
-        return next((path for path, value in leaves(dict(self.sections)) if value == text), ())
+        return next((path for path, value in entries(dict(self.sections)) if value == text), ())
 
 
 def load(file: str | FilePath, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe in a file with every `--set` applied; raises RecipeError with all of its problems."""
-    layers = _layers(file, overrides)
+    sets = [override(text, number) for number, text in enumerate(overrides, 1)]
+    layers = (*reversed(sets), *lineage(file))
     data = merged(layers)
-    problems = [placed(problem, layers) for problem in _problems(data)]
+    problems = [placed(problem, layers) for problem in _problems(data, FilePath(file).stem)]
     problems.sort(key=lambda problem: _order(problem.position))
     if any(problem.severity == "error" for problem in problems):
         raise RecipeError(problems)
+    data.pop("extends", None)
     return Recipe(FilePath(file), with_defaults(data), layers, tuple(problems))
 
 
@@ -96,26 +99,29 @@ def placed(problem: Problem, layers: Sequence[Layer]) -> Problem:
     for length in range(len(problem.path), -1, -1):
         found = deciding(layers, problem.path[:length])
         if found:
-            missing = length < len(problem.path)
-            entry = found[1]
-            return replace(problem, position=entry.key if missing or problem.rule in AT_KEY else entry.value)
+            at_key = length < len(problem.path) or problem.rule in AT_KEY
+            position = found[1].key if at_key else found[1].value
+            return replace(pulled_in(problem, found[0].by), position=position)
     return problem
 
 
-def _layers(file: str | FilePath, overrides: Sequence[str]) -> tuple[Layer, ...]:
-    sets = [override(text, number) for number, text in enumerate(overrides, 1)]
-    return (*reversed(sets), of_source(read(file)))
-
-
-def _problems(data: Any) -> Iterator[Problem]:
-    unsafe = [problem for check in CHECKS for problem in check(data)]
-    said = {problem.path for problem in unsafe}
+def _problems(data: Any, stem: str) -> Iterator[Problem]:
+    forbidden = list(unsafe(data))
+    said = {problem.path for problem in forbidden}
     wrong = [problem for problem in complaints(data) if problem.path not in said]
-    yield from unsafe
+    yield from forbidden
     yield from wrong
     if not wrong:
+        yield from _nameless(data, stem)
         for rule in RULES:
             yield from rule(data)
+
+
+def _nameless(data: dict[str, Any], stem: str) -> Iterator[Problem]:
+    if "name" not in data and any(check(stem, part_at(("name",)) or {}, ())):
+        yield Problem(
+            (), f"the file's name {quote(stem)} cannot name the run; write 'name: short-name'", "name"
+        )
 
 
 def _order(position: Position | None) -> tuple[str, int, int]:

@@ -3,64 +3,61 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from loracook.errors import SECRET, Path, Problem, quote
-from loracook.tree import keys, leaves
+from loracook.tree import entries
 
-Check = Callable[[Any], Iterator[Problem]]
-
-PLACES = {"name_or_path", "path", "data_files", "chat_template", "gguf_file", "extends", "folder"}
-IDS = {"name_or_path", "path", "repo_id"}
+PLACES = {"name_or_path", "path", "data_files", "chat_template", "gguf_file", "extends", "folder", "repo_id"}
+IDS = {"name_or_path", "path"}
 PROSE = {"description", "template", "evaluate", "tokenizer"}
 VARIABLE = re.compile(r"\$\{[^}]*\}|\$[A-Za-z_]\w*|%[A-Za-z_]\w*%|\{\{.*\}\}|env:.*|\$\(.*\)", re.DOTALL)
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-HUB_ID = re.compile(r"[A-Za-z0-9_](?:[\w.-]{0,94}[\w])?(?:/[A-Za-z0-9_](?:[\w.-]{0,94}[\w])?)?", re.ASCII)
+PACKAGE = re.compile(r"package://[\w.-]+(?:/(?!\.\.?(?:/|$))[\w. -]+)+", re.ASCII)
+SECRET_LENGTH = 12
+HUB_ID = re.compile(r"(?:[A-Za-z0-9_][\w.-]{0,95}/)?[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
+NO_ID = re.compile(r"\.\.|--|\.git$|[.-](?:/|$)")
 LOCAL_FILE = re.compile(r".*\.(?:jsonl?|csv|parquet|txt|gguf|ya?ml)|.*/.*/.*")
+REPEATED = re.compile(r"[*+}]\)*[*+{]|\\[1-9]|\(\?P=")
 
 
-def secrets(data: Any) -> Iterator[Problem]:
-    """Texts and keys that look like a token; the message does not show them."""
-    written = [(path, value) for path, value in leaves(data) if isinstance(value, str)]
-    named = [(path, str(path[-1])) for path in keys(data)]
-    for path, text in named + written:
-        if SECRET.search(text):
-            yield Problem(
-                path, "this looks like a secret; remove it, revoke it, and use the environment", "secret"
-            )
+def unsafe(data: Any) -> Iterator[Problem]:
+    """Everything in a recipe's data, valid or not, that no recipe may hold."""
+    for path, value in entries(data) if isinstance(data, dict) else ():
+        yield from _secret(path, str(path[-1]))
+        if isinstance(value, str):
+            yield from _secret(path, value) or _variable(path, value) or _misplaced(path, value)
+    yield from _pattern(data)
 
 
-def variables(data: Any) -> Iterator[Problem]:
-    """Values that ask for a variable, a template or the environment; prose may speak of them."""
-    for path, value in leaves(data):
-        if isinstance(value, str) and path and path[0] not in PROSE and VARIABLE.fullmatch(value.strip()):
-            yield Problem(path, f"{quote(value)} would be a variable; write the value itself", "variable")
+def _secret(path: Path, text: str) -> list[Problem]:
+    if not SECRET.search(text):
+        return []
+    return [
+        Problem(path, "this looks like a secret; remove it, revoke it, and use the environment", "secret")
+    ]
 
 
-def places(data: Any) -> Iterator[Problem]:
-    """Paths that leave the recipe's folder, addresses, and ids that the hub could not have."""
-    for path, text in leaves(data):
-        if (
-            isinstance(text, str)
-            and (name := _name_of(path)) in PLACES | IDS
-            and not VARIABLE.fullmatch(text)
-        ):
-            message = _outside(text) or (_not_an_id(text, name) if name in IDS else None)
-            if message:
-                yield Problem(path, f"{quote(text)} {message}", "place")
+def _variable(path: Path, text: str) -> list[Problem]:
+    if not path or path[0] in PROSE or not VARIABLE.fullmatch(text.strip()):
+        return []
+    return [Problem(path, f"{quote(text)} would be a variable; write the value itself", "variable")]
 
 
-def _name_of(path: Path) -> str:
-    return str(next((part for part in reversed(path) if isinstance(part, str)), ""))
+def _misplaced(path: Path, text: str) -> list[Problem]:
+    name = next((part for part in reversed(path) if isinstance(part, str)), "")
+    refusal = outside(text) if name in PLACES else None
+    if name in IDS and not refusal:
+        refusal = _no_id(text)
+    return [Problem(path, f"{quote(text)} {refusal}", "place")] if refusal else []
 
 
-def _outside(text: str) -> str | None:
+def outside(text: str) -> str | None:
+    """What is wrong with a path that a recipe may not name, None when nothing is."""
     if text.startswith("package://"):
         return (
-            None
-            if re.fullmatch(r"package://[\w.-]+(/[\w.-]+)+", text) and "/../" not in text + "/"
-            else ("names no file of a package; write 'package://distribution/folder/file'")
+            None if PACKAGE.fullmatch(text) else "names no file; write 'package://distribution/folder/file'"
         )
     if ADDRESS.match(text):
         return "is an address; write a hub id or a path that starts with './'"
@@ -71,41 +68,37 @@ def _outside(text: str) -> str | None:
     if "\\" in text:
         return "has a backslash in it; write '/' between folders"
     if ".." in text.split("/"):
-        return "leads out of the recipe's folder; write a path inside it, starting with './'"
+        return "leads out of the recipe's folder; write a path that stays inside"
     return None
 
 
-def _not_an_id(text: str, name: str) -> str | None:
-    if text.startswith(("./", "package://")) and name != "repo_id":
+def _no_id(text: str) -> str | None:
+    if text.startswith(("./", "package://")) or not text:
         return None
     if (
-        text
-        and HUB_ID.fullmatch(text)
-        and ".." not in text
-        and "--" not in text
-        and not text.endswith(".git")
+        HUB_ID.fullmatch(text)
+        and not re.search(r"\.\.|--|\.git$|[.-](?:/|$)", text)
+        and not LOCAL_FILE.fullmatch(text)
     ):
         return None
-    if name != "repo_id" and LOCAL_FILE.fullmatch(text):
+    if LOCAL_FILE.fullmatch(text):
         return f"is no hub id; write {quote('./' + text)} when it is a file or folder of yours"
     return "is no hub id; write 'name' or 'organization/name'"
 
 
-def patterns(data: Any) -> Iterator[Problem]:
-    """Regular expressions that do not compile, or could take for ever."""
+def _pattern(data: Any) -> Iterator[Problem]:
     evaluate = data.get("evaluate") if isinstance(data, dict) else None
     pattern = evaluate.get("regex") if isinstance(evaluate, dict) else None
-    if not isinstance(pattern, str):
-        return
+    message = _bad_pattern(pattern) if isinstance(pattern, str) else None
+    if message:
+        yield Problem(("evaluate", "regex"), message, "regex")
+
+
+def _bad_pattern(pattern: str) -> str | None:
     try:
         re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
-        yield Problem(("evaluate", "regex"), f"this is no regular expression ({error}); mend it", "regex")
-        return
-    if re.search(r"[*+}]\)?[*+{]|\\[1-9]|\(\?P=", pattern.replace("\\\\", "")):
-        yield Problem(
-            ("evaluate", "regex"), "a repetition of a repetition can take for ever; write it flat", "regex"
-        )
-
-
-CHECKS: tuple[Check, ...] = (secrets, variables, places, patterns)
+        return f"this is no regular expression ({error}); mend it"
+    if REPEATED.search(re.sub(r"\\\\|\\[^1-9]|\[[^]]*\]", "x", pattern)):
+        return "a repetition in a repetition, or a back reference, can take for ever; write it plainly"
+    return None

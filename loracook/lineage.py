@@ -1,0 +1,72 @@
+"""A recipe file and those that it extends, one parent each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Set
+from dataclasses import replace
+from pathlib import Path as FilePath
+from typing import Any
+
+from loracook.errors import Problem, RecipeError, quote
+from loracook.layers import Layer
+from loracook.safety import outside
+from loracook.source import Source, read
+
+GENERATIONS = 8
+KEY = ("extends",)
+
+
+def lineage(file: str | FilePath) -> list[Layer]:
+    """The layers of a recipe file and of its parents, the file first; raises RecipeError."""
+    source, by = read(file), ""
+    root, seen = FilePath(file).parent.resolve(), {FilePath(file).resolve()}
+    layers = [_layer(source, by)]
+    while (text := _extended(source.data)) is not None:
+        parent = os.path.normpath(os.path.join(os.path.dirname(source.file), text))
+        refusal = outside(text) or _refusal(FilePath(parent), root, seen)
+        if refusal:
+            raise RecipeError([_problem(source, by, f"{quote(text)} {refusal}")])
+        source, by = _parent(parent, source.file), source.file
+        seen.add(FilePath(parent).resolve())
+        layers.append(_layer(source, by))
+    return layers
+
+
+def pulled_in(problem: Problem, by: str) -> Problem:
+    """The problem of a parent, with the recipe that pulled the parent in; the file's own problems stay."""
+    return replace(problem, message=f"{problem.message} (extended by {by})") if by else problem
+
+
+def _extended(data: Any) -> str | None:
+    text = data.get("extends") if isinstance(data, dict) else None
+    return text if isinstance(text, str) and text else None
+
+
+def _refusal(parent: FilePath, root: FilePath, seen: Set[FilePath]) -> str | None:
+    try:
+        found = parent.resolve()
+    except (OSError, RuntimeError, ValueError):
+        return "cannot be followed; name a recipe in this folder or below"
+    if not found.is_relative_to(root):
+        return "leads out of the recipe's folder; name a recipe in this folder or below"
+    if found in seen:
+        return "extends itself in the end; name another recipe or remove this line"
+    if len(seen) > GENERATIONS:
+        return f"is more than {GENERATIONS} recipes away; extend fewer"
+    return None if found.is_file() else "is not there; name a recipe in this folder or below"
+
+
+def _parent(file: str, by: str) -> Source:
+    try:
+        return read(file)
+    except RecipeError as error:
+        raise RecipeError(pulled_in(problem, by) for problem in error.problems) from error
+
+
+def _problem(source: Source, by: str, message: str) -> Problem:
+    return pulled_in(Problem(KEY, message, "extends", position=source.positions[KEY].value), by)
+
+
+def _layer(source: Source, by: str) -> Layer:
+    return Layer("recipe", (), source.data, source.positions, by)
