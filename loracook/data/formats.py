@@ -1,0 +1,277 @@
+"""Formats: the columns of a record → rows; and which format a record is in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from loracook.data import oasst
+from loracook.data.rows import Chat, Message, Pair, Row, RowError, Text
+from loracook.data.turns import conversation, tools
+
+FIELD = re.compile(r"\{([^{}\"':,\n]+)\}")
+REFUSED = {
+    "chosen": "preference pairs (chosen, rejected) train a reward or DPO; loracook trains answers by SFT",
+    "label": "rows with a label rate answers for KTO; loracook trains answers by SFT",
+    "images": "rows with images need a vision model; loracook trains text",
+    "image": "rows with an image need a vision model; loracook trains text",
+}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How the recipe wants one source read."""
+
+    format: str
+    columns: Mapping[str, str] = field(default_factory=dict)
+    roles: Mapping[str, str] = field(default_factory=dict)
+    where: Mapping[str, Any] = field(default_factory=dict)
+    template: Mapping[str, Any] = field(default_factory=dict)
+    best: bool = False
+
+
+class FormatError(Exception):
+    """The columns of a source do not fit its format; `key` is the key of the source to look at."""
+
+    def __init__(self, key: str, message: str) -> None:
+        self.key = key
+        super().__init__(message)
+
+
+def rows(columns: Mapping[str, Any], shape: Shape) -> Iterator[Row]:
+    """The rows that one record gives, none when `where` leaves it out; raises RowError."""
+    named = renamed(columns, shape.columns)
+    if shape.format == "oasst" or chosen(columns, shape.where):
+        yield from READERS[shape.format](named, shape)
+
+
+def renamed(columns: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """The columns under our names; inside lists of messages, too."""
+    ours = {theirs: our for our, theirs in names.items()}
+    taken = {our: columns[theirs] for our, theirs in names.items() if theirs in columns}
+    kept = {name: value for name, value in columns.items() if name not in ours and name not in taken}
+    return {name: _inner(value, ours) for name, value in (kept | taken).items()}
+
+
+def chosen(columns: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
+    """Whether a record passes the filter."""
+    return all(name in columns and oasst.matches(columns, name, wanted) for name, wanted in where.items())
+
+
+def check(columns: Mapping[str, Any], shape: Shape) -> None:
+    """Raise FormatError when the first record lacks a column that the recipe names or the format needs."""
+    there = set(columns)
+    inner = set(columns["prompt"]) if isinstance(columns.get("prompt"), dict) else set()
+    for name in shape.where:
+        if name not in there | inner:
+            raise FormatError("where", f"no column '{name}'; {listed(columns)}")
+    for ours, theirs in shape.columns.items():
+        if theirs not in there | _message_keys(columns):
+            raise FormatError("columns", f"no column '{theirs}' to read as '{ours}'; {listed(columns)}")
+    named = renamed(columns, shape.columns)
+    for name in _needed(named, shape):
+        if name not in named:
+            raise FormatError("format", f"{shape.format} needs a column '{name}'; {listed(columns)}")
+
+
+def guess(columns: Mapping[str, Any], shape: Shape) -> tuple[str, str]:
+    """The one format that a record fits and why; raises FormatError for none or several."""
+    named = renamed(columns, shape.columns)
+    if set(shape.template) & {"prompt", "completion", "messages"}:
+        return "columns", "the recipe has a row template"
+    fitting = {name: reason for name, fits, reason in _FITS if fits(named)}
+    if len(fitting) == 1:
+        return next(iter(fitting.items()))
+    for name, reason in REFUSED.items():
+        if name in named:
+            raise FormatError("format", f"{reason}; {listed(columns)}")
+    if fitting:
+        raise FormatError("format", f"the rows fit {' and '.join(fitting)}; write which one to read")
+    raise FormatError(
+        "format", f"no format fits; write columns, a row template in template, or format; {listed(columns)}"
+    )
+
+
+def listed(columns: Mapping[str, Any]) -> str:
+    """The names of the columns that are there."""
+    return "the columns are " + ", ".join(columns) if columns else "there are no columns"
+
+
+def filled(template: str, columns: Mapping[str, Any]) -> str:
+    """A row template with every `{column}` replaced by that column's text; raises RowError."""
+    return FIELD.sub(lambda found: _text(columns, found[1]), template)
+
+
+def _messages(columns: Mapping[str, Any], shape: Shape) -> Iterator[Row]:
+    yield Chat(conversation(_column(columns, "messages"), shape.roles), tools(columns.get("tools")))
+
+
+def _sharegpt(columns: Mapping[str, Any], shape: Shape) -> Iterator[Row]:
+    spoken = _column(columns, "conversations")
+    system = columns.get("system")
+    opening = [{"from": "system", "value": system}] if system and isinstance(spoken, list) else []
+    yield Chat(conversation(opening + spoken, shape.roles), tools(columns.get("tools")))
+
+
+def _alpaca(columns: Mapping[str, Any], shape: Shape) -> Iterator[Row]:
+    asked = "\n\n".join(filter(None, (_text(columns, "instruction"), _text(columns, "input", ""))))
+    answer = _spoken(columns, "output")
+    past, system = columns.get("history") or [], columns.get("system")
+    if not past and not system:
+        yield Pair(_spoken({"instruction": asked}, "instruction"), answer)
+        return
+    turns = [{"role": "system", "content": system}] if system else []
+    for question, reply in past:
+        turns += [{"role": "user", "content": question}, {"role": "assistant", "content": reply}]
+    turns += [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
+    yield Chat(conversation(turns, shape.roles), opening=len(turns) - 1)
+
+
+def _prompt_completion(columns: Mapping[str, Any], shape: Shape) -> Iterator[Row]:
+    prompt, completion = _column(columns, "prompt"), _column(columns, "completion")
+    if isinstance(prompt, list) and isinstance(completion, list):
+        turns = conversation(prompt + completion, shape.roles)
+        yield Chat(turns, tools(columns.get("tools")), opening=len(prompt))
+    else:
+        yield Pair(_spoken(columns, "prompt"), _spoken(columns, "completion"))
+
+
+def _plain(columns: Mapping[str, Any], shape: Shape) -> Iterator[Row]:
+    yield Text(_spoken(columns, "text"))
+
+
+def _trees(columns: Mapping[str, Any], shape: Shape) -> Iterator[Row]:
+    over_tree = {
+        name: wanted for name, wanted in shape.where.items() if name in columns and "prompt" in columns
+    }
+    over_messages = {name: wanted for name, wanted in shape.where.items() if name not in over_tree}
+    if chosen(columns, over_tree):
+        yield from oasst.threads(columns, over_messages, shape.roles, best=shape.best)
+
+
+def _templated(columns: Mapping[str, Any], shape: Shape) -> Iterator[Row]:
+    if "messages" in shape.template:
+        turns = [{**turn, "content": filled(turn["content"], columns)} for turn in shape.template["messages"]]
+        yield Chat(conversation(turns, shape.roles))
+        return
+    prompt = filled(shape.template.get("prompt", ""), columns)
+    completion = filled(shape.template["completion"], columns)
+    if not completion.strip():
+        raise RowError("empty turn", "the completion holds no text")
+    yield Pair(prompt, completion) if prompt else Text(completion)
+
+
+READERS: dict[str, Callable[[Mapping[str, Any], Shape], Iterator[Row]]] = {
+    "messages": _messages,
+    "sharegpt": _sharegpt,
+    "alpaca": _alpaca,
+    "prompt_completion": _prompt_completion,
+    "text": _plain,
+    "oasst": _trees,
+    "columns": _templated,
+}
+NEEDS: dict[str, tuple[str, ...]] = {
+    "messages": ("messages",),
+    "sharegpt": ("conversations",),
+    "alpaca": ("instruction", "output"),
+    "prompt_completion": ("prompt", "completion"),
+    "text": ("text",),
+}
+
+
+def _needed(columns: Mapping[str, Any], shape: Shape) -> tuple[str, ...]:
+    if shape.format == "columns":
+        return tuple(FIELD.findall(" ".join(_template_texts(shape.template))))
+    if shape.format == "oasst":
+        return ("prompt",) if "prompt" in columns else ("text", "role")
+    return NEEDS[shape.format]
+
+
+def _template_texts(template: Mapping[str, Any]) -> Iterator[str]:
+    yield from (template[key] for key in ("prompt", "completion") if key in template)
+    yield from (turn["content"] for turn in template.get("messages", ()))
+
+
+def _list_of(columns: Mapping[str, Any], name: str, key: str) -> bool:
+    value = columns.get(name)
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict) and key in value[0]
+
+
+_FITS: tuple[tuple[str, Callable[[Mapping[str, Any]], bool], str], ...] = (
+    (
+        "messages",
+        lambda row: _list_of(row, "messages", "role"),
+        "a column 'messages' lists turns with a role",
+    ),
+    (
+        "sharegpt",
+        lambda row: _list_of(row, "conversations", "from"),
+        "a column 'conversations' lists from and value",
+    ),
+    (
+        "alpaca",
+        lambda row: {"instruction", "output"} <= set(row),
+        "there are columns 'instruction' and 'output'",
+    ),
+    (
+        "prompt_completion",
+        lambda row: {"prompt", "completion"} <= set(row),
+        "there are columns 'prompt' and 'completion'",
+    ),
+    ("oasst", oasst.is_oasst, "the columns are those of OpenAssistant's messages"),
+    (
+        "text",
+        lambda row: isinstance(row.get("text"), str) and not oasst.is_oasst(row),
+        "there is a column 'text'",
+    ),
+)
+
+
+def _inner(value: Any, ours: Mapping[str, str]) -> Any:
+    if not ours or not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+        return value
+    return [{ours.get(name, name): part for name, part in message.items()} for message in value]
+
+
+def _message_keys(columns: Mapping[str, Any]) -> set[str]:
+    lists = (value for value in columns.values() if isinstance(value, list))
+    messages: Iterator[Message] = (entry for value in lists for entry in value if isinstance(entry, dict))
+    return {key for message in messages for key in message}
+
+
+def _column(columns: Mapping[str, Any], name: str) -> Any:
+    if columns.get(name) is None:
+        raise RowError("missing column", f"'{name}'; {listed(columns)}")
+    return columns[name]
+
+
+def _text(columns: Mapping[str, Any], name: str, otherwise: str | None = None) -> str:
+    if columns.get(name) is None and otherwise is not None:
+        return otherwise
+    value = _column(columns, name)
+    return value if isinstance(value, str) else str(value)
+
+
+def _spoken(columns: Mapping[str, Any], name: str) -> str:
+    text = _text(columns, name)
+    if not text.strip():
+        raise RowError("empty turn", f"column '{name}' holds no text")
+    return text
+
+
+def place_holders(row: Row) -> bool:
+    """Whether a text still holds a place-holder such as `{{name}}`."""
+    return any("{{" in text and _HOLDER.search(text) for text in _texts(row))
+
+
+_HOLDER = re.compile(r"\{\{\s*[A-Za-z_]\w*\s*\}\}")
+
+
+def _texts(row: Row) -> list[str]:
+    if isinstance(row, Text):
+        return [row.text]
+    if isinstance(row, Pair):
+        return [row.prompt, row.completion]
+    return [message["content"] for message in row.messages]

@@ -1,0 +1,102 @@
+"""Prepared rows kept under a key of everything that decides them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from loracook.data import hub, sources
+from loracook.data.template import chat_template, template_file
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from loracook.recipe import Recipe
+
+SETTINGS = ("max_length", "packing", "packing_strategy", "eval_packing", "seed")
+UNREAD = ("limits",)
+LIBRARIES = ("datasets", "jinja2", "tokenizers", "transformers", "trl")
+DONE = "statistics.json"
+
+
+def files(recipe: Recipe) -> tuple[Path, ...]:
+    """Every local file that decides the rows: the data's, then the template's. Raises RecipeError."""
+    data = [path for source in _sources(recipe) for path in source.files]
+    template = template_file(recipe)
+    return (*dict.fromkeys(data), *([template] if template else []))
+
+
+def key(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> str:
+    """The digest over everything that decides the prepared rows."""
+    deciding = {
+        "dataset": {name: value for name, value in recipe["dataset"].items() if name not in UNREAD},
+        "template": recipe["template"],
+        "train": {name: recipe["train"].get(name) for name in SETTINGS},
+        "files": [content(path) for path in files(recipe)],
+        "hub": [hub.fingerprint(found.entry, found.fail) for found in _sources(recipe) if not found.local],
+        "tokenizer": _tokenizer(tokenizer),
+        "libraries": {name: version(name) for name in LIBRARIES},
+        "code": [content(path) for path in sorted(Path(__file__).parent.glob("*.py"))],
+        "today": str(date.today()) if "strftime_now" in (chat_template(tokenizer) or "") else None,
+    }
+    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def content(path: Path) -> str:
+    """The digest of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_kept(folder: Path) -> bool:
+    """Whether finished rows are in a folder."""
+    return (folder / DONE).is_file()
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[Path]:
+    """A fresh folder that takes the place of `folder` once everything is written; else nothing stays."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        yield fresh
+        _place(fresh, folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _place(fresh: Path, folder: Path) -> None:
+    for path in fresh.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    try:
+        fresh.rename(folder)
+    except OSError:
+        if not is_kept(folder):  # another process may have been first; its rows are the same
+            raise
+
+
+def _sources(recipe: Recipe) -> list[sources.Source]:
+    own = sources.evaluation(recipe)
+    return [*sources.training(recipe), *([own] if own else [])]
+
+
+def _tokenizer(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    for passing in ("padding", "truncation"):  # what the last call asked for, no part of the tokenizer
+        backend[passing] = None
+    return {
+        "content": hashlib.sha256(json.dumps(backend).encode()).hexdigest(),
+        "special": {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
+        "template": chat_template(tokenizer),
+        "kind": type(tokenizer).__name__,
+    }

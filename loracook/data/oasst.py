@@ -1,0 +1,105 @@
+"""OpenAssistant's message trees, nested or flat with parent ids → threads that end with an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeAlias
+
+from loracook.data.rows import Chat, Record, RowError
+from loracook.data.turns import conversation
+
+Node: TypeAlias = dict[str, Any]
+Where: TypeAlias = Mapping[str, Any]
+OWN = ("message_id", "user_message_id")
+PARENT = ("parent_id", "parent_message_id")
+
+
+def is_oasst(columns: Iterable[str]) -> bool:
+    """Whether rows with these columns are trees or flat messages of OpenAssistant."""
+    names = set(columns)
+    nested = "prompt" in names and bool(names & {"message_tree_id", "tree_state"})
+    return nested or ({"text", "role"} <= names and bool(names.intersection(PARENT) or "replies" in names))
+
+
+def roots(records: Iterable[Record]) -> Iterator[Record]:
+    """One record for each tree, its messages nested under `replies`; flat messages are put together first."""
+    flat: list[Record] = []
+    for record in records:
+        if record.fault or "prompt" in record.columns or record.columns.get("replies"):
+            yield record
+        else:
+            flat.append(record)
+    yield from _nested(flat)
+
+
+def threads(tree: Mapping[str, Any], where: Where, roles: Mapping[str, str], *, best: bool) -> Iterator[Chat]:
+    """Every thread from the root to a last answer, or the best-ranked one; left-out messages end a thread."""
+    root = tree.get("prompt", tree)
+    if not isinstance(root, dict) or "text" not in root or "role" not in root:
+        raise RowError("no message tree", "the root holds no text and role")
+    for path in _paths(root, where, best=best):
+        yield Chat(conversation([{"role": node["role"], "content": node["text"]} for node in path], roles))
+
+
+def _nested(records: list[Record]) -> Iterator[Record]:
+    nodes = [{**record.columns, "replies": []} for record in records]
+    known = {_first(node, OWN): node for node in nodes}
+    for record, node in zip(records, nodes, strict=True):
+        parent = _first(node, PARENT)
+        if parent in known and parent is not None:
+            known[parent]["replies"].append(node)
+        elif parent is not None:
+            yield Record(record.place, {}, f"no parent: the message '{parent}' is not in the data")
+    for record, node in zip(records, nodes, strict=True):
+        if _first(node, PARENT) is None:
+            yield Record(record.place, node)
+
+
+def _first(columns: Mapping[str, Any], names: Iterable[str]) -> object:
+    return next((columns[name] for name in names if columns.get(name) is not None), None)
+
+
+def _paths(root: Node, where: Where, *, best: bool) -> Iterator[list[Node]]:
+    """Paths from the root to the answers below which nothing answered is left, better-ranked ones first."""
+    answered: dict[int, list[Node]] = {}
+    for node in reversed(_kept(root, where)):
+        answered[id(node)] = [
+            reply
+            for reply in _ordered(node)
+            if id(reply) in answered and (answered[id(reply)] or reply["role"] != "prompter")
+        ]
+    pending = [[root]] if answered.get(id(root)) else []
+    while pending:
+        path = pending.pop()
+        replies = answered[id(path[-1])]
+        if not replies:
+            yield path
+        pending.extend([*path, reply] for reply in reversed(replies[:1] if best else replies))
+
+
+def _kept(root: Node, where: Where) -> list[Node]:
+    """The nodes that stay, every parent before its replies; a node that goes takes those below it along."""
+    kept, pending = [], [root]
+    while pending:
+        node = pending.pop()
+        if _stays(node, where):
+            kept.append(node)
+            pending.extend(node.get("replies") or ())
+    return kept
+
+
+def _stays(node: Node, where: Where) -> bool:
+    reviewed = node.get("review_result", True) is True
+    return not node.get("deleted") and reviewed and all(matches(node, *wanted) for wanted in where.items())
+
+
+def matches(columns: Mapping[str, Any], name: str, wanted: object) -> bool:
+    """Whether a column holds the wanted value, or one of them; a column that is not there matches."""
+    values = wanted if isinstance(wanted, list) else [wanted]
+    return name not in columns or columns[name] in values
+
+
+def _ordered(node: Node) -> list[Node]:
+    """Replies by their rank, 0 first and unranked ones last, in the order of the data among equals."""
+    replies = node.get("replies") or []
+    return sorted(replies, key=lambda reply: float("inf") if reply.get("rank") is None else reply["rank"])

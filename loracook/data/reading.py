@@ -1,0 +1,162 @@
+"""Local data files → records, one at a time, with the file and the number of every row."""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import gzip
+import io
+import itertools
+import json
+import lzma
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from loracook.data.rows import Place, Record
+
+LINE_LIMIT = 64 * 2**20
+WHOLE_LIMIT = 2 * 2**30
+FILE_LIMIT = 256 * 2**30
+OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+
+
+class FileError(Exception):
+    """A data file that cannot be read at all."""
+
+
+def kind(path: Path) -> str:
+    """The suffix that says how a file is read, compression left aside: `.jsonl` for `a.jsonl.gz`."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    while suffixes and suffixes[-1] in OPENERS:
+        suffixes.pop()
+    return suffixes[-1] if suffixes else ""
+
+
+def records(path: Path) -> Iterator[Record]:
+    """Every row of one file; a row that cannot be read carries its fault. Raises FileError."""
+    reader = READERS.get(kind(path))
+    if reader is None:
+        raise FileError(f"'{path.name}' is none of {', '.join(READERS)} (.gz, .bz2 and .xz may follow)")
+    try:
+        yield from reader(path)
+    except (OSError, EOFError, lzma.LZMAError, UnicodeDecodeError, csv.Error) as error:
+        raise FileError(f"'{path.name}' cannot be read: {error}") from error
+
+
+def _opened(path: Path) -> IO[bytes]:
+    opener: Callable[..., Any] = OPENERS.get(path.suffix.lower(), open)
+    stream: IO[bytes] = opener(path, "rb")
+    return stream
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    read = 0
+    with _opened(path) as stream:
+        for number in itertools.count(1):
+            line = stream.readline(LINE_LIMIT + 1)
+            read += len(line)
+            if len(line) > LINE_LIMIT or read > FILE_LIMIT:
+                raise FileError(f"line {number} of '{path.name}' is larger than loracook reads")
+            if not line:
+                return
+            yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+
+
+def _json_lines(path: Path) -> Iterator[Record]:
+    for number, line in _lines(path):
+        if line.strip():
+            yield _decoded(Place(path.name, number), line)
+
+
+def _decoded(place: Place, line: bytes) -> Record:
+    try:
+        columns = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        return Record(place, {}, f"not UTF-8: {error.reason} at byte {error.start + 1}")
+    except (ValueError, RecursionError) as error:
+        return Record(place, {}, f"not JSON: {error}")
+    return _record(place, columns)
+
+
+def _record(place: Place, columns: object) -> Record:
+    if not isinstance(columns, dict):
+        return Record(place, {}, "not JSON: a row is a mapping of columns")
+    return Record(place, columns)
+
+
+def _json(path: Path) -> Iterator[Record]:
+    """An array of rows; a file with one mapping on each line is read as JSON Lines."""
+    with _opened(path) as stream:
+        start = stream.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+    if start != b"[":
+        yield from _json_lines(path)
+        return
+    for number, columns in enumerate(_array(path), 1):
+        yield _record(Place(path.name, number), columns)
+
+
+def _array(path: Path) -> list[object]:
+    with _opened(path) as stream:
+        content = stream.read(WHOLE_LIMIT + 1)
+    if len(content) > WHOLE_LIMIT:
+        raise FileError(f"'{path.name}' is an array of over 2 GiB; save it as JSON Lines, one row a line")
+    try:
+        found: list[object] = json.loads(content.decode("utf-8-sig"))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise FileError(f"'{path.name}' is not JSON: {error}") from error
+    return found
+
+
+def _csv(path: Path) -> Iterator[Record]:
+    csv.field_size_limit(LINE_LIMIT)
+    with io.TextIOWrapper(_opened(path), encoding="utf-8-sig", newline="") as stream:
+        reader = csv.DictReader(stream, delimiter="\t" if kind(path) == ".tsv" else ",", strict=True)
+        for number, columns in enumerate(reader, 1):
+            ragged = None in columns or None in columns.values()
+            fault = "not CSV: the row has more or fewer cells than the head" if ragged else ""
+            yield Record(Place(path.name, number), columns, fault)
+
+
+def _text(path: Path) -> Iterator[Record]:
+    """One row for each paragraph that an empty line ends."""
+    start, paragraph = 1, b""
+    for number, line in itertools.chain(_lines(path), [(0, b"")]):
+        if line.strip():
+            start, paragraph = (start if paragraph else number), paragraph + line
+        elif paragraph:
+            yield _paragraph(Place(path.name, start), paragraph)
+            paragraph = b""
+
+
+def _paragraph(place: Place, paragraph: bytes) -> Record:
+    try:
+        return Record(place, {"text": paragraph.decode("utf-8").strip()})
+    except UnicodeDecodeError as error:
+        return Record(place, {}, f"not UTF-8: {error.reason} at byte {error.start + 1}")
+
+
+def _parquet(path: Path) -> Iterator[Record]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            batches = file.iter_batches(batch_size=1000)
+            rows = itertools.chain.from_iterable(batch.to_pylist() for batch in batches)
+            for number, columns in enumerate(rows, 1):
+                yield Record(Place(path.name, number), columns)
+    except pyarrow.ArrowException as error:
+        raise FileError(f"'{path.name}' is not parquet: {error}") from error
+
+
+READERS: dict[str, Callable[[Path], Iterator[Record]]] = {
+    ".jsonl": _json_lines,
+    ".ndjson": _json_lines,
+    ".json": _json,
+    ".csv": _csv,
+    ".tsv": _csv,
+    ".parquet": _parquet,
+    ".txt": _text,
+    ".text": _text,
+}

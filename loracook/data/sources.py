@@ -1,0 +1,167 @@
+"""Sources: where the rows of a recipe come from, and reading them one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from loracook.data import formats, hub, oasst, reading
+from loracook.data.formats import Shape
+from loracook.data.rows import Record
+from loracook.errors import Path as Entry
+from loracook.errors import RecipeError
+from loracook.shipped import SCHEME, shipped_file
+
+if TYPE_CHECKING:
+    from loracook.recipe import Recipe
+
+PLACE = ("path", "name", "split", "data_files", "revision")
+PLACES = ("path", "split", "data_files")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One place that rows come from: what the recipe says of it, and where each key stands."""
+
+    recipe: Recipe
+    at: Entry
+    entry: Mapping[str, Any]
+    also: Entry = ()
+
+    @property
+    def local(self) -> bool:
+        """Whether the rows lie on this machine, which the spelling of the path alone decides."""
+        return str(self.entry["path"]).startswith(("./", "../", SCHEME))
+
+    def fail(self, key: str, message: str) -> RecipeError:
+        """The error that points at a key of this source, or at its entry where the key is not written."""
+        for at in (self.at, self.also):
+            if at and self.recipe.origin((*at, key)).kind != "loracook":
+                return RecipeError([self.recipe.problem((*at, key), message)])
+        return RecipeError([self.recipe.problem(self.at, message)])
+
+    @cached_property
+    def shape(self) -> Shape:
+        """How the rows are read, `auto` settled by the first one."""
+        return replace(self._asked, format=self.guess()[0]) if self._asked.format == "auto" else self._asked
+
+    def guess(self) -> tuple[str, str]:
+        """The format that the first row is in, and why."""
+        try:
+            return formats.guess(self._first, self._asked)
+        except formats.FormatError as error:
+            raise self.fail(error.key, str(error)) from error
+
+    def check(self) -> None:
+        """Raise RecipeError when the columns are not those that the recipe and the format name."""
+        try:
+            formats.check(self._first, self.shape)
+        except formats.FormatError as error:
+            raise self.fail(error.key, str(error)) from error
+
+    def records(self) -> Iterator[Record]:
+        """Every record; flat OpenAssistant messages come put together to trees. Raises RecipeError."""
+        return oasst.roots(self._read()) if self.shape.format == "oasst" else self._read()
+
+    @cached_property
+    def files(self) -> tuple[Path, ...]:
+        """The local files that hold the rows, sorted; none for the hub's. Raises RecipeError."""
+        if not self.local:
+            return ()
+        if str(self.entry["path"]).startswith(SCHEME):
+            return (self._shipped(),)
+        self._refuse_splits()
+        return tuple(sorted({path for text in self._texts() for path in self._found(text)}))
+
+    @cached_property
+    def _asked(self) -> Shape:
+        entry = self.entry
+        return Shape(
+            format=entry.get("format", "auto"),
+            columns=entry.get("columns", {}),
+            roles=entry.get("map_roles", {}),
+            where=entry.get("where", {}),
+            template=self.recipe["template"],
+            best=entry.get("threads") == "best",
+        )
+
+    @cached_property
+    def _first(self) -> dict[str, Any]:
+        record = next((record for record in self._read() if not record.fault), None)
+        if record is None:
+            raise self.fail("path", "there are no rows that can be read")
+        return record.columns
+
+    def _read(self) -> Iterator[Record]:
+        if not self.local:
+            yield from hub.records(self.entry, self.fail)
+            return
+        try:
+            for path in self.files:
+                yield from reading.records(path)
+        except reading.FileError as error:
+            raise self.fail("path", str(error)) from error
+
+    def _shipped(self) -> Path:
+        try:
+            return shipped_file(str(self.entry["path"]))
+        except FileNotFoundError as error:
+            raise self.fail("path", str(error)) from error
+
+    def _refuse_splits(self) -> None:
+        if self.entry.get("split", "train") != "train":
+            raise self.fail("split", "local files have no splits; name the file in path or data_files")
+
+    def _texts(self) -> list[str]:
+        path, inside = str(self.entry["path"]), self.entry.get("data_files", [])
+        names = [inside] if isinstance(inside, str) else inside
+        return [f"{path.rstrip('/')}/{name}" for name in names] or [path]
+
+    def _found(self, text: str) -> Iterator[Path]:
+        """The files that one path, folder or pattern names, each inside the recipe's folder."""
+        key = "data_files" if "data_files" in self.entry else "path"
+        found = self.recipe.resolve(text)
+        matching = (
+            [found] if found.exists() else sorted(self.recipe.root.resolve().glob(text.removeprefix("./")))
+        )
+        files = [file for path in matching for file in (_inside(path) if path.is_dir() else [path])]
+        if not files:
+            raise self.fail(key, f"there is no data file '{text}'")
+        for file in files:
+            yield self.recipe.resolve(str(file))
+
+
+def training(recipe: Recipe) -> list[Source]:
+    """The sources of the training rows, in the order of the recipe."""
+    dataset = recipe["dataset"]
+    if "sources" not in dataset:
+        return [Source(recipe, ("dataset",), dataset)]
+    return [Source(recipe, ("dataset", "sources", i), entry) for i, entry in enumerate(dataset["sources"])]
+
+
+def evaluation(recipe: Recipe) -> Source | None:
+    """The source of the evaluation rows where they have one of their own, else None."""
+    dataset = recipe["dataset"]
+    wanted = {key: value for key, value in dataset.get("eval", {}).items() if key in PLACE}
+    if not wanted:
+        return None
+    shape = dataset if "sources" not in dataset else dataset["sources"][0]
+    kept = {key: value for key, value in shape.items() if key not in ("eval", "rows", "weight")}
+    if "path" in wanted or "data_files" in wanted:
+        kept = {key: value for key, value in kept.items() if key not in PLACE or key == "path"}
+    limit = {"rows": dataset["eval"]["rows"]} if "rows" in dataset["eval"] else {}
+    return Source(recipe, ("dataset", "eval"), kept | wanted | limit, also=("dataset",))
+
+
+def _inside(folder: Path) -> list[Path]:
+    """The data files of a folder and the folders in it, hidden ones left aside."""
+    files = (file for file in sorted(folder.rglob("*")) if file.is_file())
+    return [
+        file
+        for file in files
+        if reading.kind(file) in reading.READERS
+        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+    ]

@@ -1,0 +1,1 @@
+"""Tests of reading rows and of what they train."""
