@@ -1,3 +1,87 @@
-"""Declarative recipes for LoRA fine-tuning with Hugging Face TRL."""
+"""Declarative recipes for LoRA fine-tuning with Hugging Face TRL.
+
+    recipe = loracook.load("recipes/quickstart.yaml", ["train.max_steps=20"])
+    loracook.plan(recipe).to_do      # the stages still to be run
+    loracook.run(recipe)             # run them; gives their records
+    loracook.trainer(recipe)         # or only the configured SFTTrainer, for a loop of one's own
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from loracook.errors import LoracookError, RecipeError
+
+if TYPE_CHECKING:
+    from trl import SFTTrainer
+
+    from loracook.planner import Plan
+    from loracook.recipe import Recipe
 
 __version__ = "0.1.0"
+__all__ = ["LoracookError", "RecipeError", "load", "plan", "run", "trainer"]
+
+
+def load(file: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in a file, complete and checked.
+
+    Args:
+        file: a YAML recipe.
+        overrides: values to change, each as `train.learning_rate=1e-4`.
+
+    Raises:
+        RecipeError: with every problem of the recipe, each at its line and column.
+    """
+    from loracook.recipe import load
+
+    return load(file, overrides)
+
+
+def plan(recipe: Recipe, runs: str | Path = "runs") -> Plan:
+    """What a run would do below the folder `runs`; changes nothing and loads no heavy library.
+
+    Raises:
+        RecipeError: a local file that the recipe names is not there.
+    """
+    from loracook.planner import plan
+
+    return plan(recipe, Path(runs))
+
+
+def run(
+    recipe: Recipe, runs: str | Path = "runs", *, push: bool = False, overwrite: bool = False
+) -> dict[str, dict[str, Any]]:
+    """Run what is not done of a recipe and return the records of its stages by name.
+
+    Args:
+        recipe: what `load` gave.
+        runs: the folder that holds one run folder for each recipe name.
+        push: whether the recipe may upload to the hub.
+        overwrite: whether it may upload into a repository that already holds files.
+
+    Raises:
+        LoracookError: something the user can mend; its `exit_code` says of which kind.
+    """
+    from loracook.runner import run
+    from loracook.stages.base import Consent
+
+    return run(recipe, runs=Path(runs), consent=Consent(push, overwrite))
+
+
+def trainer(recipe: Recipe, output: str | Path = "runs/trainer") -> SFTTrainer:
+    """The recipe as a configured TRL SFTTrainer that was not run: add callbacks, or call its train().
+
+    Args:
+        recipe: what `load` gave.
+        output: the folder for the trainer's checkpoints.
+
+    Raises:
+        RecipeError: the recipe does not fit its model or its data.
+    """
+    from loracook.runner import default_cache
+    from loracook.stages.base import Silent
+    from loracook.stages.train import trainer
+
+    return trainer(recipe, Path(output), cache=default_cache(), progress=Silent())

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from loracook.disk import broken_file, file_facts, write_whole
 from loracook.errors import LockedError, LoracookError, MachineError, dotted
-from loracook.plan import RECORD, RUNS, Plan, PlannedStage, plan, read_record
+from loracook.planner import RECORD, RUNS, Plan, PlannedStage, plan, read_record
 from loracook.stages import STAGES
 from loracook.stages.base import Consent, Folders, Progress, Silent
 from loracook.stages.push import before_training, needs_consent
-from loracook.tree import leaves
+from loracook.tree import entries
 
 if TYPE_CHECKING:
     from loracook.recipe import Recipe
@@ -140,7 +140,7 @@ def _record(recipe: Recipe, stage: PlannedStage, result: dict[str, Any], seconds
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 2),
         "sections": sections,
-        "origins": {dotted(path): str(recipe.origin(path)) for path, _ in leaves(sections)},
+        "origins": {dotted(path): str(recipe.origin(path)) for path, _ in entries(sections)},
         "result": result,
         "versions": _versions(),
         # Checkpoints have manifests of their own and may be removed to save room.

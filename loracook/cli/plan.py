@@ -8,7 +8,7 @@ import click
 
 from loracook.cli.options import recipe_argument, runs_option, set_option
 from loracook.errors import clean
-from loracook.plan import Plan, plan
+from loracook.planner import Plan, plan
 from loracook.recipe import load
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from loracook.plan import Plan, read_record
+from loracook.planner import Plan, read_record
 from loracook.report.generations import figures
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from loracook.cli.options import recipe_argument, runs_option, set_option
 from loracook.cli.plan import lines
 from loracook.cli.result import result_lines
 from loracook.cli.screen import Screen, noise_to
-from loracook.plan import Plan, plan
+from loracook.planner import Plan, plan
 from loracook.recipe import load
 from loracook.stages.base import Consent
 from loracook.stages.push import needs_consent
