@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
-from upstream import differences, parameters, resolve, sections
 
 from loracook.complaints import check
 from loracook.errors import dotted
 from loracook.schema import Schema, all_keys, kinds_of, schema
+from tests.upstream import differences, parameters, resolve, sections
 
 KEYWORDS = {
     "$schema", "$id", "title", "description", "type", "enum", "const", "default", "examples",
