@@ -13,7 +13,7 @@ from loracook.errors import Path, Position, Problem, RecipeError, quote
 from loracook.layers import Kind, Layer, deciding, merged
 from loracook.lineage import lineage, pulled_in
 from loracook.overrides import override
-from loracook.rules import RULES
+from loracook.rules import contradictions
 from loracook.safety import unsafe
 from loracook.schema import part_at
 from loracook.tree import entries
@@ -113,8 +113,7 @@ def _problems(data: Any, stem: str) -> Iterator[Problem]:
     yield from wrong
     if not wrong:
         yield from _nameless(data, stem)
-        for rule in RULES:
-            yield from rule(data)
+        yield from contradictions(with_defaults(data))
 
 
 def _nameless(data: dict[str, Any], stem: str) -> Iterator[Problem]:

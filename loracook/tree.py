@@ -8,7 +8,7 @@ from loracook.errors import Path
 
 
 def entries(data: Any) -> list[tuple[Path, Any]]:
-    """Every value below the top of the data with its path, in the order written, mappings and lists included."""
+    """Every value below the top of the data with its path, in the order written, inner ones after outer."""
     found: list[tuple[Path, Any]] = []
     _collect(data, (), found)
     return found

@@ -1,0 +1,197 @@
+"""Rules of the base model, its quantization and the adapter on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from loracook.errors import Problem, quote
+from loracook.rules.facts import Data
+
+HEADS = ("lm_head", "embed_out")
+SCALES = (1 / 16, 16)
+FOUR_BIT = (
+    "bnb_4bit_compute_dtype",
+    "bnb_4bit_quant_type",
+    "bnb_4bit_use_double_quant",
+    "bnb_4bit_quant_storage",
+)
+EIGHT_BIT = ("llm_int8_threshold", "llm_int8_has_fp16_weight")
+
+
+def four_and_eight_bit(data: Data) -> Iterator[Problem]:
+    """Weights are loaded in 4 bit or in 8 bit."""
+    quantization = data.get("quantization", {})
+    if quantization.get("load_in_4bit") and quantization.get("load_in_8bit"):
+        path = ("quantization", "load_in_8bit")
+        yield Problem(path, "4 bit and 8 bit exclude each other; remove one of the two")
+
+
+def nothing_quantized(data: Data) -> Iterator[Problem]:
+    """A section that quantizes nothing would be passed over by upstream."""
+    quantization = data.get("quantization")
+    if quantization and not quantization.get("load_in_4bit") and not quantization.get("load_in_8bit"):
+        message = "nothing is quantized; write 'load_in_4bit: true' or remove the section"
+        yield Problem(("quantization",), message)
+
+
+def other_width(data: Data) -> Iterator[Problem]:
+    """Settings of one width say nothing to the other."""
+    quantization = data.get("quantization", {})
+    if quantization.get("load_in_4bit") == quantization.get("load_in_8bit"):
+        return
+    unread, bits = (EIGHT_BIT, 8) if quantization.get("load_in_4bit") else (FOUR_BIT, 4)
+    for name in unread:
+        if name in quantization:
+            yield Problem(("quantization", name), f"read only in {bits} bit; remove it")
+
+
+def quantization_without_lora(data: Data) -> Iterator[Problem]:
+    """Quantized weights cannot be trained; an adapter on them can."""
+    if "quantization" in data and "lora" not in data:
+        message = "quantized weights cannot be trained themselves; add a 'lora:' section or remove this one"
+        yield Problem(("quantization",), message)
+
+
+def slow_four_bit(data: Data) -> Iterator[Problem]:
+    """Upstream computes 4-bit layers in float32 unless it is told otherwise."""
+    quantization = data.get("quantization", {})
+    if quantization.get("load_in_4bit") and "bnb_4bit_compute_dtype" not in quantization:
+        message = "4-bit layers would compute in float32; write 'bnb_4bit_compute_dtype: bfloat16'"
+        yield Problem(("quantization",), message, severity="warning")
+
+
+def wide_quantized(data: Data) -> Iterator[Problem]:
+    """What is not quantized would take four bytes a weight."""
+    if "quantization" in data and data["base_model"]["dtype"] == "float32":
+        message = "float32 undoes part of what quantization saves; write 'bfloat16'"
+        yield Problem(("base_model", "dtype"), message, severity="warning")
+
+
+def flash_in_float32(data: Data) -> Iterator[Problem]:
+    """Flash attention computes in half precision."""
+    base = data["base_model"]
+    if base.get("attn_implementation", "").startswith("flash_attention") and base["dtype"] == "float32":
+        path = ("base_model", "attn_implementation")
+        yield Problem(path, "flash attention cannot compute in float32; write 'sdpa', or 'dtype: bfloat16'")
+
+
+def head_among_targets(data: Data) -> Iterator[Problem]:
+    """SFTTrainer computes the loss from the head's own weight, past an adapter on it."""
+    targets = data.get("lora", {}).get("target_modules")
+    for index, name in enumerate(targets if isinstance(targets, list) else ()):
+        if name.rpartition(".")[2] in HEADS:
+            message = (
+                f"an adapter on {quote(name)} would never learn; remove it, or write it in modules_to_save"
+            )
+            yield Problem(("lora", "target_modules", index), message)
+
+
+def target_left_out(data: Data) -> Iterator[Problem]:
+    """A module is adapted, trained whole, or neither."""
+    lora = data.get("lora", {})
+    targets = lora.get("target_modules")
+    for other, meaning in (("exclude_modules", "left out"), ("modules_to_save", "trained whole")):
+        for index, name in enumerate(lora.get(other, ())):
+            if isinstance(targets, list) and name in targets:
+                message = f"{quote(name)} is among target_modules and {meaning} here; remove one of the two"
+                yield Problem(("lora", other, index), message)
+
+
+def layers_of_all_linear(data: Data) -> Iterator[Problem]:
+    """PEFT picks layers only where the targets are a list of names."""
+    lora = data.get("lora", {})
+    for name in ("layers_to_transform", "layers_pattern"):
+        if name in lora and lora.get("target_modules") == "all-linear":
+            yield Problem(("lora", name), "works on named modules only; write target_modules as a list")
+
+
+def pattern_without_layers(data: Data) -> Iterator[Problem]:
+    """PEFT reads the pattern only to find the layers that are named."""
+    lora = data.get("lora", {})
+    if "layers_pattern" in lora and "layers_to_transform" not in lora:
+        message = "no layers are named; write layers_to_transform or remove it"
+        yield Problem(("lora", "layers_pattern"), message)
+
+
+def parameters_alone(data: Data) -> Iterator[Problem]:
+    """An adapter on a bare parameter has no dropout, bias or magnitude."""
+    lora = data.get("lora", {})
+    if "target_parameters" not in lora:
+        return
+    for name in ("lora_dropout", "use_dora", "lora_bias", "fan_in_fan_out", "velora_config"):
+        if lora.get(name):
+            yield Problem(("lora", name), "does not work with target_parameters; remove one of the two")
+
+
+def variants_together(data: Data) -> Iterator[Problem]:
+    """PEFT gives a layer one variant of LoRA."""
+    lora = data.get("lora", {})
+    asked = [
+        name for name in ("use_dora", "velora_config", "use_bdlora") if lora.get(name) not in (None, False)
+    ]
+    for name in asked[1:]:
+        yield Problem(("lora", name), f"cannot be joined with '{asked[0]}'; remove one of the two")
+
+
+def bias_in_the_adapter(data: Data) -> Iterator[Problem]:
+    """A bias in the adapter needs a plain start and no DoRA."""
+    lora = data.get("lora", {})
+    if not lora.get("lora_bias"):
+        return
+    if lora.get("use_dora"):
+        yield Problem(("lora", "lora_bias"), "does not work with use_dora; remove one of the two")
+    if isinstance(lora.get("init_lora_weights"), str):
+        message = "does not work with lora_bias; remove one of the two, or write 'init_lora_weights: true'"
+        yield Problem(("lora", "init_lora_weights"), message)
+
+
+def start_of_quantized(data: Data) -> Iterator[Problem]:
+    """These starts take the singular vectors of weights that must not be quantized."""
+    start = data.get("lora", {}).get("init_lora_weights")
+    if "quantization" in data and isinstance(start, str) and start.startswith(("pissa", "mica")):
+        message = f"{quote(start)} cannot start from quantized weights; write 'true', 'olora' or 'orthogonal'"
+        yield Problem(("lora", "init_lora_weights"), message)
+
+
+def odd_orthogonal(data: Data) -> Iterator[Problem]:
+    """The orthogonal start splits the rank in two halves."""
+    lora = data.get("lora", {})
+    ranks = {("lora", "r"): lora.get("r", 2)} | {
+        ("lora", "rank_pattern", name): rank for name, rank in lora.get("rank_pattern", {}).items()
+    }
+    for path, rank in ranks.items():
+        if lora.get("init_lora_weights") == "orthogonal" and rank % 2:
+            yield Problem(path, f"'orthogonal' needs an even rank; write '{rank + 1}'")
+
+
+def far_scale(data: Data) -> Iterator[Problem]:
+    """An adapter scaled far from one learns too wildly or not at all."""
+    lora = data.get("lora")
+    if lora is None:
+        return
+    scale = lora["lora_alpha"] / (lora["r"] ** 0.5 if lora.get("use_rslora") else lora["r"])
+    if not SCALES[0] <= scale <= SCALES[1]:
+        usual = round(2 * lora["r"] ** 0.5) if lora.get("use_rslora") else 2 * lora["r"]
+        message = f"scales the adapter by {scale:.3g}, far from what works; write something like '{usual}'"
+        yield Problem(("lora", "lora_alpha"), message, severity="warning")
+
+
+RULES = (
+    four_and_eight_bit,
+    nothing_quantized,
+    other_width,
+    quantization_without_lora,
+    slow_four_bit,
+    wide_quantized,
+    flash_in_float32,
+    head_among_targets,
+    target_left_out,
+    layers_of_all_linear,
+    pattern_without_layers,
+    parameters_alone,
+    variants_together,
+    bias_in_the_adapter,
+    start_of_quantized,
+    odd_orthogonal,
+    far_scale,
+)

@@ -1,0 +1,60 @@
+"""Rules of what is made of a trained adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from loracook.errors import Problem
+from loracook.rules.facts import Data
+
+OF_THE_HUB = ("revision", "commit_message", "create_pr")
+
+
+def merge_without_lora(data: Data) -> Iterator[Problem]:
+    """Merging puts an adapter into its base model."""
+    if "merge" in data and "lora" not in data:
+        yield Problem(("merge",), "there is no adapter to merge; add a 'lora:' section or remove this one")
+
+
+def merge_of_replicas(data: Data) -> Iterator[Problem]:
+    """PEFT cannot merge into layers that stand for several."""
+    if "merge" in data and data.get("lora", {}).get("layer_replication"):
+        message = "replicated layers cannot be merged; remove this section or layer_replication"
+        yield Problem(("merge",), message)
+
+
+def push_without_place(data: Data) -> Iterator[Problem]:
+    """A push needs to know where to."""
+    push = data.get("push")
+    if push is not None and "repo_id" not in push and "folder" not in push:
+        yield Problem(("push",), "nowhere to push to; write 'repo_id: organization/name' or 'folder: name'")
+
+
+def push_to_two_places(data: Data) -> Iterator[Problem]:
+    """A push has one place."""
+    if {"repo_id", "folder"} <= data.get("push", {}).keys():
+        yield Problem(("push", "folder"), "stands beside 'repo_id'; remove one of the two")
+
+
+def push_of_no_merge(data: Data) -> Iterator[Problem]:
+    """Only what was merged can be pushed as one model."""
+    if data.get("push", {}).get("what") == "merged" and "merge" not in data:
+        yield Problem(("push", "what"), "nothing is merged; add a 'merge:' section, or write 'adapter'")
+
+
+def hub_keys_for_a_folder(data: Data) -> Iterator[Problem]:
+    """A folder has no branches and no commits."""
+    push = data.get("push", {})
+    for name in OF_THE_HUB:
+        if name in push and "folder" in push and "repo_id" not in push:
+            yield Problem(("push", name), "means nothing for a folder; remove it, or push to a 'repo_id'")
+
+
+RULES = (
+    merge_without_lora,
+    merge_of_replicas,
+    push_without_place,
+    push_to_two_places,
+    push_of_no_merge,
+    hub_keys_for_a_folder,
+)

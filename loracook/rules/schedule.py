@@ -1,0 +1,111 @@
+"""Rules of steps: how long a run is, and how its learning rate goes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from loracook.errors import Problem, quote
+from loracook.rules.facts import Data, evaluates, most_steps
+
+COSINE = {"num_cycles"}
+MIN_LR = {"num_cycles", "min_lr", "min_lr_rate"}
+PLATEAU = {"factor", "patience", "threshold", "threshold_mode", "cooldown", "min_lr", "eps"}
+GREEDY = PLATEAU | {"max_lr", "warmup", "smooth", "window_size", "reset_start"}
+STABLE = {"num_decay_steps", "num_stable_steps", "warmup_type", "decay_type", "min_lr_ratio", "num_cycles"}
+READ_BY = {
+    "linear": set(),
+    "cosine": COSINE,
+    "cosine_with_restarts": COSINE,
+    "polynomial": {"lr_end", "power"},
+    "constant": set(),
+    "constant_with_warmup": set(),
+    "inverse_sqrt": {"timescale"},
+    "reduce_lr_on_plateau": PLATEAU,
+    "cosine_with_min_lr": MIN_LR,
+    "cosine_warmup_with_min_lr": MIN_LR | {"warmup_lr_rate"},
+    "warmup_stable_decay": STABLE,
+    "greedy": GREEDY,
+}
+"""The settings that each schedule's function in transformers.optimization takes."""
+WATCHING = ("reduce_lr_on_plateau", "greedy")
+
+
+def stream_without_end(data: Data) -> Iterator[Problem]:
+    """Nobody knows how long an epoch of a stream is."""
+    if data["dataset"].get("streaming") and "max_steps" not in data["train"]:
+        message = "a stream has no length; write 'max_steps:' below 'train:' too"
+        yield Problem(("dataset", "streaming"), message)
+
+
+def steps_and_epochs(data: Data) -> Iterator[Problem]:
+    """Steps win over epochs without a word."""
+    train = data["train"]
+    if "max_steps" in train and train["num_train_epochs"] != 1:
+        message = "'max_steps' decides how long the run is, so this is not read; remove one of the two"
+        yield Problem(("train", "num_train_epochs"), message, severity="warning")
+
+
+def broken_steps(data: Data) -> Iterator[Problem]:
+    """Below one it is a share of the run, above it a count."""
+    for name in ("warmup_steps", "logging_steps", "eval_steps", "save_steps"):
+        value = data["train"].get(name, 1)
+        if value > 1 and value != int(value):
+            message = f"{quote(value)} is neither a share nor a count; write '{round(value)}'"
+            yield Problem(("train", name), message)
+
+
+def warmup_beyond_the_run(data: Data) -> Iterator[Problem]:
+    """The learning rate would never arrive."""
+    steps, warmup = most_steps(data), data["train"]["warmup_steps"]
+    if steps is not None and warmup >= 1 and warmup >= steps:
+        message = f"the run has {steps} steps at most, so warm-up would not end; write a share such as '0.03'"
+        yield Problem(("train", "warmup_steps"), message)
+
+
+def settings_of_another_schedule(data: Data) -> Iterator[Problem]:
+    """Upstream stops at a setting that its schedule does not take, or passes over it."""
+    train = data["train"]
+    schedule, settings = train["lr_scheduler_type"], train.get("lr_scheduler_kwargs", {})
+    for name in settings:
+        if name not in READ_BY[schedule]:
+            known = ", ".join(f"'{key}'" for key in sorted(READ_BY[schedule])[:6])
+            offered = f"write one of {known}" if known else "remove it"
+            yield Problem(("train", "lr_scheduler_kwargs", name), f"not read by {quote(schedule)}; {offered}")
+
+
+def schedule_without_settings(data: Data) -> Iterator[Problem]:
+    """Some schedules cannot do without a setting."""
+    train = data["train"]
+    schedule, settings = train["lr_scheduler_type"], train.get("lr_scheduler_kwargs", {})
+    path = ("train", "lr_scheduler_type")
+    if schedule.endswith("with_min_lr") and not {"min_lr", "min_lr_rate"} & set(settings):
+        message = f"{quote(schedule)} needs a least rate; write 'lr_scheduler_kwargs: {{min_lr_rate: 0.1}}'"
+        yield Problem(path, message)
+    if {"min_lr", "min_lr_rate"} <= set(settings):
+        both = ("train", "lr_scheduler_kwargs", "min_lr_rate")
+        yield Problem(both, "stands beside 'min_lr'; remove one of the two")
+    if schedule == "warmup_stable_decay" and "num_decay_steps" not in settings:
+        message = f"{quote(schedule)} needs 'lr_scheduler_kwargs: {{num_decay_steps: …}}'; write it too"
+        yield Problem(path, message)
+
+
+def schedule_that_watches(data: Data) -> Iterator[Problem]:
+    """These schedules follow the evaluation loss."""
+    train = data["train"]
+    if train["lr_scheduler_type"] in WATCHING and not evaluates(data):
+        message = (
+            f"{quote(train['lr_scheduler_type'])} follows the evaluation loss; "
+            "write 'eval_strategy: steps' too"
+        )
+        yield Problem(("train", "lr_scheduler_type"), message)
+
+
+RULES = (
+    stream_without_end,
+    steps_and_epochs,
+    broken_steps,
+    warmup_beyond_the_run,
+    settings_of_another_schedule,
+    schedule_without_settings,
+    schedule_that_watches,
+)

@@ -1,0 +1,195 @@
+"""Rules of what training needs of the machine, the batches and the optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from loracook.errors import Problem, quote
+from loracook.rules.facts import Data, batch, most_rows
+
+PRECISIONS = (("bf16", "fp16"), ("bf16_full_eval", "fp16_full_eval"))
+ADAM = ("adam_beta1", "adam_beta2", "adam_epsilon")
+WITHOUT_ADAM = ("adafactor", "sgd", "adagrad", "rmsprop", "lion", "paged_lion", "schedule_free_sgd")
+RATES = {"lora": (1e-6, 1e-2), "full": (1e-7, 1e-4)}
+TRACKED = ("wandb", "trackio", "mlflow")
+
+
+def two_precisions(data: Data) -> Iterator[Problem]:
+    """Mixed precision is of one kind."""
+    for first, second in PRECISIONS:
+        if data["train"].get(first) and data["train"].get(second):
+            yield Problem(("train", second), f"'{first}' is on as well; remove one of the two")
+
+
+def float16_all_over(data: Data) -> Iterator[Problem]:
+    """Gradients of float16 weights cannot be unscaled; the weights of an adapter are kept in float32."""
+    if data["train"].get("fp16") and data["base_model"]["dtype"] == "float16" and "lora" not in data:
+        message = "float16 weights cannot be trained in fp16; write 'bf16: true', or 'dtype: float32'"
+        yield Problem(("train", "fp16"), message)
+
+
+def padding_free_alone(data: Data) -> Iterator[Problem]:
+    """Without packing nothing would hold rows to max_length."""
+    train = data["train"]
+    if train.get("padding_free") and not train.get("packing"):
+        message = "without packing, max_length would not be kept; write 'packing: true' or remove this"
+        yield Problem(("train", "padding_free"), message)
+
+
+def packing_alone(data: Data) -> Iterator[Problem]:
+    """Settings of packing say nothing where rows are not packed."""
+    train = data["train"]
+    if "packing_strategy" in train and not train.get("packing") and not train.get("eval_packing"):
+        message = "rows are not packed; write 'packing: true' or remove this"
+        yield Problem(("train", "packing_strategy"), message)
+
+
+def wrapped_without_padding(data: Data) -> Iterator[Problem]:
+    """Wrapped rows are cut anywhere, so their borders are not kept apart."""
+    train = data["train"]
+    if train.get("packing_strategy") == "wrapped" and train.get("padding_free"):
+        message = "'wrapped' rows run into one another without padding; write 'bfd'"
+        yield Problem(("train", "packing_strategy"), message, severity="warning")
+
+
+def grouped_and_packed(data: Data) -> Iterator[Problem]:
+    """Packed rows are all about as long."""
+    train = data["train"]
+    if train.get("packing") and train.get("train_sampling_strategy") == "group_by_length":
+        message = "packed rows are all about as long; remove it"
+        yield Problem(("train", "train_sampling_strategy"), message, severity="warning")
+
+
+def sampling_of_a_stream(data: Data) -> Iterator[Problem]:
+    """Rows of a stream come as they come."""
+    asked = data["train"].get("train_sampling_strategy", "random")
+    if data["dataset"].get("streaming") and asked not in ("random", "sequential"):
+        message = f"{quote(asked)} needs all rows at once; remove it or 'streaming: true'"
+        yield Problem(("train", "train_sampling_strategy"), message)
+
+
+def checkpointing_alone(data: Data) -> Iterator[Problem]:
+    """Settings of activation checkpointing need it on."""
+    train = data["train"]
+    if not train["activation_checkpointing"] and "activation_checkpointing_kwargs" in train:
+        message = "activation_checkpointing is off; write 'activation_checkpointing: true' or remove this"
+        yield Problem(("train", "activation_checkpointing_kwargs"), message)
+
+
+def selective_and_reentrant(data: Data) -> Iterator[Problem]:
+    """Only the non-reentrant kind can choose what it keeps."""
+    settings = data["train"].get("activation_checkpointing_kwargs", {})
+    if settings.get("selective") and settings.get("use_reentrant"):
+        path = ("train", "activation_checkpointing_kwargs", "use_reentrant")
+        yield Problem(path, "does not work with 'selective: true'; write 'false' or remove it")
+
+
+def workers_that_are_not(data: Data) -> Iterator[Problem]:
+    """Without worker processes there is nothing to prefetch or to keep."""
+    train = data["train"]
+    if train.get("dataloader_num_workers"):
+        return
+    for name in (
+        "dataloader_prefetch_factor",
+        "dataloader_persistent_workers",
+        "dataloader_multiprocessing_context",
+    ):
+        if train.get(name):
+            message = "there are no worker processes; write 'dataloader_num_workers: 2' too"
+            yield Problem(("train", name), message)
+
+
+def compile_alone(data: Data) -> Iterator[Problem]:
+    """Upstream takes these as a wish to compile."""
+    train = data["train"]
+    for name in ("torch_compile_backend", "torch_compile_mode"):
+        if name in train and not train.get("torch_compile"):
+            message = "would turn compiling on; write 'torch_compile: true' or remove this"
+            yield Problem(("train", name), message)
+
+
+def adam_without_adam(data: Data) -> Iterator[Problem]:
+    """Other optimizers do not read Adam's settings."""
+    train = data["train"]
+    optim = train.get("optim", "adamw_torch_fused")
+    if optim.removesuffix("_8bit").removesuffix("_32bit").removesuffix("_bnb") not in WITHOUT_ADAM:
+        return
+    unread = ADAM[2:] if "lion" in optim else ADAM
+    for name in unread:
+        if name in train:
+            yield Problem(("train", name), f"the optimizer {quote(optim)} does not read it; remove it")
+
+
+def free_of_schedules(data: Data) -> Iterator[Problem]:
+    """Schedule-free optimizers do their own averaging and are made for a constant rate."""
+    train = data["train"]
+    if train.get("optim", "").startswith("schedule_free") and not train["lr_scheduler_type"].startswith(
+        "constant"
+    ):
+        message = (
+            f"{quote(train['optim'])} needs no schedule; write 'lr_scheduler_type: constant_with_warmup'"
+        )
+        yield Problem(("train", "optim"), message, severity="warning")
+
+
+def far_learning_rate(data: Data) -> Iterator[Problem]:
+    """A rate far from what works wastes the run."""
+    kind = "lora" if "lora" in data else "full"
+    low, high = RATES[kind]
+    rate = data["train"]["learning_rate"]
+    if not low <= rate <= high:
+        usual = "'2e-4' for an adapter" if kind == "lora" else "'2e-5' for the whole model"
+        size = "large" if rate > high else "small"
+        message = f"{quote(rate)} is far too {size} for most models; write something like {usual}"
+        yield Problem(("train", "learning_rate"), message, severity="warning")
+
+
+def batch_beyond_rows(data: Data) -> Iterator[Problem]:
+    """A step should not need more rows than there are."""
+    train, rows = data["train"], most_rows(data)
+    needed = batch(data)
+    if rows is not None and needed > rows and not train.get("packing"):
+        message = f"one step takes {needed} rows of {rows}; write a smaller batch"
+        name = (
+            "gradient_accumulation_steps"
+            if "gradient_accumulation_steps" in train
+            else "per_device_train_batch_size"
+        )
+        yield Problem(("train", name), message, severity="warning")
+
+
+def reported_nowhere(data: Data) -> Iterator[Problem]:
+    """'none' and a tracker contradict each other."""
+    asked = data["train"]["report_to"]
+    if isinstance(asked, list) and "none" in asked and len(asked) > 1:
+        path = ("train", "report_to", asked.index("none"))
+        yield Problem(path, f"'none' stands beside {quote(asked[asked[0] == 'none'])}; remove one of the two")
+
+
+def project_of_nobody(data: Data) -> Iterator[Problem]:
+    """Only a tracker reads the project."""
+    asked = data["train"]["report_to"]
+    if "project" in data["train"] and not set(TRACKED) & set(asked if isinstance(asked, list) else [asked]):
+        message = "no tracker is on that reads it; write 'report_to: wandb', or remove it"
+        yield Problem(("train", "project"), message, severity="warning")
+
+
+RULES = (
+    two_precisions,
+    float16_all_over,
+    padding_free_alone,
+    packing_alone,
+    wrapped_without_padding,
+    grouped_and_packed,
+    sampling_of_a_stream,
+    checkpointing_alone,
+    selective_and_reentrant,
+    workers_that_are_not,
+    compile_alone,
+    adam_without_adam,
+    free_of_schedules,
+    far_learning_rate,
+    batch_beyond_rows,
+    reported_nowhere,
+    project_of_nobody,
+)
