@@ -1,0 +1,23 @@
+"""What every test runs under: no hub, a cache of its own, and the machine's own settings left out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_XET"] = "1"
+os.environ["WANDB_MODE"] = "disabled"
+os.environ.pop("HF_TOKEN", None)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The cache of converted models and prepared data, fresh for this test session."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["LORACOOK_CACHE"] = str(folder)
+    yield folder
+    del os.environ["LORACOOK_CACHE"]

@@ -1,0 +1,133 @@
+"""Which changes make a new folder, and which leave a stage done."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import loracook
+from loracook.planner import RECORD
+
+RECIPE: dict[str, Any] = {
+    "version": 1,
+    "name": "soup",
+    "base_model": {"name_or_path": "org/model"},
+    "dataset": {"path": "./rows.jsonl", "format": "prompt_completion", "eval": {"rows": 2}},
+    "template": {"chat_template": "./chat.jinja"},
+    "lora": {"r": 8},
+    "train": {"learning_rate": 2e-4},
+    "evaluate": {"rows": 2, "metrics": ["exact_match"]},
+    "merge": {"dtype": "float32"},
+    "push": {"folder": "published"},
+}
+
+
+@pytest.fixture
+def kitchen(tmp_path: Path) -> Path:
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "completion": "b"}\n' * 4)
+    (tmp_path / "chat.jinja").write_text("{{ messages[0].content }}")
+    return tmp_path
+
+
+def digests(folder: Path, recipe: dict[str, Any], name: str = "recipe.yaml") -> dict[str, str]:
+    """The digest of each stage of a recipe."""
+    (folder / name).write_text(json.dumps(recipe))
+    return {stage.name: stage.digest for stage in loracook.plan(loracook.load(folder / name)).stages}
+
+
+def changed(folder: Path, section: str, values: dict[str, Any]) -> set[str]:
+    """The stages whose folder changes with these values of a section."""
+    before = digests(folder, RECIPE)
+    after = digests(folder, RECIPE | {section: RECIPE.get(section, {}) | values})
+    return {name for name in after if after[name] != before.get(name)}
+
+
+@pytest.mark.parametrize(
+    ("section", "values"),
+    [
+        ("base_model", {"dtype": "float32"}),
+        ("base_model", {"revision": "abc"}),
+        ("tokenizer", {"pad_token": "<pad>"}),
+        ("dataset", {"rows": 3}),
+        ("dataset", {"eval": {"rows": 1}}),
+        ("template", {"system": "Cook."}),
+        ("quantization", {"load_in_4bit": True}),
+        ("lora", {"r": 16}),
+        ("train", {"learning_rate": 1e-4}),
+        ("train", {"seed": 7}),
+    ],
+)
+def test_what_training_reads_makes_every_folder_new(kitchen: Path, section: str, values: dict[str, Any]) -> None:
+    assert changed(kitchen, section, values) == {"train", "evaluate", "merge", "push"}
+
+
+@pytest.mark.parametrize("file", ["rows.jsonl", "chat.jinja"])
+def test_the_content_of_local_files_makes_every_folder_new(kitchen: Path, file: str) -> None:
+    before = digests(kitchen, RECIPE)
+    with (kitchen / file).open("a") as opened:
+        opened.write('{"prompt": "c", "completion": "d"}\n')
+    after = digests(kitchen, RECIPE)
+    assert {name for name in after if after[name] != before[name]} == set(after)
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "stages"),
+    [
+        ("evaluate", {"seed": 3}, {"evaluate", "push"}),
+        ("merge", {"dtype": "bfloat16"}, {"merge"}),
+        ("push", {"what": "merged"}, {"push"}),
+    ],
+)
+def test_later_sections_leave_the_stages_before_them(
+    kitchen: Path, section: str, values: dict[str, Any], stages: set[str]
+) -> None:
+    assert changed(kitchen, section, values) == stages
+
+
+def test_comments_order_and_the_files_name_change_nothing(kitchen: Path) -> None:
+    before = digests(kitchen, RECIPE)
+    turned = {name: RECIPE[name] for name in reversed(RECIPE)}
+    assert digests(kitchen, turned, "other.yaml") == before
+    (kitchen / "recipe.yaml").write_text("# a comment\n" + json.dumps(RECIPE) + "\n# another\n")
+    again = loracook.plan(loracook.load(kitchen / "recipe.yaml"))
+    assert {stage.name: stage.digest for stage in again.stages} == before
+
+
+def test_a_value_that_is_the_default_anyway_changes_nothing(kitchen: Path) -> None:
+    assert changed(kitchen, "train", {"seed": 42}) == set()
+
+
+def test_a_record_with_all_its_files_makes_a_stage_done(kitchen: Path) -> None:
+    folder = finished(kitchen)
+    assert [stage.done for stage in loracook.plan(loracook.load(kitchen / "recipe.yaml"), folder).stages][0]
+
+
+@pytest.mark.parametrize(
+    ("harm", "fault"),
+    [
+        (lambda folder: (folder / "adapter.bin").unlink(), "adapter.bin is missing"),
+        (lambda folder: (folder / "adapter.bin").write_text("ab"), "adapter.bin is not as it was written"),
+        (lambda folder: (folder / RECORD).write_text("{"), "record.json cannot be read"),
+        (lambda folder: (folder / RECORD).unlink(), ""),
+    ],
+)
+def test_a_stage_with_a_fault_is_to_do_and_says_why(kitchen: Path, harm: Any, fault: str) -> None:
+    runs = finished(kitchen)
+    stage = loracook.plan(loracook.load(kitchen / "recipe.yaml"), runs).stages[0]
+    harm(stage.folder)
+    again = loracook.plan(loracook.load(kitchen / "recipe.yaml"), runs).stages[0]
+    assert (again.done, again.fault) == (False, fault)
+
+
+def finished(kitchen: Path) -> Path:
+    """A runs folder in which the train stage has a record and the one file that it names."""
+    (kitchen / "recipe.yaml").write_text(json.dumps(RECIPE))
+    runs = kitchen / "runs"
+    folder = loracook.plan(loracook.load(kitchen / "recipe.yaml"), runs).stages[0].folder
+    folder.mkdir(parents=True)
+    (folder / "adapter.bin").write_text("a")
+    (folder / RECORD).write_text(json.dumps({"files": {"adapter.bin": {"bytes": 1, "sha256": ""}}}))
+    return runs
