@@ -13,10 +13,12 @@ from loracook.data.turns import conversation, tools
 
 FIELD = re.compile(r"\{([^{}\"':,\n]+)\}")
 REFUSED = {
-    "chosen": "preference pairs (chosen, rejected) train a reward or DPO; loracook trains answers by SFT",
-    "label": "rows with a label rate answers for KTO; loracook trains answers by SFT",
-    "images": "rows with images need a vision model; loracook trains text",
-    "image": "rows with an image need a vision model; loracook trains text",
+    "chosen": "rows of preferences (chosen, rejected) are for DPO; loracook trains answers",
+    "label": "rows that rate answers (label) are for KTO; loracook trains answers",
+    "images": "rows with images are for vision models; loracook trains text",
+    "image": "rows with an image are for vision models; loracook trains text",
+    "videos": "rows with videos are for vision models; loracook trains text",
+    "turns": "rows of questions without answers train nothing; name them in evaluate.prompts",
 }
 
 
@@ -40,11 +42,14 @@ class FormatError(Exception):
         super().__init__(message)
 
 
-def rows(columns: Mapping[str, Any], shape: Shape) -> Iterator[Row]:
-    """The rows that one record gives, none when `where` leaves it out; raises RowError."""
+def rows(columns: Mapping[str, Any], shape: Shape) -> Iterator[Row | RowError]:
+    """The rows that one record gives, an error for each that cannot be used; none that `where` leaves out."""
     named = renamed(columns, shape.columns)
-    if shape.format == "oasst" or chosen(columns, shape.where):
-        yield from READERS[shape.format](named, shape)
+    try:
+        if shape.format == "oasst" or chosen(columns, shape.where):
+            yield from READERS[shape.format](named, shape)
+    except RowError as error:
+        yield error
 
 
 def renamed(columns: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
@@ -81,12 +86,12 @@ def guess(columns: Mapping[str, Any], shape: Shape) -> tuple[str, str]:
     named = renamed(columns, shape.columns)
     if set(shape.template) & {"prompt", "completion", "messages"}:
         return "columns", "the recipe has a row template"
+    for name, reason in REFUSED.items():
+        if named.get(name) is not None and (name != "label" or isinstance(named[name], bool)):
+            raise FormatError("format", f"{reason}; {listed(columns)}")
     fitting = {name: reason for name, fits, reason in _FITS if fits(named)}
     if len(fitting) == 1:
         return next(iter(fitting.items()))
-    for name, reason in REFUSED.items():
-        if name in named:
-            raise FormatError("format", f"{reason}; {listed(columns)}")
     if fitting:
         raise FormatError("format", f"the rows fit {' and '.join(fitting)}; write which one to read")
     raise FormatError(
@@ -104,18 +109,18 @@ def filled(template: str, columns: Mapping[str, Any]) -> str:
     return FIELD.sub(lambda found: _text(columns, found[1]), template)
 
 
-def _messages(columns: Mapping[str, Any], shape: Shape) -> Iterator[Row]:
+def _messages(columns: Mapping[str, Any], shape: Shape) -> Iterator[Row | RowError]:
     yield Chat(conversation(_column(columns, "messages"), shape.roles), tools(columns.get("tools")))
 
 
-def _sharegpt(columns: Mapping[str, Any], shape: Shape) -> Iterator[Row]:
+def _sharegpt(columns: Mapping[str, Any], shape: Shape) -> Iterator[Row | RowError]:
     spoken = _column(columns, "conversations")
     system = columns.get("system")
     opening = [{"from": "system", "value": system}] if system and isinstance(spoken, list) else []
     yield Chat(conversation(opening + spoken, shape.roles), tools(columns.get("tools")))
 
 
-def _alpaca(columns: Mapping[str, Any], shape: Shape) -> Iterator[Row]:
+def _alpaca(columns: Mapping[str, Any], shape: Shape) -> Iterator[Row | RowError]:
     asked = "\n\n".join(filter(None, (_text(columns, "instruction"), _text(columns, "input", ""))))
     answer = _spoken(columns, "output")
     past, system = columns.get("history") or [], columns.get("system")
@@ -129,7 +134,7 @@ def _alpaca(columns: Mapping[str, Any], shape: Shape) -> Iterator[Row]:
     yield Chat(conversation(turns, shape.roles), opening=len(turns) - 1)
 
 
-def _prompt_completion(columns: Mapping[str, Any], shape: Shape) -> Iterator[Row]:
+def _prompt_completion(columns: Mapping[str, Any], shape: Shape) -> Iterator[Row | RowError]:
     prompt, completion = _column(columns, "prompt"), _column(columns, "completion")
     if isinstance(prompt, list) and isinstance(completion, list):
         turns = conversation(prompt + completion, shape.roles)
@@ -138,11 +143,11 @@ def _prompt_completion(columns: Mapping[str, Any], shape: Shape) -> Iterator[Row
         yield Pair(_spoken(columns, "prompt"), _spoken(columns, "completion"))
 
 
-def _plain(columns: Mapping[str, Any], shape: Shape) -> Iterator[Row]:
+def _plain(columns: Mapping[str, Any], shape: Shape) -> Iterator[Row | RowError]:
     yield Text(_spoken(columns, "text"))
 
 
-def _trees(columns: Mapping[str, Any], shape: Shape) -> Iterator[Row]:
+def _trees(columns: Mapping[str, Any], shape: Shape) -> Iterator[Row | RowError]:
     over_tree = {
         name: wanted for name, wanted in shape.where.items() if name in columns and "prompt" in columns
     }
@@ -151,7 +156,7 @@ def _trees(columns: Mapping[str, Any], shape: Shape) -> Iterator[Row]:
         yield from oasst.threads(columns, over_messages, shape.roles, best=shape.best)
 
 
-def _templated(columns: Mapping[str, Any], shape: Shape) -> Iterator[Row]:
+def _templated(columns: Mapping[str, Any], shape: Shape) -> Iterator[Row | RowError]:
     if "messages" in shape.template:
         turns = [{**turn, "content": filled(turn["content"], columns)} for turn in shape.template["messages"]]
         yield Chat(conversation(turns, shape.roles))
@@ -163,7 +168,7 @@ def _templated(columns: Mapping[str, Any], shape: Shape) -> Iterator[Row]:
     yield Pair(prompt, completion) if prompt else Text(completion)
 
 
-READERS: dict[str, Callable[[Mapping[str, Any], Shape], Iterator[Row]]] = {
+READERS: dict[str, Callable[[Mapping[str, Any], Shape], Iterator[Row | RowError]]] = {
     "messages": _messages,
     "sharegpt": _sharegpt,
     "alpaca": _alpaca,

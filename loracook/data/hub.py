@@ -38,7 +38,7 @@ def loaded(entry: Mapping[str, Any], fail: Fail) -> Dataset | IterableDataset:
             entry["path"], split=entry.get("split", "train"), streaming=entry.get("streaming", False), **given
         )
     except (ConnectionError, TimeoutError) as error:
-        raise fail("path", f"the hub cannot be reached: {_first_line(error)}; {_OFFLINE}") from error
+        raise fail("path", f"the hub cannot be reached; {_OFFLINE}") from error
     except (datasets.exceptions.DatasetNotFoundError, FileNotFoundError) as error:
         raise fail(
             "path", f"not found on the hub: {_first_line(error)}; a local path starts with './'"
@@ -63,7 +63,7 @@ def _refuse_others(entry: Mapping[str, Any], fail: Fail) -> None:
             raise fail("data_files", f"'{name}' is no file of the data set")
 
 
-_OFFLINE = "download it once where there is a network, or name local files (./data.jsonl)"
+_OFFLINE = "download it once where there is a network, or name local files (./rows.jsonl)"
 
 
 def _first_line(error: Exception) -> str:

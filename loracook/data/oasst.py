@@ -32,13 +32,20 @@ def roots(records: Iterable[Record]) -> Iterator[Record]:
     yield from _nested(flat)
 
 
-def threads(tree: Mapping[str, Any], where: Where, roles: Mapping[str, str], *, best: bool) -> Iterator[Chat]:
+def threads(
+    tree: Mapping[str, Any], where: Where, roles: Mapping[str, str], *, best: bool
+) -> Iterator[Chat | RowError]:
     """Every thread from the root to a last answer, or the best-ranked one; left-out messages end a thread."""
     root = tree.get("prompt", tree)
     if not isinstance(root, dict) or "text" not in root or "role" not in root:
         raise RowError("no message tree", "the root holds no text and role")
     for path in _paths(root, where, best=best):
-        yield Chat(conversation([{"role": node["role"], "content": node["text"]} for node in path], roles))
+        try:
+            yield Chat(
+                conversation([{"role": node["role"], "content": node["text"]} for node in path], roles)
+            )
+        except RowError as error:
+            yield error
 
 
 def _nested(records: list[Record]) -> Iterator[Record]:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from loracook.data import kept
 from loracook.data.encode import MASKED, Encoded, encode
@@ -23,9 +23,18 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from loracook.recipe import Recipe
-    from loracook.stages.base import Progress
 
 BATCH = 1000
+
+
+class Progress(Protocol):
+    """Where the caller is told how far the rows are."""
+
+    def note(self, text: str) -> None:
+        """Take one finished sentence."""
+
+    def advance(self, done: int, total: int, text: str) -> None:
+        """Take how many rows are done of how many."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +115,7 @@ class Work:
         wholes = encode([text for _, text in rendered], self.tokenizer)
         left = []
         for (located, text), whole in zip(rendered, wholes, strict=True):
-            cut = self._truncated(whole)
+            cut = truncated(self.recipe, whole)
             tally.add(located, text.text, whole, cut)
             left += [cut] if cut else []
         return left
@@ -123,13 +132,14 @@ class Work:
             problems = [self.recipe.problem(("template",), fault) for fault in faults[:5]]
             raise RecipeError(problems)
 
-    def _truncated(self, row: Encoded) -> Encoded | None:
-        """What fits of a row, None when nothing that is learned does."""
-        train = self.recipe["train"]
-        splits = train.get("packing") and train.get("packing_strategy") in ("bfd_split", "wrapped")
-        limit = None if splits else train["max_length"]
-        cut = Encoded(row.ids[:limit], row.labels[:limit])
-        return cut if bool((cut.labels != MASKED).any()) else None
+
+def truncated(recipe: Recipe, row: Encoded) -> Encoded | None:
+    """What fits of a row, None when nothing that is learned does."""
+    train = recipe["train"]
+    splits = train.get("packing") and train.get("packing_strategy") in ("bfd_split", "wrapped")
+    limit = None if splits else train["max_length"]
+    cut = Encoded(row.ids[:limit], row.labels[:limit])
+    return cut if bool((cut.labels != MASKED).any()) else None
 
 
 def _schema() -> Any:

@@ -33,9 +33,12 @@ def kind(path: Path) -> str:
     return suffixes[-1] if suffixes else ""
 
 
-def records(path: Path) -> Iterator[Record]:
-    """Every row of one file; a row that cannot be read carries its fault. Raises FileError."""
-    reader = READERS.get(kind(path))
+def records(path: Path, suffix: str | None = None) -> Iterator[Record]:
+    """Every row of one file, read as its suffix or the given one says; raises FileError.
+
+    A row that cannot be read carries its fault.
+    """
+    reader = READERS.get(suffix or kind(path))
     if reader is None:
         raise FileError(f"'{path.name}' is none of {', '.join(READERS)} (.gz, .bz2 and .xz may follow)")
     try:

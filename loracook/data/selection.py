@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from loracook.data import formats, sources
-from loracook.data.rows import Place, Row, RowError
+from loracook.data.rows import Place, Record, Row, RowError
 from loracook.data.sources import Source
 from loracook.errors import Problem, RecipeError
 
@@ -122,14 +122,17 @@ def usable(source: Source, found: Scan | None = None) -> Iterator[tuple[Place, R
     for record in source.records():
         if found:
             found.records += 1
-        try:
-            if record.fault:
-                raise RowError(*record.fault.split(": ", 1))
-            for row in formats.rows(record.columns, source.shape):
+        for row in _rows(record, source):
+            if not isinstance(row, RowError):
                 yield record.place, row
-        except RowError as error:
-            if found:
-                found.skip(error.reason, f"{record.place}: {error}")
+            elif found:
+                found.skip(row.reason, f"{record.place}: {row}")
+
+
+def _rows(record: Record, source: Source) -> Iterator[Row | RowError]:
+    if record.fault:
+        return iter([RowError(*record.fault.split(": ", 1))])
+    return formats.rows(record.columns, source.shape)
 
 
 def interleaved(parts: tuple[Part, ...]) -> Iterator[Located]:

@@ -18,8 +18,8 @@ from loracook.shipped import SCHEME, shipped_file
 if TYPE_CHECKING:
     from loracook.recipe import Recipe
 
+BUILDERS = {"json": ".json", "csv": ".csv", "parquet": ".parquet", "text": ".txt"}
 PLACE = ("path", "name", "split", "data_files", "revision")
-PLACES = ("path", "split", "data_files")
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Source:
     @property
     def local(self) -> bool:
         """Whether the rows lie on this machine, which the spelling of the path alone decides."""
-        return str(self.entry["path"]).startswith(("./", "../", SCHEME))
+        return str(self.entry["path"]).startswith(("./", "../", SCHEME)) or self._builder is not None
 
     def fail(self, key: str, message: str) -> RecipeError:
         """The error that points at a key of this source, or at its entry where the key is not written."""
@@ -101,7 +101,7 @@ class Source:
             return
         try:
             for path in self.files:
-                yield from reading.records(path)
+                yield from reading.records(path, BUILDERS.get(self._builder or ""))
         except reading.FileError as error:
             raise self.fail("path", str(error)) from error
 
@@ -115,23 +115,37 @@ class Source:
         if self.entry.get("split", "train") != "train":
             raise self.fail("split", "local files have no splits; name the file in path or data_files")
 
+    @property
+    def _builder(self) -> str | None:
+        """The name of a datasets builder that the recipe writes for path, its files in data_files."""
+        path = str(self.entry["path"])
+        return path if path in BUILDERS and "data_files" in self.entry else None
+
     def _texts(self) -> list[str]:
         path, inside = str(self.entry["path"]), self.entry.get("data_files", [])
         names = [inside] if isinstance(inside, str) else inside
-        return [f"{path.rstrip('/')}/{name}" for name in names] or [path]
+        folder = "" if self._builder else path.rstrip("/") + "/"
+        return [folder + name for name in names] or [path]
 
     def _found(self, text: str) -> Iterator[Path]:
         """The files that one path, folder or pattern names, each inside the recipe's folder."""
         key = "data_files" if "data_files" in self.entry else "path"
-        found = self.recipe.resolve(text)
+        found = self._resolved(text, key)
+        root = self.recipe.root.resolve()
         matching = (
-            [found] if found.exists() else sorted(self.recipe.root.resolve().glob(text.removeprefix("./")))
+            [found] if found.exists() else [path for path in root.glob(text) if not _hidden(path, root)]
         )
         files = [file for path in matching for file in (_inside(path) if path.is_dir() else [path])]
         if not files:
             raise self.fail(key, f"there is no data file '{text}'")
         for file in files:
-            yield self.recipe.resolve(str(file))
+            yield self._resolved(str(file), key)
+
+    def _resolved(self, text: str, key: str) -> Path:
+        try:
+            return self.recipe.resolve(text)
+        except RecipeError as error:
+            raise self.fail(key, error.problems[0].message) from error
 
 
 def training(recipe: Recipe) -> list[Source]:
@@ -159,9 +173,8 @@ def evaluation(recipe: Recipe) -> Source | None:
 def _inside(folder: Path) -> list[Path]:
     """The data files of a folder and the folders in it, hidden ones left aside."""
     files = (file for file in sorted(folder.rglob("*")) if file.is_file())
-    return [
-        file
-        for file in files
-        if reading.kind(file) in reading.READERS
-        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-    ]
+    return [file for file in files if reading.kind(file) in reading.READERS and not _hidden(file, folder)]
+
+
+def _hidden(file: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in file.relative_to(folder).parts)

@@ -114,7 +114,7 @@ def described(train: Tally, evaluation: Tally | None, limit: int | None) -> dict
         "trained_share": _share(train.trained_tokens, tokens),
         "lengths": _lengths(train, limit),
         "roles": dict(train.roles),
-        "stop_trained_share": 1 - _share(len(found["without_stop"]), train.rows),
+        "stop_trained_share": 1 - _share(len(found["without_stop"]) + len(found["fully_masked"]), train.rows),
         "flaws": {
             **{name: _flaw(train, rows, train.rows) for name, rows in found.items()},
             "eval_leak": _flaw(evaluation, leaks, evaluation.rows if evaluation else 0),

@@ -1,0 +1,89 @@
+"""A preview as one HTML page that needs nothing from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from html import escape
+from typing import Any
+
+from loracook.data.preview import Preview, ShownRow
+from loracook.data.shown import FLAWS, LEGEND
+from loracook.errors import clean
+
+WIDTH, HEIGHT = 720, 180
+STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1c1c1c}
+pre{white-space:pre-wrap;overflow-wrap:anywhere;background:#f6f6f4;padding:1rem;border-radius:6px;color:#767670}
+.trained{background:#c9ecd0;color:#0b3d17}.trained:nth-of-type(even){background:#b3e2bd}
+.cut{background:#f6cfca;color:#7a1b10;text-decoration:line-through}
+table{border-collapse:collapse}td,th{text-align:left;padding:.15rem 1rem .15rem 0}td+td{font-variant-numeric:tabular-nums}
+.over{color:#a3150c;font-weight:600}svg{max-width:100%}rect{fill:#5b8f6a}rect:hover{fill:#2f6b42}
+"""
+
+
+def as_html(shown: Preview) -> str:
+    """A preview as a self-contained HTML page, everything from the data escaped."""
+    return "".join(_parts(shown))
+
+
+def _parts(shown: Preview) -> Iterator[str]:
+    found, name = shown.statistics, _safe(shown.name)
+    yield f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}: preview</title><style>{STYLE}</style>'
+    yield f"<h1>{name}</h1><p>{found['rows']['train']} rows to train, {found['rows']['evaluation']} to evaluate; "
+    yield f"{found['tokens']} tokens, {found['trained_share']:.1%} of them learned; "
+    yield f"the stop token is learned in {found['stop_trained_share']:.1%} of the rows.</p>"
+    yield from (f'<p class="over">{_safe(problem)}</p>' for problem in shown.over)
+    yield from (f"<p>{_safe(note)}</p>" for note in shown.notes)
+    yield f"<h2>Lengths in tokens</h2>{histogram(found['lengths'])}"
+    yield f"<h2>Rows</h2><table>{''.join(_flaw_rows(shown))}</table>"
+    yield f"<table>{''.join(_source_rows(found['sources']))}</table>"
+    legend = " ".join(f'<span class="{state}">{word}</span>' for state, word in LEGEND.items())
+    yield f"<h2>The first rows</h2><p>{legend}</p>"
+    yield from map(_row, shown.rows)
+    yield "</html>\n"
+
+
+def histogram(lengths: Mapping[str, Any]) -> str:
+    """The lengths drawn as SVG, a line where max_length cuts."""
+    edges, counts = lengths["histogram"]["edges"], lengths["histogram"]["rows"]
+    across, high = WIDTH / (edges[-1] or 1), max(counts)
+    bars = "".join(
+        f'<rect x="{start * across:.1f}" y="{HEIGHT * (1 - count / high):.1f}"'
+        f' width="{max((end - start) * across - 1, 1):.1f}" height="{HEIGHT * count / high:.1f}">'
+        f"<title>{start:.0f} to {end:.0f} tokens: {count} rows</title></rect>"
+        for start, end, count in zip(edges, edges[1:], counts, strict=False)
+    )
+    limit = lengths["limit"] * across
+    line = f'<line x1="{limit:.1f}" x2="{limit:.1f}" y1="0" y2="{HEIGHT}" stroke="#a3150c" stroke-dasharray="4"/>'
+    marks = f'<text x="0" y="{HEIGHT + 16}">0</text><text x="{WIDTH}" y="{HEIGHT + 16}" text-anchor="end">{edges[-1]:.0f}</text>'
+    size = f'viewBox="0 0 {WIDTH} {HEIGHT + 20}" width="{WIDTH}"'
+    return (
+        f'<svg {size} role="img" aria-label="rows by their length" font-size="12">{bars}{line}{marks}</svg>'
+    )
+
+
+def _flaw_rows(shown: Preview) -> Iterator[str]:
+    for name, words in FLAWS.items():
+        flaw, limit = shown.statistics["flaws"][name], shown.limits[name]
+        style = ' class="over"' if flaw["share"] > limit else ""
+        yield f"<tr{style}><td>{words}<td>{flaw['rows']}<td>{flaw['share']:.1%}<td>limit {limit:.1%}"
+
+
+def _source_rows(sources: list[Mapping[str, Any]]) -> Iterator[str]:
+    for source in sources:
+        yield f"<tr><td>{_safe(source['path'])}<td>{source['format']}<td>{source['trained_rows']} rows"
+
+
+def _row(row: ShownRow) -> str:
+    tokens = "".join(
+        f'<span class="{token.state}" title="{token.id}">{_lines(token.text)}</span>' for token in row.tokens
+    )
+    return f"<h3>{_safe(row.place)}, {len(row.tokens)} tokens</h3><pre>{tokens}</pre>"
+
+
+def _lines(text: str) -> str:
+    return "\n".join(_safe(line) for line in text.split("\n"))
+
+
+def _safe(text: str) -> str:
+    return escape(clean(text))
