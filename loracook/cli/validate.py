@@ -2,31 +2,51 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
+import sys
+from collections.abc import Sequence
 
 import click
 
 from loracook.cli.options import set_option
-from loracook.errors import RecipeError
-from loracook.recipe import load
+from loracook.errors import Problem
+from loracook.problems import FORMATS
+from loracook.snippets import COLOURED, as_snippets
+from loracook.validation import problems_of, recipes, strict
 
 
 @click.command(short_help="Check recipes without running anything.")
-@click.argument("recipes", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("names", nargs=-1, required=True, metavar="RECIPE…")
 @set_option
-def command(recipes: tuple[Path, ...], overrides: tuple[str, ...]) -> int:
-    """Check recipes: files, or folders of .yaml files; prints a line for each problem and exits 2 if there is one."""
-    files = [file for path in recipes for file in (sorted(path.glob("*.y*ml")) if path.is_dir() else [path])]
-    wrong = [file for file in files if not _valid(file, overrides)]
-    click.echo(f"{len(files)} checked, {len(wrong)} wrong", err=bool(wrong))
+@click.option(
+    "--format", "kind", type=click.Choice(list(FORMATS)), default="text", help="How problems are written."
+)
+@click.option("--strict", "warnings", flag_value="errors", help="Make warnings errors.")
+@click.option("--quiet", is_flag=True, help="Say nothing but errors.")
+def command(
+    names: tuple[str, ...], overrides: tuple[str, ...], kind: str, warnings: str | None, quiet: bool
+) -> int:
+    """Check recipes: files, folders or patterns. A line for each problem; exit 2 if one is an error."""
+    files = recipes(names)
+    found = [problems_of(file, overrides) for file in files]
+    if warnings == "errors":
+        found = [strict(problems) for problems in found]
+    wrong = sum(any(map(_is_error, problems)) for problems in found)
+    shown = [problem for problems in found for problem in problems if _is_error(problem) or not quiet]
+    _show(shown, kind)
+    if kind == "text" and not quiet:
+        click.echo(f"{len(files)} checked, {wrong} wrong", err=bool(wrong))
     return 2 if wrong else 0
 
 
-def _valid(file: Path, overrides: tuple[str, ...]) -> bool:
-    try:
-        problems = load(file, overrides).warnings
-    except RecipeError as error:
-        problems = error.problems
-    for problem in problems:
-        click.echo(str(problem), err=True)
-    return not any(problem.severity == "error" for problem in problems)
+def _is_error(problem: Problem) -> bool:
+    return problem.severity == "error"
+
+
+def _show(problems: Sequence[Problem], kind: str) -> None:
+    if kind != "text":
+        click.echo(FORMATS[kind](problems))
+    elif problems and sys.stderr.isatty() and "NO_COLOR" not in os.environ:
+        click.echo(as_snippets(problems, COLOURED), err=True, color=True)
+    elif problems:
+        click.echo(as_snippets(problems) if sys.stderr.isatty() else FORMATS[kind](problems), err=True)

@@ -1,0 +1,99 @@
+"""Problems as text: for people, scripts, GitHub's annotations and code scanning (SARIF 2.1.0)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from loracook.errors import Position, Problem, clean, dotted
+
+NOWHERE = Position("", 1, 1, 2)
+SARIF = "https://json.schemastore.org/sarif-2.1.0-rtm.5.json"
+HOME = "https://github.com/loracook/loracook"
+
+
+def as_text(problems: Sequence[Problem]) -> str:
+    """One line a problem."""
+    return "\n".join(map(str, problems))
+
+
+def as_json(problems: Sequence[Problem]) -> str:
+    """A JSON list with one object a problem."""
+    return json.dumps([_fields(problem) for problem in problems], indent=2)
+
+
+def as_github(problems: Sequence[Problem]) -> str:
+    """Workflow commands that annotate the lines of a pull request; no text can end its command early."""
+    return "\n".join(map(_command, problems))
+
+
+def as_sarif(problems: Sequence[Problem]) -> str:
+    """A SARIF 2.1.0 log with one run."""
+    rules = [{"id": rule} for rule in sorted({_rule(problem) for problem in problems})]
+    driver = {"name": "loracook", "informationUri": HOME, "rules": rules}
+    results = list(map(_result, problems))
+    run = {"tool": {"driver": driver}, "columnKind": "unicodeCodePoints", "results": results}
+    return json.dumps({"$schema": SARIF, "version": "2.1.0", "runs": [run]}, indent=2)
+
+
+FORMATS: dict[str, Callable[[Sequence[Problem]], str]] = {
+    "text": as_text,
+    "json": as_json,
+    "github": as_github,
+    "sarif": as_sarif,
+}
+
+
+def _fields(problem: Problem) -> dict[str, Any]:
+    position = problem.position or NOWHERE
+    return {
+        "file": clean(position.file),
+        "line": position.line,
+        "column": position.column,
+        "end_column": position.end_column,
+        "path": dotted(problem.path),
+        "severity": problem.severity,
+        "rule": _rule(problem),
+        "message": clean(problem.message),
+    }
+
+
+def _rule(problem: Problem) -> str:
+    return problem.rule or "recipe"
+
+
+def _command(problem: Problem) -> str:
+    place = problem.position or NOWHERE
+    where = {"file": place.file, "line": place.line, "col": place.column, "endColumn": place.end_column}
+    properties = {**where, "title": f"loracook: {_rule(problem)}"}
+    written = ",".join(f"{name}={_property(value)}" for name, value in properties.items())
+    text = ": ".join(filter(None, (dotted(problem.path), problem.message)))
+    return f"::{problem.severity} {written}::{_data(text)}"
+
+
+def _data(text: object) -> str:
+    return clean(str(text)).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: object) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")
+
+
+def _result(problem: Problem) -> dict[str, Any]:
+    position = problem.position or NOWHERE
+    region = {"startLine": position.line, "startColumn": position.column, "endColumn": position.end_column}
+    place = {"artifactLocation": {"uri": _uri(position.file)}, "region": region}
+    text = ": ".join(filter(None, (dotted(problem.path), problem.message)))
+    return {
+        "ruleId": _rule(problem),
+        "level": problem.severity,
+        "message": {"text": clean(text)},
+        "locations": [{"physicalLocation": place}],
+    }
+
+
+def _uri(file: str) -> str:
+    from urllib.parse import quote
+
+    return quote(clean(file), safe="/")
