@@ -23,7 +23,7 @@ ADVICE = {
 
 
 def over_limits(statistics: Mapping[str, Any], recipe: Recipe) -> list[Problem]:
-    """Two problems for each limit that is exceeded, the second naming the worst rows; none when all is well."""
+    """Two problems for each limit that is exceeded, the second naming the worst rows."""
     return [
         recipe.problem(("dataset", "limits", name), line)
         for name, limit in recipe["dataset"]["limits"].items()

@@ -16,7 +16,8 @@ body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding
 pre{white-space:pre-wrap;overflow-wrap:anywhere;background:#f6f6f4;padding:1rem;border-radius:6px;color:#767670}
 .trained{background:#c9ecd0;color:#0b3d17}.trained:nth-of-type(even){background:#b3e2bd}
 .cut{background:#f6cfca;color:#7a1b10;text-decoration:line-through}
-table{border-collapse:collapse}td,th{text-align:left;padding:.15rem 1rem .15rem 0}td+td{font-variant-numeric:tabular-nums}
+table{border-collapse:collapse}td,th{text-align:left;padding:.15rem 1rem .15rem 0}
+td+td{font-variant-numeric:tabular-nums}
 .over{color:#a3150c;font-weight:600}svg{max-width:100%}rect{fill:#5b8f6a}rect:hover{fill:#2f6b42}
 """
 
@@ -28,10 +29,11 @@ def as_html(shown: Preview) -> str:
 
 def _parts(shown: Preview) -> Iterator[str]:
     found, name = shown.statistics, _safe(shown.name)
-    yield f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}: preview</title><style>{STYLE}</style>'
-    yield f"<h1>{name}</h1><p>{found['rows']['train']} rows to train, {found['rows']['evaluation']} to evaluate; "
-    yield f"{found['tokens']} tokens, {found['trained_share']:.1%} of them learned; "
-    yield f"the stop token is learned in {found['stop_trained_share']:.1%} of the rows.</p>"
+    rows, learned, stops = found["rows"], found["trained_share"], found["stop_trained_share"]
+    yield f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}: preview</title>'
+    yield f"<style>{STYLE}</style><h1>{name}</h1>"
+    yield f"<p>{rows['train']} rows to train, {rows['evaluation']} to evaluate; {found['tokens']} tokens, "
+    yield f"{learned:.1%} of them learned; the stop token is learned in {stops:.1%} of the rows.</p>"
     yield from (f'<p class="over">{_safe(problem)}</p>' for problem in shown.over)
     yield from (f"<p>{_safe(note)}</p>" for note in shown.notes)
     yield f"<h2>Lengths in tokens</h2>{histogram(found['lengths'])}"
@@ -53,13 +55,13 @@ def histogram(lengths: Mapping[str, Any]) -> str:
         f"<title>{start:.0f} to {end:.0f} tokens: {count} rows</title></rect>"
         for start, end, count in zip(edges, edges[1:], counts, strict=False)
     )
-    limit = lengths["limit"] * across
-    line = f'<line x1="{limit:.1f}" x2="{limit:.1f}" y1="0" y2="{HEIGHT}" stroke="#a3150c" stroke-dasharray="4"/>'
-    marks = f'<text x="0" y="{HEIGHT + 16}">0</text><text x="{WIDTH}" y="{HEIGHT + 16}" text-anchor="end">{edges[-1]:.0f}</text>'
-    size = f'viewBox="0 0 {WIDTH} {HEIGHT + 20}" width="{WIDTH}"'
-    return (
-        f'<svg {size} role="img" aria-label="rows by their length" font-size="12">{bars}{line}{marks}</svg>'
+    at, below = lengths["limit"] * across, HEIGHT + 16
+    line = f'<line x1="{at:.1f}" x2="{at:.1f}" y1="0" y2="{HEIGHT}" stroke="#a3150c" stroke-dasharray="4"/>'
+    marks = (
+        f'<text y="{below}">0</text><text x="{WIDTH}" y="{below}" text-anchor="end">{edges[-1]:.0f}</text>'
     )
+    size = f'viewBox="0 0 {WIDTH} {HEIGHT + 20}" width="{WIDTH}" font-size="12"'
+    return f'<svg {size} role="img" aria-label="rows by their length">{bars}{line}{marks}</svg>'
 
 
 def _flaw_rows(shown: Preview) -> Iterator[str]:

