@@ -13,25 +13,26 @@ Check = Callable[[Any, Any, Schema, Path], Iterator[Problem]]
 
 def _minimum(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
     if fits(value, "number") and value < bound:
-        yield Problem(path, f"{quote(value)} is too small; write {_span(part)}", "range")
+        yield Problem(path, f"{quote(value)} is too small; write {span(part)}", "range")
 
 
 def _above(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
     if fits(value, "number") and value <= bound:
-        yield Problem(path, f"{quote(value)} is too small; write {_span(part)}", "range")
+        yield Problem(path, f"{quote(value)} is too small; write {span(part)}", "range")
 
 
 def _maximum(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
     if fits(value, "number") and value > bound:
-        yield Problem(path, f"{quote(value)} is too large; write {_span(part)}", "range")
+        yield Problem(path, f"{quote(value)} is too large; write {span(part)}", "range")
 
 
 def _below(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
     if fits(value, "number") and value >= bound:
-        yield Problem(path, f"{quote(value)} is too large; write {_span(part)}", "range")
+        yield Problem(path, f"{quote(value)} is too large; write {span(part)}", "range")
 
 
-def _span(part: Schema) -> str:
+def span(part: Schema) -> str:
+    """The bounds of a number in words."""
     whole = "whole " if "number" not in kinds_of(part) else ""
     most = "to" if "minimum" in part else "and at most"
     words = {"minimum": "from", "exclusiveMinimum": "above", "maximum": most, "exclusiveMaximum": "and below"}

@@ -13,7 +13,11 @@ from loracook.cli.endings import ending
 COMMANDS = {
     "run": "Run a recipe: train, then what else it has a section for.",
     "validate": "Check recipes without running anything.",
+    "preview": "Show rows as the trainer will see them.",
     "plan": "Say what a run would do, and what is done already.",
+    "show": "Print the effective recipe, and who decided each value.",
+    "explain": "Say what a key means and who decided its value.",
+    "diff": "Compare two recipes in meaning.",
     "schema": "Print the schema of recipes, as JSON.",
 }
 """Each verb with its short help; the module of the same name under loracook/cli has the command `command`."""

@@ -1,0 +1,22 @@
+"""The verb show: the effective recipe with the origin of every value."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from loracook.cli.options import recipe_argument, set_option
+from loracook.recipe import load
+from loracook.views.show import as_json, as_yaml
+
+FORMATS = {"yaml": as_yaml, "json": as_json}
+
+
+@click.command(short_help="Print the effective recipe, and who decided each value.")
+@recipe_argument
+@set_option
+@click.option("--format", "kind", type=click.Choice(list(FORMATS)), default="yaml", show_default=True)
+def command(recipe: Path, overrides: tuple[str, ...], kind: str) -> None:
+    """Print RECIPE with its parents, --set and all defaults put together, and the origin of every value."""
+    click.echo(FORMATS[kind](load(recipe, overrides)))

@@ -1,0 +1,96 @@
+"""Two recipes compared in meaning: what changed, who decided it on each side, and what follows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from loracook.errors import Path, dotted
+from loracook.recipe import Recipe
+from loracook.rules.facts import batch, most_steps
+from loracook.views.show import effective, origin_of
+from loracook.views.yaml import flow
+
+Values = dict[str, Any]
+SHAPE = ("target_modules", "exclude_modules", "target_parameters", "layers_to_transform", "layers_pattern")
+NOT_LINEAR = (
+    "modules_to_save",
+    "use_dora",
+    "lora_bias",
+    "rank_pattern",
+    "trainable_token_indices",
+    "use_bdlora",
+)
+
+
+def diff(before: Recipe, after: Recipe) -> str:
+    """The changed values with both origins, then what follows from them; one line when nothing changed."""
+    changes = list(_changes(before, after))
+    if not changes:
+        return "no difference in meaning"
+    follows = [f"  {line}" for line in _consequences(effective(before)[0], effective(after)[0])]
+    return "\n".join([*changes, *(["what follows:", *follows] if follows else [])])
+
+
+def _changes(before: Recipe, after: Recipe) -> Iterator[str]:
+    sides = [(recipe, *effective(recipe)) for recipe in (before, after)]
+    leaves = [dict(_leaves(values)) for _, values, _ in sides]
+    for path in dict.fromkeys((*leaves[0], *leaves[1])):
+        if leaves[0].get(path) != leaves[1].get(path) or (path in leaves[0]) != (path in leaves[1]):
+            old, new = (_told(path, found, side) for found, side in zip(leaves, sides, strict=True))
+            yield f"{dotted(path)}: {old} → {new}"
+
+
+def _told(path: Path, leaves: dict[Path, Any], side: tuple[Recipe, Values, set[Path]]) -> str:
+    if path not in leaves:
+        return "nothing"
+    recipe, _, upstream = side
+    return f"{flow(leaves[path])} ({origin_of(recipe, path, upstream)})"
+
+
+def _leaves(values: Values, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """Every value that is no mapping; lists count as one value."""
+    for name, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, (*path, name))
+        else:
+            yield (*path, name), value
+
+
+def _consequences(before: Values, after: Values) -> Iterator[str]:
+    for name, count in COUNTS.items():
+        old, new = count(before), count(after)
+        if old != new:
+            yield f"{name}: {_number(old)} → {_number(new)}"
+    times = _adapter_growth(before, after)
+    if times not in (None, 1):
+        yield f"trainable parameters: {times:.4g} times as many"
+
+
+def _adapter_growth(before: Values, after: Values) -> float | None:
+    """How many times as many parameters the adapter has where only the rank changed; they grow with it."""
+    old, new = before.get("lora"), after.get("lora")
+    if not old or not new or before["base_model"]["name_or_path"] != after["base_model"]["name_or_path"]:
+        return None
+    if any(old.get(name) != new.get(name) for name in SHAPE) or any(map(_bends, (old, new))):
+        return None
+    return float(new["r"] / old["r"])
+
+
+def _bends(lora: Values) -> bool:
+    return lora.get("bias", "none") != "none" or any(lora.get(name) for name in NOT_LINEAR)
+
+
+def _tokens(values: Values) -> int:
+    return batch(values) * int(values["train"]["max_length"])
+
+
+def _number(value: int | None) -> str:
+    return "as the data say" if value is None else f"{value:,}"
+
+
+COUNTS: dict[str, Callable[[Values], int | None]] = {
+    "rows a step on one device": batch,
+    "tokens a step at most": _tokens,
+    "optimizer steps on one device": most_steps,
+}

@@ -1,0 +1,93 @@
+"""What one key of a recipe means, what it may be, who decided it, and where it goes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from loracook.bounds import span
+from loracook.complaints import KINDS
+from loracook.errors import LoracookError, Path, dotted, quote
+from loracook.hints import nearest
+from loracook.overrides import path_of
+from loracook.recipe import Recipe
+from loracook.schema import Schema, all_keys, kinds_of, part_at
+from loracook.spellings import ours
+from loracook.views.show import effective, origin_of
+from loracook.views.yaml import flow
+
+
+def explain(recipe: Recipe, key: str) -> str:
+    """A few lines on a key such as `lora.r`; raises LoracookError when there is no such key."""
+    path = path_of(key)
+    part = part_at(path) if path else None
+    if part is None:
+        raise LoracookError(f"there is no key {quote(key)}; {_meant(key)}")
+    values, upstream = effective(recipe)
+    value = _value_at(values, path)
+    lines = [_now(recipe, path, value, upstream), part.get("description", ""), _allowed(part)]
+    lines += [_examples(part), _passed_on(path, value), *_keys(part)]
+    return "\n".join(filter(None, lines))
+
+
+def _now(recipe: Recipe, path: Path, value: Any, upstream: set[Path]) -> str:
+    if value is None:
+        return f"{dotted(path)} is not set"
+    return f"{dotted(path)}: {flow(value)}  # {origin_of(recipe, path, upstream)}"
+
+
+def _allowed(part: Schema) -> str:
+    kinds = " or ".join(KINDS[kind] for kind in kinds_of(part))
+    if "enum" in part:
+        kinds = "one of " + ", ".join(map(flow, part["enum"]))
+    elif {"minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum"} & set(part):
+        kinds = span(part)
+    if part.get("default") is None:
+        return f"It is {kinds}."
+    decided = "loracook" if part.get("x-decided-by") else "upstream"
+    return f"It is {kinds}; left out, {decided} takes {flow(part['default'])}."
+
+
+def _examples(part: Schema) -> str:
+    examples = [example for example in part.get("examples", ()) if not isinstance(example, dict)]
+    return "For example: " + ", ".join(map(flow, examples)) if examples else ""
+
+
+def _passed_on(path: Path, value: Any) -> str:
+    for length in range(len(path), 0, -1):
+        part = part_at(path[:length]) or {}
+        if part.get("x-ours"):
+            return "loracook reads it itself."
+        if "x-upstream" in part:
+            argument = f"{path[-1]}={'…' if value is None else flow(value)}"
+            return f"It becomes {part['x-upstream']}({'…' if 'properties' in part and length == len(path) else argument})."
+    return ""
+
+
+def _keys(part: Schema) -> list[str]:
+    keys = part.get("properties", {})
+    return ["Its keys:", *(f"  {name:<32}{_first(inner)}" for name, inner in keys.items())] if keys else []
+
+
+def _first(part: Schema) -> str:
+    return str(part.get("description", "")).partition(". ")[0].rstrip(".")
+
+
+def _value_at(values: Any, path: Path) -> Any:
+    for name in path:
+        if isinstance(values, dict):
+            values = values.get(name)
+        elif isinstance(values, list) and isinstance(name, int) and name < len(values):
+            values = values[name]
+        else:
+            return None
+    return values
+
+
+def _meant(key: str) -> str:
+    spelling = ours(key.rpartition(".")[2], None)
+    if spelling:
+        return f"did you mean '{dotted(spelling.path)}'?"
+    known = [dotted(tuple(part for part in path if part != 0)) for path, _ in all_keys()]
+    named = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
+    found = named[0] if named else nearest(key, known)
+    return f"did you mean '{found}'?" if found else "loracook schema lists all keys"

@@ -1,0 +1,67 @@
+"""The effective recipe, every value with who decided it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from copy import deepcopy
+from typing import Any
+
+from loracook.errors import Path, clean, dotted
+from loracook.recipe import Recipe
+from loracook.schema import part_at
+from loracook.views.yaml import rows
+
+UPSTREAM: tuple[Path, ...] = (
+    ("base_model", "revision"),
+    ("quantization", "bnb_4bit_quant_type"),
+    ("quantization", "bnb_4bit_use_double_quant"),
+    ("lora", "lora_dropout"),
+    ("train", "gradient_accumulation_steps"),
+    ("train", "optim"),
+    ("train", "weight_decay"),
+    ("train", "max_grad_norm"),
+    ("train", "packing"),
+    ("train", "eval_strategy"),
+)
+"""What matters and is left to upstream where the recipe says nothing."""
+COLUMN = 44
+
+
+def as_yaml(recipe: Recipe) -> str:
+    """The effective recipe as YAML, each value's origin in a comment; it reads back the same."""
+    return "\n".join(_commented(text, origin) for text, origin in _lines(recipe))
+
+
+def as_json(recipe: Recipe) -> str:
+    """The effective recipe and the origin of each value by its path, as JSON."""
+    values, upstream = effective(recipe)
+    origins = {dotted(path): origin_of(recipe, path, upstream) for _, path in rows(values) if path}
+    return json.dumps({"recipe": values, "origins": origins}, indent=2)
+
+
+def effective(recipe: Recipe) -> tuple[dict[str, Any], set[Path]]:
+    """The values of a recipe with upstream's defaults for what matters, and which those are."""
+    values: dict[str, Any] = deepcopy(dict(recipe.sections))
+    upstream: set[Path] = set()
+    for section, name in UPSTREAM:
+        part = part_at((section, name))
+        if section in values and name not in values[section] and part is not None and "default" in part:
+            values[section][name] = part["default"]
+            upstream.add((section, name))
+    return values, upstream
+
+
+def origin_of(recipe: Recipe, path: Path, upstream: set[Path]) -> str:
+    """Who decided a value: file and line, `--set`, loracook or upstream."""
+    return "upstream" if path in upstream else str(recipe.origin(path))
+
+
+def _lines(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    values, upstream = effective(recipe)
+    for text, path in rows(values):
+        yield text, origin_of(recipe, path, upstream) if path else ""
+
+
+def _commented(text: str, origin: str) -> str:
+    return f"{text:<{COLUMN}}  # {clean(origin)}" if origin else text

@@ -1,0 +1,66 @@
+"""Plain data as YAML that reads back the same."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from loracook.errors import INVISIBLE, Path, spell
+from loracook.scalars import resolve
+
+PLAIN = re.compile(r"[A-Za-z0-9_./][\w ./@+=()'-]*(?<! )", re.ASCII)
+NOT_EVERYWHERE = re.compile(r"(?i)y|yes|n|no|on|off|[\d:]+")  # YAML 1.1 reads these otherwise
+WIDTH = 80
+
+Row = tuple[str, Path | None]
+
+
+def rows(data: dict[str, Any], path: Path = (), indent: str = "") -> Iterator[Row]:
+    """The lines of a mapping, each with the path whose value it shows; headings of mappings have none."""
+    for name, value in data.items():
+        head = f"{indent}{scalar(name)}:"
+        yield from _entry(head, value, (*path, name), indent + "  ")
+
+
+def scalar(value: Any) -> str:
+    """One value on one line: as it is where that reads back the same, else in double quotes."""
+    if not isinstance(value, str):
+        return flow(value)
+    if PLAIN.fullmatch(value) and isinstance(resolve(value), str) and not NOT_EVERYWHERE.fullmatch(value):
+        return value
+    return INVISIBLE.sub(lambda found: f"\\U{ord(found[0]):08x}", json.dumps(value, ensure_ascii=False))
+
+
+def flow(value: Any) -> str:
+    """A value with its inner ones on one line."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{scalar(name)}: {scalar(entry)}" for name, entry in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(scalar, value)) + "]"
+    return spell(value)
+
+
+def _entry(head: str, value: Any, path: Path, indent: str) -> Iterator[Row]:
+    if isinstance(value, dict) and value:
+        yield head, None
+        yield from rows(value, path, indent)
+    elif isinstance(value, list) and _is_long(value):
+        yield head, None
+        for index, entry in enumerate(value):
+            yield from _item(entry, (*path, index), indent)
+    else:
+        yield f"{head} {scalar(value)}", path
+
+
+def _item(value: Any, path: Path, indent: str) -> Iterator[Row]:
+    if not isinstance(value, dict) or not value:
+        yield f"{indent}- {scalar(value)}", path
+        return
+    for number, (text, place) in enumerate(rows(value, path, indent + "  ")):
+        yield (text if number else f"{indent}- {text.lstrip()}"), place
+
+
+def _is_long(value: list[Any]) -> bool:
+    return any(isinstance(entry, dict) for entry in value) or len(flow(value)) > WIDTH
