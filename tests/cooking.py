@@ -92,18 +92,21 @@ def oasst_messages(trees: int) -> Iterable[dict[str, Any]]:
             }
 
 
-ALIKE = {"eval_leak": 1.0, "duplicates": 1.0}
+ALIKE = dict.fromkeys(("truncated", "without_stop", "fully_masked", "duplicates", "eval_leak"), 1.0)
+"""Rows that are all alike and blocks too short for them are what a twin is tried on."""
+
 TWINS: dict[str, tuple[str, dict[str, Any]]] = {
     "phi2-oasst": ("phi", {"path": "./rows.jsonl", "eval": {"split": None, "rows": 6}, "limits": ALIKE}),
-    "opt-350m-lora": ("opt", {"path": "./rows.jsonl", "eval": {"rows": 6}}),
+    "opt-350m-lora": ("opt", {"path": "./rows.jsonl", "eval": {"rows": 6}, "limits": ALIKE}),
     "gpt-neo-1.3b-lora": ("gpt_neo", {"path": "./rows.jsonl", "limits": ALIKE}),
-    "falcon-7b-lora": ("falcon", {"path": "./rows.jsonl", "eval": {"split": None, "rows": 6}}),
-    "gpt-neox-20b-qlora": ("gpt_neox", {"path": "./rows.jsonl"}),
+    "falcon-7b-lora": ("falcon", {"path": "./rows.jsonl", "eval": {"split": None, "rows": 6}, "limits": ALIKE}),
+    "gpt-neox-20b-qlora": ("gpt_neox", {"path": "./rows.jsonl", "limits": ALIKE}),
     "llama2-7b-8bit": (
         "llama",
         {
             "path": "./shipped/data/kitchen-train.json",
             "eval": {"path": "./shipped/data/kitchen-validation.json"},
+            "limits": ALIKE,
         },
     ),
 }

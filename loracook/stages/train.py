@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loracook import data, model, signals
-from loracook.errors import DivergedError, MachineError
+from loracook.errors import DivergedError, MachineError, RecipeError
 from loracook.stages.base import Consent, Folders, Progress
 from loracook.stages.callbacks import callbacks
 from loracook.stages.checkpoints import newest_sealed
@@ -89,6 +89,8 @@ def trainer(recipe: Recipe, folder: Path, *, cache: Path, progress: Progress) ->
     prepared = data.prepare(recipe, tokenizer, cache, progress)
     for note in prepared.notes:
         progress.note(note)
+    if over := data.over_limits(prepared.statistics, recipe):
+        raise RecipeError(over)
     base = model.load_model(recipe, model.fetch(recipe, cache))
     if added := model.fit_embeddings(base, len(tokenizer)):
         progress.note(f"{added} rows added to the embeddings for new tokens; name them in lora to train them")

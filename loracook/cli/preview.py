@@ -1,0 +1,58 @@
+"""The verb preview: rows as the trainer will see them, and the statistics of all."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from loracook.cli.options import recipe_argument, set_option
+from loracook.cli.screen import noise_to
+from loracook.recipe import load
+
+if TYPE_CHECKING:
+    from loracook.data.preview import Preview
+    from loracook.recipe import Recipe
+
+
+@click.command(short_help="Show rows as the trainer will see them.")
+@recipe_argument
+@set_option
+@click.option("--rows", default=3, show_default=True, type=click.IntRange(0, 1000), help="Rows to show.")
+@click.option("--source", type=click.IntRange(1), help="Show rows of this source, counted from 1.")
+@click.option("--format", "kind", type=click.Choice(["text", "json", "html"]), default="text")
+def command(recipe: Path, overrides: tuple[str, ...], rows: int, source: int | None, kind: str) -> None:
+    """Show what the rows of RECIPE train: their tokens, learned or only read, and the statistics of all.
+
+    Needs the tokenizer and the data, never the weights.
+    """
+    with noise_to(Path(os.devnull)):
+        shown = _preview(load(recipe, overrides), rows, source)
+    click.echo(_written(shown, kind), nl=False, color=True)
+
+
+def _preview(recipe: Recipe, rows: int, source: int | None) -> Preview:
+    from loracook import model
+    from loracook.data import with_template
+    from loracook.data.preview import preview
+    from loracook.runner import default_cache
+
+    cache = default_cache()
+    tokenizer = model.load_tokenizer(recipe, model.fetch_description(recipe, cache))
+    return preview(recipe, with_template(recipe, tokenizer), cache, rows=rows, source=source)
+
+
+def _written(shown: Preview, kind: str) -> str:
+    from loracook.data.page import as_html
+    from loracook.data.preview import as_json
+    from loracook.data.shown import as_text
+
+    if kind == "html":
+        return as_html(shown)
+    if kind == "json":
+        return json.dumps(as_json(shown), ensure_ascii=False, indent=1) + "\n"
+    return as_text(shown, colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ)
