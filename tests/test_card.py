@@ -1,0 +1,205 @@
+"""The model card: what it says, and that nobody's text does anything in it."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from loracook.recipe import Recipe, load
+from loracook.report.card import model_card, snippet
+from loracook.report.markdown import block, code, prose, table
+
+RECIPE = """
+version: 1
+name: soup
+description: Phi-2 taught to take orders
+base_model: {name_or_path: microsoft/phi-2}
+dataset: {sources: [{path: org/orders, rows: 200}, {path: ./rows.jsonl}]}
+template: {system: Be brief.}
+lora: {r: 4}
+train: {max_steps: 2}
+evaluate: {prompts: [A soup please], generation: {max_new_tokens: 9, do_sample: false}}
+push: {repo_id: me/soup}
+"""
+METRICS = {
+    "rows": 60,
+    "base": {"loss": 2.13333, "json_match": 0.0},
+    "adapter": {"loss": 0.2, "json_match": 0.93},
+}
+VERSIONS = {"trl": "1.16.0", "peft": "0.21.2", "bitsandbytes": "not installed", "platform": "Linux-6.1"}
+HOSTILE = "`````python\n---\n# 1. *a* _b_ [c](http://d) <script> | ${e} \\ \"'''\" @f www.g.h </code>"
+
+
+def recipe(tmp_path: Path, **changes: Any) -> Recipe:
+    """The recipe above with sections of it changed."""
+    file = tmp_path / "soup.yaml"
+    file.write_text(yaml.safe_dump(yaml.safe_load(RECIPE) | changes))
+    return load(file)
+
+
+def card(cooked: Recipe) -> str:
+    return model_card(cooked, name="me/soup", metrics=METRICS, versions=VERSIONS)
+
+
+def test_a_card_says_what_it_is_how_much_it_helped_and_how_to_use_it(tmp_path: Path) -> None:
+    told = card(recipe(tmp_path)).partition("## How it was trained")[0]
+
+    assert (
+        told
+        == """\
+---
+base_model: microsoft/phi-2
+datasets:
+- org/orders
+library_name: peft
+pipeline_tag: text-generation
+tags:
+- loracook
+- lora
+- sft
+- trl
+---
+
+# soup
+
+Phi-2 taught to take orders
+
+A LoRA adapter for `microsoft/phi-2`, made with loracook. The base model is loaded along with it.
+
+## Before and after
+
+On 60 rows that were not trained on:
+
+|  | base model | trained |
+| --- | ---: | ---: |
+| loss | 2.133 | 0.2 |
+| json match | 0 | 0.93 |
+
+## How to use it
+
+```python
+from peft import AutoPeftModelForCausalLM
+from transformers import AutoTokenizer
+
+name = 'me/soup'
+tokenizer = AutoTokenizer.from_pretrained(name)
+model = AutoPeftModelForCausalLM.from_pretrained(name, dtype='bfloat16')
+messages = [{'role': 'system', 'content': 'Be brief.'}, {'role': 'user', 'content': 'A soup please'}]
+inputs = tokenizer.apply_chat_template(
+    messages, add_generation_prompt=True, return_dict=True, return_tensors='pt'
+)
+output = model.generate(**inputs, max_new_tokens=9, do_sample=False)
+print(tokenizer.decode(output[0, inputs['input_ids'].shape[1] :], skip_special_tokens=True))
+```
+
+"""
+    )
+
+
+def test_a_card_says_how_it_was_trained_on_what_and_with_which_versions(tmp_path: Path) -> None:
+    told = card(recipe(tmp_path))
+
+    assert "| `lora.r` | `4` |\n" in told
+    assert "| `train.learning_rate` | `0.0002` |\n" in told
+    assert "- `org/orders` (split `train`, format `auto`, rows `200`, weight `1`)\n- `./rows.jsonl` (" in told
+    assert "| package | version |\n| --- | --- |\n| `peft` | `0.21.2` |\n| `trl` | `1.16.0` |\n\n" in told
+
+
+def test_the_recipe_on_a_card_trains_the_same_model(tmp_path: Path) -> None:
+    cooked = recipe(tmp_path)
+    again = tmp_path / "recipe.yaml"
+    again.write_text(card(cooked).rpartition("```yaml\n")[2].removesuffix("```\n"))
+
+    assert load(again).sections == {name: part for name, part in cooked.sections.items() if name != "push"}
+
+
+def test_a_merged_model_is_loaded_by_transformers_alone(tmp_path: Path) -> None:
+    merged = recipe(tmp_path, merge={}, push={"folder": "published", "what": "merged"})
+
+    assert "library_name: transformers\n" in card(merged)
+    assert snippet(merged, "./published").splitlines()[:5] == [
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        "",
+        "name = './published'",
+        "tokenizer = AutoTokenizer.from_pretrained(name)",
+        "model = AutoModelForCausalLM.from_pretrained(name, dtype='auto')",
+    ]
+
+
+def test_a_base_model_that_the_hub_does_not_have_is_not_named_as_if_it_had(tmp_path: Path) -> None:
+    local = recipe(
+        tmp_path, base_model={"name_or_path": "package://dist/model.gguf"}, template={"chat_template": "none"}
+    )
+
+    assert "base_model" not in front_matter(card(local))
+    assert snippet(local, "me/soup").splitlines()[3:9] == [
+        "name = 'me/soup'",
+        "base = 'folder/of/the/base/model'  # 'package://dist/model.gguf' in the recipe",
+        "tokenizer = AutoTokenizer.from_pretrained(name)",
+        "model = AutoModelForCausalLM.from_pretrained(base, dtype='bfloat16')",
+        "model = PeftModel.from_pretrained(model, name)",
+        "inputs = tokenizer('A soup please', return_tensors='pt')",
+    ]
+
+
+def test_hostile_text_stays_text(tmp_path: Path) -> None:
+    hostile = recipe(
+        tmp_path,
+        description=HOSTILE,
+        template={"system": HOSTILE},
+        evaluate={"prompts": [HOSTILE]},
+    )
+    told = card(hostile)
+    code_lines = snippet(hostile, "me/soup")
+
+    assert front_matter(told) == front_matter(card(recipe(tmp_path)))
+    assert headings(told) == headings(card(recipe(tmp_path)))
+    assert string_constants(code_lines).count(HOSTILE) == 2
+    assert f"``````python\n{code_lines}\n``````" in told
+
+
+def test_prose_is_one_line_without_markup_html_or_links() -> None:
+    assert prose("1. a\n# b") == r"1\. a # b"
+    assert prose("# <b> & [c](http://d) `e` www.f.g @h $i$") == (
+        r"\# \<b\> \& \[c\](http:\//d) \`e\` www\.f.g \@h \$i\$"
+    )
+    assert prose("- \u202ea") == "\\- \\\\u202ea"
+
+
+def test_code_ends_where_it_should() -> None:
+    assert [code("a"), code("a`b"), code("`a``"), code("a\nb")] == [
+        "`a`",
+        "``a`b``",
+        "``` `a`` ```",
+        r"`a\nb`",
+    ]
+    assert block("```\na\u202e", "yaml") == "````yaml\n```\na\\u202e\n````"
+    assert table(("a", "b"), [("`x|y`", "z")]) == "| a | b |\n| --- | --- |\n| `x\\|y` | z |"
+
+
+def front_matter(text: str) -> Any:
+    return yaml.safe_load(text.split("\n---\n")[0].removeprefix("---\n"))
+
+
+def headings(text: str) -> list[str]:
+    """The headings of a page, those in code blocks left out."""
+    found: list[str] = []
+    fence = ""
+    for line in text.splitlines():
+        ticks = line[: len(line) - len(line.lstrip("`"))]
+        if len(ticks) >= max(3, len(fence)):
+            fence = "" if fence else ticks
+        elif not fence and line.startswith("#"):
+            found.append(line)
+    return found
+
+
+def string_constants(source: str) -> list[str]:
+    return [
+        node.value
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
