@@ -1,0 +1,172 @@
+"""Push: the adapter or the merged model, with a model card, to the hub or into a folder of this machine."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from loracook import hub
+from loracook.disk import broken_file, sync, write_whole
+from loracook.errors import LoracookError, MachineError, PushError
+from loracook.parcel import Parcel, allowed, pack, record_of, write_card
+from loracook.report.card import model_card
+from loracook.stages.base import Consent, Folders, Progress
+
+if TYPE_CHECKING:
+    from loracook.recipe import Recipe
+
+READS: tuple[str, ...] = ("name", "description", "push")
+SOURCES = {"adapter": ("train", "adapter"), "merged": ("merge", "model")}
+"""Which folder of which stage is pushed."""
+JOURNAL = "journal.json"
+
+
+def after(recipe: Recipe) -> tuple[str, ...]:
+    """What is pushed, what the card says of its training, and the numbers on the card."""
+    merge = ("merge",) if recipe["push"]["what"] == "merged" else ()
+    return ("train", *merge, *(("evaluate",) if "evaluate" in recipe else ()))
+
+
+def files(recipe: Recipe) -> tuple[Path, ...]:
+    """Nothing local beyond what the stages before it left."""
+    return ()
+
+
+def describe(recipe: Recipe) -> str:
+    """Say what goes where, and who will see it."""
+    push = recipe["push"]
+    what = "adapter" if push["what"] == "adapter" else "merged model"
+    if not needs_consent(recipe):
+        return f"{what} to {push['folder']}/"
+    branch = f", branch {push['revision']}" if "revision" in push else ""
+    pull = ", as a pull request" if push.get("create_pr") else ""
+    return (
+        f"{what} to the hub as {push['repo_id']} ({'private' if push['private'] else 'public'}{branch}{pull})"
+    )
+
+
+def needs_consent(recipe: Recipe) -> bool:
+    """Whether something would leave the machine."""
+    return "repo_id" in recipe["push"]
+
+
+def before_training(recipe: Recipe, consent: Consent) -> None:
+    """Return when the push could be carried out now.
+
+    Raises:
+        LoracookError: the user has to allow something first.
+        MachineError: the hub or the right to write is missing.
+    """
+    if needs_consent(recipe):
+        _check_consent(recipe, consent)
+        hub.check(_target(recipe, consent))
+
+
+def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progress) -> dict[str, Any]:
+    """Write the card and bring it out with the files; the result states each with its size and hash.
+
+    Raises:
+        PushError: the hub did not take it; the same call goes on from there.
+    """
+    stage, folder = SOURCES[recipe["push"]["what"]]
+    card = write_card(_card(recipe, folders), folders.own)
+    parcel = pack(folders.before[stage], folder, card)
+    if needs_consent(recipe):
+        _check_consent(recipe, consent)
+        place = _upload(_target(recipe, consent), parcel, folders, progress)
+    else:
+        place = _publish(parcel, folders.run / recipe["push"]["folder"])
+    return place | {"files": dict(parcel.facts)}
+
+
+def _check_consent(recipe: Recipe, consent: Consent) -> None:
+    if not consent.push:
+        repo_id = recipe["push"]["repo_id"]
+        raise LoracookError(f"'{repo_id}' is pushed to with your word only; add --push")
+
+
+def _target(recipe: Recipe, consent: Consent) -> hub.Target:
+    push = recipe["push"]
+    return hub.Target(
+        repo_id=push["repo_id"],
+        private=push["private"],
+        commit_message=push.get("commit_message", f"Push {recipe.name}"),
+        revision=push.get("revision"),
+        create_pr=push.get("create_pr", False),
+        overwrite=consent.overwrite,
+    )
+
+
+def _card(recipe: Recipe, folders: Folders) -> str:
+    push = recipe["push"]
+    name = push["repo_id"] if needs_consent(recipe) else f"./{push['folder']}"
+    measured = folders.before["evaluate"] / "metrics.json" if "evaluate" in folders.before else None
+    metrics = json.loads(measured.read_text("utf-8")) if measured and measured.exists() else {}
+    versions = record_of(folders.before["train"])["versions"]
+    return model_card(recipe, name=name, metrics=metrics, versions=versions)
+
+
+def _upload(target: hub.Target, parcel: Parcel, folders: Folders, progress: Progress) -> dict[str, Any]:
+    journal = folders.own / JOURNAL
+    commit = _begun(journal, parcel.facts).get("commit")
+    if commit is None:
+        progress.note(f"{len(parcel.facts)} files, {parcel.bytes / 1e6:.1f} MB, to '{target.repo_id}'")
+        try:
+            commit = hub.upload(target, parcel, journal, note=progress.note)
+        except LoracookError as error:
+            raise PushError(
+                f"{str(error).rstrip('.')}; nothing is lost: the result is complete in '{folders.run}', "
+                "and the same command again repeats the push alone"
+            ) from error
+    return {"repo_id": target.repo_id, "commit": commit["oid"], "url": commit["url"]}
+
+
+def _begun(journal: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What a push of these files has done so far; another push's journal is begun anew."""
+    kept = json.loads(journal.read_text("utf-8")) if journal.exists() else {}
+    if kept.get("files") != facts:
+        kept = {"files": dict(facts)}
+        write_whole(journal, json.dumps(kept, indent=2) + "\n")
+    return dict(kept)
+
+
+def _publish(parcel: Parcel, place: Path) -> dict[str, Any]:
+    """Build the folder aside and swap it in; what somebody else put there is never removed."""
+    part, old = place.with_name(f"{place.name}.part"), place.with_name(f"{place.name}.old")
+    for folder in (place, part, old):
+        _check_ours(folder)
+    _remove(part)
+    _copy(parcel, part)
+    if place.exists():
+        _remove(old)
+        place.rename(old)
+    part.rename(place)
+    sync(place.parent)
+    _remove(old)
+    return {"folder": place.name}
+
+
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def _check_ours(folder: Path) -> None:
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise LoracookError(f"'{folder}' is in the way; remove it, or write another push.folder")
+    foreign = next((path for path in folder.rglob("*") if not allowed(path.name)), None)
+    if foreign is not None:
+        raise LoracookError(f"'{foreign}' was not pushed there; move it, or write another push.folder")
+
+
+def _copy(parcel: Parcel, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for name, source in parcel.paths.items():
+        shutil.copyfile(source, folder / name)
+        sync(folder / name)
+    sync(folder)
+    if broken := broken_file(folder, parcel.facts):
+        raise MachineError(f"'{folder / broken}' does not read as it was written; is the disk sound?")

@@ -1,0 +1,410 @@
+"""Pushing, over a hub on the loopback and into a local folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loracook import hub
+from loracook.disk import file_facts
+from loracook.errors import LoracookError, MachineError, PushError
+from loracook.parcel import pack
+from loracook.recipe import Recipe, load
+from loracook.stages import push
+from loracook.stages.base import Consent, Folders, Silent
+from tests.hub_server import TOKEN, Files, Hub, serving
+
+RECIPE = """
+version: 1
+name: soup
+base_model: {name_or_path: microsoft/phi-2}
+dataset: {path: ./rows.jsonl}
+lora: {r: 4}
+"""
+ADAPTER = {
+    "adapter_config.json": b'{"r": 4}',
+    "adapter_model.safetensors": b"adapter weights",
+    "tokenizer.json": b"{}",
+    "chat_template.jinja": b"{{ messages }}",
+}
+MODEL = {
+    "config.json": b"{}",
+    "model-00001-of-00002.safetensors": b"first half",
+    "model-00002-of-00002.safetensors": b"second half",
+    "model.safetensors.index.json": b"{}",
+    "tokenizer.json": b"{}",
+}
+RESIDUE = {
+    "training_args.bin": b"pickle",
+    ".env": b"HF_TOKEN=x",
+    "optimizer.pt": b"pickle",
+    "log.jsonl": b"{}",
+}
+YES = Consent(push=True)
+QUICK = hub.Patience((0.01, 0.01), 60)
+
+
+class Notes(Silent):
+    """Keeps what a stage notes."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    with serving() as running:
+        monkeypatch.setenv("HF_ENDPOINT", running.url)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+        monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        yield running
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Folders:
+    run = tmp_path / "runs" / "soup"
+    train = finished(run / "train-1", "adapter", ADAPTER | RESIDUE)
+    merge = finished(run / "merge-1", "model", MODEL | RESIDUE)
+    return Folders(run / "push-1", {"train": train, "merge": merge}, run, tmp_path / "cache")
+
+
+def finished(stage: Path, folder: str, files: Files) -> Path:
+    """A stage that is done, with these files."""
+    (stage / folder).mkdir(parents=True)
+    for name, content in files.items():
+        (stage / folder / name).write_bytes(content)
+    record = {"versions": {"peft": "0.21.2", "platform": "Linux"}, "files": file_facts(stage)}
+    (stage / "record.json").write_text(json.dumps(record))
+    return stage
+
+
+def recipe(folders: Folders, section: str) -> Recipe:
+    """A recipe that pushes as the section says."""
+    file = folders.run.parents[1] / "soup.yaml"
+    file.write_text(f"{RECIPE}push: {section}\n")
+    return load(file)
+
+
+def to_hub(folders: Folders, section: str = "{repo_id: me/soup}", consent: Consent = YES) -> dict[str, Any]:
+    """Push to the hub."""
+    return push.run(recipe(folders, section), folders, consent=consent, progress=Silent())
+
+
+def upload(folders: Folders, patience: hub.Patience) -> dict[str, str]:
+    """Push to the hub with another patience than a run has."""
+    target = hub.Target("me/soup", private=True, commit_message="soup")
+    card, journal = folders.run / "README.md", folders.run / "journal.json"
+    card.write_text("# soup")
+    journal.write_text("{}")
+    parcel = pack(folders.before["train"], "adapter", card)
+    return hub.upload(target, parcel, journal, note=lambda _: None, patience=patience)
+
+
+def card_of(folders: Folders) -> Files:
+    return {"README.md": (folders.own / "README.md").read_bytes()}
+
+
+def written_below(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): path.read_text("utf-8") for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def test_a_push_makes_a_private_repository_with_the_adapter_and_its_card(
+    server: Hub, folders: Folders
+) -> None:
+    result = to_hub(folders)
+
+    repository = server.repositories["me/soup"]
+    files = ADAPTER | card_of(folders)
+    assert repository.private
+    assert repository.files() == files
+    assert result == {
+        "repo_id": "me/soup",
+        "commit": repository.branches["main"],
+        "url": f"{server.url}/me/soup/commit/{repository.branches['main']}",
+        "files": {
+            name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            for name, content in files.items()
+        },
+    }
+    assert list(server.objects.values()) == [b"adapter weights"]
+
+
+def test_a_merged_model_is_pushed_whole_to_a_public_branch(server: Hub, folders: Folders) -> None:
+    to_hub(folders, "{repo_id: team/soup, what: merged, private: false, revision: v2}\nmerge: {}")
+
+    repository = server.repositories["team/soup"]
+    assert not repository.private
+    assert repository.files("main") == {}
+    assert repository.files("v2") == MODEL | card_of(folders)
+
+
+def test_a_push_that_is_done_asks_the_hub_nothing(server: Hub, folders: Folders) -> None:
+    first = to_hub(folders)
+    server.asked.clear()
+
+    assert to_hub(folders) == first
+    assert server.asked == []
+
+
+def test_a_push_whose_journal_is_lost_finds_its_commit(server: Hub, folders: Folders) -> None:
+    first = to_hub(folders)
+    shutil.rmtree(folders.own)
+    server.asked.clear()
+
+    assert to_hub(folders) == first
+    assert "commit" not in server.asked
+
+
+@pytest.mark.parametrize("fault", ["503", "cut"])
+@pytest.mark.parametrize("request_kind", ["create", "commit"])
+def test_what_fails_once_is_tried_again(server: Hub, folders: Folders, request_kind: str, fault: str) -> None:
+    server.faults[request_kind] = [fault]
+    upload(folders, QUICK)
+
+    assert server.repositories["me/soup"].files() == ADAPTER | {"README.md": b"# soup"}
+
+
+def test_a_gateways_page_in_place_of_an_answer_is_no_end(server: Hub, folders: Folders) -> None:
+    server.faults["validate"] = ["page"]
+    upload(folders, QUICK)
+
+    assert server.repositories["me/soup"].files() == ADAPTER | {"README.md": b"# soup"}
+
+
+def test_a_commit_whose_answer_was_lost_is_not_made_twice(server: Hub, folders: Folders) -> None:
+    server.faults["commit"] = ["done, then cut"]
+    result = to_hub(folders)
+
+    repository = server.repositories["me/soup"]
+    assert server.asked.count("commit") == 1
+    assert result["commit"] == repository.branches["main"]
+    assert len(repository.commits) == 2  # the hub's first one, and ours
+
+
+def test_a_pull_request_whose_answer_was_lost_is_not_opened_twice(server: Hub, folders: Folders) -> None:
+    server.create("team/soup", files={"config.json": b"theirs"})
+    server.faults["commit"] = ["done, then cut"]
+    result = to_hub(folders, "{repo_id: team/soup, create_pr: true, commit_message: More salt}")
+
+    repository = server.repositories["team/soup"]
+    assert repository.pull_requests == ["More salt"]
+    assert repository.files() == {"config.json": b"theirs"}
+    assert repository.files("refs/pr/1") == ADAPTER | card_of(folders)
+    assert result["url"] == f"{server.url}/team/soup/discussions/1"
+
+
+def test_a_hub_that_never_answers_is_given_up_at_the_deadline(server: Hub, folders: Folders) -> None:
+    server.faults["commit"] = ["hang"]
+
+    with pytest.raises(MachineError, match="the hub gave no answer in 3 s about 'me/soup'"):
+        upload(folders, hub.Patience((), 3))
+
+
+def test_a_hub_that_keeps_failing_ends_the_push_and_not_the_result(server: Hub, folders: Folders) -> None:
+    server.faults["create"] = ["403"]
+
+    with pytest.raises(PushError) as caught:
+        to_hub(folders)
+    assert caught.value.exit_code == 5
+    assert str(caught.value) == (
+        "the hub answered 403 to POST /api/repos/create: not now, Bearer …; nothing is lost: "
+        f"the result is complete in '{folders.run}', and the same command again repeats the push alone"
+    )
+    assert to_hub(folders)["commit"] == server.repositories["me/soup"].branches["main"]
+
+
+def test_a_hub_that_fails_every_time_is_given_up(server: Hub, folders: Folders) -> None:
+    server.faults["commit"] = ["500"] * 3
+
+    with pytest.raises(MachineError, match="the hub answered 500 to POST /api/models/me/soup/commit/main"):
+        upload(folders, QUICK)
+    assert server.asked.count("commit") == 3
+
+
+def test_a_hub_without_xet_says_how_to_upload_to_it(
+    server: Hub, folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("hf_xet")
+    monkeypatch.setenv("HF_HUB_DISABLE_XET", "0")
+
+    with pytest.raises(MachineError, match=r"404 Not Found.*; HF_HUB_DISABLE_XET=1 uploads without Xet$"):
+        upload(folders, QUICK)
+
+
+def test_a_repository_that_holds_something_is_replaced_with_the_users_word_alone(
+    server: Hub, folders: Folders
+) -> None:
+    there = {"notes.txt": b"theirs", "model.safetensors": b"an older model"}
+    repository = server.create("me/soup", files=there)
+
+    with pytest.raises(PushError, match=r"'me/soup' already holds 'model.safetensors'; add --overwrite"):
+        to_hub(folders)
+    assert repository.files() == there
+
+    to_hub(folders, consent=Consent(push=True, overwrite=True))
+    assert repository.files() == {"notes.txt": b"theirs"} | ADAPTER | card_of(folders)
+
+
+def test_what_is_private_is_not_pushed_where_all_can_see_it(server: Hub, folders: Folders) -> None:
+    repository = server.create("me/soup", private=False)
+
+    with pytest.raises(PushError, match="'me/soup' is public and the recipe says private"):
+        to_hub(folders)
+    assert repository.files() == {}
+
+
+def test_nothing_leaves_the_machine_without_the_users_word(server: Hub, folders: Folders) -> None:
+    for ask in (
+        lambda: to_hub(folders, consent=Consent()),
+        lambda: push.before_training(recipe(folders, "{repo_id: me/soup}"), Consent()),
+    ):
+        with pytest.raises(LoracookError, match="'me/soup' is pushed to with your word only; add --push"):
+            ask()
+    assert server.asked == []
+
+
+def test_the_token_is_written_nowhere(
+    server: Hub, folders: Folders, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    server.faults["create"] = ["500"]  # its message repeats the token
+    progress = Notes()
+    push.run(recipe(folders, "{repo_id: me/soup}"), folders, consent=YES, progress=progress)
+
+    told = "the hub answered 500 to POST /api/repos/create: not now, Bearer …"
+    assert progress.notes[1] == f"in 1 s again, for {told}"
+    told = {"notes": str(progress.notes), "output": str(capfd.readouterr()), **written_below(tmp_path)}
+    assert [place for place, text in told.items() if TOKEN in text] == []
+
+
+def test_a_hub_is_checked_before_training(server: Hub, folders: Folders) -> None:
+    push.before_training(recipe(folders, "{repo_id: me/soup}"), YES)
+    push.before_training(recipe(folders, "{repo_id: team/soup}"), YES)
+    server.create("other/soup")
+    push.before_training(recipe(folders, "{repo_id: other/soup}"), YES)
+    push.before_training(recipe(folders, "{folder: published}"), Consent())
+
+    assert set(server.asked) == {"whoami", "info", "tree", "write_check"}
+    assert list(server.repositories) == ["other/soup"]
+
+
+def test_a_push_that_would_be_refused_is_refused_before_training(server: Hub, folders: Folders) -> None:
+    server.create("me/full", files={"config.json": b"{}"})
+    server.create("me/shown", private=False)
+    server.create("other/closed").writable = False
+
+    assert [
+        refusal(folders, repo_id) for repo_id in ("me/full", "me/shown", "other/closed", "readers/new")
+    ] == [
+        "2: 'me/full' already holds 'config.json'; add --overwrite to replace what is there",
+        "2: 'me/shown' is public and the recipe says private; write push.private: false, "
+        "or make it private on the hub",
+        "3: the hub answered 403 to GET /api/models/other/closed/auth-check/write: you may not write here",
+        "3: 'me' may not make a repository of 'readers'; write push.repo_id: me/…",
+    ]
+
+
+def test_a_token_that_cannot_write_is_noticed_before_training(
+    server: Hub, folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.who = server.who | {"auth": {"accessToken": {"role": "read"}}}
+    assert refusal(folders, "me/new") == "3: the token of 'me' may only read; log in with one that may write"
+    monkeypatch.setenv("HF_TOKEN", "hf_another")
+    assert refusal(folders, "me/new").startswith("3: the hub answered 401 to GET /api/whoami-v2")
+    monkeypatch.delenv("HF_TOKEN")
+    assert (
+        refusal(folders, "me/new") == "3: no token for the hub; set HF_TOKEN, or log in with: hf auth login"
+    )
+
+
+def test_a_hub_that_is_not_there_is_noticed_before_training(
+    server: Hub, folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert refusal(folders, "me/new").startswith(f"3: Cannot reach {server.url}/api/whoami-v2: offline mode")
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    target = hub.Target("me/new", private=True, commit_message="soup")
+    with pytest.raises(MachineError, match=r"the hub cannot be reached: .*refused"):
+        hub.check(target, QUICK)
+
+
+def refusal(folders: Folders, repo_id: str) -> str:
+    """With which exit code, and why, a push is refused before training."""
+    with pytest.raises(LoracookError) as caught:
+        push.before_training(recipe(folders, f"{{repo_id: {repo_id}}}"), YES)
+    return f"{caught.value.exit_code}: {caught.value}"
+
+
+def test_a_local_push_needs_no_word_and_no_hub(folders: Folders) -> None:
+    local = recipe(folders, "{folder: published}")
+    result = push.run(local, folders, consent=Consent(), progress=Silent())
+
+    published = folders.run / "published"
+    assert {path.name: path.read_bytes() for path in published.iterdir()} == ADAPTER | card_of(folders)
+    assert result == {"folder": "published", "files": file_facts(published)}
+
+
+def test_a_local_push_takes_the_place_of_the_one_before(folders: Folders) -> None:
+    push.run(recipe(folders, "{folder: published}"), folders, consent=Consent(), progress=Silent())
+    (folders.run / "published.part").mkdir()  # one that was killed
+    (folders.run / "published.part" / "config.json").write_text("half")
+    merged = recipe(folders, "{folder: published, what: merged}\nmerge: {}")
+    push.run(merged, folders, consent=Consent(), progress=Silent())
+
+    published = {path.name: path.read_bytes() for path in (folders.run / "published").iterdir()}
+    assert published == MODEL | card_of(folders)
+    assert sorted(path.name for path in folders.run.iterdir()) == [
+        "merge-1",
+        "published",
+        "push-1",
+        "train-1",
+    ]
+
+
+@pytest.mark.parametrize("name", ["train-1", "latest", "mine"])
+def test_a_local_push_replaces_nothing_that_was_not_pushed(folders: Folders, name: str) -> None:
+    (folders.run / "mine").mkdir()
+    (folders.run / "mine" / "thesis.txt").write_text("five years")
+    (folders.run / "latest").mkdir()
+    (folders.run / "latest" / "train").symlink_to("../train-1")
+    before = written_below(folders.run)
+
+    with pytest.raises(LoracookError, match=r"was not pushed there; move it, or write another push.folder"):
+        push.run(recipe(folders, f"{{folder: {name}}}"), folders, consent=Consent(), progress=Silent())
+    assert before.items() <= written_below(folders.run).items()
+
+
+def test_a_push_says_in_the_plan_what_goes_where(folders: Folders) -> None:
+    sections = (
+        "{folder: published}",
+        "{repo_id: me/soup}",
+        "{repo_id: me/soup, what: merged, private: false, revision: v2}\nmerge: {}",
+        "{repo_id: me/soup, create_pr: true}",
+    )
+    assert [push.describe(recipe(folders, section)) for section in sections] == [
+        "adapter to published/",
+        "adapter to the hub as me/soup (private)",
+        "merged model to the hub as me/soup (public, branch v2)",
+        "adapter to the hub as me/soup (private, as a pull request)",
+    ]
+
+
+def test_a_push_comes_after_what_it_sends_and_what_its_card_tells(folders: Folders) -> None:
+    plain = recipe(folders, "{folder: published}")
+    merged = recipe(folders, "{folder: published, what: merged}\nmerge: {}\nevaluate: {prompts: [Hello]}")
+
+    assert [push.after(plain), push.after(merged)] == [("train",), ("train", "merge", "evaluate")]
