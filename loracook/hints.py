@@ -9,6 +9,7 @@ from loracook.errors import Path, dotted, quote
 from loracook.schema import Schema, all_keys
 
 SHOWN = 8
+SHORT = 4  # so few letters that half of them alike is much
 
 
 def nearest(word: str, words: Iterable[str], alike: float = 0.7) -> str | None:
@@ -48,7 +49,7 @@ def _far_key(name: str, here: Iterable[str]) -> str:
     found = nearest(name, keys)
     if found:
         return f"did you mean {_placed(keys[found])}?"
-    found = nearest(name, here, alike=0.5)
+    found = nearest(name, here, alike=0.5) if len(name) <= SHORT else None
     if found:
         return f"did you mean '{found}'?"
     few = sorted(here)

@@ -18,6 +18,8 @@ COMMANDS = {
     "show": "Print the effective recipe, and who decided each value.",
     "explain": "Say what a key means and who decided its value.",
     "diff": "Compare two recipes in meaning.",
+    "init": "Write a commented recipe to start from.",
+    "migrate": "Rewrite other tools' spellings as ours, comments kept.",
     "schema": "Print the schema of recipes, as JSON.",
 }
 """Each verb with its short help; the module of the same name under loracook/cli has the command `command`."""

@@ -58,8 +58,9 @@ def _passed_on(path: Path, value: Any) -> str:
         if part.get("x-ours"):
             return "loracook reads it itself."
         if "x-upstream" in part:
-            argument = f"{path[-1]}={'…' if value is None else flow(value)}"
-            return f"It becomes {part['x-upstream']}({'…' if 'properties' in part and length == len(path) else argument})."
+            whole = "properties" in part and length == len(path)
+            argument = "…" if whole else f"{path[-1]}={'…' if value is None else flow(value)}"
+            return f"It becomes {part['x-upstream']}({argument})."
     return ""
 
 

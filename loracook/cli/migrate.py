@@ -1,0 +1,28 @@
+"""The verb migrate: other tools' spellings in a recipe made ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from loracook.disk import write_whole
+from loracook.errors import clean
+from loracook.migration import migrated, moves
+from loracook.source import read
+from loracook.validation import problems_of
+
+
+@click.command(short_help="Rewrite other tools' spellings as ours, comments kept.")
+@click.argument("file", type=click.Path(path_type=Path))
+def command(file: Path) -> None:
+    """Rewrite FILE with loracook's spellings and values; says each change, and what is left to mend."""
+    text = read(file).text
+    planned = moves(text, str(file))
+    if planned:
+        write_whole(file, migrated(text, planned))
+    for move in planned:
+        click.echo(clean(str(move)))
+    left = len(problems_of(str(file)))
+    then = f"; next: loracook validate {clean(str(file))}" if left else ""
+    click.echo(f"{len(planned)} changed, {left} left to mend{then}")

@@ -1,0 +1,108 @@
+"""A recipe rewritten from other tools' spellings to ours, its comments kept."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from loracook.complaints import check
+from loracook.errors import MachineError, Path, dotted
+from loracook.schema import inner_part, part_at
+from loracook.source import parse
+from loracook.spellings import ours
+from loracook.tree import entries
+from loracook.views.yaml import flow
+
+
+@dataclass(frozen=True)
+class Move:
+    """One entry that is to be written elsewhere."""
+
+    old: Path
+    new: Path
+    value: Any
+
+    def __str__(self) -> str:
+        return f"{dotted(self.old)} → {dotted(self.new)}: {flow(self.value)}"
+
+
+def moves(text: str, file: str) -> list[Move]:
+    """What is to be moved in a recipe's text; raises RecipeError when it cannot be read."""
+    data = parse(text, file).data
+    return [*_shortened(data), *_renamed(data)] if isinstance(data, dict) else []
+
+
+def migrated(text: str, planned: list[Move]) -> str:
+    """The text with the moves done; raises MachineError where ruamel.yaml is missing."""
+    yaml = _round_trip()
+    data = yaml.load(text)
+    for move in planned:
+        _carry_out(data, move)
+    written = io.StringIO()
+    yaml.dump(data, written)
+    return written.getvalue()
+
+
+def _shortened(data: dict[str, Any]) -> Iterator[Move]:
+    """Sections that other tools write as one word, such as `base_model: org/name`."""
+    for name, value in data.items():
+        properties = (part_at((name,)) or {}).get("properties", {})
+        main = next(iter(properties), None)
+        if main and isinstance(value, str) and not any(check(value, properties[main], ())):
+            yield Move((name,), (name, main), value)
+
+
+def _renamed(data: dict[str, Any]) -> Iterator[Move]:
+    for path, value in entries(data):
+        section, name = part_at(path[:-1]), path[-1]
+        if section is None or not isinstance(name, str) or inner_part(section, name):
+            continue
+        spelling = ours(name, value)
+        part = part_at(spelling.path) if spelling else None
+        if spelling and part is not None and not any(check(spelling.value, part, ())):
+            yield Move(path, spelling.path, spelling.value)
+
+
+def _carry_out(data: Any, move: Move) -> None:
+    source = _at(data, move.old[:-1])
+    value = source[move.old[-1]] if move.value == source[move.old[-1]] else move.value
+    comment = source.ca.items.pop(move.old[-1], None)
+    position = list(source).index(move.old[-1])
+    del source[move.old[-1]]
+    if move.new[:-1] == move.old[:-1] and move.new[-1] not in source:
+        source.insert(position, move.new[-1], value)
+        target = source
+    else:
+        target = _section(data, move.new[:-1], position if move.new[:1] == move.old else len(data))
+        target.setdefault(move.new[-1], value)
+    if comment is not None:
+        target.ca.items[move.new[-1]] = comment
+
+
+def _section(data: Any, path: Path, position: int) -> Any:
+    from ruamel.yaml.comments import CommentedMap
+
+    for name in path:
+        if name not in data:
+            data.insert(min(position, len(data)), name, CommentedMap())
+        data, position = data[name], len(data)
+    return data
+
+
+def _at(data: Any, path: Path) -> Any:
+    for name in path:
+        data = data[name]
+    return data
+
+
+def _round_trip() -> Any:
+    try:
+        from ruamel.yaml import YAML
+    except ModuleNotFoundError as error:
+        raise MachineError('ruamel.yaml is not installed; run: pip install "loracook[migrate]"') from error
+    yaml = YAML()
+    yaml.preserve_quotes, yaml.width = True, 1000
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    return yaml
