@@ -102,11 +102,8 @@ class LockedError(LoracookError):
     exit_code = 6
 
 
-class StoppedError(BaseException):
-    """Stopped by a signal; the same command goes on from there.
-
-    No Exception, so that no library which catches those while it is imported or run can swallow it.
-    """
+class StoppedError(LoracookError):
+    """Stopped by a signal; the same command goes on from there."""
 
     exit_code = 75
 

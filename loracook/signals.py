@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from loracook.errors import StoppedError
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 INTERRUPTED = 130
+WORDS = "stopped; run the same command again to go on from here"
 
 _held: list[bool] = [False]
 _caught: list[int] = []
@@ -18,13 +20,26 @@ _caught: list[int] = []
 
 @contextmanager
 def catching() -> Iterator[None]:
-    """Turn the stopping signals into StoppedError for as long as the block lasts (main thread only)."""
-    before = {number: signal.signal(number, _stop) for number in STOPPING}
+    """Obey the stopping signals for as long as the block lasts (main thread only).
+
+    The process ends on the spot, as by kill -9, which every stage survives: an exception raised in the
+    middle of a library's import is swallowed or garbled there.
+    """
+    terminal = os.dup(2)  # what standard error is before noise goes to a log
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        _caught.append(number)
+        if not _held[0] or len(_caught) > 1:
+            os.write(terminal, f"{WORDS}\n".encode())
+            os._exit(_code())
+
+    before = {number: signal.signal(number, stop) for number in STOPPING}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        os.close(terminal)
         _caught.clear()
 
 
@@ -45,13 +60,10 @@ def caught() -> bool:
 
 def stopped() -> StoppedError:
     """The error that ends a run which a signal has stopped, with the exit code for that signal."""
-    error = StoppedError("stopped; run the same command again to go on from here")
-    if _caught and _caught[0] == signal.SIGINT:
-        error.exit_code = INTERRUPTED
+    error = StoppedError(WORDS)
+    error.exit_code = _code()
     return error
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
-    _caught.append(number)
-    if not _held[0] or len(_caught) > 1:
-        raise stopped()
+def _code() -> int:
+    return INTERRUPTED if _caught[0] == signal.SIGINT else StoppedError.exit_code

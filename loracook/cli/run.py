@@ -48,7 +48,7 @@ def _cook(planned: Plan, runs: Path, *, only: str | None, consent: Consent) -> N
     from loracook.runner import run
 
     keep_freed_memory()
-    with noise_to(planned.folder / "log.txt") as out, signals.catching():
+    with signals.catching(), noise_to(planned.folder / "log.txt") as out:
         run(planned.recipe, runs=runs, only=only, consent=consent, progress=Screen(out))
 
 

@@ -1,0 +1,185 @@
+"""What survives: kills, signals, broken files, a second run, a loss that runs away."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+import loracook
+from loracook.errors import DivergedError, LockedError, LoracookError
+from loracook.stages.checkpoints import MANIFEST, newest_sealed
+from tests.cooking import twin_file
+
+LORACOOK = Path(sys.executable).parent / "loracook"
+LONG = {"num_train_epochs": None, "max_steps": 24, "save_steps": 4, "logging_steps": 1}
+DROPPED = {"evaluate": None, "dataset": {"path": "./rows.jsonl", "eval": None}}
+STOPPED = "stopped; run the same command again to go on from here\n"
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path) -> Path:
+    return twin_file("opt-350m-lora", tmp_path, train=LONG, **DROPPED)
+
+
+def start(recipe: Path) -> subprocess.Popen[str]:
+    """`loracook run` in a process of its own."""
+    command = [LORACOOK, "run", recipe.name]
+    return subprocess.Popen(command, cwd=recipe.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def run(recipe: Path) -> subprocess.CompletedProcess[str]:
+    """`loracook run` to its end."""
+    command = [LORACOOK, "run", recipe.name]
+    return subprocess.run(command, cwd=recipe.parent, capture_output=True, text=True, check=False)
+
+
+def train_folder(recipe: Path) -> Path:
+    """The folder of the recipe's train stage."""
+    return recipe.parent / loracook.plan(loracook.load(recipe), recipe.parent / "runs").stages[0].folder
+
+
+def wait_for(folder: Path, pattern: str) -> None:
+    """Wait until a file of that pattern is in the folder."""
+    until = time.monotonic() + 60
+    while not any(folder.glob(pattern)):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def weights(folder: Path) -> dict[str, bytes]:
+    """The adapter's tensors as bytes."""
+    tensors = load_file(folder / "adapter" / "adapter_model.safetensors")
+    return {name: tensor.float().numpy().tobytes() for name, tensor in tensors.items()}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    recipe = twin_file("opt-350m-lora", tmp_path_factory.mktemp("undisturbed"), train=LONG, **DROPPED)
+    assert run(recipe).returncode == 0
+    return weights(train_folder(recipe))
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(recipe_file: Path, undisturbed: dict[str, bytes]) -> None:
+    process, folder = start(recipe_file), train_folder(recipe_file)
+    wait_for(folder, f"checkpoints/checkpoint-*/{MANIFEST}")
+    process.kill()
+    process.communicate()
+    assert not (folder / "record.json").exists()
+    again = run(recipe_file)
+    assert again.returncode == 0
+    assert "going on from checkpoint-" in again.stdout
+    assert weights(folder) == undisturbed
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, 75), (signal.SIGINT, 130), (signal.SIGHUP, 75), (signal.SIGUSR1, 75)],
+)
+def test_a_signal_stops_with_a_checkpoint_of_the_current_step(
+    recipe_file: Path, number: signal.Signals, code: int
+) -> None:
+    process, folder = start(recipe_file), train_folder(recipe_file)
+    wait_for(folder, "log.jsonl")
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (code, STOPPED)
+    steps = [json.loads(line).get("step", 0) for line in (folder / "log.jsonl").open()]
+    checkpoint, dropped = newest_sealed(folder / "checkpoints")
+    assert (checkpoint and checkpoint.name, dropped) == (f"checkpoint-{max(steps)}", [])
+
+
+def test_a_signal_during_start_up_stops_within_two_seconds(recipe_file: Path) -> None:
+    process = start(recipe_file)
+    wait_for(recipe_file.parent / "runs", "*/log.txt")
+    time.sleep(0.5)
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (75, STOPPED)
+    assert time.monotonic() - began < 2
+
+
+@pytest.fixture
+def checkpoints(recipe_file: Path) -> Path:
+    """The checkpoints of a run that did not finish."""
+    assert run(recipe_file).returncode == 0
+    folder = train_folder(recipe_file)
+    (folder / "record.json").unlink()
+    return folder / "checkpoints"
+
+
+def test_a_flipped_bit_in_a_checkpoint_is_named_and_the_one_before_is_used(
+    recipe_file: Path, checkpoints: Path, undisturbed: dict[str, bytes]
+) -> None:
+    optimizer = checkpoints / "checkpoint-24" / "optimizer.pt"
+    content = bytearray(optimizer.read_bytes())
+    content[len(content) // 2] ^= 1
+    optimizer.write_bytes(content)
+    again = run(recipe_file)
+    assert "checkpoint-24 is not used: optimizer.pt is not as it was written" in again.stdout
+    assert "going on from checkpoint-20" in again.stdout
+    assert weights(checkpoints.parent) == undisturbed
+
+
+def test_a_checkpoint_without_its_seal_is_not_used(checkpoints: Path) -> None:
+    (checkpoints / "checkpoint-24" / MANIFEST).unlink()
+    checkpoint, dropped = newest_sealed(checkpoints)
+    assert checkpoint == checkpoints / "checkpoint-20"
+    assert dropped == ["checkpoint-24 is not used: it was not finished when the run stopped"]
+    assert not (checkpoints / "checkpoint-24").exists()
+
+
+def test_a_second_run_on_the_folder_is_refused_at_once(recipe_file: Path) -> None:
+    process = start(recipe_file)
+    wait_for(recipe_file.parent / "runs", "*/.lock")
+    time.sleep(0.3)
+    second = run(recipe_file)
+    process.terminate()
+    process.communicate()
+    assert second.returncode == LockedError.exit_code
+    assert second.stderr == "another run is working in runs/opt-350m-lora; wait for it, or stop it\n"
+
+
+def test_a_loss_that_is_no_number_ends_the_run_before_it_reaches_the_weights(recipe_file: Path) -> None:
+    poison(recipe_file.parent / "model" / "model.safetensors")
+    with pytest.raises(DivergedError, match="training diverged: grad_norm is nan at step 1; lower"):
+        loracook.run(loracook.load(recipe_file), recipe_file.parent / "runs")
+    assert newest_sealed(train_folder(recipe_file) / "checkpoints") == (None, [])
+    assert not (train_folder(recipe_file) / "record.json").exists()
+
+
+def poison(file: Path) -> None:
+    """Put a value that is no number into a model."""
+    tensors = load_file(file)
+    next(tensor for name, tensor in tensors.items() if name.endswith("fc1.weight"))[0, 0] = float("nan")
+    save_file(tensors, file, {"format": "pt"})
+
+
+def test_a_stage_whose_file_was_changed_is_not_built_upon(recipe_file: Path) -> None:
+    recipe = loracook.load(recipe_file)
+    loracook.run(recipe, recipe_file.parent / "runs")
+    adapter = train_folder(recipe_file) / "adapter" / "adapter_model.safetensors"
+    content = bytearray(adapter.read_bytes())
+    content[-1] ^= 1
+    adapter.write_bytes(content)
+    merging = json.loads(recipe_file.read_text()) | {"merge": {}}
+    recipe_file.write_text(json.dumps(merging))
+    with pytest.raises(LoracookError, match=r"adapter_model\.safetensors is not as it was written"):
+        loracook.run(loracook.load(recipe_file), recipe_file.parent / "runs")
+
+
+def test_an_interrupted_stage_leaves_no_record(recipe_file: Path) -> None:
+    file = recipe_file.parent / "model" / "model.safetensors"
+    shutil.copy(file, file.with_suffix(".kept"))
+    os.truncate(file, 100)
+    assert run(recipe_file).returncode != 0
+    assert not list(recipe_file.parent.glob("runs/*/train-*/record.json"))
