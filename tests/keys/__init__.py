@@ -1,0 +1,1 @@
+"""Every key of the schema, and where its value ends up."""
