@@ -10,21 +10,11 @@ from typing import Any
 from loracook.bounds import BOUNDS, Check
 from loracook.errors import Path, Problem, quote, spell
 from loracook.hints import meant_key, meant_value
-from loracook.scalars import resolve
+from loracook.mending import example_of, wrong_kind
 from loracook.schema import Schema, fits, kinds_of, part_at, resolved, schema
 from loracook.spellings import Spelling, ours
 
-KINDS = {
-    "object": "a mapping",
-    "array": "a list",
-    "string": "text",
-    "integer": "a whole number",
-    "number": "a number",
-    "boolean": "true or false",
-    "null": "null",
-}
 WEIGHT = ("declined-value", "enum", "pattern", "range", "length")  # one problem a value is enough
-SWITCHES = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
 
 
 def complaints(data: Any) -> Iterator[Problem]:
@@ -93,13 +83,8 @@ def _required(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Prob
         return
     for name in bound:
         if name not in value:
-            example = _example(resolved(part["properties"][name]))
+            example = example_of(resolved(part["properties"][name]))
             yield Problem(path, f"'{name}' is missing; write '{name}: {example}'", "required")
-
-
-def _example(part: Schema) -> str:
-    example = next(iter(part.get("examples", ())), part.get("const", part.get("default", "…")))
-    return "…" if isinstance(example, dict | list) else str(example)
 
 
 def _items(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
@@ -147,28 +132,9 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 
 def _wrong_kind(value: Any, part: Schema, path: Path) -> str:
-    kinds = kinds_of(part)
-    wanted = " or ".join(KINDS[kind] for kind in kinds if kind != "null")
-    if value is None:
-        return f"nothing is written here; write {wanted}, or remove the key"
-    return f"{quote(value)} is not {wanted}; {_mended(value, kinds, part, path)}"
-
-
-def _mended(value: Any, kinds: tuple[str, ...], part: Schema, path: Path) -> str:
-    if isinstance(value, str):
-        mended = _mended_text(value, kinds)
-        if mended:
-            return mended
-    if isinstance(value, float) and "integer" in kinds and value.is_integer():
-        return f"write {quote(int(value))}"
-    if "object" in kinds:
-        return _section(value, part, path)
-    if "array" in kinds and not isinstance(value, dict):
-        return f"write {quote([value])}"
-    if "string" in kinds and not isinstance(value, list | dict) and not any(check(spell(value), part, path)):
-        return "put it in quotes"
-    example = _example(part)
-    return f"write {KINDS[kinds[0]]}" if example == "…" else f"write something like {quote(example)}"
+    if "object" not in kinds_of(part) or value is None:
+        return wrong_kind(value, part, lambda meant: not any(check(meant, part, path)))
+    return f"{quote(value)} is not a mapping; {_section(value, part, path)}"
 
 
 def _section(value: Any, part: Schema, path: Path) -> str:
@@ -178,20 +144,7 @@ def _section(value: Any, part: Schema, path: Path) -> str:
     if main and not any(check(value, part["properties"][main], path)):
         within = f"{name}: {spell({main: value})}" if isinstance(name, str) else f"{main}: {value}"
         return f"write {quote(within)}"
-    return f"write its keys below '{path[-1]}:'"
-
-
-def _mended_text(value: str, kinds: tuple[str, ...]) -> str | None:
-    if any(fits(resolve(value), kind) for kind in kinds):
-        return "remove the quotes"
-    if "boolean" in kinds and value.lower() in SWITCHES:
-        return f"write '{SWITCHES[value.lower()]}'"
-    digits = value.replace("_", "").replace(",", "")
-    return (
-        f"write {quote(digits)}"
-        if any(fits(resolve(digits), kind) for kind in kinds if kind != "null")
-        else None
-    )
+    return f"write its keys below '{name}:'"
 
 
 CHECKS: dict[str, Check] = {

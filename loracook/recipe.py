@@ -111,7 +111,7 @@ def _problems(data: Any, stem: str) -> Iterator[Problem]:
     wrong = [problem for problem in complaints(data) if problem.path not in said]
     yield from forbidden
     yield from wrong
-    if not wrong:
+    if not forbidden and not wrong:
         yield from _nameless(data, stem)
         yield from contradictions(with_defaults(data))
 

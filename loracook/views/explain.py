@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from loracook.bounds import span
-from loracook.complaints import KINDS
 from loracook.errors import LoracookError, Path, dotted, quote
 from loracook.hints import nearest
+from loracook.mending import KINDS
 from loracook.overrides import path_of
 from loracook.recipe import Recipe
 from loracook.schema import Schema, all_keys, kinds_of, part_at

@@ -1,0 +1,113 @@
+"""Writes tests/recipes/invalid/generated: for every key values that are wrong by type, size or spelling.
+
+Run `python tests/make_invalid.py` after a change of the schema, and read what changed in the expected lines.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from loracook.errors import RecipeError
+from loracook.recipe import load
+from loracook.schema import Schema, all_keys, kinds_of
+from loracook.views.yaml import rows
+
+FOLDER = Path(__file__).parent / "recipes" / "invalid" / "generated"
+BASE: dict[str, Any] = {
+    "version": 1,
+    "name": "wrong",
+    "base_model": {"name_or_path": "org/model"},
+    "dataset": {"path": "org/rows"},
+    "lora": {"r": 8},
+}
+NEEDED = {"sources": {"path": "org/rows"}, "messages": {"role": "user", "content": "x"}}
+WRONG: dict[str, tuple[Any, ...]] = {
+    "integer": ("many", 1.5, True, [4], {"value": 4}),
+    "number": ("some", True, [0.5], {"value": 1}),
+    "boolean": ("yes", 1, "off", [True]),
+    "string": (17, True, ["a"], {"text": "a"}),
+    "array": (3, {"a": "b"}, False),
+    "object": ("text", 3, ["a"]),
+}
+
+
+def cases() -> Iterator[tuple[str, dict[str, Any]]]:
+    """A name and the data of every generated recipe."""
+    for number, (path, part) in enumerate(all_keys()):
+        if path[:2] == ("dataset", "sources") and len(path) > 3 and path[-1] not in ("path", "weight"):
+            continue  # the same keys as those of dataset
+        for kind, value in _wrong(part, number):
+            name = "-".join(str(step) for step in path if step != 0)
+            yield f"{kind}-{name}", _recipe(path, value)
+
+
+def write() -> None:
+    """Write every recipe and the lines that it gets."""
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    FOLDER.mkdir(parents=True)
+    for name, data in cases():
+        file = FOLDER / f"{name}.yaml"
+        file.write_text("".join(f"{text}\n" for text, _ in rows(data)), encoding="utf-8")
+        file.with_suffix(".txt").write_text(lines(file), encoding="utf-8")
+
+
+def lines(file: Path) -> str:
+    """What is wrong with a recipe, a line each, its folder left out."""
+    try:
+        found = load(file).warnings
+    except RecipeError as error:
+        found = error.problems
+    return "".join(f"{problem}\n" for problem in found).replace(f"{file.parent}/", "")
+
+
+def _wrong(part: Schema, number: int) -> Iterator[tuple[str, Any]]:
+    kinds = kinds_of(part)
+    values = [value for value in WRONG[kinds[0]] if not _fits_another(value, kinds)]
+    yield "type", values[number % len(values)]
+    bounds = [bound for bound in _outside(part) if bound is not None]
+    if bounds:
+        yield "range", bounds[number % len(bounds)]
+    if "enum" in part and isinstance(part["enum"][-1], str):
+        word = part["enum"][number % len(part["enum"])]
+        yield "choice", word[:-1] + word[-1] * 2 if isinstance(word, str) else "maybe"
+    if "pattern" in part:
+        yield "form", ("no way!", " x", "a:b", "?")[number % 4]
+    if part.get("uniqueItems") and "enum" not in part["items"] and kinds_of(part["items"]) == ("string",):
+        yield "twice", ["a", "b", "a"]
+
+
+def _fits_another(value: Any, kinds: tuple[str, ...]) -> bool:
+    names = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
+    return names[type(value)] in kinds or ("number" in kinds and type(value) is int)
+
+
+def _outside(part: Schema) -> Iterator[int | float | None]:
+    low, high = part.get("minimum"), part.get("maximum")
+    yield low - 1 if low is not None else part.get("exclusiveMinimum")
+    yield high * 10 + 1 if high is not None else part.get("exclusiveMaximum")
+
+
+def _recipe(path: tuple[str | int, ...], value: Any) -> dict[str, Any]:
+    for step in reversed(path):
+        value = [NEEDED[str(path[path.index(0) - 1])] | value] if step == 0 else {step: value}
+    return _merged(_merged(BASE, _needed(path)), value)
+
+
+def _needed(path: tuple[str | int, ...]) -> dict[str, Any]:
+    """What a recipe must say besides, so that the one value alone is wrong."""
+    return {"lora": {"loraplus": {"loraplus_lr_ratio": 16}}} if "loraplus" in path[:2] else {}
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for name, value in above.items():
+        both = isinstance(value, dict) and isinstance(merged.get(name), dict)
+        merged[name] = _merged(merged[name], value) if both else value
+    return merged
+
+
+if __name__ == "__main__":
+    write()
