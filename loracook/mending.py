@@ -19,6 +19,7 @@ KINDS = {
     "null": "null",
 }
 SWITCHES = dict.fromkeys(("yes", "on", "y"), True) | dict.fromkeys(("no", "off", "n"), False)
+EXAMPLE_LIMIT = 40
 
 
 def wrong_kind(value: Any, part: Schema, valid: Callable[[Any], bool]) -> str:
@@ -32,7 +33,8 @@ def wrong_kind(value: Any, part: Schema, valid: Callable[[Any], bool]) -> str:
 def example_of(part: Schema) -> str:
     """A value that the schema gives as an example, an ellipsis where there is none to show on a line."""
     example = next(iter(part.get("examples", ())), part.get("const", part.get("default")))
-    return "…" if example is None or isinstance(example, dict) else spell(example)
+    spelled = "…" if example is None else spell(example)
+    return spelled if len(spelled) <= EXAMPLE_LIMIT else "…"
 
 
 def _instead(value: Any, part: Schema, valid: Callable[[Any], bool]) -> str:

@@ -45,13 +45,6 @@ def other_width(data: Data) -> Iterator[Problem]:
             yield Problem(("quantization", name), f"read only in {bits} bit; remove it")
 
 
-def quantization_without_lora(data: Data) -> Iterator[Problem]:
-    """Quantized weights cannot be trained; an adapter on them can."""
-    if "quantization" in data and "lora" not in data:
-        message = "quantized weights cannot be trained themselves; add a 'lora:' section or remove this one"
-        yield Problem(("quantization",), message)
-
-
 def slow_four_bit(data: Data) -> Iterator[Problem]:
     """Upstream computes 4-bit layers in float32 unless it is told otherwise."""
     quantization = data.get("quantization", {})
@@ -180,7 +173,6 @@ RULES = (
     four_and_eight_bit,
     nothing_quantized,
     other_width,
-    quantization_without_lora,
     slow_four_bit,
     wide_quantized,
     flash_in_float32,

@@ -76,13 +76,6 @@ def least_beyond_most(data: Data) -> Iterator[Problem]:
         yield Problem(("evaluate", "generation", "min_new_tokens"), message)
 
 
-def evaluation_without_lora(data: Data) -> Iterator[Problem]:
-    """Evaluating shows the base model beside the same model with its adapter."""
-    if "evaluate" in data and "lora" not in data:
-        message = "there is no adapter to hold against its base; add a 'lora:' section or remove this one"
-        yield Problem(("evaluate",), message)
-
-
 RULES = (
     nothing_to_evaluate,
     rows_from_nowhere,
@@ -91,5 +84,4 @@ RULES = (
     sampling_without_sampling,
     beams_without_beams,
     least_beyond_most,
-    evaluation_without_lora,
 )

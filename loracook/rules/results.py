@@ -10,19 +10,6 @@ from loracook.rules.facts import Data
 OF_THE_HUB = ("revision", "commit_message", "create_pr")
 
 
-def merge_without_lora(data: Data) -> Iterator[Problem]:
-    """Merging puts an adapter into its base model."""
-    if "merge" in data and "lora" not in data:
-        yield Problem(("merge",), "there is no adapter to merge; add a 'lora:' section or remove this one")
-
-
-def merge_of_replicas(data: Data) -> Iterator[Problem]:
-    """PEFT cannot merge into layers that stand for several."""
-    if "merge" in data and data.get("lora", {}).get("layer_replication"):
-        message = "replicated layers cannot be merged; remove this section or layer_replication"
-        yield Problem(("merge",), message)
-
-
 def push_without_place(data: Data) -> Iterator[Problem]:
     """A push needs to know where to."""
     push = data.get("push")
@@ -51,8 +38,6 @@ def hub_keys_for_a_folder(data: Data) -> Iterator[Problem]:
 
 
 RULES = (
-    merge_without_lora,
-    merge_of_replicas,
     push_without_place,
     push_to_two_places,
     push_of_no_merge,

@@ -22,9 +22,12 @@ def two_precisions(data: Data) -> Iterator[Problem]:
 
 
 def float16_all_over(data: Data) -> Iterator[Problem]:
-    """Gradients of float16 weights cannot be unscaled; the weights of an adapter are kept in float32."""
-    if data["train"].get("fp16") and data["base_model"]["dtype"] == "float16" and "lora" not in data:
-        message = "float16 weights cannot be trained in fp16; write 'bf16: true', or 'dtype: float32'"
+    """Gradients of float16 weights cannot be unscaled; those of LoRA itself are kept in float32."""
+    whole = data["lora"].get("modules_to_save")
+    if data["train"].get("fp16") and data["base_model"]["dtype"] == "float16" and whole:
+        message = (
+            "modules_to_save would be trained in float16 weights; write 'bf16: true', or 'dtype: float32'"
+        )
         yield Problem(("train", "fp16"), message)
 
 
