@@ -25,8 +25,9 @@ lint: $(VENV)/.test
 # The contract with upstream, against the newest releases instead of the pinned ones.
 upstream:
 	$(PYTHON) -m venv .venv-upstream
-	.venv-upstream/bin/python -m pip install --quiet --upgrade --editable ".[test]"
+	.venv-upstream/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable ".[test]"
 	.venv-upstream/bin/python tests/upstream.py
+	.venv-upstream/bin/python -m pytest tests/test_contract.py tests/test_schema_second_opinion.py
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "loracook needs python 3.11 or newer; name one with: make PYTHON=python3.12 …")'

@@ -140,7 +140,9 @@ def measure(command: Sequence[str], work: Path) -> Measured:
     environment = {**os.environ, "LORACOOK_CACHE": str(work / "cache"), "HF_DATASETS_CACHE": str(work / "hf")}
     with (work / "output.txt").open("w") as output:
         began = time.perf_counter()
-        process = subprocess.Popen(command, cwd=work, stdout=output, stderr=subprocess.STDOUT, env=environment)
+        process = subprocess.Popen(
+            command, cwd=work, stdout=output, stderr=subprocess.STDOUT, env=environment
+        )
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - began
     if status:
@@ -150,7 +152,10 @@ def measure(command: Sequence[str], work: Path) -> Measured:
 
 def show(found: dict[str, list[Measured]]) -> None:
     """Print the medians and their ratios to the script written by hand."""
-    medians = {name: tuple(statistics.median(column) for column in zip(*runs, strict=True)) for name, runs in found.items()}
+    medians = {
+        name: tuple(statistics.median(column) for column in zip(*runs, strict=True))
+        for name, runs in found.items()
+    }
     hand = medians["by hand"]
     print("| | seconds | peak GiB | time ÷ by hand | memory ÷ by hand |\n|---|---:|---:|---:|---:|")
     for name, (seconds, peak) in medians.items():

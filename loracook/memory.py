@@ -9,7 +9,7 @@ LARGE = 1 << 30
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep freed blocks for the next step instead of mapping and clearing new pages for each tensor.
+    """Let glibc keep freed blocks for the next step instead of mapping new pages for each tensor.
 
     Does nothing where the C library is another one. Source: mallopt(3).
     """

@@ -41,7 +41,7 @@ def contains(answer: str, reference: str) -> float:
 
 
 def json_match(answer: str, reference: str) -> float:
-    """1 when both are the same JSON value, the order of keys and white space aside; a code fence is allowed."""
+    """1 when both are the same JSON value, whatever the order of keys; a code fence is allowed."""
     try:
         return float(_canonical(answer) == _canonical(reference))
     except ValueError:
@@ -59,7 +59,7 @@ def regex_match(pattern: str) -> Metric:
             found = compiled.search(text, timeout=PATTERN_SECONDS)
         except TimeoutError:
             return None
-        return found and (found[1] if compiled.groups else found[0])
+        return str(found[1] if compiled.groups else found[0]) if found else None
 
     return lambda answer, reference: float((found := first(answer)) is not None and found == first(reference))
 

@@ -22,7 +22,7 @@ RECORD = "record.json"
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """A stage of this run: `digest` is over everything that decides its result, `fault` why it is not done."""
+    """A stage of this run; `digest` is over all that decides its result, `fault` says why it is not done."""
 
     name: str
     folder: Path

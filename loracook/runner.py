@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
 import platform
 import shutil
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loracook.disk import broken_file, file_facts, write_whole
-from loracook.errors import LockedError, LoracookError, MachineError, dotted
+from loracook.errors import LoracookError, dotted
+from loracook.guards import locked, mended
 from loracook.planner import RECORD, RUNS, Plan, PlannedStage, plan, read_record
 from loracook.stages import STAGES
 from loracook.stages.base import Consent, Folders, Progress, Silent
@@ -27,7 +23,17 @@ from loracook.tree import entries
 if TYPE_CHECKING:
     from loracook.recipe import Recipe
 
-PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate", "huggingface_hub")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "bitsandbytes",
+    "datasets",
+    "accelerate",
+    "huggingface_hub",
+)
+NOTHING_MORE, UNSEEN = Consent(), Silent()
 RESUMED = ("train", "push")
 """Stages that go on from what an interrupted try has left; the others start from an empty folder."""
 
@@ -37,9 +43,9 @@ def run(
     *,
     runs: Path = RUNS,
     only: str | None = None,
-    consent: Consent = Consent(),
+    consent: Consent = NOTHING_MORE,
     cache: Path | None = None,
-    progress: Progress = Silent(),
+    progress: Progress = UNSEEN,
 ) -> dict[str, dict[str, Any]]:
     """Run what is not done of a recipe and return the records of its stages by name.
 
@@ -59,10 +65,12 @@ def run(
     if {"train", "push"} <= {stage.name for stage in wanted}:  # alone, it finds what it pushed
         before_training(recipe, consent)
     planned.folder.mkdir(parents=True, exist_ok=True)
-    with _locked(planned.folder):
+    with locked(planned.folder):
         for stage in wanted:
             _run_stage(planned, stage, consent=consent, cache=cache or default_cache(), progress=progress)
-    return {stage.name: read_record(stage.folder) for stage in planned.stages if (stage.folder / RECORD).is_file()}
+    return {
+        stage.name: read_record(stage.folder) for stage in planned.stages if (stage.folder / RECORD).is_file()
+    }
 
 
 def default_cache() -> Path:
@@ -114,7 +122,7 @@ def _run_stage(
     folders = Folders(stage.folder, before, planned.folder, cache)
     progress.begin(stage.name)
     began = time.monotonic()
-    with _named(stage.name):
+    with mended(stage.name):
         result = STAGES[stage.name].run(planned.recipe, folders, consent=consent, progress=progress)
     record = _record(planned.recipe, stage, result, time.monotonic() - began)
     write_whole(stage.folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False, default=str) + "\n")
@@ -167,42 +175,3 @@ def _link_latest(run: Path, stage: PlannedStage) -> None:
     part.unlink(missing_ok=True)
     part.symlink_to(Path("..") / stage.folder.name)
     part.replace(latest / stage.name)
-
-
-@contextmanager
-def _locked(run: Path) -> Iterator[None]:
-    """Hold the run folder for this process; the kernel lets go of it when the process ends, however it ends."""
-    with (run / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise LockedError(f"another run is working in {run}; wait for it, or stop it") from error
-        yield
-
-
-@contextmanager
-def _named(stage: str) -> Iterator[None]:
-    """Say of an error in which stage it happened; a full disk or memory becomes an error the user can mend."""
-    try:
-        yield
-    except LoracookError:
-        raise
-    except Exception as error:
-        short = _short_of(error)
-        if short is not None:
-            raise MachineError(f"{stage}: {short}") from error
-        error.add_note(f"in the stage {stage}")
-        raise
-
-
-def _short_of(error: Exception) -> str | None:
-    """What this machine had too little of, and what to write, or None when it is something else."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "the disk is full; free some room, lower train.save_total_limit, or name another folder: --runs DIR"
-    torch = sys.modules.get("torch")
-    if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
-        return (
-            "out of memory; write train.per_device_train_batch_size: 1 with a larger "
-            "gradient_accumulation_steps, a smaller train.max_length, or quantization: {load_in_4bit: true}"
-        )
-    return None

@@ -1,4 +1,4 @@
-"""The shipped recipes on tiny twins: the same sections, a random model of the same architecture, rows alike."""
+"""The shipped recipes on tiny twins: a random model of the same architecture, rows alike."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def write_recipe(file: Path, parent: str, *layers: Mapping[str, Any]) -> Path:
     for layer in layers:
         for name, section in layer.items():
             known = sections.get(name)
-            sections[name] = {**known, **section} if isinstance(known, dict) and isinstance(section, dict) else section
+            sections[name] = (
+                {**known, **section} if isinstance(known, dict) and isinstance(section, dict) else section
+            )
     file.write_text(json.dumps({"version": 1, "extends": parent, **sections}, indent=1), "utf-8")
     return file
 
@@ -66,8 +68,7 @@ def rows_of(shipped: str) -> list[dict[str, Any]]:
 
 
 def oasst_messages(trees: int) -> Iterable[dict[str, Any]]:
-    """Flat messages as the hub's OpenAssistant/oasst1 has them: two ranked replies to each prompt, one of them
-    answered once more."""
+    """Flat messages as the hub's OpenAssistant/oasst1 has them: ranked replies, one answered once more."""
     for tree in range(trees):
         line = LINES[tree % len(LINES)]
         turns = [
@@ -99,7 +100,10 @@ TWINS: dict[str, tuple[str, dict[str, Any]]] = {
     "phi2-oasst": ("phi", {"path": "./rows.jsonl", "eval": {"split": None, "rows": 6}, "limits": ALIKE}),
     "opt-350m-lora": ("opt", {"path": "./rows.jsonl", "eval": {"rows": 6}, "limits": ALIKE}),
     "gpt-neo-1.3b-lora": ("gpt_neo", {"path": "./rows.jsonl", "limits": ALIKE}),
-    "falcon-7b-lora": ("falcon", {"path": "./rows.jsonl", "eval": {"split": None, "rows": 6}, "limits": ALIKE}),
+    "falcon-7b-lora": (
+        "falcon",
+        {"path": "./rows.jsonl", "eval": {"split": None, "rows": 6}, "limits": ALIKE},
+    ),
     "gpt-neox-20b-qlora": ("gpt_neox", {"path": "./rows.jsonl", "limits": ALIKE}),
     "llama2-7b-8bit": (
         "llama",

@@ -60,7 +60,9 @@ def changed(folder: Path, section: str, values: dict[str, Any]) -> set[str]:
         ("train", {"seed": 7}),
     ],
 )
-def test_what_training_reads_makes_every_folder_new(kitchen: Path, section: str, values: dict[str, Any]) -> None:
+def test_what_training_reads_makes_every_folder_new(
+    kitchen: Path, section: str, values: dict[str, Any]
+) -> None:
     assert changed(kitchen, section, values) == {"train", "evaluate", "merge", "push"}
 
 
@@ -102,7 +104,7 @@ def test_a_value_that_is_the_default_anyway_changes_nothing(kitchen: Path) -> No
 
 def test_a_record_with_all_its_files_makes_a_stage_done(kitchen: Path) -> None:
     folder = finished(kitchen)
-    assert [stage.done for stage in loracook.plan(loracook.load(kitchen / "recipe.yaml"), folder).stages][0]
+    assert loracook.plan(loracook.load(kitchen / "recipe.yaml"), folder).stages[0].done
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,9 @@ def recipe_file(tmp_path: Path) -> Path:
 def start(recipe: Path) -> subprocess.Popen[str]:
     """`loracook run` in a process of its own."""
     command = [LORACOOK, "run", recipe.name]
-    return subprocess.Popen(command, cwd=recipe.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, cwd=recipe.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def run(recipe: Path) -> subprocess.CompletedProcess[str]:

@@ -32,8 +32,18 @@ SMALL: dict[str, dict[str, Any]] = {
         "num_heads": 4,
         "attention_types": [[["global", "local"], 1]],
     },
-    "falcon": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "new_decoder_architecture": False},
-    "gpt_neox": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4},
+    "falcon": {
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "new_decoder_architecture": False,
+    },
+    "gpt_neox": {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    },
     "llama": {
         "hidden_size": 64,
         "intermediate_size": 128,
@@ -42,7 +52,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 2,
     },
 }
-"""What makes each architecture tiny, by its model type; 64 is the block that 4-bit weights come in on a CPU."""
+"""What makes each architecture tiny; 64 is the block that 4-bit weights come in on a CPU."""
 
 
 def write_twin(folder: Path, model_type: str, *, seed: int = 0) -> Path:
@@ -57,7 +67,7 @@ def write_twin(folder: Path, model_type: str, *, seed: int = 0) -> Path:
 
 
 def tokenizer_of(lines: tuple[str, ...]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer trained on a few lines, with an end token and neither padding nor template."""
+    """A byte-level BPE tokenizer of a few lines, with an end token and neither padding nor template."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()

@@ -33,7 +33,9 @@ def _table(folder: Path | None) -> list[str]:
 
 def _next(planned: Plan, done: dict[str, Path]) -> list[str]:
     if planned.to_do:
-        return [f"still to do: {', '.join(stage.name for stage in planned.to_do)}; run the same command again"]
+        return [
+            f"still to do: {', '.join(stage.name for stage in planned.to_do)}; run the same command again"
+        ]
     if "evaluate" in done:
         return [f"read the answers side by side:  less {done['evaluate'] / 'generations.md'}"]
     return [f"look at the losses:  less {done['train'] / 'log.jsonl'}"]

@@ -19,7 +19,7 @@ EVERY = 30.0
 
 
 class Screen:
-    """Draws progress on the user's own standard output, which it keeps while that of libraries goes to a log."""
+    """Draws progress on the user's own standard output, while that of libraries goes to a log."""
 
     def __init__(self, out: TextIO) -> None:
         self.out = out

@@ -35,7 +35,9 @@ def check_modules(model: Module, recipe: Recipe) -> None:
     """
     names = [name for name, _ in model.named_modules()]
     problems = [
-        _unmatched(recipe, path, wanted, adaptable_names(model) if path[1] == "target_modules" else leaf_names(names))
+        _unmatched(
+            recipe, path, wanted, adaptable_names(model) if path[1] == "target_modules" else leaf_names(names)
+        )
         for path, wanted in _wanted(recipe)
         if not any(name == wanted or name.endswith(f".{wanted}") for name in names)
     ]
@@ -51,7 +53,9 @@ def adaptable_names(model: Module) -> list[str]:
 
     kinds = (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d, Conv1D)
     head = _output_head(model)
-    found = (name for name, module in model.named_modules() if isinstance(module, kinds) and module is not head)
+    found = (
+        name for name, module in model.named_modules() if isinstance(module, kinds) and module is not head
+    )
     return leaf_names(found)
 
 
@@ -86,5 +90,7 @@ def _no_default_targets(model: Module, recipe: Recipe) -> list[Problem]:
     if lora.get("target_modules") or lora.get("target_parameters") or kind in DEFAULTS:
         return []
     names = ", ".join(adaptable_names(model)[:8])
-    message = f"PEFT has no default for '{kind}' models; write target_modules: all-linear, or names of: {names}"
+    message = (
+        f"PEFT has no default for '{kind}' models; write target_modules: all-linear, or names of: {names}"
+    )
     return [recipe.problem(("lora",), message)]

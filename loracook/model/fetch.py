@@ -1,4 +1,4 @@
-"""Where the base model comes from: the hub, a local folder, or a GGUF file that is converted once and kept."""
+"""Where the base model comes from: the hub, a folder, or a GGUF file that is converted once and kept."""
 
 from __future__ import annotations
 
@@ -41,12 +41,15 @@ def files(recipe: Recipe) -> tuple[Path, ...]:
     if path is None:
         return ()
     if not path.exists():
-        raise RecipeError([recipe.problem(NAME, f"there is no {path.name} in {path.parent.name}/")])
+        message = f"there is no '{path.name}' in {path.parent.name}/; name a folder or a .gguf file"
+        raise RecipeError([recipe.problem(NAME, message)])
     if path.is_file():
         return (_weights_file(recipe, path),)
     found = tuple(sorted(file for file in path.iterdir() if file.is_file()))
     if not any(file.name == "config.json" for file in found):
-        raise RecipeError([recipe.problem(NAME, "the folder holds no config.json; name a folder with a model")])
+        raise RecipeError(
+            [recipe.problem(NAME, "the folder holds no config.json; name a folder with a model")]
+        )
     return found
 
 
@@ -76,8 +79,9 @@ def _fetch(recipe: Recipe, cache: Path, *, weights: bool) -> Path:
         gguf = recipe["base_model"].get("gguf_file")
         return _converted(folder / gguf, cache, weights=weights) if gguf else folder
     files(recipe)
-    if local.is_file():
-        return _converted(local, cache, weights=weights)
+    gguf = local if local.is_file() else local / recipe["base_model"].get("gguf_file", "")
+    if gguf.is_file():
+        return _converted(gguf, cache, weights=weights)
     return _with_safetensors(recipe, local) if weights else local
 
 
@@ -91,7 +95,10 @@ def _from_hub(recipe: Recipe, *, weights: bool) -> Path:
     try:
         folder = snapshot_download(name, revision=base.get("revision"), allow_patterns=wanted)
     except LocalEntryNotFoundError as error:
-        message = f"the hub cannot be reached and '{name}' is not kept here; on a machine with network run: hf download {name}"
+        message = (
+            f"the hub cannot be reached and '{name}' is not kept here; "
+            f"where there is a network run: hf download {name}"
+        )
         raise RecipeError([recipe.problem(NAME, message)]) from error
     except (HfHubHTTPError, HFValidationError) as error:
         raise RecipeError([recipe.problem(NAME, _refusal(name, error))]) from error
@@ -102,7 +109,7 @@ def _refusal(name: str, error: Exception) -> str:
     kind = type(error).__name__
     return {
         "GatedRepoError": f"'{name}' is gated; accept its terms on its page, then log in: hf auth login",
-        "RepositoryNotFoundError": f"the hub has no '{name}', or it is private; check the id, or log in: hf auth login",
+        "RepositoryNotFoundError": f"there is no '{name}', or hides it; check the id or run: hf auth login",
         "RevisionNotFoundError": f"'{name}' has no such revision; leave revision out for the newest",
     }.get(kind, f"the hub refused '{name}' ({kind})")
 
@@ -117,7 +124,9 @@ def _with_safetensors(recipe: Recipe, folder: Path) -> Path:
 def _weights_file(recipe: Recipe, path: Path) -> Path:
     if path.suffix == ".gguf":
         return path
-    kind = "a pickle can run code" if path.suffix in PICKLES else f"a {path.suffix or 'plain'} file is no model"
+    kind = (
+        "a pickle can run code" if path.suffix in PICKLES else f"a {path.suffix or 'plain'} file is no model"
+    )
     raise RecipeError([recipe.problem(NAME, f"{kind}; name a folder with safetensors, or a .gguf file")])
 
 
@@ -150,7 +159,10 @@ def _convert(gguf: Path, folder: Path, *, weights: bool) -> None:
             return
         # Packed GGUF blocks can neither train nor be saved, so they are unpacked here.
         model = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, dtype="bfloat16", quantization_config=GgufConfig(dequantize=True)
+            gguf.parent,
+            gguf_file=gguf.name,
+            dtype="bfloat16",
+            quantization_config=GgufConfig(dequantize=True),
         )
         model.save_pretrained(folder)
     except (ValueError, NotImplementedError, KeyError) as error:

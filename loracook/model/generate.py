@@ -56,7 +56,7 @@ def _generation_config(
 
 
 def _padded(prompts: Sequence[Sequence[int]], pad: int, device: Any) -> dict[str, Tensor]:
-    """Prompts of shape (batch, longest), padded on the left, with the attention mask that hides the padding."""
+    """Prompts of shape (batch, longest), padded on the left, with the mask that hides the padding."""
     import torch
 
     longest = max(map(len, prompts))

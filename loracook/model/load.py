@@ -27,11 +27,13 @@ def load_config(recipe: Recipe, folder: Path) -> PretrainedConfig:
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except ValueError as error:
-        message = "its config.json is of no kind that the installed transformers knows without the model's own code"
+        message = (
+            "its config.json is of no kind that the installed transformers knows without the model's own code"
+        )
         raise RecipeError([recipe.problem(NAME, message)]) from error
     if config.is_encoder_decoder or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         kind = "an encoder-decoder" if config.is_encoder_decoder else "not a causal language model"
-        message = f"'{config.model_type}' is {kind}; loracook trains causal language models (GPT, Llama, Phi, Qwen …)"
+        message = f"'{config.model_type}' is {kind}; loracook trains causal language models"
         raise RecipeError([recipe.problem(NAME, message)])
     return config
 
@@ -70,7 +72,7 @@ def skeleton(recipe: Recipe, folder: Path) -> PreTrainedModel:
 
 
 def load_tuned(model: PreTrainedModel, adapter: Path) -> PeftModel:
-    """`model` with the adapter in the folder `adapter` on it, its embeddings grown to the adapter's tokenizer."""
+    """`model` with the adapter of a folder on it, its embeddings grown to the adapter's tokenizer."""
     from peft import PeftModel
     from transformers import AutoTokenizer
 
@@ -130,4 +132,7 @@ def _quantization(recipe: Recipe) -> dict[str, Any]:
         return {}
     from transformers import BitsAndBytesConfig
 
-    return {"quantization_config": BitsAndBytesConfig(**recipe["quantization"])}
+    section = dict(recipe["quantization"])
+    if "llm_int8_threshold" in section:  # upstream refuses a whole number there
+        section["llm_int8_threshold"] = float(section["llm_int8_threshold"])
+    return {"quantization_config": BitsAndBytesConfig(**section)}

@@ -25,7 +25,9 @@ def mean_loss(
     total, tokens = 0.0, 0
     for start in range(0, len(rows), batch_size):
         batch = collate([rows[index] for index in range(start, min(start + batch_size, len(rows)))])
-        inputs = {key: value.to(causal.device) if hasattr(value, "to") else value for key, value in batch.items()}
+        inputs = {
+            key: value.to(causal.device) if hasattr(value, "to") else value for key, value in batch.items()
+        }
         with torch.no_grad():
             output = causal(**inputs, fused_lm_head=True)
         total -= float(output.log_probs.float().sum())

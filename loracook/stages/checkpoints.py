@@ -19,12 +19,12 @@ def seal(checkpoint: Path) -> None:
 
 
 def newest_sealed(folder: Path) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint below `folder` that verifies, and a sentence on each newer one; those are removed.
+    """The newest checkpoint below `folder` that verifies, and a sentence on each newer one, now removed.
 
     Newest goes by the step in the name, never by the clock.
     """
     found = [path for path in folder.glob("checkpoint-*") if path.name.split("-")[-1].isdigit()]
-    dropped = []
+    dropped: list[str] = []
     for checkpoint in sorted(found, key=lambda path: int(path.name.split("-")[-1]), reverse=True):
         fault = _fault(checkpoint)
         if fault is None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from loracook.recipe import Recipe
 
-READS = ("evaluate",)
+READS: tuple[str, ...] = ("evaluate",)
 SIDES = ("base", "adapter")
 
 
@@ -65,7 +65,10 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
         with tuned.disable_adapter() if side == "base" else nullcontext():
             measured[side] = _losses(recipe, tuned, evaluation, tokenizer, side, progress)
             answers[side] = _answers(recipe, tuned, tokenizer, rows, side, progress)
-    generations = [_generation(row, *texts, scores) for row, *texts in zip(rows, *answers.values(), strict=True)]
+    generations = [
+        _generation(row, dict(zip(SIDES, texts, strict=True)), scores)
+        for row, *texts in zip(rows, *answers.values(), strict=True)
+    ]
     for side in SIDES:
         measured[side] |= _means(generations, side)
     measured["rows"] = sum("scores" in row for row in generations)
@@ -139,16 +142,13 @@ def _answers(
     )
 
 
-def _generation(
-    row: Asked, base: str, adapter: str, scores: Mapping[str, Metric]
-) -> dict[str, Any]:
+def _generation(row: Asked, answers: Mapping[str, str], scores: Mapping[str, Metric]) -> dict[str, Any]:
     """One line of generations.jsonl; rows with a reference carry the scores of both answers."""
-    written = {"prompt": row.prompt, "reference": row.reference, "base": base, "adapter": adapter}
+    written = {"prompt": row.prompt, "reference": row.reference, **answers}
     if row.reference is None or not scores:
         return written
-    sides = {"base": base, "adapter": adapter}
     found = {
-        name: {side: score(answer, row.reference) for side, answer in sides.items()}
+        name: {side: score(answer, row.reference) for side, answer in answers.items()}
         for name, score in scores.items()
     }
     return {**written, "scores": found}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from loracook.recipe import Recipe
 
-READS = ("merge",)
+READS: tuple[str, ...] = ("merge",)
 PROBES = (
     "The capital of France is",
     "def fibonacci(n):",
@@ -73,8 +73,8 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
     progress.advance(3, 3, f"logits differ by {difference:.2%}")
     if not difference <= TOLERANCE:
         raise LoracookError(
-            f"the merged model's logits differ from the adapter's by {difference:.1%} of their norm, more than "
-            f"{TOLERANCE:.0%}; write merge.dtype: float32"
+            f"the merged model's logits differ from the adapter's by {difference:.1%} of their norm, "
+            f"more than {TOLERANCE:.0%}; write merge.dtype: float32"
         )
     return {"dtype": dtype(recipe), "logits_difference": difference, "prompts": len(PROBES)}
 

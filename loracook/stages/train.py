@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from loracook.recipe import Recipe
 
-READS = ("base_model", "tokenizer", "dataset", "template", "quantization", "lora", "train")
+READS: tuple[str, ...] = ("base_model", "tokenizer", "dataset", "template", "quantization", "lora", "train")
 NESTED = ("early_stopping",)
 
 
@@ -35,10 +35,15 @@ def files(recipe: Recipe) -> tuple[Path, ...]:
 def describe(recipe: Recipe) -> str:
     """Say what is trained on what."""
     bits = {"load_in_4bit": " in 4 bit", "load_in_8bit": " in 8 bit"}
-    quantization = recipe["quantization"] if "quantization" in recipe else {}
-    loaded = "".join(text for key, text in bits.items() if quantization.get(key))
+    loaded = "".join(
+        text for key, text in bits.items() if "quantization" in recipe and recipe["quantization"].get(key)
+    )
     train, lora = recipe["train"], recipe["lora"]
-    length = f"{train['max_steps']} steps" if train.get("max_steps", -1) > 0 else f"{train['num_train_epochs']:g} epochs"
+    length = (
+        f"{train['max_steps']} steps"
+        if train.get("max_steps", -1) > 0
+        else f"{train['num_train_epochs']:g} epochs"
+    )
     return f"LoRA r {lora['r']} on {recipe['base_model']['name_or_path']}{loaded}, {length}"
 
 
@@ -112,6 +117,8 @@ def sft_config(recipe: Recipe, output: Path) -> SFTConfig:
     from trl import SFTConfig
 
     section = {key: value for key, value in recipe["train"].items() if key not in NESTED}
+    if not recipe["dataset"]["shuffle"]:  # the trainer shuffles by itself, else
+        section.setdefault("train_sampling_strategy", "sequential")
     try:
         return SFTConfig(
             **section,
@@ -178,5 +185,8 @@ def _use_loraplus(sft: SFTTrainer, recipe: Recipe) -> None:
 
     optimizer, settings = sft.get_optimizer_cls_and_kwargs(sft.args, sft.model)
     sft.optimizer = create_loraplus_optimizer(
-        model=sft.model, optimizer_cls=optimizer, **{**settings, **section}
+        model=sft.model,
+        optimizer_cls=optimizer,
+        loraplus_weight_decay=sft.args.weight_decay,
+        **{**settings, **section},
     )

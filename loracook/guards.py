@@ -1,0 +1,63 @@
+"""What stands around a stage: the lock on its run folder, and errors that the user can mend."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from loracook.errors import LockedError, LoracookError, MachineError
+
+DISK = "the disk is full; free some room, lower train.save_total_limit, or name another folder: --runs DIR"
+MEMORY = (
+    "out of memory; write train.per_device_train_batch_size: 1 with a larger gradient_accumulation_steps, "
+    "a smaller train.max_length, or quantization: {load_in_4bit: true}"
+)
+FULL_DISK = ("No space left on device", "PytorchStreamWriter failed")
+
+
+@contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """Hold the run folder for this process; the kernel lets go of it however the process ends.
+
+    Raises:
+        LockedError: another process holds it.
+    """
+    with (run / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise LockedError(f"another run is working in {run}; wait for it, or stop it") from error
+        yield
+
+
+@contextmanager
+def mended(stage: str) -> Iterator[None]:
+    """Turn a full disk or memory into MachineError, and note on any other the stage it came from."""
+    try:
+        yield
+    except LoracookError:
+        raise
+    except Exception as error:
+        short = shortage(error)
+        if short is not None:
+            raise MachineError(f"{stage}: {short}") from error
+        error.add_note(f"in the stage {stage}")
+        raise
+
+
+def shortage(error: Exception) -> str | None:
+    """What this machine had too little of, and what to write, or None when it is something else.
+
+    torch and safetensors raise errors of their own, which only quote the system's words.
+    """
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if full or any(words in str(error) for words in FULL_DISK):
+        return DISK
+    torch = sys.modules.get("torch")
+    if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
+        return MEMORY
+    return MEMORY if "can't allocate memory" in str(error) else None
