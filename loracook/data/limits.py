@@ -35,5 +35,5 @@ def over_limits(statistics: Mapping[str, Any], recipe: Recipe) -> list[Problem]:
 def _said(name: str, flaw: Mapping[str, Any], limit: float) -> Iterator[str]:
     what, advice = ADVICE[name]
     yield f"{flaw['rows']} {what} ({flaw['share']:.1%}, limit {limit:.1%}); {advice}"
-    worst = (f"row {row['row']} of {row['file']} ({row['tokens']} tokens)" for row in flaw["worst"])
-    yield "worst: " + ", ".join(worst)
+    worst = (f"row {row['row']} of {row['file']} ({row['tokens']})" for row in flaw["worst"])
+    yield "worst (tokens): " + ", ".join(worst)

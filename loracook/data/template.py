@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from loracook.data.sandbox import complaint
 from loracook.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ MARKER = re.compile(r"<[|\uff5c][^<>|\uff5c\s]+[|\uff5c]>|<(?:start|end)_of_turn
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 PROBE = "loracook probe"
 CHATLESS = {"text", "prompt_completion", "alpaca"}
-INSTEAD = "write template.chat_template: chatml, a .jinja file with generation markers, or loss: last_turn"
+INSTEAD = "write chat_template: chatml, a .jinja file with {% generation %}, or loss: last_turn"
 
 
 def with_template(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
@@ -34,8 +35,10 @@ def with_template(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrai
         return tokenizer
     if asked is not None:
         tokenizer.chat_template = template_text(recipe, asked)
-    if asked is not None and not _is_file(asked):
-        _add_tokens(recipe, tokenizer)
+        if _is_file(asked):
+            _try_out(recipe, asked, tokenizer.chat_template)
+        else:
+            _add_tokens(recipe, tokenizer)
     _make_maskable(recipe, tokenizer)
     return tokenizer
 
@@ -82,6 +85,12 @@ def can_mask(tokenizer: PreTrainedTokenizerBase) -> bool:
     return found is not None and GENERATION.search(found) is not None
 
 
+def _try_out(recipe: Recipe, asked: str, text: str) -> None:
+    """Refuse a template that fails or runs away; it comes from a stranger's repository."""
+    if fault := complaint(text):
+        raise _problem(recipe, f"'{asked}' cannot be rendered: {fault}")
+
+
 def _is_file(asked: str) -> bool:
     return asked.startswith(("./", "../"))
 
@@ -117,7 +126,7 @@ def _make_maskable(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
 
 def cannot_mask(recipe: Recipe) -> RecipeError:
     """The refusal to train on answers alone with a template that does not mark them."""
-    return _problem(recipe, f"the chat template does not mark what the assistant says; {INSTEAD}", "loss")
+    return _problem(recipe, f"the chat template marks no answers; {INSTEAD}", "loss")
 
 
 def _may_chat(recipe: Recipe) -> bool:
@@ -134,9 +143,11 @@ def _add_tokens(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
     tokenizer.add_tokens(
         [AddedToken(token, special=True, normalized=False) for token in tokens], special_tokens=True
     )
-    end = MARKER.match(rendered.rpartition(PROBE)[2].lstrip())
+    end = MARKER.findall(rendered.rpartition(PROBE)[2])
+    if "eos_token" in (chat_template(tokenizer) or ""):  # it writes the tokenizer's own end of text
+        return
     if end and recipe.origin(("tokenizer", "eos_token")).kind == "loracook":
-        tokenizer.eos_token = end[0]
+        tokenizer.eos_token = end[-1]
 
 
 def _probe(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -1,0 +1,134 @@
+"""The template that trains is the one that generates and is saved; where none can mask, loracook says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+import loracook.data as data
+from loracook.data import template
+from loracook.errors import RecipeError, dotted
+from tests.data.kitchen import chat, json_lines, learned, recipe, tokenizer
+
+UNMARKED = (
+    "{% for message in messages %}{{ message['role'] + ': ' + message['content'] + eos_token }}{% endfor %}"
+)
+MARKED = """{%- for message in messages -%}
+{%- if message['role'] == 'assistant' -%}
+{{ '[/INST]' }}{% generation %}{{ ' ' + message['content'] + eos_token }}{% endgeneration %}
+{%- else -%}{{ '[INST] ' + message['content'] }}{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{ '[/INST]' }}{%- endif -%}"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    json_lines(tmp_path / "chat.jsonl", [chat("Soup?", "Leek.", "More?", "No.")] * 2)
+    return tmp_path
+
+
+def refusal(folder: Path, made: Any, **sections: Any) -> str:
+    book = recipe(folder, **({"dataset": {"path": "./chat.jsonl"}} | sections))
+    with pytest.raises(RecipeError) as caught:
+        data.prepare(book, data.with_template(book, made), folder / "cache")
+    problem = caught.value.problems[0]
+    return f"{dotted(problem.path)}: {problem.message}"
+
+
+def first(folder: Path, made: Any, **sections: Any) -> str:
+    book = recipe(folder, **({"dataset": {"path": "./chat.jsonl"}} | sections))
+    row = data.prepare(book, data.with_template(book, made), folder / "cache").train[0]
+    return learned(row["input_ids"], row["labels"], made)
+
+
+def test_a_file_is_a_template(folder: Path) -> None:
+    (folder / "inst.jinja").write_text(MARKED)
+    written = first(folder, tokenizer(), template={"chat_template": "./inst.jinja", "loss": "assistant"})
+    assert written == "[INST] Soup?[/INST]⟦ Leek.</s>⟧[INST] More?[/INST]⟦ No.</s>⟧"
+
+
+def test_trl_s_training_variant_stands_in_for_a_known_template(folder: Path) -> None:
+    own = (template._bundled() / "qwen2_5.jinja").read_text()
+    made = tokenizer("<|im_start|>", "<|im_end|>", chat_template=own)
+    book = recipe(folder, dataset={"path": "./chat.jsonl"})
+    assert "generation" in data.with_template(book, made).chat_template
+
+
+def test_the_last_answer_can_be_learned_without_marks(folder: Path) -> None:
+    made = tokenizer(chat_template=UNMARKED + "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}")
+    written = first(folder, made, template={"loss": "last_turn"})
+    assert written == "user: Soup?</s>assistant: Leek.</s>user: More?</s>assistant: ⟦No.</s>⟧"
+
+
+def test_answers_cannot_be_learned_alone_where_nothing_marks_them(folder: Path) -> None:
+    instead = "write chat_template: chatml, a .jinja file with {% generation %}, or loss: last_turn"
+    said = f"the chat template marks no answers; {instead}"
+    made = tokenizer(chat_template=UNMARKED)
+    assert refusal(folder, made, template={"loss": "assistant"}) == f"template.loss: {said}"
+    assert refusal(folder, made) == f"template.loss: {said}"
+
+
+def test_chats_need_a_template(folder: Path) -> None:
+    message = "the tokenizer has no chat template; write chatml, plain or a .jinja file"
+    assert refusal(folder, tokenizer()) == f"template.chat_template: {message}"
+
+
+def test_texts_have_no_answers_to_learn(folder: Path) -> None:
+    json_lines(folder / "chat.jsonl", [{"text": "Leek."}])
+    message = "template.loss: assistant needs chats or prompts with a completion; these rows are plain text"
+    assert refusal(folder, tokenizer(), template={"loss": "assistant"}) == message
+
+
+def test_a_template_that_is_not_there_is_named(folder: Path) -> None:
+    assert refusal(folder, tokenizer(), template={"chat_template": "./no.jinja"}) == (
+        "template.chat_template: there is no file './no.jinja'"
+    )
+    named = refusal(folder, tokenizer(), template={"chat_template": "qwen9"})
+    assert named.startswith(
+        "template.chat_template: there is no template 'qwen9'; named ones are chatml, plain"
+    )
+
+
+def test_a_template_that_cannot_be_compiled_is_refused(folder: Path) -> None:
+    (folder / "bad.jinja").write_text("{% for %}")
+    said = refusal(folder, tokenizer(), template={"chat_template": "./bad.jinja", "loss": "last_turn"})
+    assert said.startswith("template.chat_template: './bad.jinja' cannot be rendered: ")
+
+
+ATTACKS = {
+    "time": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+    "memory": "{% set n = namespace(x='a') %}{% for a in range(60) %}{% set n.x = n.x + n.x %}{% endfor %}",
+    "output": "{% for a in range(99999) %}{{ 'x' * 9999 }}{% endfor %}",
+    "escape": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_a_hostile_template_is_stopped_in_a_process_of_its_own(attack: str, folder: Path) -> None:
+    (folder / "bad.jinja").write_text(ATTACKS[attack])
+    said = refusal(folder, tokenizer(), template={"chat_template": "./bad.jinja", "loss": "last_turn"})
+    assert said.startswith("template.chat_template: './bad.jinja' cannot be rendered: ")
+
+
+def test_excepted_turns_are_read_only(folder: Path) -> None:
+    row = chat("Soup?", "Leek.", "More?", "No.")
+    row["messages"][1]["train"] = False
+    json_lines(folder / "chat.jsonl", [row])
+    written = first(folder, tokenizer(), template={"chat_template": "plain"})
+    assert written == "User: Soup?\nAssistant: Leek.</s>\nUser: More?\nAssistant:⟦ No.</s>⟧\n"
+    said = refusal(folder, tokenizer(), template={"chat_template": "plain", "loss": "all"})
+    assert "turns marked as not to be learned need loss: assistant, not all" in said
+
+
+def test_the_saved_tokenizer_writes_what_was_trained(folder: Path) -> None:
+    book = recipe(folder, dataset={"path": "./chat.jsonl"}, template={"chat_template": "chatml"})
+    made = data.with_template(book, tokenizer())
+    made.save_pretrained(folder / "saved")
+    again = AutoTokenizer.from_pretrained(folder / "saved")
+    prepared = data.prepare(book, made, folder / "cache")
+    assert data.prepare(book, again, folder / "cache").digest == prepared.digest
+    assert data.with_template(book, again).chat_template == made.chat_template
+    assert len(again) == len(made)
