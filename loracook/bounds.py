@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from typing import Any
 
 from loracook.errors import Path, Problem, quote, spell
@@ -42,33 +42,43 @@ def span(part: Schema) -> str:
 
 def _min_length(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
     if isinstance(value, str) and len(value) < bound:
-        missing = "no text here" if not value else f"the text has {len(value)} characters"
-        yield Problem(path, f"{missing}; write at least {bound}", "length")
+        yield Problem(path, f"{_count('text', value, 'character')}; write {_least(bound)}", "length")
 
 
 def _max_length(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
     if isinstance(value, str) and len(value) > bound:
-        yield Problem(path, f"the text has {len(value)} characters; write at most {bound}", "length")
+        yield Problem(path, f"{_count('text', value, 'character')}; write at most {bound}", "length")
 
 
 def _min_items(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
     if isinstance(value, list) and len(value) < bound:
-        yield Problem(path, f"the list has {len(value)} entries; write at least {bound}", "length")
+        yield Problem(path, f"{_count('list', value, 'entry')}; write {_least(bound)}", "length")
 
 
 def _max_items(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
     if isinstance(value, list) and len(value) > bound:
-        yield Problem(path, f"the list has {len(value)} entries; write at most {bound}", "length")
+        yield Problem(path, f"{_count('list', value, 'entry')}; write at most {bound}", "length")
 
 
 def _min_properties(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
     if isinstance(value, dict) and len(value) < bound:
-        yield Problem(path, f"the mapping has {len(value)} keys; write at least {bound}", "length")
+        yield Problem(path, f"{_count('mapping', value, 'key')}; write {_least(bound)}", "length")
 
 
 def _max_properties(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
     if isinstance(value, dict) and len(value) > bound:
-        yield Problem(path, f"the mapping has {len(value)} keys; write at most {bound}", "length")
+        yield Problem(path, f"{_count('mapping', value, 'key')}; write at most {bound}", "length")
+
+
+def _least(bound: int) -> str:
+    return "at least one" if bound == 1 else f"at least {bound}"
+
+
+def _count(kind: str, value: Sized, unit: str) -> str:
+    if not len(value):
+        return f"the {kind} is empty"
+    units = unit if len(value) == 1 else unit.replace("entry", "entrie") + "s"
+    return f"the {kind} has {len(value)} {units}"
 
 
 def _unique(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:

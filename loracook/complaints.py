@@ -9,11 +9,12 @@ from typing import Any
 
 from loracook.bounds import BOUNDS, Check
 from loracook.errors import Path, Problem, quote, spell
-from loracook.hints import meant_key, meant_value
+from loracook.hints import meant_key, meant_value, nearest
 from loracook.mending import example_of, wrong_kind
 from loracook.schema import Schema, fits, kinds_of, part_at, resolved, schema
 from loracook.spellings import Spelling, ours
 
+GLUED = re.compile(r"\w+:[^\s/]\S*")
 WEIGHT = ("declined-value", "enum", "pattern", "range", "length")  # one problem a value is enough
 
 
@@ -70,7 +71,8 @@ def _unknown(name: str, value: Any, path: Path, part: Schema) -> Problem:
         return Problem((*path, name), message, "foreign-key")
     if declined:
         return Problem((*path, name), f"not offered here: {declined}", "declined-key")
-    return Problem((*path, name), f"unknown key; {meant_key(name, path, part)}", "unknown-key")
+    alike = "" if name.isascii() else " with a letter that is none of a to z"
+    return Problem((*path, name), f"unknown key{alike}; {meant_key(name, path, part)}", "unknown-key")
 
 
 def _kept(spelling: Spelling) -> Spelling:
@@ -82,9 +84,16 @@ def _required(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Prob
     if not isinstance(value, dict):
         return
     for name in bound:
-        if name not in value:
+        if name not in value and not _meant(name, value, part):
             example = example_of(resolved(part["properties"][name]))
             yield Problem(path, f"'{name}' is missing; write '{name}: {example}'", "required")
+
+
+def _meant(name: str, value: dict[str, Any], part: Schema) -> bool:
+    """Whether another key of the mapping stands for the missing one; it gets its own problem."""
+    unknown = [key for key in value if key not in part["properties"]]
+    spellings = [ours(key, value[key]) for key in unknown]
+    return nearest(name, unknown) is not None or any(found and found.path[0] == name for found in spellings)
 
 
 def _items(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
@@ -108,7 +117,9 @@ def _const(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem
 
 
 def _pattern(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
-    if isinstance(value, str) and not _compiled(bound).fullmatch(value):
+    if not isinstance(value, str) or (not value and part.get("minLength")):
+        return
+    if not _compiled(bound).fullmatch(value):
         yield Problem(path, f"{quote(value)} is not well-formed; {_well_formed(value, part)}", "pattern")
 
 
@@ -140,8 +151,10 @@ def _wrong_kind(value: Any, part: Schema, path: Path) -> str:
 def _section(value: Any, part: Schema, path: Path) -> str:
     if not path:
         return "write 'version: 1' and its sections"
+    if isinstance(value, str) and GLUED.fullmatch(value):
+        return f"write {quote(value.replace(':', ': ', 1))}"
     name, main = path[-1], next(iter(part.get("properties", ())), "")
-    if main and not any(check(value, part["properties"][main], path)):
+    if main and not isinstance(value, bool) and not any(check(value, part["properties"][main], path)):
         within = f"{name}: {spell({main: value})}" if isinstance(name, str) else f"{main}: {value}"
         return f"write {quote(within)}"
     return f"write its keys below '{name}:'"

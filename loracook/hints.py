@@ -7,6 +7,7 @@ from typing import Any
 
 from loracook.errors import Path, dotted, quote
 from loracook.schema import Schema, all_keys
+from loracook.spellings import VALUES
 
 SHOWN = 8
 SHORT = 4  # so few letters that half of them alike is much
@@ -37,7 +38,8 @@ def meant_key(name: str, path: Path, part: Schema) -> str:
 
 def meant_value(value: Any, allowed: list[Any]) -> str:
     """What to write instead of a value that is none of those allowed."""
-    found = nearest(str(value), [str(one) for one in allowed if isinstance(one, str)])
+    words = [one for one in allowed if isinstance(one, str)]
+    found = VALUES.get(str(value)) if VALUES.get(str(value)) in words else nearest(str(value), words)
     if found:
         return f"did you mean '{found}'?"
     shown = ", ".join(quote(one) for one in allowed[:SHOWN]) + (", …" if len(allowed) > SHOWN else "")
@@ -46,7 +48,7 @@ def meant_value(value: Any, allowed: list[Any]) -> str:
 
 def _far_key(name: str, here: Iterable[str]) -> str:
     keys = {str(path[-1]): path for path, _ in all_keys()}
-    found = nearest(name, keys)
+    found = nearest(name, keys, alike=0.82)
     if found:
         return f"did you mean {_placed(keys[found])}?"
     found = nearest(name, here, alike=0.5) if len(name) <= SHORT else None

@@ -14,6 +14,8 @@ IDS = {"name_or_path", "path"}
 PROSE = {"description", "template", "evaluate", "tokenizer"}
 VARIABLE = re.compile(r"\$\{[^}]*\}|\$[A-Za-z_]\w*|%[A-Za-z_]\w*%|\{\{.*\}\}|env:.*|\$\(.*\)", re.DOTALL)
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+HUB_PAGE = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(?:datasets/)?(?=[^/]+/[^/]+$)")
+TEMPLATE_FILE = re.compile(r"(?!\./).*\.(?:jinja2?|j2|txt)")
 PACKAGE = re.compile(r"package://[\w.-]+(?:/(?!\.\.?(?:/|$))[\w. -]+)+", re.ASCII)
 SECRET_LENGTH = 12
 HUB_ID = re.compile(r"(?:[A-Za-z0-9_][\w.-]{0,95}/)?[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
@@ -48,8 +50,8 @@ def _variable(path: Path, text: str) -> list[Problem]:
 def _misplaced(path: Path, text: str) -> list[Problem]:
     name = next((part for part in reversed(path) if isinstance(part, str)), "")
     refusal = outside(text) if name in PLACES else None
-    if name in IDS and not refusal:
-        refusal = _no_id(text)
+    if not refusal:
+        refusal = _no_id(text) if name in IDS else _no_name(text) if name == "chat_template" else None
     return [Problem(path, f"{quote(text)} {refusal}", "place")] if refusal else []
 
 
@@ -59,6 +61,8 @@ def outside(text: str) -> str | None:
         return (
             None if PACKAGE.fullmatch(text) else "names no file; write 'package://distribution/folder/file'"
         )
+    if HUB_PAGE.match(text):
+        return f"is an address; write {quote(HUB_PAGE.sub('', text))}"
     if ADDRESS.match(text):
         return "is an address; write a hub id or a path that starts with './'"
     if text.startswith("~"):
@@ -70,6 +74,10 @@ def outside(text: str) -> str | None:
     if ".." in text.split("/"):
         return "leads out of the recipe's folder; write a path that stays inside"
     return None
+
+
+def _no_name(text: str) -> str | None:
+    return f"is no name; write {quote('./' + text)}" if TEMPLATE_FILE.fullmatch(text) else None
 
 
 def _no_id(text: str) -> str | None:

@@ -7,18 +7,20 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path as FilePath
 from typing import Any, NamedTuple, NoReturn
 
 import yaml
 
-from loracook.errors import INVISIBLE, Path, Position, Problem, RecipeError, quote
+from loracook.errors import INVISIBLE, Path, Position, Problem, RecipeError, clean, quote
 from loracook.scalars import resolve
 from loracook.syntax import Mark, explain
 
 BYTES = 256 * 1024
 DEPTH = 32
 VALUES = 20_000
+SHOWN = 20
 VISIBLE = (
     "\t\n\u200c\u200d"  # allowed in a value: white space, and the joiners of emoji and Persian when escaped
 )
@@ -151,7 +153,8 @@ class _Reader:
 
     def _key(self, event: Any, path: Path) -> str:
         if not isinstance(event, yaml.ScalarEvent):
-            self._stop(path, "a key must be plain text; write 'key: value'", self._of(event))
+            message = "a key must be plain text; put text that starts like this in quotes"
+            self._stop(path, message, self._of(event))
         if not event.style and event.value == "<<":
             self._add(
                 path, "merge keys are not read; write the entries out, or use 'extends'", self._of(event)
@@ -225,17 +228,19 @@ def _decoded(content: bytes, file: str) -> str:
 
 
 def _invisible(text: str, file: str) -> Iterator[Problem]:
+    """The first invisible characters of a text; the rest can wait until those are gone."""
     if text.isascii() and text.replace("\n", "").replace("\t", "").isprintable():
         return
-    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), 1):
-        for found in INVISIBLE.finditer(line.replace("\t", " ")):
-            place = Position(file, number, found.start() + 1, found.start() + 2)
-            yield Problem(
-                (),
-                f"there is an invisible character {quote(found[0])} here; remove it",
-                "text",
-                position=place,
-            )
+    lines = text.replace("\r\n", "\n").replace("\t", " ").split("\n")
+    places = ((number, found) for number, line in enumerate(lines, 1) for found in INVISIBLE.finditer(line))
+    for number, found in islice(places, SHOWN):
+        place = Position(file, number, found.start() + 1, found.start() + 2)
+        yield Problem((), _hidden(found[0]), "text", position=place)
+
+
+def _hidden(character: str) -> str:
+    escaped = f"write '{clean(character)}' in double quotes, or " if character in VISIBLE else ""
+    return f"there is an invisible character {quote(character)} here; {escaped}remove it"
 
 
 def _refused(file: str, message: str) -> RecipeError:

@@ -36,9 +36,8 @@ def _targets(value: Any) -> tuple[str, Any]:
 
 
 def _dtype(value: Any) -> Any:
-    short = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "half": "float16", "float": "float32"}
     text = str(value).removeprefix("torch.")
-    return short.get(text, text)
+    return VALUES.get(text, text)
 
 
 def _held_out(value: Any) -> tuple[str, Any]:
@@ -66,8 +65,27 @@ def _when(wanted: Any, path: str, meaning: Any) -> Change:
     return lambda value: (path, meaning if value is wanted or value == wanted else None)
 
 
-ATTENTION = {"fa2": "flash_attention_2", "fa3": "flash_attention_3", "disabled": "eager"}
-OPTIMIZERS = dict.fromkeys(("adam", "adamw", "AdamW", "adamw_hf"), "adamw_torch")
+VALUES = {
+    "bf16": "bfloat16",
+    "fp16": "float16",
+    "half": "float16",
+    "fp32": "float32",
+    "float": "float32",
+    "fa2": "flash_attention_2",
+    "fa3": "flash_attention_3",
+    "disabled": "eager",
+    "adam": "adamw_torch",
+    "adamw": "adamw_torch",
+    "adamw_hf": "adamw_torch",
+    "human": "user",
+    "gpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "chat": "messages",
+    "chat_template": "messages",
+    "completion": "prompt_completion",
+}
+"""What other tools call a value."""
 RENAMED = {
     "lora.r": "adapter_r rank lora_r lora_rank",
     "lora.lora_alpha": "alpha",
@@ -143,7 +161,7 @@ CHANGED: dict[str, Change] = {
     "torch_dtype": _to("base_model.dtype", _dtype),
     "model_dtype": _to("base_model.dtype", _dtype),
     "compute_dtype": _to("quantization.bnb_4bit_compute_dtype", _dtype),
-    "flash_attn": _to("base_model.attn_implementation", lambda value: ATTENTION.get(str(value), value)),
+    "flash_attn": _to("base_model.attn_implementation", lambda value: VALUES.get(str(value), value)),
     "flash_attention": _when(True, "base_model.attn_implementation", "flash_attention_2"),
     "use_flash_attention_2": _when(True, "base_model.attn_implementation", "flash_attention_2"),
     "sdp_attention": _when(True, "base_model.attn_implementation", "sdpa"),
@@ -158,7 +176,11 @@ CHANGED: dict[str, Change] = {
     "mask_history": _when(True, "template.loss", "last_turn"),
     "bits": _bits,
     "quantization_bit": _bits,
-    "optimizer": _to("train.optim", lambda value: OPTIMIZERS.get(str(value), value)),
+    "load_in_2bit": _to("quantization.load_in_4bit", lambda value: None),
+    "load_in_3bit": _to("quantization.load_in_4bit", lambda value: None),
+    "load_in_5bit": _to("quantization.load_in_4bit", lambda value: None),
+    "load_in_6bit": _to("quantization.load_in_4bit", lambda value: None),
+    "optimizer": _to("train.optim", lambda value: VALUES.get(str(value).lower(), value)),
     "group_by_length": _when(True, "train.train_sampling_strategy", "group_by_length"),
     "length_grouped_batches": _when(True, "train.train_sampling_strategy", "group_by_length"),
     "mixed_precision": _precision,

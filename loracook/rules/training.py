@@ -10,7 +10,7 @@ from loracook.rules.facts import Data, batch, most_rows
 PRECISIONS = (("bf16", "fp16"), ("bf16_full_eval", "fp16_full_eval"))
 ADAM = ("adam_beta1", "adam_beta2", "adam_epsilon")
 WITHOUT_ADAM = ("adafactor", "sgd", "adagrad", "rmsprop", "lion", "paged_lion", "schedule_free_sgd")
-RATES = {"lora": (1e-6, 1e-2), "full": (1e-7, 1e-4)}
+RATES = (1e-6, 1e-2)
 TRACKED = ("wandb", "trackio", "mlflow")
 
 
@@ -26,7 +26,7 @@ def float16_all_over(data: Data) -> Iterator[Problem]:
     whole = data["lora"].get("modules_to_save")
     if data["train"].get("fp16") and data["base_model"]["dtype"] == "float16" and whole:
         message = (
-            "modules_to_save would be trained in float16 weights; write 'bf16: true', or 'dtype: float32'"
+            "modules_to_save would be trained in float16 weights; write 'bf16: true' or 'dtype: float32'"
         )
         yield Problem(("train", "fp16"), message)
 
@@ -137,13 +137,10 @@ def free_of_schedules(data: Data) -> Iterator[Problem]:
 
 def far_learning_rate(data: Data) -> Iterator[Problem]:
     """A rate far from what works wastes the run."""
-    kind = "lora" if "lora" in data else "full"
-    low, high = RATES[kind]
     rate = data["train"]["learning_rate"]
-    if not low <= rate <= high:
-        usual = "'2e-4' for an adapter" if kind == "lora" else "'2e-5' for the whole model"
-        size = "large" if rate > high else "small"
-        message = f"{quote(rate)} is far too {size} for most models; write something like {usual}"
+    if not RATES[0] <= rate <= RATES[1]:
+        size = "large" if rate > RATES[1] else "small"
+        message = f"{quote(rate)} is far too {size} for most adapters; write something like '2e-4'"
         yield Problem(("train", "learning_rate"), message, severity="warning")
 
 
