@@ -27,6 +27,13 @@ class Layer:
         """Where this layer says something of `path` itself."""
         return self.positions.get(path)
 
+    def value(self, path: Path) -> Any:
+        """What this layer itself says at a path that it says something of."""
+        found = self.data
+        for name in path[len(self.path) :]:
+            found = found[name]
+        return found
+
     def replaces(self, path: Path) -> bool:
         """Whether this layer decided of a list or a scalar on the way to `path`, and with it of `path`."""
         value = self.data

@@ -99,9 +99,10 @@ def placed(problem: Problem, layers: Sequence[Layer]) -> Problem:
     for length in range(len(problem.path), -1, -1):
         found = deciding(layers, problem.path[:length])
         if found:
-            at_key = length < len(problem.path) or problem.rule in AT_KEY
-            position = found[1].key if at_key else found[1].value
-            return replace(pulled_in(problem, found[0].by), position=position)
+            layer, entry = found
+            holds_more = isinstance(layer.value(problem.path[:length]), dict | list)
+            at_key = holds_more or length < len(problem.path) or problem.rule in AT_KEY
+            return replace(pulled_in(problem, layer.by), position=entry.key if at_key else entry.value)
     return problem
 
 

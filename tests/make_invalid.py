@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
-from loracook.errors import RecipeError
-from loracook.recipe import load
 from loracook.schema import Schema, all_keys, kinds_of
+from loracook.validation import problems_of
 from loracook.views.yaml import rows
 
 FOLDER = Path(__file__).parent / "recipes" / "invalid" / "generated"
@@ -55,12 +55,9 @@ def write() -> None:
 
 
 def lines(file: Path) -> str:
-    """What is wrong with a recipe, a line each, its folder left out."""
-    try:
-        found = load(file).warnings
-    except RecipeError as error:
-        found = error.problems
-    return "".join(f"{problem}\n" for problem in found).replace(f"{file.parent}/", "")
+    """What is wrong with a recipe, a line each, seen from its own folder."""
+    with chdir(file.parent):
+        return "".join(f"{problem}\n" for problem in problems_of(file.name))
 
 
 def _wrong(part: Schema, number: int) -> Iterator[tuple[str, Any]]:

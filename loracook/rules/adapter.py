@@ -139,10 +139,10 @@ def bias_in_the_adapter(data: Data) -> Iterator[Problem]:
 
 
 def start_of_quantized(data: Data) -> Iterator[Problem]:
-    """These starts take the singular vectors of weights that must not be quantized."""
+    """These starts change or take apart the base weights, which must not be quantized for that."""
     start = data.get("lora", {}).get("init_lora_weights")
-    if "quantization" in data and isinstance(start, str) and start.startswith(("pissa", "mica")):
-        message = f"{quote(start)} cannot start from quantized weights; write 'true', 'olora' or 'orthogonal'"
+    if "quantization" in data and start in ("mica", "orthogonal"):
+        message = f"{quote(start)} cannot start from quantized weights; write 'true' or 'gaussian'"
         yield Problem(("lora", "init_lora_weights"), message)
 
 

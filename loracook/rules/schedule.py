@@ -68,8 +68,8 @@ def settings_of_another_schedule(data: Data) -> Iterator[Problem]:
     schedule, settings = train["lr_scheduler_type"], train.get("lr_scheduler_kwargs", {})
     for name in settings:
         if name not in READ_BY[schedule]:
-            known = ", ".join(f"'{key}'" for key in sorted(READ_BY[schedule])[:6])
-            offered = f"write one of {known}" if known else "remove it"
+            others = [other for other, read in READ_BY.items() if name in read]
+            offered = f"write {quote('lr_scheduler_type: ' + others[0])}, or remove it"
             yield Problem(("train", "lr_scheduler_kwargs", name), f"not read by {quote(schedule)}; {offered}")
 
 
