@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -51,7 +50,7 @@ def merged(layers: Sequence[Layer]) -> Any:
 
     Raises RecipeError when a `--set` names an entry that a list does not have.
     """
-    data = deepcopy(layers[-1].data)
+    data = layers[-1].data
     for layer in reversed(layers[:-1]):
         try:
             data = _placed(data, layer.path, layer.data)
@@ -89,7 +88,7 @@ def _within(data: Any, name: str | int) -> Any:
 
 def _laid_over(below: Any, above: Any) -> Any:
     if not isinstance(below, dict) or not isinstance(above, dict):
-        return deepcopy(above)
+        return above
     result = {name: value for name, value in below.items() if above.get(name, below) is not None}
     for name, value in above.items():
         if name in result or name not in below:

@@ -86,12 +86,14 @@ def load(file: str | FilePath, overrides: Sequence[str] = ()) -> Recipe:
     sets = [override(text, number) for number, text in enumerate(overrides, 1)]
     layers = (*reversed(sets), *lineage(file))
     data = merged(layers)
-    problems = [placed(problem, layers) for problem in _problems(data, FilePath(file).stem)]
-    problems.sort(key=lambda problem: _order(problem.position))
+    found = list(_wrong(data))
+    if not found:
+        data = with_defaults({name: section for name, section in data.items() if name != "extends"})
+        found = [*_nameless(data, FilePath(file).stem), *contradictions(data)]
+    problems = sorted((placed(problem, layers) for problem in found), key=_order)
     if any(problem.severity == "error" for problem in problems):
         raise RecipeError(problems)
-    data.pop("extends", None)
-    return Recipe(FilePath(file), with_defaults(data), layers, tuple(problems))
+    return Recipe(FilePath(file), data, layers, tuple(problems))
 
 
 def placed(problem: Problem, layers: Sequence[Layer]) -> Problem:
@@ -106,15 +108,12 @@ def placed(problem: Problem, layers: Sequence[Layer]) -> Problem:
     return problem
 
 
-def _problems(data: Any, stem: str) -> Iterator[Problem]:
+def _wrong(data: Any) -> Iterator[Problem]:
+    """What no recipe may hold, and what the schema complains of elsewhere."""
     forbidden = list(unsafe(data))
     said = {problem.path for problem in forbidden}
-    wrong = [problem for problem in complaints(data) if problem.path not in said]
     yield from forbidden
-    yield from wrong
-    if not forbidden and not wrong:
-        yield from _nameless(data, stem)
-        yield from contradictions(with_defaults(data))
+    yield from (problem for problem in complaints(data) if problem.path not in said)
 
 
 def _nameless(data: dict[str, Any], stem: str) -> Iterator[Problem]:
@@ -124,5 +123,6 @@ def _nameless(data: dict[str, Any], stem: str) -> Iterator[Problem]:
         )
 
 
-def _order(position: Position | None) -> tuple[str, int, int]:
-    return ("", 0, 0) if position is None else (position.file, position.line, position.column)
+def _order(problem: Problem) -> tuple[str, int, int]:
+    place = problem.position
+    return ("", 0, 0) if place is None else (place.file, place.line, place.column)

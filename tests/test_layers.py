@@ -45,7 +45,7 @@ LAYERS = (
     {"recipe"},
     {"data", "model", "report", "metrics", "hub", "parcel", "validation", "views", "migration", "starter"},
     {"stages"},
-    {"planner"},
+    {"planner", "survey", "forecast", "footprint"},
     {"runner"},
     {"cli"},
 )

@@ -1,0 +1,135 @@
+"""A forecast in words: aligned lines for one recipe, a table for several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
+LABEL = 10
+ROWS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "parameters": lambda p: f"{p['model']['all_parameters']:,}",
+    "trainable": lambda p: f"{p['model']['trainable_parameters']:,}",
+    "share": lambda p: f"{p['model']['trainable_percent']:.3f} %",
+    "steps": lambda p: _number(p["steps"], "total"),
+    "rows a step": lambda p: _number(p["steps"], "effective_batch_size"),
+    "tokens": lambda p: _number(p["tokens"], "total"),
+    "weights": lambda p: size(p["memory"]["parts"]["weights"]),
+    "activations": lambda p: size(p["memory"]["parts"]["activations"]),
+    "peak memory": lambda p: size(p["memory"]["peak_bytes"]),
+    "fits": lambda p: "yes" if p["memory"]["fits"] else "no",
+    "disk": lambda p: size(p["disk"]["total_bytes"]),
+}
+"""What is compared of several plans, by what it is called."""
+
+
+def size(count: int) -> str:
+    """Bytes as a person reads them, with three digits."""
+    for unit, name in UNITS:
+        if count >= unit:
+            return f"{count / unit:.3g} {name}" if count < 1000 * unit else f"{count / unit:,.0f} {name}"
+    return f"{count} bytes"
+
+
+def lines(plan: dict[str, Any]) -> list[str]:
+    """The forecast of a plan's JSON, each kind of fact under its label."""
+    if "model" not in plan:
+        return list(_labelled("unknown", plan["unknown"]))
+    parts = {
+        "model": _model(plan["model"], plan["disk"]),
+        "adapter": _adapter(plan["model"]),
+        "steps": _steps(plan["steps"]),
+        "tokens": _tokens(plan["tokens"]),
+        "memory": _memory(plan["memory"]),
+        "disk": _disk(plan["disk"]),
+        "push": _push(plan["push"]),
+        "outside": plan["outside"],
+        "unknown": plan["unknown"],
+    }
+    return [line for label, said in parts.items() for line in _labelled(label, said)]
+
+
+def table(plans: Sequence[dict[str, Any]]) -> list[str]:
+    """Several plans' JSON side by side, one column each."""
+    rows = [["", *(plan["recipe"] for plan in plans)]]
+    rows += [[name, *(write(plan) if "model" in plan else "?" for plan in plans)] for name, write in ROWS.items()]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        f"{row[0]:<{widths[0]}}  " + "  ".join(f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
+        for row in rows
+    ]
+
+
+def _labelled(label: str, said: Sequence[str]) -> Iterator[str]:
+    for number, text in enumerate(said):
+        yield f"{'' if number else label:<{LABEL}}{text}"
+
+
+def _model(model: dict[str, Any], disk: dict[str, Any]) -> list[str]:
+    download = disk["download_bytes"]
+    facts = [
+        model["name_or_path"],
+        f"commit {model['commit'][:12]}" if model["commit"] else "",
+        f"license {model['license']}" if model["license"] else "",
+        f"{size(download)} to fetch" if download else "",
+    ]
+    quantized = ", ".join(f"{key}: {value}" for key, value in model["quantization"].items())
+    grown = f"; {model['added_tokens']} tokens added" if model["added_tokens"] else ""
+    kind = f"{model['base_parameters']:,} parameters in {model['dtype']}{grown}"
+    return [", ".join(filter(None, facts)), kind, *([quantized] if quantized else [])]
+
+
+def _adapter(model: dict[str, Any]) -> list[str]:
+    trained, everything = model["trainable_parameters"], model["all_parameters"]
+    share = f"{trained:,} of {everything:,} parameters train ({model['trainable_percent']:.4g} %)"
+    return [share, *(f"{pattern} × {number}" for pattern, number in model["modules"].items())]
+
+
+def _steps(steps: dict[str, Any] | None) -> list[str]:
+    if steps is None:
+        return ["not known"]
+    epochs = f", {steps['per_epoch']:,} an epoch" if steps["per_epoch"] else ""
+    return [f"{steps['total']:,}{epochs}, {steps['warmup']:,} to warm up; {steps['effective_batch_size']:,} rows a step"]
+
+
+def _tokens(tokens: dict[str, Any] | None) -> list[str]:
+    if tokens is None:
+        return ["not known"]
+    about = "" if tokens["exact"] else "about "
+    return [f"{about}{tokens['total']:,}, {tokens['per_step']:,.0f} a step (from {tokens['source']})"]
+
+
+def _memory(memory: dict[str, Any]) -> list[str]:
+    batch, room = memory["batch"], f"{size(memory['device_bytes'])} on {memory['device']}"
+    fits = "fits" if memory["fits"] else "does not fit"
+    parts = [f"  {name.replace('_', ' '):<34}{size(count):>10}" for name, count in memory["parts"].items() if count]
+    return [
+        f"{size(memory['peak_bytes'])} at the peak, {fits} {room}",
+        f"for a batch of {batch['rows']} × {batch['length']:,} tokens",
+        *parts,
+        *(_change(change) for change in memory["changes"]),
+    ]
+
+
+def _change(change: dict[str, Any]) -> str:
+    return f"write {change['write']}: saves {size(change['saves'])}{', then it fits' if change['fits'] else ''}"
+
+
+def _disk(disk: dict[str, Any]) -> list[str]:
+    kept = disk["checkpoints_kept"]
+    return [
+        f"{size(disk['total_bytes'])} at most, {size(disk['free_bytes'])} free",
+        f"adapter {size(disk['adapter_bytes'])}, {kept} checkpoints of {size(disk['checkpoint_bytes'])}"
+        + (f", merged model {size(disk['merged_bytes'])}" if disk["merged_bytes"] else ""),
+    ]
+
+
+def _push(push: dict[str, Any]) -> list[str]:
+    if not push:
+        return []
+    needs = f"; only with {push['needs']}" if push["needs"] else ""
+    return [f"{push['what']} to {push['to']} ({push['visibility']}), {size(push['bytes'])}{needs}", push["files"]]
+
+
+def _number(section: dict[str, Any] | None, key: str) -> str:
+    return "?" if section is None else f"{section[key]:,}"

@@ -1,0 +1,106 @@
+"""A plan as plain JSON values: its stages, and what is foreseen of a run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from loracook.survey import tokens_of
+
+if TYPE_CHECKING:
+    from loracook.forecast import Forecast
+    from loracook.planner import Plan
+    from loracook.recipe import Recipe
+
+
+def stages_json(planned: Plan) -> dict[str, Any]:
+    """The stages of a plan as plain JSON values."""
+    stages = [
+        {"name": s.name, "folder": str(s.folder), "done": s.done, "summary": s.summary, "fault": s.fault}
+        for s in planned.stages
+    ]
+    return {"recipe": planned.recipe.name, "folder": str(planned.folder), "stages": stages}
+
+
+def as_json(planned: Plan, found: Forecast) -> dict[str, Any]:
+    """A plan and its forecast as plain JSON values; what is not known is null, and said in `unknown`."""
+    return {
+        **stages_json(planned),
+        "model": _model(planned.recipe, found),
+        "steps": _steps(found),
+        "tokens": _tokens(planned.recipe, found),
+        "memory": found.needs.as_json() | _fit(found),
+        "disk": found.disk | {"download_bytes": found.origin.download},
+        "push": found.push,
+        "outside": outside(planned.recipe),
+        "unknown": list(found.unknown),
+    }
+
+
+def outside(recipe: Recipe) -> list[str]:
+    """What reaches beyond this machine, in sentences; nothing in a recipe runs code."""
+    name, trackers = recipe["base_model"]["name_or_path"], recipe["train"].get("report_to", "none")
+    sources = recipe["dataset"].get("sources", [recipe["dataset"]])
+    said = [
+        *([f"the base model {name} is fetched from the hub"] if _is_hub(name) else []),
+        *(f"the data set {s['path']} is fetched from the hub" for s in sources if _is_hub(s["path"])),
+        *(f"losses are reported to {tracker}" for tracker in _reporting(trackers)),
+    ]
+    if "push" in recipe and "repo_id" in recipe["push"]:
+        said.append(f"the result goes to the hub as {recipe['push']['repo_id']}, with --push alone")
+    return said
+
+
+def _is_hub(name: str) -> bool:
+    return not name.startswith(("./", "../", "package://"))
+
+
+def _reporting(trackers: str | list[str]) -> list[str]:
+    named = [trackers] if isinstance(trackers, str) else trackers
+    return [tracker for tracker in named if tracker not in ("none", "tensorboard")]
+
+
+def _model(recipe: Recipe, found: Forecast) -> dict[str, Any]:
+    counts = found.drawn.counts
+    return {
+        "name_or_path": recipe["base_model"]["name_or_path"],
+        "commit": found.origin.commit,
+        "license": found.origin.license,
+        "dtype": str(found.drawn.dtype).removeprefix("torch."),
+        "quantization": recipe.sections.get("quantization", {}),
+        "base_parameters": counts.base,
+        "all_parameters": counts.everything,
+        "trainable_parameters": counts.trainable,
+        "trainable_percent": counts.percent,
+        "added_tokens": found.drawn.added_tokens,
+        "modules": counts.modules,
+    }
+
+
+def _steps(found: Forecast) -> dict[str, Any] | None:
+    if found.steps is None:
+        return None
+    return {
+        "total": found.steps.total,
+        "per_epoch": found.steps.per_epoch or None,
+        "warmup": found.steps.warmup,
+        "effective_batch_size": found.steps.effective_batch_size,
+        "rows": found.survey.rows if found.survey else None,
+    }
+
+
+def _tokens(recipe: Recipe, found: Forecast) -> dict[str, Any] | None:
+    if found.survey is None or found.steps is None:
+        return None
+    total = tokens_of(recipe, found.survey)
+    per_step = total / max(found.steps.total, 1)
+    return {"per_step": per_step, "total": total, "source": found.survey.source, "exact": found.survey.exact}
+
+
+def _fit(found: Forecast) -> dict[str, Any]:
+    return {
+        "batch": {"rows": len(found.batch.rows), "length": found.batch.length},
+        "device": found.device.name,
+        "device_bytes": found.device.bytes,
+        "fits": found.fits,
+        "changes": [change.as_json() for change in found.changes],
+    }
