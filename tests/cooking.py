@@ -13,6 +13,8 @@ from tests.twins import LINES, write_twin
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 TWO_STEPS = {
+    "num_train_epochs": None,
+    "warmup_steps": 0,
     "max_steps": 2,
     "per_device_train_batch_size": 2,
     "gradient_accumulation_steps": 1,
@@ -36,7 +38,7 @@ def twin_file(shipped: str, folder: Path, **sections: Any) -> Path:
     own = {
         "base_model": {"name_or_path": "./model"},
         "dataset": dataset,
-        "train": TWO_STEPS | ({"report_to": "none"} if shipped == "llama2-7b-8bit" else {}),
+        "train": TWO_STEPS | STEPS.get(shipped, {}),
     }
     return write_recipe(folder / "recipe.yaml", f"./shipped/{shipped}.yaml", own, sections)
 
@@ -92,6 +94,14 @@ def oasst_messages(trees: int) -> Iterable[dict[str, Any]]:
                 "tree_state": "ready_for_export",
             }
 
+
+STEPS: dict[str, dict[str, Any]] = {
+    "phi2-oasst": {"eval_steps": 1},
+    "falcon-7b-lora": {"num_train_epochs": 1},
+    "gpt-neox-20b-qlora": {"num_train_epochs": 1},
+    "llama2-7b-8bit": {"report_to": "none"},
+}
+"""What else of training has to differ on a twin; null would remove a key that those recipes do not have."""
 
 ALIKE = dict.fromkeys(("truncated", "without_stop", "fully_masked", "duplicates", "eval_leak"), 1.0)
 """Rows that are all alike and blocks too short for them are what a twin is tried on."""

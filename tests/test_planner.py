@@ -52,7 +52,7 @@ def changed(folder: Path, section: str, values: dict[str, Any]) -> set[str]:
         ("base_model", {"revision": "abc"}),
         ("tokenizer", {"pad_token": "<pad>"}),
         ("dataset", {"rows": 3}),
-        ("dataset", {"eval": {"rows": 1}}),
+        ("dataset", {"eval": {"rows": 3}}),
         ("template", {"system": "Cook."}),
         ("quantization", {"load_in_4bit": True}),
         ("lora", {"r": 16}),

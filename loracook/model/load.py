@@ -59,7 +59,10 @@ def load_model(recipe: Recipe, folder: Path) -> PreTrainedModel:
     Raises:
         MachineError: the quantization or attention asked for cannot run here.
     """
-    return _load(folder, dtype=recipe["base_model"]["dtype"], **_attention(recipe), **_quantization(recipe))
+    base = _load(folder, dtype=recipe["base_model"]["dtype"], **_attention(recipe), **_quantization(recipe))
+    if getattr(base, "is_loaded_in_4bit", False):
+        _keep_trainable(base)
+    return base
 
 
 def skeleton(recipe: Recipe, folder: Path) -> PreTrainedModel:
@@ -120,6 +123,19 @@ def _load(folder: Path, **settings: Any) -> PreTrainedModel:
         )
     except ImportError as error:
         raise MachineError(f"the base model cannot be loaded here: {str(error).splitlines()[0]}") from error
+
+
+def _keep_trainable(model: PreTrainedModel) -> None:
+    """Keep bitsandbytes from repacking 4-bit weights at the first evaluation on a CPU with AVX512-BF16.
+
+    The packed layout has no backward pass: training after an evaluation fails or, in layers without a bias,
+    passes no gradient on. Source: bitsandbytes 0.50.2, nn.Linear4bit.forward and autograd.matmul_4bit.
+    """
+    from bitsandbytes.nn import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _attention(recipe: Recipe) -> dict[str, Any]:

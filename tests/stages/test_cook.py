@@ -7,20 +7,22 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import loracook
 from loracook import model
-from tests.cooking import TWINS, twin
+from tests.cooking import RECIPES, TWINS, twin
 
 SHORT = {"rows": 2, "generation": {"max_new_tokens": 4}}
 
 
 @pytest.mark.parametrize("shipped", TWINS)
 def test_every_shipped_recipe_trains_two_steps_on_its_twin(shipped: str, tmp_path: Path) -> None:
-    recipe = twin(shipped, tmp_path)
-    sections = {name: None for name in ("evaluate", "merge", "push") if name in recipe}
-    record = loracook.run(twin(shipped, tmp_path, **sections), tmp_path / "runs")["train"]
+    written = yaml.safe_load((RECIPES / f"{shipped}.yaml").read_text("utf-8"))
+    sections = {name: None for name in ("evaluate", "merge", "push") if name in written}
+    recipe = twin(shipped, tmp_path, **sections)
+    record = loracook.run(recipe, tmp_path / "runs")["train"]
     logged = [json.loads(line) for line in (tmp_path / "runs").glob("*/train-*/log.jsonl").__next__().open()]
     assert record["result"]["steps"] == 2
     assert sum("loss" in entry for entry in logged) == 2
