@@ -82,6 +82,6 @@ def trainer(recipe: Recipe, output: str | Path = "runs/trainer") -> SFTTrainer:
     """
     from loracook.runner import default_cache
     from loracook.stages.base import Silent
-    from loracook.stages.train import trainer
+    from loracook.stages.trainer import trainer
 
     return trainer(recipe, Path(output), cache=default_cache(), progress=Silent())

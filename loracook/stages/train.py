@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loracook import data, model, signals
-from loracook.errors import DivergedError, MachineError, RecipeError
+from loracook.errors import DivergedError
 from loracook.stages.base import Consent, Folders, Progress
 from loracook.stages.callbacks import callbacks
 from loracook.stages.checkpoints import newest_sealed
+from loracook.stages.trainer import build, prepared
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTTrainer
 
     from loracook.recipe import Recipe
 
 READS: tuple[str, ...] = ("base_model", "tokenizer", "dataset", "template", "quantization", "lora", "train")
-NESTED = ("early_stopping",)
 
 
 def after(recipe: Recipe) -> tuple[str, ...]:
@@ -54,7 +54,8 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
         DivergedError: a loss, gradient or weight is no finite number.
         StoppedError: a signal came; a checkpoint of the current step is kept.
     """
-    sft = trainer(recipe, folders.own, cache=folders.cache, progress=progress)
+    ingredients = prepared(recipe, folders.cache, progress)
+    sft = build(recipe, ingredients, folders.own, cache=folders.cache, progress=progress)
     for callback in callbacks(folders.own / "log.jsonl", progress):
         sft.add_callback(callback)
     checkpoint, dropped = newest_sealed(folders.own / "checkpoints")
@@ -70,70 +71,10 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
         "parameters": _parameters(sft.model),
         "settings": {"train": sft.args.to_dict(), "lora": sft.model.peft_config["default"].to_dict()},
         "steps": sft.state.global_step,
+        "base_commit": ingredients.commit,
+        "data": {"digest": ingredients.rows.digest, "statistics": ingredients.rows.statistics},
         "best_checkpoint": sft.state.best_model_checkpoint and Path(sft.state.best_model_checkpoint).name,
     }
-
-
-def trainer(recipe: Recipe, folder: Path, *, cache: Path, progress: Progress) -> SFTTrainer:
-    """The recipe as a configured SFTTrainer, the base model loaded and the data prepared, not yet run.
-
-    Everything that can be known from the config, the tokenizer and the data is checked before weights are
-    fetched.
-
-    Raises:
-        RecipeError: the recipe does not fit its model or its data.
-        MachineError: this machine cannot run it.
-    """
-    from trl import SFTTrainer
-
-    arguments = sft_config(recipe, folder / "checkpoints")
-    description = model.fetch_description(recipe, cache)
-    skeleton = model.skeleton(recipe, description)
-    model.check_modules(skeleton, recipe)
-    tokenizer = data.with_template(recipe, model.load_tokenizer(recipe, description))
-    prepared = data.prepare(recipe, tokenizer, cache, progress)
-    for note in prepared.notes:
-        progress.note(note)
-    if over := data.over_limits(prepared.statistics, recipe):
-        raise RecipeError(over)
-    base = model.load_model(recipe, model.fetch(recipe, cache))
-    if added := model.fit_embeddings(base, len(tokenizer)):
-        progress.note(f"{added} rows added to the embeddings for new tokens; name them in lora to train them")
-    sft = SFTTrainer(
-        model=base,
-        args=arguments,
-        train_dataset=prepared.train,
-        eval_dataset=prepared.evaluation,
-        processing_class=tokenizer,
-        peft_config=model.lora_config(recipe),
-        callbacks=_early_stopping(recipe),
-    )
-    _use_loraplus(sft, recipe)
-    return sft
-
-
-def sft_config(recipe: Recipe, output: Path) -> SFTConfig:
-    """The recipe's `train` section as TRL's own config, with what loracook decides for every run."""
-    from trl import SFTConfig
-
-    section = {key: value for key, value in recipe["train"].items() if key not in NESTED}
-    if not recipe["dataset"]["shuffle"]:  # the trainer shuffles by itself, else
-        section.setdefault("train_sampling_strategy", "sequential")
-    try:
-        return SFTConfig(
-            **section,
-            output_dir=str(output),
-            use_cpu=not model.has_accelerator(),
-            disable_tqdm=True,
-            logging_nan_inf_filter=False,  # it logs 0.0 for a NaN loss and trains on
-            dataset_kwargs={"skip_prepare_dataset": True},  # loracook.data did it, and counted what it did
-        )
-    except ValueError as error:
-        if "bf16" not in str(error):
-            raise
-        raise MachineError(
-            "this GPU has no bfloat16; write train.fp16: true and base_model.dtype: float16"
-        ) from error
 
 
 def save_adapter(sft: SFTTrainer, recipe: Recipe, folders: Folders) -> None:
@@ -168,25 +109,3 @@ def _train(sft: SFTTrainer, checkpoint: Path | None) -> Mapping[str, float]:
 def _parameters(tuned: PeftModel) -> dict[str, int]:
     trainable, everything = tuned.get_nb_trainable_parameters()
     return {"trainable": trainable, "all": everything}
-
-
-def _early_stopping(recipe: Recipe) -> list[Any]:
-    from transformers import EarlyStoppingCallback
-
-    section = recipe["train"].get("early_stopping")
-    return [EarlyStoppingCallback(**section)] if section else []
-
-
-def _use_loraplus(sft: SFTTrainer, recipe: Recipe) -> None:
-    section = recipe["lora"].get("loraplus")
-    if section is None:
-        return
-    from peft.optimizers import create_loraplus_optimizer
-
-    optimizer, settings = sft.get_optimizer_cls_and_kwargs(sft.args, sft.model)
-    sft.optimizer = create_loraplus_optimizer(
-        model=sft.model,
-        optimizer_cls=optimizer,
-        loraplus_weight_decay=sft.args.weight_decay,
-        **{**settings, **section},
-    )

@@ -18,7 +18,7 @@ from loracook.recipe import Recipe
 from loracook.report.card import model_card
 from loracook.stages import STAGES
 from loracook.stages.base import Consent, Folders, Silent
-from loracook.stages.train import sft_config, trainer
+from loracook.stages.trainer import sft_config, trainer
 from tests.hub_server import TOKEN, serving
 
 CHATS = [

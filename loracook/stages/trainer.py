@@ -1,0 +1,127 @@
+"""The recipe as TRL's SFTTrainer: what is checked before weights are fetched, then the trainer itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from loracook import data, model
+from loracook.errors import MachineError, RecipeError
+from loracook.stages.base import Progress
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+    from trl import SFTConfig, SFTTrainer
+
+    from loracook.recipe import Recipe
+
+NESTED = ("early_stopping",)
+
+
+@dataclass(frozen=True)
+class Ingredients:
+    """The tokenizer with its template, the rows as the trainer gets them, and the base model's hub commit."""
+
+    tokenizer: PreTrainedTokenizerBase
+    rows: data.Prepared
+    commit: str | None
+
+
+def trainer(recipe: Recipe, folder: Path, *, cache: Path, progress: Progress) -> SFTTrainer:
+    """The recipe as a configured SFTTrainer, the base model loaded and the data prepared, not yet run.
+
+    Everything that can be known from the config, the tokenizer and the data is checked before weights are
+    fetched.
+
+    Raises:
+        RecipeError: the recipe does not fit its model or its data.
+        MachineError: this machine cannot run it.
+    """
+    return build(recipe, prepared(recipe, cache, progress), folder, cache=cache, progress=progress)
+
+
+def prepared(recipe: Recipe, cache: Path, progress: Progress) -> Ingredients:
+    """What training needs besides weights, all of it checked against the recipe.
+
+    Raises:
+        RecipeError: a module that is not there, rows that cannot be used or exceed the recipe's limits.
+    """
+    description = model.fetch_description(recipe, cache)
+    model.check_modules(model.skeleton(recipe, description), recipe)
+    tokenizer = data.with_template(recipe, model.load_tokenizer(recipe, description))
+    rows = data.prepare(recipe, tokenizer, cache, progress)
+    for note in rows.notes:
+        progress.note(note)
+    if over := data.over_limits(rows.statistics, recipe):
+        raise RecipeError(over)
+    return Ingredients(tokenizer, rows, model.commit(description))
+
+
+def build(
+    recipe: Recipe, ingredients: Ingredients, folder: Path, *, cache: Path, progress: Progress
+) -> SFTTrainer:
+    """The SFTTrainer of a recipe, its weights loaded, with checkpoints below `folder`."""
+    from trl import SFTTrainer
+
+    arguments = sft_config(recipe, folder / "checkpoints")
+    base = model.load_model(recipe, model.fetch(recipe, cache))
+    if added := model.fit_embeddings(base, len(ingredients.tokenizer)):
+        progress.note(f"{added} rows added to the embeddings for new tokens; name them in lora to train them")
+    sft = SFTTrainer(
+        model=base,
+        args=arguments,
+        train_dataset=ingredients.rows.train,
+        eval_dataset=ingredients.rows.evaluation,
+        processing_class=ingredients.tokenizer,
+        peft_config=model.lora_config(recipe),
+        callbacks=_early_stopping(recipe),
+    )
+    _use_loraplus(sft, recipe)
+    return sft
+
+
+def sft_config(recipe: Recipe, output: Path) -> SFTConfig:
+    """The recipe's `train` section as TRL's own config, with what loracook decides for every run."""
+    from trl import SFTConfig
+
+    section = {key: value for key, value in recipe["train"].items() if key not in NESTED}
+    if not recipe["dataset"]["shuffle"]:  # the trainer shuffles by itself, else
+        section.setdefault("train_sampling_strategy", "sequential")
+    try:
+        return SFTConfig(
+            **section,
+            output_dir=str(output),
+            use_cpu=not model.has_accelerator(),
+            disable_tqdm=True,
+            logging_nan_inf_filter=False,  # it logs 0.0 for a NaN loss and trains on
+            dataset_kwargs={"skip_prepare_dataset": True},  # loracook.data did it, and counted what it did
+        )
+    except ValueError as error:
+        if "bf16" not in str(error):
+            raise
+        raise MachineError(
+            "this GPU has no bfloat16; write train.fp16: true and base_model.dtype: float16"
+        ) from error
+
+
+def _early_stopping(recipe: Recipe) -> list[Any]:
+    from transformers import EarlyStoppingCallback
+
+    section = recipe["train"].get("early_stopping")
+    return [EarlyStoppingCallback(**section)] if section else []
+
+
+def _use_loraplus(sft: SFTTrainer, recipe: Recipe) -> None:
+    section = recipe["lora"].get("loraplus")
+    if section is None:
+        return
+    from peft.optimizers import create_loraplus_optimizer
+
+    optimizer, settings = sft.get_optimizer_cls_and_kwargs(sft.args, sft.model)
+    sft.optimizer = create_loraplus_optimizer(
+        model=sft.model,
+        optimizer_cls=optimizer,
+        loraplus_weight_decay=sft.args.weight_decay,
+        **{**settings, **section},
+    )
