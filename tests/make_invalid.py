@@ -11,6 +11,7 @@ from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
+from loracook.complaints import check
 from loracook.schema import Schema, all_keys, kinds_of
 from loracook.validation import problems_of
 from loracook.views.yaml import rows
@@ -24,6 +25,7 @@ BASE: dict[str, Any] = {
     "lora": {"r": 8},
 }
 NEEDED = {"sources": {"path": "org/rows"}, "messages": {"role": "user", "content": "x"}}
+MISSHAPEN = ("no way!", " x", "a:b", "?", "a\\b")
 WRONG: dict[str, tuple[Any, ...]] = {
     "integer": ("many", 1.5, True, [4], {"value": 4}),
     "number": ("some", True, [0.5], {"value": 1}),
@@ -71,7 +73,8 @@ def _wrong(part: Schema, number: int) -> Iterator[tuple[str, Any]]:
         word = part["enum"][number % len(part["enum"])]
         yield "choice", word[:-1] + word[-1] * 2 if isinstance(word, str) else "maybe"
     if "pattern" in part:
-        yield "form", ("no way!", " x", "a:b", "?")[number % 4]
+        unfit = [text for text in MISSHAPEN if any(check(text, part, ()))]
+        yield "form", unfit[number % len(unfit)]
     if part.get("uniqueItems") and "enum" not in part["items"] and kinds_of(part["items"]) == ("string",):
         yield "twice", ["a", "b", "a"]
 

@@ -1,0 +1,301 @@
+"""Recipes become valid, complete and frozen values with origins, or every problem at its place."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from contextlib import chdir
+from pathlib import Path
+
+import pytest
+
+import loracook
+from loracook.errors import LINE_LIMIT, Problem, RecipeError
+from loracook.recipe import load
+from loracook.rules import RULES
+from loracook.schema import part_at
+from loracook.spellings import CHANGED, HERE
+from loracook.validation import problems_of
+from tests.make_invalid import FOLDER as GENERATED
+from tests.make_invalid import cases, lines
+
+RECIPES = Path(__file__).parent / "recipes"
+INVALID = sorted(file for file in (RECIPES / "invalid").glob("**/*.yaml") if file.parent.name != "parts")
+WARNED = sorted((RECIPES / "warned").glob("*.yaml"))
+VALID = sorted((RECIPES / "valid").glob("*.yaml"))
+BASE = "version: 1\nbase_model: {name_or_path: org/model}\ndataset: {path: org/rows}\nlora: {r: 8}\n"
+HEAVY = (
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "datasets",
+    "bitsandbytes",
+    "accelerate",
+    "huggingface_hub",
+    "numpy",
+)
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path) -> Path:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(BASE)
+    return file
+
+
+def said(file: Path, *overrides: str) -> list[str]:
+    with chdir(file.parent):
+        return list(map(str, problems_of(file.name, overrides)))
+
+
+@pytest.mark.parametrize("file", [*INVALID, *WARNED], ids=lambda file: f"{file.parent.name}/{file.stem}")
+def test_a_wrong_recipe_gets_exactly_these_lines(file: Path) -> None:
+    assert lines(file) == file.with_suffix(".txt").read_text("utf-8")
+
+
+@pytest.mark.parametrize("file", VALID, ids=lambda file: file.stem)
+def test_a_valid_recipe_gets_no_line(file: Path) -> None:
+    assert said(file) == []
+
+
+def test_there_are_hundreds_of_wrong_recipes_and_all_are_refused() -> None:
+    assert len(INVALID) >= 400
+    assert len(VALID) >= 60
+    assert [file.stem for file in INVALID if not _is_refused(file)] == []
+
+
+def _is_refused(file: Path) -> bool:
+    with chdir(file.parent):
+        return any(problem.severity == "error" for problem in problems_of(file.name))
+
+
+def test_the_generated_recipes_are_those_of_the_schema() -> None:
+    assert sorted(name for name, _ in cases()) == sorted(file.stem for file in GENERATED.glob("*.yaml"))
+
+
+def test_every_line_is_short_printable_and_without_a_full_stop() -> None:
+    written = [
+        line
+        for file in [*INVALID, *WARNED]
+        for line in file.with_suffix(".txt").read_text("utf-8").splitlines()
+    ]
+    assert [
+        line for line in written if len(line) > LINE_LIMIT or not line.isprintable() or line.endswith(".")
+    ] == []
+
+
+def test_no_line_shows_a_secret() -> None:
+    for file in (RECIPES / "invalid" / "by_hand" / "secrets").glob("*.txt"):
+        assert "abcdefghijkl" not in file.read_text("utf-8").lower()
+
+
+def test_every_rule_has_a_recipe_that_breaks_it() -> None:
+    broken: set[str] = set()
+    for file in [*WARNED, *(RECIPES / "invalid" / "by_hand" / "contradictions").glob("*.yaml")]:
+        broken |= {problem.rule for problem in problems_of(str(file))}
+    assert {rule.__name__.replace("_", "-") for rule in RULES} - broken == set()
+
+
+def test_every_other_spelling_leads_to_a_key_that_is_there() -> None:
+    targets = set(HERE.values()) | {change(None)[0] for change in CHANGED.values()}
+    assert [path for path in sorted(targets) if part_at(tuple(path.split("."))) is None] == []
+    assert [name for name in [*HERE, *CHANGED] if part_at((name,)) is not None] == []
+
+
+def test_all_problems_of_a_level_come_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(
+        "version: 1\nbase_model: {name_or_path: a/b, dtype: bf16}\ndataset: {path: a/b, rws: 3}\nlora: {r: x}\n"
+    )
+    assert said(file) == [
+        "a.yaml:2:40: base_model.dtype: 'bf16' is not known here; did you mean 'bfloat16'?",
+        "a.yaml:3:22: dataset.rws: unknown key; did you mean 'rows'?",
+        "a.yaml:4:11: lora.r: 'x' is not a whole number; write something like '16'",
+    ]
+
+
+def test_loracooks_defaults_are_filled_in_and_say_so(recipe_file: Path) -> None:
+    recipe = load(recipe_file)
+    assert recipe["train"]["learning_rate"] == 2e-4
+    assert str(recipe.origin(("train", "learning_rate"))) == "loracook"
+    assert str(recipe.origin(("lora", "r"))) == f"{recipe_file}:4"
+    assert "evaluate" not in recipe
+    assert recipe.name == "recipe"
+
+
+def test_set_changes_values_by_the_type_that_the_schema_names(recipe_file: Path) -> None:
+    texts = ["base_model.revision=123", "train.learning_rate=1e-5", "lora.target_modules=[q_proj, k]", "lora.use_dora=true",
+             "dataset.where.lang=no", 'lora.rank_pattern."layers.0.q"=4', "train.report_to=none"]  # fmt: skip
+    recipe = load(recipe_file, texts)
+    assert recipe["base_model"]["revision"] == "123"
+    assert recipe["train"]["learning_rate"] == 1e-5
+    assert recipe["lora"]["target_modules"] == ["q_proj", "k"]
+    assert recipe["lora"]["use_dora"] is True
+    assert recipe["dataset"]["where"] == {"lang": "no"}
+    assert recipe["lora"]["rank_pattern"] == {"layers.0.q": 4}
+    assert str(recipe.origin(("lora", "use_dora"))) == "--set:4"
+
+
+def test_set_reaches_into_lists_and_removes_with_null(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(
+        "version: 1\nbase_model: {name_or_path: a/b}\ndataset:\n  sources: [{path: a/b}, {path: a/c, rows: 5}]\nlora: {r: 8}\n"
+    )
+    recipe = load(file, ["dataset.sources.1.rows=7", "dataset.sources.0.path=a/d"])
+    assert [(source["path"], source.get("rows")) for source in recipe["dataset"]["sources"]] == [
+        ("a/d", None),
+        ("a/c", 7),
+    ]
+    assert "rows" not in load(file, ["dataset.sources.1.rows=null"])["dataset"]["sources"][1]
+    assert str(recipe.origin(("dataset", "sources", 1, "path"))) == f"{file}:4"
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("lora.r=eight", "--set:1:8: lora.r: 'eight' is not a whole number; write something like '16'"),
+        ("lora.rnk=8", "--set:1:1: lora.rnk: unknown key; did you mean 'r'?"),
+        ("lora", "--set:1:1: this names no value; write --set section.key=value"),
+        ("=8", "--set:1:1: this names no value; write --set section.key=value"),
+        ("extends=a.yaml", "--set:1:1: extends: a parent is named in the recipe alone; write it there"),
+        ("lora.target_modules=[q", "--set:1:1: this list is not closed where it should be; write ',' or ']'"),
+        ("push.repo_id=hf_abcdefghijklmnopqrstuvwxyz", "--set:1:14: push.repo_id: this looks like a secret; remove it, revoke it, and use the environment"),
+    ],
+)  # fmt: skip
+def test_a_wrong_set_is_reported_at_its_place_on_the_command_line(
+    recipe_file: Path, text: str, line: str
+) -> None:
+    assert said(recipe_file, text) == [line]
+
+
+def test_set_does_not_reach_beyond_a_list(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(BASE.replace("{path: org/rows}", "{sources: [{path: a/b}]}"))
+    assert said(file, "dataset.sources.4.rows=1") == [
+        "--set:1:1: dataset.sources.4.rows: there are 1 entries here; write a number below 1"
+    ]
+
+
+@pytest.fixture
+def family(tmp_path: Path) -> Path:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "model.yaml").write_text(BASE + "train: {seed: 1, max_length: 256}\n")
+    (tmp_path / "base" / "qlora.yaml").write_text(
+        "extends: model.yaml\nlora:\n  lora_alpha: 8\n  target_modules: [a, b]\nquantization: {load_in_4bit: true}\n"
+    )
+    (tmp_path / "child.yaml").write_text(
+        "extends: base/qlora.yaml\nname: child\nlora:\n  target_modules: [c]\nquantization: null\ntrain:\n  seed: 2\n"
+    )
+    return tmp_path / "child.yaml"
+
+
+def test_a_child_merges_mappings_replaces_lists_and_removes_with_null(family: Path) -> None:
+    recipe = load(family, ["train.seed=3"])
+    assert (recipe["lora"]["r"], recipe["lora"]["lora_alpha"], recipe["lora"]["target_modules"]) == (
+        8,
+        8,
+        ["c"],
+    )
+    assert (recipe["train"]["seed"], recipe["train"]["max_length"]) == (3, 256)
+    assert "quantization" not in recipe
+    assert "extends" not in recipe
+
+
+def test_every_value_of_three_generations_and_set_knows_its_origin(family: Path) -> None:
+    with chdir(family.parent):
+        recipe = load("child.yaml", ["train.seed=3"])
+        origins = {path: str(recipe.origin(path)) for path in [
+            ("lora", "r"), ("lora", "lora_alpha"), ("lora", "target_modules"), ("lora", "target_modules", 0),
+            ("train", "seed"), ("train", "max_length"), ("train", "learning_rate"), ("name",), ("version",)]}  # fmt: skip
+    assert origins == {
+        ("lora", "r"): "base/model.yaml:4",
+        ("lora", "lora_alpha"): "base/qlora.yaml:3",
+        ("lora", "target_modules"): "child.yaml:4",
+        ("lora", "target_modules", 0): "child.yaml:4",
+        ("train", "seed"): "--set:1",
+        ("train", "max_length"): "base/model.yaml:5",
+        ("train", "learning_rate"): "loracook",
+        ("name",): "child.yaml:2",
+        ("version",): "base/model.yaml:1",
+    }
+
+
+def test_a_problem_of_a_parent_stands_in_the_parent_and_names_who_pulled_it_in(family: Path) -> None:
+    (family.parent / "base" / "model.yaml").write_text(BASE.replace("r: 8", "r: eight"))
+    assert said(family) == [
+        "base/model.yaml:4:11: lora.r: 'eight' is not a whole number; write something like '16' (extended by base/qlora.yaml)"
+    ]
+
+
+def test_eight_parents_are_followed_and_a_ninth_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "r9.yaml").write_text(BASE)
+    for number in range(9):
+        (tmp_path / f"r{number}.yaml").write_text(f"extends: r{number + 1}.yaml\nname: r{number}\n")
+    assert said(tmp_path / "r1.yaml") == []
+    assert said(tmp_path / "r0.yaml") == [
+        "r8.yaml:1:10: extends: 'r9.yaml' is more than 8 recipes away; extend fewer (extended by r7.yaml)"
+    ]
+
+
+def test_a_parent_behind_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "secret.yaml").write_text(BASE)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "link.yaml").symlink_to("../secret.yaml")
+    (tmp_path / "in" / "a.yaml").write_text("extends: link.yaml\n")
+    assert said(tmp_path / "in" / "a.yaml") == [
+        "a.yaml:1:10: extends: 'link.yaml' leads out of the recipe's folder; name a recipe in this folder or below"
+    ]
+
+
+def test_a_relative_path_stays_inside_the_recipes_folder_after_links(recipe_file: Path) -> None:
+    (recipe_file.parent / "out").symlink_to("/etc")
+    recipe = load(recipe_file, ["dataset.path=./out/passwd"])
+    assert recipe.resolve("./rows.jsonl") == recipe_file.parent.resolve() / "rows.jsonl"
+    with pytest.raises(RecipeError, match="lies outside the recipe's folder") as caught:
+        recipe.resolve("./out/passwd")
+    assert str(caught.value.problems[0]).startswith("--set:1:14: dataset.path:")
+
+
+def test_a_stages_problem_points_into_the_recipe(recipe_file: Path) -> None:
+    with chdir(recipe_file.parent):
+        recipe = load("recipe.yaml")
+    assert (
+        str(recipe.problem(("dataset", "path"), "no such rows"))
+        == "recipe.yaml:3:17: dataset.path: no such rows"
+    )
+    assert str(recipe.problem(("train", "seed"), "odd")) == "recipe.yaml:1:1: train.seed: odd"
+
+
+def test_a_long_line_is_cut_and_a_long_file_name_gives_way_to_the_message() -> None:
+    from loracook.errors import Position
+
+    problem = Problem(("lora", "r"), "m" * 100, position=Position("/deep" * 50 + "/a.yaml", 1, 2, 3))
+    assert (
+        len(str(problem)) <= LINE_LIMIT,
+        str(problem)[:1],
+        "/a.yaml:1:2: lora.r: mmm" in str(problem),
+    ) == (True, "…", True)
+
+
+def test_the_library_gives_the_same_recipe(recipe_file: Path) -> None:
+    assert loracook.load(recipe_file)["lora"] == load(recipe_file)["lora"]
+
+
+@pytest.mark.parametrize("verb", ["validate", "show", "explain", "diff", "schema"])
+def test_no_verb_that_only_reads_imports_the_heavy_libraries_or_opens_a_socket(
+    recipe_file: Path, verb: str
+) -> None:
+    arguments = {"schema": [], "diff": ["recipe.yaml", "recipe.yaml"], "explain": ["recipe.yaml", "lora.r"]}
+    script = (
+        "import sys, socket\n"
+        "def refuse(*_): raise SystemExit('a socket')\n"
+        "socket.socket = refuse\n"
+        "from loracook.cli import verbs\n"
+        f"verbs({[verb, *arguments.get(verb, ['recipe.yaml'])]!r}, standalone_mode=False)\n"
+        f"print('HEAVY', [name for name in {HEAVY!r} if name in sys.modules])\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script], cwd=recipe_file.parent, capture_output=True, text=True
+    )
+    assert (ran.returncode, ran.stdout.splitlines()[-1:]) == (0, ["HEAVY []"]), ran.stderr
