@@ -82,6 +82,7 @@ def write_job(folder: Path, count: int, data: Path | None) -> None:
         "base_model": {"name_or_path": "./tokenizer"},
         "dataset": {"path": "./rows.jsonl", "format": "messages", "shuffle": False},
         "template": {"chat_template": "chatml", "loss": "assistant"},
+        "lora": {"r": 8},
         "train": {"max_length": MAX_LENGTH},
     }
     (folder / "recipe.yaml").write_text(json.dumps(recipe))

@@ -8,18 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from loracook.data import oasst
-from loracook.data.rows import Chat, Message, Pair, Row, RowError, Text
+from loracook.data.rows import Chat, Pair, Row, RowError, Text
 from loracook.data.turns import conversation, tools
 
 FIELD = re.compile(r"\{([^{}\"':,\n]+)\}")
-REFUSED = {
-    "chosen": "rows of preferences (chosen, rejected) are for DPO; loracook trains answers",
-    "label": "rows that rate answers (label) are for KTO; loracook trains answers",
-    "images": "rows with images are for vision models; loracook trains text",
-    "image": "rows with an image are for vision models; loracook trains text",
-    "videos": "rows with videos are for vision models; loracook trains text",
-    "turns": "rows of questions without answers train nothing; name them in evaluate.prompts",
-}
 
 
 @dataclass(frozen=True)
@@ -32,14 +24,6 @@ class Shape:
     where: Mapping[str, Any] = field(default_factory=dict)
     template: Mapping[str, Any] = field(default_factory=dict)
     best: bool = False
-
-
-class FormatError(Exception):
-    """The columns of a source do not fit its format; `key` is the key of the source to look at."""
-
-    def __init__(self, key: str, message: str) -> None:
-        self.key = key
-        super().__init__(message)
 
 
 def rows(columns: Mapping[str, Any], shape: Shape) -> Iterator[Row | RowError]:
@@ -63,40 +47,6 @@ def renamed(columns: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, A
 def chosen(columns: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
     """Whether a record passes the filter."""
     return all(name in columns and oasst.matches(columns, name, wanted) for name, wanted in where.items())
-
-
-def check(columns: Mapping[str, Any], shape: Shape) -> None:
-    """Raise FormatError when the first record lacks a column that the recipe names or the format needs."""
-    there = set(columns)
-    inner = set(columns["prompt"]) if isinstance(columns.get("prompt"), dict) else set()
-    for name in shape.where:
-        if name not in there | inner:
-            raise FormatError("where", f"no column '{name}'; {listed(columns)}")
-    for ours, theirs in shape.columns.items():
-        if theirs not in there | _message_keys(columns):
-            raise FormatError("columns", f"no column '{theirs}' to read as '{ours}'; {listed(columns)}")
-    named = renamed(columns, shape.columns)
-    for name in _needed(named, shape):
-        if name not in named:
-            raise FormatError("format", f"{shape.format} needs a column '{name}'; {listed(columns)}")
-
-
-def guess(columns: Mapping[str, Any], shape: Shape) -> tuple[str, str]:
-    """The one format that a record fits and why; raises FormatError for none or several."""
-    named = renamed(columns, shape.columns)
-    if set(shape.template) & {"prompt", "completion", "messages"}:
-        return "columns", "the recipe has a row template"
-    for name, reason in REFUSED.items():
-        if named.get(name) is not None and (name != "label" or isinstance(named[name], bool)):
-            raise FormatError("format", f"{reason}; {listed(columns)}")
-    fitting = {name: reason for name, fits, reason in _FITS if fits(named)}
-    if len(fitting) == 1:
-        return next(iter(fitting.items()))
-    if fitting:
-        raise FormatError("format", f"the rows fit {' and '.join(fitting)}; write which one to read")
-    raise FormatError(
-        "format", f"no format fits; write columns, a row template in template, or format; {listed(columns)}"
-    )
 
 
 def listed(columns: Mapping[str, Any]) -> str:
@@ -177,73 +127,12 @@ READERS: dict[str, Callable[[Mapping[str, Any], Shape], Iterator[Row | RowError]
     "oasst": _trees,
     "columns": _templated,
 }
-NEEDS: dict[str, tuple[str, ...]] = {
-    "messages": ("messages",),
-    "sharegpt": ("conversations",),
-    "alpaca": ("instruction", "output"),
-    "prompt_completion": ("prompt", "completion"),
-    "text": ("text",),
-}
-
-
-def _needed(columns: Mapping[str, Any], shape: Shape) -> tuple[str, ...]:
-    if shape.format == "columns":
-        return tuple(FIELD.findall(" ".join(_template_texts(shape.template))))
-    if shape.format == "oasst":
-        return ("prompt",) if "prompt" in columns else ("text", "role")
-    return NEEDS[shape.format]
-
-
-def _template_texts(template: Mapping[str, Any]) -> Iterator[str]:
-    yield from (template[key] for key in ("prompt", "completion") if key in template)
-    yield from (turn["content"] for turn in template.get("messages", ()))
-
-
-def _list_of(columns: Mapping[str, Any], name: str, key: str) -> bool:
-    value = columns.get(name)
-    return isinstance(value, list) and bool(value) and isinstance(value[0], dict) and key in value[0]
-
-
-_FITS: tuple[tuple[str, Callable[[Mapping[str, Any]], bool], str], ...] = (
-    (
-        "messages",
-        lambda row: _list_of(row, "messages", "role"),
-        "a column 'messages' lists turns with a role",
-    ),
-    (
-        "sharegpt",
-        lambda row: _list_of(row, "conversations", "from"),
-        "a column 'conversations' lists from and value",
-    ),
-    (
-        "alpaca",
-        lambda row: {"instruction", "output"} <= set(row),
-        "there are columns 'instruction' and 'output'",
-    ),
-    (
-        "prompt_completion",
-        lambda row: {"prompt", "completion"} <= set(row),
-        "there are columns 'prompt' and 'completion'",
-    ),
-    ("oasst", oasst.is_oasst, "the columns are those of OpenAssistant's messages"),
-    (
-        "text",
-        lambda row: isinstance(row.get("text"), str) and not oasst.is_oasst(row),
-        "there is a column 'text'",
-    ),
-)
 
 
 def _inner(value: Any, ours: Mapping[str, str]) -> Any:
     if not ours or not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
         return value
     return [{ours.get(name, name): part for name, part in message.items()} for message in value]
-
-
-def _message_keys(columns: Mapping[str, Any]) -> set[str]:
-    lists = (value for value in columns.values() if isinstance(value, list))
-    messages: Iterator[Message] = (entry for value in lists for entry in value if isinstance(entry, dict))
-    return {key for message in messages for key in message}
 
 
 def _column(columns: Mapping[str, Any], name: str) -> Any:

@@ -17,14 +17,15 @@ Fail = Callable[[str, str], RecipeError]
 
 def records(entry: Mapping[str, Any], fail: Fail) -> Iterator[Record]:
     """Every row of one split; raises what `fail` makes of a data set that cannot be had."""
-    name = f"{entry['path']} {entry.get('split', 'train')}"
+    name = f"{entry['path']} {entry['split']}"
     for number, columns in enumerate(loaded(entry, fail), 1):
         yield Record(Place(name, number), columns)
 
 
 def fingerprint(entry: Mapping[str, Any], fail: Fail) -> str:
     """What stands for the content of a hub data set: it changes with the commit, the files and the split."""
-    return str(loaded(entry, fail)._fingerprint)
+    found = loaded(entry, fail)
+    return str(getattr(found, "_fingerprint", None) or _commit(entry))
 
 
 def loaded(entry: Mapping[str, Any], fail: Fail) -> Dataset | IterableDataset:
@@ -34,9 +35,8 @@ def loaded(entry: Mapping[str, Any], fail: Fail) -> Dataset | IterableDataset:
     given = {key: entry[key] for key in ("name", "data_files", "revision") if key in entry}
     _refuse_others(entry, fail)
     try:
-        return datasets.load_dataset(
-            entry["path"], split=entry.get("split", "train"), streaming=entry.get("streaming", False), **given
-        )
+        streaming = entry.get("streaming", False)
+        return datasets.load_dataset(entry["path"], split=entry["split"], streaming=streaming, **given)
     except (ConnectionError, TimeoutError) as error:
         raise fail("path", f"the hub cannot be reached; {_OFFLINE}") from error
     except (datasets.exceptions.DatasetNotFoundError, FileNotFoundError) as error:
@@ -45,6 +45,12 @@ def loaded(entry: Mapping[str, Any], fail: Fail) -> Dataset | IterableDataset:
         ) from error
     except ValueError as error:
         raise fail(_blamed(str(error), given), _first_line(error)) from error
+
+
+def _commit(entry: Mapping[str, Any]) -> str:
+    from huggingface_hub import HfApi
+
+    return str(HfApi().dataset_info(entry["path"], revision=entry.get("revision")).sha)
 
 
 def _refuse_others(entry: Mapping[str, Any], fail: Fail) -> None:

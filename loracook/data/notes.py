@@ -15,6 +15,8 @@ SAID = {
 
 def notes(statistics: Mapping[str, Any]) -> Iterator[str]:
     """One sentence for each thing that was decided, dropped or found."""
+    if statistics["sample"]:
+        yield f"rows are streamed; the numbers are those of the first {sum(statistics['rows'].values())}"
     for source in statistics["sources"]:
         yield from _of_source(source)
     for name, said in SAID.items():

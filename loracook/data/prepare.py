@@ -4,47 +4,36 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from loracook.data import kept
-from loracook.data.encode import MASKED, Encoded, encode
 from loracook.data.notes import notes
-from loracook.data.render import Rendered, Renderer
-from loracook.data.rows import RowError
-from loracook.data.selection import Located, Scan, Selection, select
+from loracook.data.packing import is_packed, longest, pack, pack_file, shuffled, shuffled_stream
+from loracook.data.scan import Scan
+from loracook.data.selection import SAMPLE, Part, Selection, select
 from loracook.data.statistics import Tally, described
+from loracook.data.work import Progress, Work
 from loracook.errors import RecipeError
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, IterableDataset
     from transformers import PreTrainedTokenizerBase
 
     from loracook.recipe import Recipe
-
-BATCH = 1000
-
-
-class Progress(Protocol):
-    """Where the caller is told how far the rows are."""
-
-    def note(self, text: str) -> None:
-        """Take one finished sentence."""
-
-    def advance(self, done: int, total: int, text: str) -> None:
-        """Take how many rows are done of how many."""
 
 
 @dataclass(frozen=True)
 class Prepared:
     """What SFTTrainer gets with `skip_prepare_dataset`, and what was counted.
 
-    `train` and `evaluation` have the columns input_ids and labels, and seq_lengths when packed.
+    `train` and `evaluation` have the columns input_ids and labels, and seq_lengths when packed;
+    `train` is an IterableDataset when streaming, and the statistics are those of its first rows.
     """
 
-    train: Dataset
+    train: Dataset | IterableDataset
     evaluation: Dataset | None
     statistics: dict[str, Any]
     notes: tuple[str, ...]
@@ -65,146 +54,83 @@ def prepare(
             _write(recipe, tokenizer, fresh, progress)
     elif progress:
         progress.note("the rows are as they were prepared before")
-    return _load(recipe, folder, digest)
-
-
-def _write(
-    recipe: Recipe, tokenizer: PreTrainedTokenizerBase, folder: Path, progress: Progress | None
-) -> None:
-    selection = select(recipe)
-    work = Work(recipe, tokenizer, selection, progress)
-    train = work.write(selection.train(), folder / "train.arrow", sum(map(len, selection.training)))
-    evaluation = None
-    if selection.evaluation:
-        total = sum(map(len, selection.evaluation))
-        evaluation = work.write(selection.evaluate(), folder / "evaluation.arrow", total)
-    if not train.rows > len(train.flaws["fully_masked"]):
-        raise RecipeError(
-            [recipe.problem(("dataset",), "no row is left that trains anything; see loracook preview")]
-        )
-    _pack(recipe, folder)
-    statistics = described(train, evaluation, recipe["train"]["max_length"])
-    statistics["sources"] = [_source(found, train, number) for number, found in enumerate(selection.scans)]
-    (folder / kept.DONE).write_text(json.dumps(statistics, ensure_ascii=False, indent=1), encoding="utf-8")
-
-
-@dataclass(frozen=True)
-class Work:
-    """Turning located rows into arrow files of token rows."""
-
-    recipe: Recipe
-    tokenizer: PreTrainedTokenizerBase
-    selection: Selection
-    progress: Progress | None
-
-    def write(self, rows: Iterator[Located], path: Path, total: int) -> Tally:
-        """Write what is left of the rows to `path` and return what was counted."""
-        import pyarrow
-
-        tally, renderer, done = Tally(self.tokenizer), Renderer(self.recipe, self.tokenizer), 0
-        with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_stream(file, _schema()) as stream:
-            while batch := list(itertools.islice(rows, BATCH)):
-                stream.write_batch(_columns(self._encoded(renderer, batch, tally)))
-                done += len(batch)
-                if self.progress:
-                    self.progress.advance(done, total, f"{done} of {total} rows prepared")
-        return tally
-
-    def _encoded(self, renderer: Renderer, batch: list[Located], tally: Tally) -> list[Encoded]:
-        rendered = list(self._rendered(renderer, batch))
-        wholes = encode([text for _, text in rendered], self.tokenizer)
-        left = []
-        for (located, text), whole in zip(rendered, wholes, strict=True):
-            cut = truncated(self.recipe, whole)
-            tally.add(located, text.text, whole, cut)
-            left += [cut] if cut else []
-        return left
-
-    def _rendered(self, renderer: Renderer, batch: list[Located]) -> Iterator[tuple[Located, Rendered]]:
-        faults = []
-        for located in batch:
-            try:
-                yield located, renderer.render(located.row)
-            except RowError as error:
-                faults.append(f"{located.place}: {error}")
-                self.selection.scans[located.source].skip(error.reason, faults[-1])
-        if faults and self.recipe["dataset"].get("on_bad_row", "fail") == "fail":
-            problems = [self.recipe.problem(("template",), fault) for fault in faults[:5]]
-            raise RecipeError(problems)
-
-
-def truncated(recipe: Recipe, row: Encoded) -> Encoded | None:
-    """What fits of a row, None when nothing that is learned does."""
-    train = recipe["train"]
-    splits = train.get("packing") and train.get("packing_strategy") in ("bfd_split", "wrapped")
-    limit = None if splits else train["max_length"]
-    cut = Encoded(row.ids[:limit], row.labels[:limit])
-    return cut if bool((cut.labels != MASKED).any()) else None
-
-
-def _schema() -> Any:
-    import pyarrow
-
-    ids = pyarrow.list_(pyarrow.int32())
-    return pyarrow.schema([("input_ids", ids), ("labels", ids)])
-
-
-def _columns(rows: Sequence[Encoded]) -> Any:
-    """The rows as one batch of arrow columns."""
-    import numpy
-    import pyarrow
-
-    offsets = numpy.cumsum([0, *(len(row.ids) for row in rows)], dtype=numpy.int32)
-    empty = [numpy.empty(0, dtype=numpy.int32)]
-    columns = [
-        pyarrow.ListArray.from_arrays(offsets, numpy.concatenate(parts or empty))
-        for parts in ([row.ids for row in rows], [row.labels for row in rows])
-    ]
-    return pyarrow.record_batch(columns, schema=_schema())
-
-
-def _pack(recipe: Recipe, folder: Path) -> None:
-    """Pack the rows in place as TRL does, shuffled first where the recipe shuffles."""
-    from datasets import Dataset
-    from trl import pack_dataset
-
-    train = recipe["train"]
-    packing = train.get("packing", False)
-    chosen = {
-        "train": packing,
-        "evaluation": packing if train.get("eval_packing") is None else train["eval_packing"],
-    }
-    for name, wanted in chosen.items():
-        path = folder / f"{name}.arrow"
-        if wanted and path.exists():
-            rows = _shuffled(recipe, Dataset.from_file(str(path)))
-            packed = str(folder / "packed.arrow")
-            strategy = train.get("packing_strategy", "bfd")
-            pack_dataset(rows, train["max_length"], strategy, {"cache_file_name": packed})
-            Path(packed).replace(path)
-
-
-def _shuffled(recipe: Recipe, rows: Dataset) -> Dataset:
-    if not recipe["dataset"].get("shuffle", True):
-        return rows
-    return rows.shuffle(seed=recipe["train"]["seed"], keep_in_memory=True)
-
-
-def _load(recipe: Recipe, folder: Path, digest: str) -> Prepared:
-    from datasets import Dataset
-
     statistics = json.loads((folder / kept.DONE).read_text(encoding="utf-8"))
     evaluation = folder / "evaluation.arrow"
     return Prepared(
-        train=_shuffled(recipe, Dataset.from_file(str(folder / "train.arrow"))),
-        evaluation=Dataset.from_file(str(evaluation)) if evaluation.exists() else None,
+        train=_stream(recipe, tokenizer) if statistics["sample"] else _rows(recipe, folder / "train.arrow"),
+        evaluation=_rows(recipe, evaluation) if evaluation.exists() else None,
         statistics=statistics,
         notes=tuple(notes(statistics)),
         digest=digest,
     )
 
 
-def _source(found: Scan, train: Tally, number: int) -> dict[str, Any]:
+def _write(
+    recipe: Recipe, tokenizer: PreTrainedTokenizerBase, folder: Path, progress: Progress | None
+) -> None:
+    """Write the rows of both uses, then what was counted."""
+    selection = select(recipe)
+    streaming = bool(recipe["dataset"].get("streaming"))
+    rows = itertools.islice(selection.train(), SAMPLE if streaming else None)
+    train = Work(recipe, tokenizer, selection, longest(recipe, "train"), progress).write(
+        rows, folder / "train.arrow", _count(selection.training) or SAMPLE
+    )
+    evaluation = _write_evaluation(recipe, tokenizer, selection, folder) if selection.evaluation else None
+    if train.rows == len(train.flaws["fully_masked"]):
+        message = "no row is left that trains anything; raise train.max_length or change template.loss"
+        raise RecipeError([recipe.problem(("dataset",), message)])
+    if is_packed(recipe, "train"):
+        pack_file(recipe, folder / "train.arrow")
+    statistics = described(train, evaluation, recipe["train"]["max_length"]) | {"sample": streaming}
+    statistics["sources"] = list(_sources(selection, train))
+    (folder / kept.DONE).write_text(json.dumps(statistics, ensure_ascii=False, indent=1), encoding="utf-8")
+
+
+def _write_evaluation(
+    recipe: Recipe, tokenizer: PreTrainedTokenizerBase, selection: Selection, folder: Path
+) -> Tally:
+    path, work = (
+        folder / "evaluation.arrow",
+        Work(recipe, tokenizer, selection, longest(recipe, "evaluation")),
+    )
+    tally = work.write(selection.evaluate(), path, _count(selection.evaluation))
+    if is_packed(recipe, "evaluation"):
+        pack_file(recipe, path)
+    return tally
+
+
+def _count(parts: tuple[Any, ...]) -> int:
+    return sum(len(part) for part in parts if isinstance(part, Part))
+
+
+def _rows(recipe: Recipe, path: Path) -> Dataset:
+    from datasets import Dataset
+
+    rows = Dataset.from_file(str(path))
+    return shuffled(recipe, rows) if path.stem == "train" else rows
+
+
+def _stream(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> IterableDataset:
+    """The training rows as they are read, prepared on the way."""
+    from datasets import IterableDataset
+
+    selection = select(recipe)
+    work = Work(recipe, tokenizer, selection, longest(recipe, "train"))
+
+    def generate() -> Iterator[dict[str, list[int]]]:
+        for row in work.stream(selection.train()):
+            yield {"input_ids": row.ids.tolist(), "labels": row.labels.tolist()}
+
+    rows = shuffled_stream(recipe, IterableDataset.from_generator(generate))
+    return pack(recipe, rows) if is_packed(recipe, "train") else rows
+
+
+def _sources(selection: Selection, train: Tally) -> Iterator[dict[str, Any]]:
+    for number, found in enumerate(selection.scans):
+        yield {**_scanned(found), "trained_rows": train.sources[number]}
+
+
+def _scanned(found: Scan) -> dict[str, Any]:
     auto = found.source.entry.get("format", "auto") == "auto"
     return {
         "path": found.source.entry["path"],
@@ -212,9 +138,10 @@ def _source(found: Scan, train: Tally, number: int) -> dict[str, Any]:
         "because": found.source.guess()[1] if auto else None,
         "records": found.records,
         "rows": found.rows,
-        "trained_rows": train.sources[number],
-        "skipped": {
-            reason: {"rows": len(where), "first": where[:3]} for reason, where in found.skipped.items()
-        },
-        "place_holders": {"rows": len(found.place_holders), "first": found.place_holders[:3]},
+        "skipped": {reason: _listed(where) for reason, where in found.skipped.items()},
+        "place_holders": _listed(found.place_holders),
     }
+
+
+def _listed(where: list[str]) -> dict[str, Any]:
+    return {"rows": len(where), "first": where[:3]}

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from loracook.data.encode import MASKED, encode
 from loracook.data.limits import over_limits
-from loracook.data.prepare import Progress, prepare, truncated
+from loracook.data.packing import longest
+from loracook.data.prepare import prepare
 from loracook.data.render import Rendered, Renderer
 from loracook.data.rows import RowError
 from loracook.data.selection import Located, select
+from loracook.data.work import Progress, truncated
 from loracook.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -95,7 +97,7 @@ def _shown(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, rows: Iterator[Lo
 
 def _tokens(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, rendered: Rendered) -> Iterator[Token]:
     whole = encode([rendered], tokenizer)[0]
-    kept = truncated(recipe, whole)
+    kept = truncated(whole, longest(recipe, "train"))
     offsets = tokenizer(
         rendered.text, add_special_tokens=rendered.special, return_offsets_mapping=True, verbose=False
     )["offset_mapping"]

@@ -40,7 +40,7 @@ def _render(template: str) -> None:
     from jinja2.nodes import Scope
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    class Generation(Extension):  # type: ignore[misc]
+    class Generation(Extension):
         """The generation mark of chat templates, which changes nothing in the text."""
 
         tags = {"generation"}  # noqa: RUF012  as jinja2 declares it

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import random
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from loracook.data import formats, sources
-from loracook.data.rows import Place, Record, Row, RowError
+from loracook.data import sources
+from loracook.data.rows import Place, Row
+from loracook.data.scan import Scan, scan, usable
 from loracook.data.sources import Source
-from loracook.errors import Problem, RecipeError
+from loracook.errors import RecipeError
 
 if TYPE_CHECKING:
     from loracook.recipe import Recipe
 
 OUT, TRAIN, EVALUATION = 0, 1, 2
-EXAMPLES = 5
+SAMPLE = 2000
+"""How many rows of a source are looked at before a run that streams them."""
 
 
 @dataclass(frozen=True)
@@ -27,21 +30,6 @@ class Located:
     place: Place
     row: Row
     again: bool = False
-
-
-@dataclass
-class Scan:
-    """What reading all rows of one source found."""
-
-    source: Source
-    rows: int = 0
-    records: int = 0
-    skipped: dict[str, list[str]] = field(default_factory=dict)
-    place_holders: list[str] = field(default_factory=list)
-
-    def skip(self, reason: str, where: str) -> None:
-        """Count a row that cannot be used."""
-        self.skipped.setdefault(reason, []).append(where)
 
 
 @dataclass(frozen=True)
@@ -64,109 +52,92 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Stretch:
+    """The rows of a streamed source from one index up to another, or to its end."""
+
+    source: Source
+    number: int
+    start: int
+    stop: int | None
+
+    def __iter__(self) -> Iterator[Located]:
+        for place, row in itertools.islice(usable(self.source), self.start, self.stop):
+            yield Located(self.number, place, row)
+
+
+@dataclass(frozen=True)
 class Selection:
-    """The rows of a recipe: what was found in each source, and the parts that train and evaluate."""
+    """The rows of a recipe: what was found in each source, and the rows that train and evaluate."""
 
     scans: tuple[Scan, ...]
-    training: tuple[Part, ...]
-    evaluation: tuple[Part, ...]
+    training: tuple[Part, ...] | tuple[Stretch, ...]
+    evaluation: tuple[Part, ...] | tuple[Stretch, ...]
     mix: str
 
     def train(self) -> Iterator[Located]:
         """The rows that train, in their order."""
-        return interleaved(self.training) if self.mix == "interleave" else _chained(self.training)
+        if self.mix != "interleave":
+            return itertools.chain.from_iterable(self.training)
+        sizes = [len(part) if isinstance(part, Part) else 1 for part in self.training]
+        return interleaved(self.training, sizes)
 
     def evaluate(self) -> Iterator[Located]:
         """The rows that evaluate, in their order."""
-        return _chained(self.evaluation)
+        return itertools.chain.from_iterable(self.evaluation)
 
 
 def select(recipe: Recipe) -> Selection:
     """Read every source once and decide the use of every row; raises RecipeError for what cannot be."""
+    if recipe["dataset"].get("streaming"):
+        return _streamed(recipe)
     dataset, seed = recipe["dataset"], recipe["train"]["seed"]
     scans = tuple(scan(source) for source in sources.training(recipe))
     own = sources.evaluation(recipe)
-    held = [0] * len(scans) if own else _held_out(recipe, [_limit(found) for found in scans])
-    training, evaluation = [], []
-    for number, (found, keep) in enumerate(zip(scans, held, strict=True)):
-        draw = _draw(dataset, f"{seed}-{number}")
-        passes = _passes(found, keep, draw)
-        training.append(Part(found.source, number, passes, TRAIN))
-        evaluation.append(Part(found.source, number, passes[:1], EVALUATION))
+    held = [0] * len(scans) if own else _held_out(recipe, [found.limit for found in scans])
+    draws = [_draw(dataset, f"{seed}-{number}") for number in range(len(scans))]
+    passes = [_passes(*of_source) for of_source in zip(scans, held, draws, strict=True)]
+    training = tuple(Part(found.source, i, passes[i], TRAIN) for i, found in enumerate(scans))
+    evaluation = tuple(Part(found.source, i, passes[i][:1], EVALUATION) for i, found in enumerate(scans))
     if own:
         found = scan(own)
-        uses = _uses(found.rows, [(EVALUATION, _limit(found))], _draw(dataset, f"{seed}-eval"))
-        scans, evaluation = (*scans, found), [Part(own, len(scans), (uses,), EVALUATION)]
+        uses = _uses(found.rows, [(EVALUATION, found.limit)], _draw(dataset, f"{seed}-eval"))
+        scans, evaluation = (*scans, found), (Part(own, len(scans), (uses,), EVALUATION),)
     used = tuple(part for part in evaluation if len(part))
-    return Selection(scans, tuple(training), used, dataset.get("mix", "concatenate"))
+    return Selection(scans, training, used, dataset["mix"])
 
 
-def scan(source: Source) -> Scan:
-    """Read all rows of a source; raises RecipeError for bad ones unless the recipe skips them."""
-    source.check()
-    found = Scan(source)
-    for place, row in usable(source, found):
-        found.rows += 1
-        if formats.place_holders(row):
-            found.place_holders.append(str(place))
-    policy = source.recipe["dataset"].get("on_bad_row", "fail")
-    if found.skipped and policy == "fail":
-        raise RecipeError(_bad_rows(found))
-    if not found.rows:
-        raise source.fail("where" if source.entry.get("where") else "path", "no row is left to use")
-    return found
-
-
-def usable(source: Source, found: Scan | None = None) -> Iterator[tuple[Place, Row]]:
-    """The rows of a source that can be used; the others are counted in `found`."""
-    for record in source.records():
-        if found:
-            found.records += 1
-        for row in _rows(record, source):
-            if not isinstance(row, RowError):
-                yield record.place, row
-            elif found:
-                found.skip(row.reason, f"{record.place}: {row}")
-
-
-def _rows(record: Record, source: Source) -> Iterator[Row | RowError]:
-    if record.fault:
-        return iter([RowError(*record.fault.split(": ", 1))])
-    return formats.rows(record.columns, source.shape)
-
-
-def interleaved(parts: tuple[Part, ...]) -> Iterator[Located]:
-    """The rows of several parts, each spread evenly over the whole."""
-    streams, done = [iter(part) for part in parts], [0] * len(parts)
-    sizes = [len(part) for part in parts]
-    for _ in range(sum(sizes)):
-        behind = min(
-            (index for index, size in enumerate(sizes) if done[index] < size),
-            key=lambda index: ((done[index] + 0.5) / sizes[index], index),
-        )
+def interleaved(parts: Sequence[Iterable[Located]], sizes: Sequence[int]) -> Iterator[Located]:
+    """The rows of several parts, each spread evenly over the whole by its size."""
+    streams, done = {index: iter(part) for index, part in enumerate(parts)}, [0] * len(parts)
+    while streams:
+        behind = min(streams, key=lambda index: ((done[index] + 0.5) / max(sizes[index], 1), index))
         done[behind] += 1
-        yield next(streams[behind])
+        located = next(streams[behind], None)
+        if located is None:
+            del streams[behind]
+        else:
+            yield located
 
 
-def _chained(parts: tuple[Part, ...]) -> Iterator[Located]:
-    for part in parts:
-        yield from part
-
-
-def _bad_rows(found: Scan) -> Iterator[Problem]:
-    """Problems for the first bad rows and one that counts them all."""
-    source, faults = found.source, [text for places in found.skipped.values() for text in places]
-    for text in faults[:EXAMPLES]:
-        yield source.fail("path", text).problems[0]
-    counts = ", ".join(f"{len(places)} x {reason}" for reason, places in found.skipped.items())
-    advice = "mend them or write dataset.on_bad_row: skip"
-    yield source.fail("path", f"{len(faults)} of {found.records} rows are bad ({counts}); {advice}").problems[
-        0
-    ]
-
-
-def _limit(found: Scan) -> int:
-    return int(min(found.rows, found.source.entry.get("rows", found.rows)))
+def _streamed(recipe: Recipe) -> Selection:
+    """The rows as they come: evaluation takes the first ones of the first source, nothing is drawn."""
+    dataset, own = recipe["dataset"], sources.evaluation(recipe)
+    scans = [scan(source, SAMPLE) for source in sources.training(recipe)]
+    for found in scans:
+        if found.source.entry.get("weight", 1) != 1:
+            raise found.source.fail(
+                "weight", "the number of rows is unknown when streaming; remove the weight"
+            )
+    held = 0 if own else dataset.get("eval", {}).get("rows", 0)
+    training = tuple(
+        Stretch(found.source, number, 0 if number else held, found.source.entry.get("rows"))
+        for number, found in enumerate(scans)
+    )
+    evaluation = (Stretch(scans[0].source, 0, 0, held),) if held else ()
+    if own:
+        evaluation = (Stretch(own, len(scans), 0, own.entry.get("rows")),)
+        scans.append(scan(own, SAMPLE))
+    return Selection(tuple(scans), training, evaluation, dataset["mix"])
 
 
 def _held_out(recipe: Recipe, sizes: list[int]) -> list[int]:
@@ -189,29 +160,26 @@ def _held_out(recipe: Recipe, sizes: list[int]) -> list[int]:
 Draw = Callable[[int], list[int]]
 
 
-def _draw(dataset: dict[str, Any], seed: str) -> Draw:
+def _draw(dataset: Mapping[str, Any], seed: str) -> Draw:
     """The order in which the rows of a source are taken: by the seed, or as they stand."""
-    if not dataset.get("shuffle", True):
+    if not dataset["shuffle"]:
         return lambda count: list(range(count))
     return lambda count: random.Random(seed).sample(range(count), count)
 
 
 def _passes(found: Scan, held: int, draw: Draw) -> tuple[bytes, ...]:
     """The use of every row in each pass; a weight of 2.5 takes two passes and half of a third."""
-    used, weight = _limit(found), found.source.entry.get("weight", 1)
-    whole = _uses(found.rows, [(TRAIN, used - held), (EVALUATION, held)], draw)
-    rest = round((weight % 1) * (used - held))
-    part = _uses(found.rows, [(TRAIN, rest)], draw)
-    passes = (whole,) * int(weight) + ((part,) if rest else ())
-    if held and weight < 1:
-        passes = (bytes(EVALUATION if w == EVALUATION else p for w, p in zip(whole, part, strict=True)),)
-    return passes or (part,)
+    training, weight = found.limit - held, found.source.entry.get("weight", 1)
+    whole = _uses(found.rows, [(TRAIN, training), (EVALUATION, held)], draw)
+    part = _uses(found.rows, [(TRAIN, round(weight % 1 * training))], draw)
+    if weight < 1:
+        part = bytes(EVALUATION if use == EVALUATION else some for use, some in zip(whole, part, strict=True))
+    return (whole,) * int(weight) + ((part,) if weight % 1 else ())
 
 
 def _uses(count: int, wanted: list[tuple[int, int]], draw: Draw) -> bytes:
-    uses, order = bytearray(count), draw(count)
+    uses, order = bytearray(count), iter(draw(count))
     for use, number in wanted:
-        taken, order = order[:number], order[number:]
-        for index in taken:
+        for index in itertools.islice(order, number):
             uses[index] = use
     return bytes(uses)

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loracook.data import formats, hub, oasst, reading
+from loracook.data import guess, hub, oasst, reading
 from loracook.data.formats import Shape
 from loracook.data.rows import Record
 from loracook.errors import Path as Entry
@@ -51,15 +51,15 @@ class Source:
     def guess(self) -> tuple[str, str]:
         """The format that the first row is in, and why."""
         try:
-            return formats.guess(self._first, self._asked)
-        except formats.FormatError as error:
+            return guess.guess(self._first, self._asked)
+        except guess.FormatError as error:
             raise self.fail(error.key, str(error)) from error
 
     def check(self) -> None:
         """Raise RecipeError when the columns are not those that the recipe and the format name."""
         try:
-            formats.check(self._first, self.shape)
-        except formats.FormatError as error:
+            guess.check(self._first, self.shape)
+        except guess.FormatError as error:
             raise self.fail(error.key, str(error)) from error
 
     def records(self) -> Iterator[Record]:

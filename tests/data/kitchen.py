@@ -39,7 +39,7 @@ def recipe(folder: Path, **sections: Any) -> Recipe:
     """The recipe with these sections, saved in `folder` and loaded."""
     base = {"version": 1, "name": "soup", "base_model": {"name_or_path": "org/model"}}
     path = folder / "recipe.yaml"
-    path.write_text(json.dumps(base | sections, indent=1), encoding="utf-8")
+    path.write_text(json.dumps({**base, **sections, "lora": {"r": 8}}, indent=1), encoding="utf-8")
     return load(path)
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from loracook.data.formats import FormatError, Shape, guess, place_holders, rows
+from loracook.data.formats import Shape, place_holders, rows
+from loracook.data.guess import FormatError, guess
 from loracook.data.rows import Chat, Pair, Row, RowError, Text
 
 ASK = {"role": "user", "content": "Soup?"}

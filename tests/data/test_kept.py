@@ -80,7 +80,7 @@ INDIFFERENT: dict[str, Edit] = {
     "nothing": lambda sections, folder: None,
     "the learning rate": said("train", learning_rate=1e-3),
     "the limits": said("dataset", limits={"truncated": 1}),
-    "another section": said("lora", r=8),
+    "another section": said("evaluate", prompts=["Soup?"]),
     "the time of a file": lambda sections, folder: (
         shutil.copy(folder / "a.jsonl", folder / "c.jsonl")
         and (folder / "c.jsonl").replace(folder / "a.jsonl")

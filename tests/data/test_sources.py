@@ -104,10 +104,10 @@ def test_a_column_that_is_not_there_brings_those_that_are(tmp_path: Path) -> Non
         f"recipe.yaml:9:13: dataset.format: messages needs a column 'messages'; {missing}"
     ]
     assert refusal(tmp_path, path="./a.jsonl", columns={"prompt": "question"}) == [
-        f"recipe.yaml:9:14: dataset.columns: no column 'question' to read as 'prompt'; {missing}"
+        f"recipe.yaml:9:3: dataset.columns: no column 'question' to read as 'prompt'; {missing}"
     ]
     assert refusal(tmp_path, path="./a.jsonl", where={"lang": "en"}) == [
-        f"recipe.yaml:9:12: dataset.where: no column 'lang'; {missing}"
+        f"recipe.yaml:9:3: dataset.where: no column 'lang'; {missing}"
     ]
 
 

@@ -1,0 +1,64 @@
+"""Packing and shuffling of token rows, as TRL does both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+if TYPE_CHECKING:
+    from datasets import Dataset, IterableDataset
+
+    from loracook.recipe import Recipe
+
+    Rows = TypeVar("Rows", Dataset, IterableDataset)
+
+Use = Literal["train", "evaluation"]
+SPLITTING = ("bfd_split", "wrapped")
+BUFFER = 1000
+"""Rows held back to be shuffled when streaming."""
+
+
+def is_packed(recipe: Recipe, use: Use) -> bool:
+    """Whether the rows of this use are packed; those that evaluate are treated like those that train."""
+    train = recipe["train"]
+    packing = bool(train.get("packing", False))
+    return packing if use == "train" else bool(train.get("eval_packing", packing))
+
+
+def longest(recipe: Recipe, use: Use) -> int | None:
+    """How long a row may be before packing, None where packing splits long ones instead of cutting them."""
+    train = recipe["train"]
+    splits = is_packed(recipe, use) and train.get("packing_strategy") in SPLITTING
+    return None if splits else int(train["max_length"])
+
+
+def pack_file(recipe: Recipe, path: Path) -> None:
+    """Pack the rows of an arrow file, shuffled first where the recipe shuffles."""
+    from datasets import Dataset
+
+    packed = path.with_name("packed.arrow")
+    pack(recipe, shuffled(recipe, Dataset.from_file(str(path))), cache_file_name=str(packed))
+    packed.replace(path)
+
+
+def pack(recipe: Recipe, rows: Rows, **writing: str) -> Rows:
+    """Rows packed into blocks of `max_length` tokens."""
+    from trl import pack_dataset
+
+    train = recipe["train"]
+    packed: Rows = pack_dataset(rows, train["max_length"], train.get("packing_strategy", "bfd"), writing)
+    return packed
+
+
+def shuffled(recipe: Recipe, rows: Dataset) -> Dataset:
+    """The rows in the order that the seed gives, or as they stand."""
+    if not recipe["dataset"]["shuffle"]:
+        return rows
+    return rows.shuffle(seed=recipe["train"]["seed"], keep_in_memory=True)
+
+
+def shuffled_stream(recipe: Recipe, rows: IterableDataset) -> IterableDataset:
+    """The rows in an order by the seed as far as a buffer allows, or as they come."""
+    if not recipe["dataset"]["shuffle"]:
+        return rows
+    return rows.shuffle(seed=recipe["train"]["seed"], buffer_size=BUFFER)
