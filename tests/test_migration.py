@@ -1,0 +1,126 @@
+"""Recipes are started from a commented one, and other tools' spellings are rewritten as ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from loracook.cli import verbs
+from loracook.migration import migrated, moves
+from loracook.recipe import load
+from loracook.source import parse
+from loracook.spellings import CHANGED, HERE
+
+THEIRS = """\
+# a recipe of another tool
+version: 1
+base_model: org/model # the base
+torch_dtype: bf16
+
+dataset:
+  path: org/rows
+# the adapter
+lora_r: 8 # rank
+lora_target_modules: q_proj, v_proj
+lora:
+  # stays
+  lora_alpha: 16
+quantization_bit: 4
+train:
+  lr: 1e-4 # fast
+  num_epochs: 3
+"""
+OURS = """\
+# a recipe of another tool
+version: 1
+base_model:
+  name_or_path: org/model # the base
+  dtype: bfloat16
+
+dataset:
+  path: org/rows
+# the adapter
+lora:
+  # stays
+  lora_alpha: 16
+  r: 8 # rank
+  target_modules:
+    - q_proj
+    - v_proj
+train:
+  learning_rate: 1e-4 # fast
+  num_train_epochs: 3
+quantization:
+  load_in_4bit: true
+"""
+
+
+def test_other_spellings_are_rewritten_and_comments_stay() -> None:
+    text = migrated(THEIRS, moves(THEIRS, "a.yaml"))
+    assert parse(text, "a.yaml").data == parse(OURS, "a.yaml").data
+    for comment in (
+        "# a recipe of another tool",
+        "# the base",
+        "# the adapter",
+        "# rank",
+        "# stays",
+        "# fast",
+    ):
+        assert text.count(comment) == 1
+
+
+def test_what_is_ours_already_is_left_alone() -> None:
+    assert moves(OURS, "a.yaml") == []
+
+
+@pytest.mark.parametrize("name", sorted([*HERE, *CHANGED]))
+def test_no_spelling_breaks_a_recipe_whatever_its_value(name: str) -> None:
+    for value in ("8", "true", "text", "[a]", "{a: 1}", "", "1e-4"):
+        text = f"version: 1\n{name}: {value}\n"
+        parse(migrated(text, moves(text, "a.yaml")), "a.yaml")
+
+
+def test_migrate_rewrites_the_file_and_says_each_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.yaml").write_text(THEIRS)
+    ran = CliRunner().invoke(verbs, ["migrate", "a.yaml"])
+    assert ran.output.splitlines()[-3:] == [
+        "train.lr → train.learning_rate: 0.0001",
+        "train.num_epochs → train.num_train_epochs: 3",
+        "7 changed, 1 left to mend; next: loracook validate a.yaml",
+    ]
+    assert load("a.yaml")["lora"]["r"] == 8
+
+
+def test_init_writes_a_recipe_that_validates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("rows.jsonl").write_text("{}\n")
+    ran = CliRunner().invoke(verbs, ["init", "mine", "--model", "org/model", "--data", "rows.jsonl"])
+    assert ran.output == "wrote mine.yaml; next: loracook validate mine.yaml\n"
+    recipe = load("mine.yaml")
+    assert (recipe.name, recipe["dataset"]["path"], recipe.warnings) == ("mine", "./rows.jsonl", ())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["mine", "--data", "org/rows"], "there is nobody to ask; add --model"),
+        (["mine", "--model", "org/model"], "there is nobody to ask; add --data"),
+        (["../mine", "--model", "a/b", "--data", "c/d"], "'../mine' cannot name a run; write something like 'my-recipe'"),
+        (["there", "--model", "a/b", "--data", "c/d"], "'there.yaml' is already there; choose another name"),
+        (["mine", "--model", "/a", "--data", "c/d"],
+         "mine.yaml:7:17: base_model.name_or_path: '/a' is an absolute path; write a path that starts with './'"),
+    ],
+)  # fmt: skip
+def test_init_never_asks_without_a_terminal_and_leaves_nothing_half_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], line: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("there.yaml").touch()
+    ran = CliRunner().invoke(verbs, ["init", *arguments])
+    assert str(ran.exception) == line
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "there.yaml"]
