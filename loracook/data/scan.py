@@ -64,6 +64,16 @@ def usable(source: Source, found: Scan | None = None) -> Iterator[tuple[Place, R
                 found.skip(row.reason, f"{record.place}: {row}")
 
 
+def sound(source: Source) -> Iterator[tuple[Place, Row]]:
+    """The rows of a source; raises RecipeError at the first bad one unless the recipe skips them."""
+    for record in source.records():
+        for row in _rows(record, source):
+            if not isinstance(row, RowError):
+                yield record.place, row
+            elif fails(source):
+                raise source.fail("path", f"{record.place}: {row}")
+
+
 def fails(source: Source) -> bool:
     """Whether a bad row ends the run."""
     return bool(source.recipe["dataset"].get("on_bad_row", "fail") == "fail")

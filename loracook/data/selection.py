@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from loracook.data import sources
 from loracook.data.rows import Place, Row
-from loracook.data.scan import Scan, scan, usable
+from loracook.data.scan import Scan, scan, sound, usable
 from loracook.data.sources import Source
 from loracook.errors import RecipeError
 
@@ -61,7 +61,7 @@ class Stretch:
     stop: int | None
 
     def __iter__(self) -> Iterator[Located]:
-        for place, row in itertools.islice(usable(self.source), self.start, self.stop):
+        for place, row in itertools.islice(sound(self.source), self.start, self.stop):
             yield Located(self.number, place, row)
 
 
