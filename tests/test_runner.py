@@ -94,7 +94,7 @@ def test_a_signal_stops_with_a_checkpoint_of_the_current_step(
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (code, STOPPED)
-    steps = [json.loads(line).get("step", 0) for line in (folder / "log.jsonl").open()]
+    steps = [json.loads(line).get("step", 0) for line in (folder / "log.jsonl").read_text().splitlines()]
     checkpoint, dropped = newest_sealed(folder / "checkpoints")
     assert (checkpoint and checkpoint.name, dropped) == (f"checkpoint-{max(steps)}", [])
 

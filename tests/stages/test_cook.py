@@ -23,7 +23,8 @@ def test_every_shipped_recipe_trains_two_steps_on_its_twin(shipped: str, tmp_pat
     sections = {name: None for name in ("evaluate", "merge", "push") if name in written}
     recipe = twin(shipped, tmp_path, **sections)
     record = loracook.run(recipe, tmp_path / "runs")["train"]
-    logged = [json.loads(line) for line in (tmp_path / "runs").glob("*/train-*/log.jsonl").__next__().open()]
+    log = next((tmp_path / "runs").glob("*/train-*/log.jsonl"))
+    logged = [json.loads(line) for line in log.read_text().splitlines()]
     assert record["result"]["steps"] == 2
     assert sum("loss" in entry for entry in logged) == 2
     assert record["result"]["parameters"]["trainable"] > 0
@@ -45,7 +46,9 @@ def test_a_recipe_cooks_through_every_stage(phi: Path) -> None:
     run = phi / "runs" / "phi2-oasst"
     assert sorted(path.name for path in (run / "latest").iterdir()) == ["evaluate", "merge", "push", "train"]
     assert {path.name for path in (run / "published").iterdir()} >= {"README.md", "adapter_model.safetensors"}
-    generations = [json.loads(line) for line in (run / "latest/evaluate/generations.jsonl").open()]
+    generations = [
+        json.loads(line) for line in (run / "latest/evaluate/generations.jsonl").read_text().splitlines()
+    ]
     assert len(generations) == 4
     assert set(generations[0]) == {"prompt", "reference", "base", "adapter", "scores"}
     metrics = json.loads((run / "latest/evaluate/metrics.json").read_text())

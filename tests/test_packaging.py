@@ -1,0 +1,70 @@
+"""The schema is found however loracook was installed: from a wheel, from an sdist, or as a checkout."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PRINT = (
+    "import loracook, sys; from loracook.cli import main; print(loracook.__file__, file=sys.stderr); main()"
+)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sdist, and with the wheel that is built from the sdist."""
+    folder = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder
+
+
+def schema_of(site: Path, elsewhere: Path) -> dict[str, object]:
+    """What `loracook schema` prints when loracook is imported from `site`."""
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    command = [sys.executable, "-c", PRINT, "schema"]
+    done = subprocess.run(command, env=environment, cwd=elsewhere, capture_output=True, text=True, check=True)
+    assert done.stderr.startswith(str(site))
+    printed: dict[str, object] = json.loads(done.stdout)
+    return printed
+
+
+def test_the_schema_is_found_in_a_wheel(built: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(next(built.glob("*.whl"))) as wheel:
+        wheel.extractall(tmp_path / "site")
+    assert schema_of(tmp_path / "site", tmp_path) == the_schema()
+
+
+def test_the_schema_is_found_in_an_sdist(built: Path, tmp_path: Path) -> None:
+    with tarfile.open(next(built.glob("*.tar.gz"))) as sdist:
+        sdist.extractall(tmp_path, filter="data")
+    assert schema_of(next(tmp_path.glob("loracook-*")), tmp_path) == the_schema()
+
+
+def test_the_schema_is_found_in_a_checkout(tmp_path: Path) -> None:
+    assert schema_of(ROOT, tmp_path) == the_schema()
+
+
+def the_schema() -> dict[str, object]:
+    """The schema as it stands in the repository."""
+    parsed: dict[str, object] = json.loads((ROOT / "schemas" / "recipe.schema.json").read_text("utf-8"))
+    return parsed
+
+
+def test_the_wheel_brings_templates_and_asks_for_three_packages_alone(built: Path) -> None:
+    with zipfile.ZipFile(next(built.glob("*.whl"))) as wheel:
+        names = wheel.namelist()
+        metadata = wheel.read(next(name for name in names if name.endswith("METADATA"))).decode()
+    required = [
+        line for line in metadata.splitlines() if line.startswith("Requires-Dist") and "extra ==" not in line
+    ]
+    assert sorted(line.split()[1].split(">")[0] for line in required) == ["click", "jsonschema", "pyyaml"]
+    assert "loracook/data/templates/chatml.jinja" in names
