@@ -84,9 +84,13 @@ def _count(kind: str, value: Sized, unit: str) -> str:
 def _unique(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
     if not bound or not isinstance(value, list):
         return
-    for index, entry in enumerate(value):
-        if entry in value[:index]:
-            yield Problem((*path, index), f"{quote(entry)} stands in the list twice; remove one", "unique")
+    seen: set[str] = set()
+    for index, spelled in enumerate(map(repr, value)):
+        if spelled in seen:
+            yield Problem(
+                (*path, index), f"{quote(value[index])} stands in the list twice; remove one", "unique"
+            )
+        seen.add(spelled)
 
 
 BOUNDS: dict[str, Check] = {

@@ -15,6 +15,7 @@ from loracook.schema import Schema, fits, kinds_of, part_at, resolved, schema
 from loracook.spellings import Spelling, ours
 
 GLUED = re.compile(r"\w+:[^\s/]\S*")
+HINTED = 20  # more unknown keys than that are no misspellings
 WEIGHT = ("declined-value", "enum", "pattern", "range", "length")  # one problem a value is enough
 
 
@@ -31,7 +32,9 @@ def check(value: Any, part: Schema, path: Path) -> Iterator[Problem]:
         yield Problem(path, _wrong_kind(value, part, path), "type")
         return
     problems = _broken(value, part, path)
-    if isinstance(value, dict | list):
+    if isinstance(value, list) and len(value) > part.get("maxItems", len(value)):
+        yield from BOUNDS["maxItems"](value, part["maxItems"], part, path)
+    elif isinstance(value, dict | list):
         yield from problems
     else:
         yield from sorted(problems, key=lambda problem: WEIGHT.index(problem.rule))[:1]
@@ -54,14 +57,14 @@ def _properties(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Pr
 def _additional(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
     if not isinstance(value, dict):
         return
-    known = part.get("properties", {})
-    for name, entry in value.items():
-        if name in known:
-            continue
-        if bound is False:
-            yield _unknown(name, entry, path, part)
-        elif isinstance(bound, dict):
-            yield from check(entry, bound, (*path, name))
+    others = [name for name in value if name not in part.get("properties", {})]
+    for number, name in enumerate(others):
+        if isinstance(bound, dict):
+            yield from check(value[name], bound, (*path, name))
+        elif number < HINTED:
+            yield _unknown(name, value[name], path, part)
+        else:
+            yield Problem((*path, name), "unknown key; remove it", "unknown-key")
 
 
 def _unknown(name: str, value: Any, path: Path, part: Schema) -> Problem:
@@ -91,7 +94,7 @@ def _required(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Prob
 
 def _meant(name: str, value: dict[str, Any], part: Schema) -> bool:
     """Whether another key of the mapping stands for the missing one; it gets its own problem."""
-    unknown = [key for key in value if key not in part["properties"]]
+    unknown = [key for key in value if key not in part["properties"]][:HINTED]
     spellings = [ours(key, value[key]) for key in unknown]
     return nearest(name, unknown) is not None or any(found and found.path[0] == name for found in spellings)
 

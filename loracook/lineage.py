@@ -54,7 +54,7 @@ def _refusal(parent: FilePath, root: FilePath, seen: Set[FilePath]) -> str | Non
         return "extends itself in the end; name another recipe or remove this line"
     if len(seen) > GENERATIONS:
         return f"is more than {GENERATIONS} recipes away; extend fewer"
-    return None if found.is_file() else "is not there; name a recipe in this folder or below"
+    return None if os.path.isfile(found) else "is not there; name a recipe in this folder or below"
 
 
 def _parent(file: str, by: str) -> Source:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +51,13 @@ def test_loracook_alone_refuses_a_fraction_for_a_whole_number() -> None:
 
 
 def _whole(value: Any) -> Any:
-    """The value with 4.0 as 4, which JSON Schema does not tell apart."""
+    """The value with 4.0 as 4, which JSON Schema does not tell apart, and without NaN, which passes any bound there."""
     if isinstance(value, dict):
         return {name: _whole(entry) for name, entry in value.items()}
     if isinstance(value, list):
         return [_whole(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 LABEL = 10
+TIMES = "\N{MULTIPLICATION SIGN}"
 ROWS: dict[str, Callable[[dict[str, Any]], str]] = {
     "parameters": lambda p: f"{p['model']['all_parameters']:,}",
     "trainable": lambda p: f"{p['model']['trainable_parameters']:,}",
@@ -52,12 +53,16 @@ def lines(plan: dict[str, Any]) -> list[str]:
 def table(plans: Sequence[dict[str, Any]]) -> list[str]:
     """Several plans' JSON side by side, one column each."""
     rows = [["", *(plan["recipe"] for plan in plans)]]
-    rows += [[name, *(write(plan) if "model" in plan else "?" for plan in plans)] for name, write in ROWS.items()]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        f"{row[0]:<{widths[0]}}  " + "  ".join(f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
-        for row in rows
+    rows += [
+        [name, *(write(plan) if "model" in plan else "?" for plan in plans)] for name, write in ROWS.items()
     ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [_row(row, widths) for row in rows]
+
+
+def _row(row: Sequence[str], widths: Sequence[int]) -> str:
+    first, *others = zip(row, widths, strict=True)
+    return "  ".join([f"{first[0]:<{first[1]}}", *(f"{cell:>{width}}" for cell, width in others)])
 
 
 def _labelled(label: str, said: Sequence[str]) -> Iterator[str]:
@@ -82,14 +87,15 @@ def _model(model: dict[str, Any], disk: dict[str, Any]) -> list[str]:
 def _adapter(model: dict[str, Any]) -> list[str]:
     trained, everything = model["trainable_parameters"], model["all_parameters"]
     share = f"{trained:,} of {everything:,} parameters train ({model['trainable_percent']:.4g} %)"
-    return [share, *(f"{pattern} × {number}" for pattern, number in model["modules"].items())]
+    return [share, *(f"{pattern} {TIMES} {number}" for pattern, number in model["modules"].items())]
 
 
 def _steps(steps: dict[str, Any] | None) -> list[str]:
     if steps is None:
         return ["not known"]
     epochs = f", {steps['per_epoch']:,} an epoch" if steps["per_epoch"] else ""
-    return [f"{steps['total']:,}{epochs}, {steps['warmup']:,} to warm up; {steps['effective_batch_size']:,} rows a step"]
+    rows = f"{steps['effective_batch_size']:,} rows a step"
+    return [f"{steps['total']:,}{epochs}, {steps['warmup']:,} to warm up; {rows}"]
 
 
 def _tokens(tokens: dict[str, Any] | None) -> list[str]:
@@ -102,17 +108,21 @@ def _tokens(tokens: dict[str, Any] | None) -> list[str]:
 def _memory(memory: dict[str, Any]) -> list[str]:
     batch, room = memory["batch"], f"{size(memory['device_bytes'])} on {memory['device']}"
     fits = "fits" if memory["fits"] else "does not fit"
-    parts = [f"  {name.replace('_', ' '):<34}{size(count):>10}" for name, count in memory["parts"].items() if count]
+    parts = [
+        f"  {name.replace('_', ' '):<34}{size(count):>10}" for name, count in memory["parts"].items() if count
+    ]
     return [
         f"{size(memory['peak_bytes'])} at the peak, {fits} {room}",
-        f"for a batch of {batch['rows']} × {batch['length']:,} tokens",
+        f"for a batch of {batch['rows']} {TIMES} {batch['length']:,} tokens",
         *parts,
         *(_change(change) for change in memory["changes"]),
     ]
 
 
 def _change(change: dict[str, Any]) -> str:
-    return f"write {change['write']}: saves {size(change['saves'])}{', then it fits' if change['fits'] else ''}"
+    return (
+        f"write {change['write']}: saves {size(change['saves'])}{', then it fits' if change['fits'] else ''}"
+    )
 
 
 def _disk(disk: dict[str, Any]) -> list[str]:
@@ -128,7 +138,10 @@ def _push(push: dict[str, Any]) -> list[str]:
     if not push:
         return []
     needs = f"; only with {push['needs']}" if push["needs"] else ""
-    return [f"{push['what']} to {push['to']} ({push['visibility']}), {size(push['bytes'])}{needs}", push["files"]]
+    return [
+        f"{push['what']} to {push['to']} ({push['visibility']}), {size(push['bytes'])}{needs}",
+        push["files"],
+    ]
 
 
 def _number(section: dict[str, Any] | None, key: str) -> str:

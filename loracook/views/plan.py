@@ -28,7 +28,7 @@ def as_json(planned: Plan, found: Forecast) -> dict[str, Any]:
         "model": _model(planned.recipe, found),
         "steps": _steps(found),
         "tokens": _tokens(planned.recipe, found),
-        "memory": found.needs.as_json() | _fit(found),
+        "memory": _memory(found),
         "disk": found.disk | {"download_bytes": found.origin.download},
         "push": found.push,
         "outside": outside(planned.recipe),
@@ -67,7 +67,7 @@ def _model(recipe: Recipe, found: Forecast) -> dict[str, Any]:
         "license": found.origin.license,
         "dtype": str(found.drawn.dtype).removeprefix("torch."),
         "quantization": recipe.sections.get("quantization", {}),
-        "base_parameters": counts.base,
+        "base_parameters": found.drawn.base_parameters,
         "all_parameters": counts.everything,
         "trainable_parameters": counts.trainable,
         "trainable_percent": counts.percent,
@@ -91,13 +91,17 @@ def _steps(found: Forecast) -> dict[str, Any] | None:
 def _tokens(recipe: Recipe, found: Forecast) -> dict[str, Any] | None:
     if found.survey is None or found.steps is None:
         return None
-    total = tokens_of(recipe, found.survey)
+    total = tokens_of(recipe, found.survey, found.steps)
     per_step = total / max(found.steps.total, 1)
     return {"per_step": per_step, "total": total, "source": found.survey.source, "exact": found.survey.exact}
 
 
-def _fit(found: Forecast) -> dict[str, Any]:
+def _memory(found: Forecast) -> dict[str, Any]:
+    needed = found.needs.as_json()
+    without = {"activations_without_checkpointing": found.saved_without_checkpointing}
     return {
+        "peak_bytes": needed["peak_bytes"],
+        "parts": needed["parts"] | without,
         "batch": {"rows": len(found.batch.rows), "length": found.batch.length},
         "device": found.device.name,
         "device_bytes": found.device.bytes,

@@ -1,0 +1,132 @@
+"""`loracook validate`: files, folders and patterns, formats, exit codes; every verb refuses alike."""
+
+from __future__ import annotations
+
+import json
+from contextlib import chdir
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from loracook.cli import verbs
+from loracook.cli.endings import ending
+from loracook.validation import recipes
+
+INVALID = Path(__file__).parent / "recipes" / "invalid"
+GOOD = "version: 1\nbase_model: {name_or_path: org/model}\ndataset: {path: org/rows}\nlora: {r: 8}\n"
+BAD = GOOD.replace("r: 8", "r: x")
+LINE = "bad.yaml:4:11: lora.r: 'x' is not a whole number; write something like '16'"
+WARNED = GOOD + "train: {learning_rate: 0.5}\n"
+READING = {
+    "validate": ["{}"],
+    "show": ["{}"],
+    "explain": ["{}", "lora.r"],
+    "diff": ["{}", "{}"],
+    "plan": ["{}"],
+    "run": ["{}"],
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name, text in {"good": GOOD, "bad": BAD, "warned": WARNED}.items():
+        Path(f"{name}.yaml").write_text(text)
+    return tmp_path
+
+
+def validate(*arguments: str) -> Result:
+    return CliRunner().invoke(verbs, ["validate", *arguments], standalone_mode=False)
+
+
+def test_a_good_recipe_ends_with_0_and_says_so(folder: Path) -> None:
+    ran = validate("good.yaml")
+    assert (ran.return_value, ran.stdout, ran.stderr) == (0, "1 checked, 0 wrong\n", "")
+
+
+def test_a_bad_recipe_ends_with_2_and_its_lines(folder: Path) -> None:
+    ran = validate("good.yaml", "bad.yaml")
+    assert (ran.return_value, ran.stdout, ran.stderr) == (2, "", f"{LINE}\n2 checked, 1 wrong\n")
+
+
+def test_a_warning_ends_with_0_and_strict_makes_it_an_error(folder: Path) -> None:
+    message = "'0.5' is far too large for most adapters; write something like '2e-4'"
+    ran, strictly = validate("warned.yaml"), validate("warned.yaml", "--strict")
+    assert (ran.return_value, ran.stderr) == (
+        0,
+        f"warned.yaml:5:24: train.learning_rate: warning: {message}\n",
+    )
+    assert (strictly.return_value, strictly.stderr.splitlines()[0]) == (
+        2,
+        f"warned.yaml:5:24: train.learning_rate: {message}",
+    )
+
+
+def test_quiet_says_nothing_but_errors(folder: Path) -> None:
+    ran = validate("good.yaml", "bad.yaml", "warned.yaml", "--quiet")
+    assert (ran.return_value, ran.stdout, ran.stderr) == (2, "", f"{LINE}\n")
+
+
+def test_json_goes_to_standard_output_alone(folder: Path) -> None:
+    ran = validate("good.yaml", "bad.yaml", "--format", "json")
+    assert (ran.return_value, [problem["path"] for problem in json.loads(ran.stdout)], ran.stderr) == (
+        2,
+        ["lora.r"],
+        "",
+    )
+    assert json.loads(validate("good.yaml", "--format", "json").stdout) == []
+
+
+def test_set_is_applied_to_every_recipe(folder: Path) -> None:
+    assert validate("bad.yaml", "good.yaml", "--set", "lora.r=8").return_value == 0
+
+
+def test_folders_and_patterns_stand_for_the_recipes_in_them(folder: Path) -> None:
+    Path("inner/deep").mkdir(parents=True)
+    Path("inner/.hidden").mkdir()
+    for name in ("inner/a.yml", "inner/deep/b.yaml", "inner/.hidden/c.yaml", "inner/.d.yaml", "inner/e.txt"):
+        Path(name).write_text(GOOD)
+    assert recipes(["inner"]) == ["inner/a.yml", "inner/deep/b.yaml"]
+    assert recipes(["inner/**/*.yaml"]) == ["inner/deep/b.yaml"]
+    assert recipes(["good.yaml", "inner", "good.yaml"]) == ["good.yaml", "inner/a.yml", "inner/deep/b.yaml"]
+
+
+def test_a_parent_that_was_found_is_checked_with_its_child_and_a_named_one_by_itself(folder: Path) -> None:
+    Path("team/base").mkdir(parents=True)
+    Path("team/base/base.yaml").write_text("lora: {r: 8}\n")
+    Path("team/child.yaml").write_text("extends: base/base.yaml\n" + GOOD.replace("lora: {r: 8}\n", ""))
+    assert recipes(["team"]) == ["team/child.yaml"]
+    assert recipes(["team", "team/base/base.yaml"]) == ["team/base/base.yaml", "team/child.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("empty", "empty:1:1: there are no recipes in this folder; name one with .yaml files"),
+        ("no*.yaml", "no*.yaml:1:1: no recipe fits this pattern; check the folder and the quotes"),
+        ("gone.yaml", "gone.yaml:1:1: there is no such file; check the spelling and the folder"),
+    ],
+)
+def test_a_name_without_a_recipe_is_an_error(
+    folder: Path, name: str, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "empty").mkdir()
+    assert ending(lambda: verbs(["validate", name], standalone_mode=False)) == 2
+    assert capsys.readouterr().err.splitlines()[0] == line
+
+
+@pytest.mark.parametrize("verb", READING)
+def test_every_verb_refuses_the_same_recipes_in_the_same_words(
+    verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in sorted(INVALID.glob("by_hand/*/*.yaml"))[::9]:
+        arguments = [verb, *(part.format(file.name) for part in READING[verb])]
+        with chdir(file.parent):
+            code = ending(lambda given=arguments: verbs(given, standalone_mode=False))
+        expected = file.with_suffix(".txt").read_text("utf-8")
+        assert (code, capsys.readouterr().err[: len(expected)]) == (2, expected)
+
+
+def test_an_unknown_option_ends_with_2(folder: Path) -> None:
+    assert ending(lambda: verbs(["validate", "--frobnicate", "good.yaml"], standalone_mode=False)) == 2
