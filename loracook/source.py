@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path as FilePath
 from typing import Any, NamedTuple, NoReturn
 
@@ -16,12 +12,10 @@ import yaml
 from loracook.errors import INVISIBLE, Path, Position, Problem, RecipeError, clean, quote
 from loracook.scalars import resolve
 from loracook.syntax import Mark, explain
+from loracook.text import JOINERS, invisible, text_of
 
-BYTES = 256 * 1024
 DEPTH = 32
 VALUES = 20_000
-SHOWN = 20
-VISIBLE = (
     "\t\n\u200c\u200d"  # allowed in a value: white space, and the joiners of emoji and Persian when escaped
 )
 LOADER = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
@@ -46,13 +40,13 @@ class Source:
 
 def read(file: str | FilePath) -> Source:
     """The recipe in a file; raises RecipeError with every problem of its text."""
-    return parse(_decoded(_content(str(file)), str(file)), str(file))
+    return parse(text_of(str(file)), str(file))
 
 
 def parse(text: str, file: str) -> Source:
     """The recipe in a text; raises RecipeError with every problem of the text."""
     text = text.removeprefix("\ufeff")
-    reader = _Reader(file, list(_invisible(text, file)))
+    reader = _Reader(file, list(invisible(text, file)))
     data = None if reader.problems else reader.document(text)
     if reader.problems:
         raise RecipeError(reader.problems)
@@ -129,7 +123,7 @@ class _Reader:
         return event.value if event.style else resolve(event.value)
 
     def _refuse_invisible(self, event: Any, path: Path) -> None:
-        found = next((one[0] for one in INVISIBLE.finditer(event.value) if one[0] not in VISIBLE), None)
+        found = next((one[0] for one in INVISIBLE.finditer(event.value) if one[0] not in "\t\n" + JOINERS), None)
         if found:
             self._add(path, f"the character {quote(found)} cannot be in a recipe; remove it", self._of(event))
 
@@ -191,57 +185,3 @@ class _Reader:
     def _stop(self, path: Path, message: str, place: Position) -> NoReturn:
         self._add(path, message, place)
         raise _TooMuchError
-
-
-def _content(file: str) -> bytes:
-    try:
-        if not stat.S_ISREG(os.stat(file).st_mode):
-            raise _refused(file, "this is not a file; name a recipe, a text file in YAML")
-        with open(file, "rb") as opened:
-            content = opened.read(BYTES + 1)
-    except (OSError, ValueError) as error:
-        raise _refused(file, _reason(error)) from error
-    if len(content) > BYTES:
-        raise _refused(file, f"the file is larger than {BYTES // 1024} KiB; write a smaller recipe")
-    return content
-
-
-def _reason(error: OSError | ValueError) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "there is no such file; check the spelling and the folder"
-    if isinstance(error, PermissionError):
-        return "the file may not be read; give yourself the right to read it"
-    if isinstance(error, OSError) and error.errno == errno.ELOOP:
-        return "the symbolic links run in a circle; name the file itself"
-    return f"the file cannot be read ({getattr(error, 'strerror', None) or error}); check the name"
-
-
-def _decoded(content: bytes, file: str) -> str:
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        before = content[: error.start]
-        line, column = before.count(b"\n") + 1, len(before.rpartition(b"\n")[2].decode("utf-8")) + 1
-        place = Position(file, line, column, column + 1)
-        message = f"the byte 0x{content[error.start]:02x} is not UTF-8; save the file as UTF-8"
-        raise RecipeError([Problem((), message, "encoding", position=place)]) from error
-
-
-def _invisible(text: str, file: str) -> Iterator[Problem]:
-    """The first invisible characters of a text; the rest can wait until those are gone."""
-    if text.isascii() and text.replace("\n", "").replace("\t", "").isprintable():
-        return
-    lines = text.replace("\r\n", "\n").replace("\t", " ").split("\n")
-    places = ((number, found) for number, line in enumerate(lines, 1) for found in INVISIBLE.finditer(line))
-    for number, found in islice(places, SHOWN):
-        place = Position(file, number, found.start() + 1, found.start() + 2)
-        yield Problem((), _hidden(found[0]), "text", position=place)
-
-
-def _hidden(character: str) -> str:
-    escaped = f"write '{clean(character)}' in double quotes, or " if character in VISIBLE else ""
-    return f"there is an invisible character {quote(character)} here; {escaped}remove it"
-
-
-def _refused(file: str, message: str) -> RecipeError:
-    return RecipeError([Problem((), message, "file", position=Position(file, 1, 1, 2))])

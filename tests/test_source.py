@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from loracook.errors import Position, RecipeError
-from loracook.source import BYTES, VALUES, parse, read
+from loracook.source import VALUES, parse, read
+from loracook.text import BYTES
 
 VALID = Path(__file__).parent / "recipes" / "valid"
 DATA_OF_EVERY_VALID_RECIPE = """
