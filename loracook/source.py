@@ -9,15 +9,14 @@ from typing import Any, NamedTuple, NoReturn
 
 import yaml
 
-from loracook.errors import INVISIBLE, Path, Position, Problem, RecipeError, clean, quote
+from loracook.errors import INVISIBLE, Path, Position, Problem, RecipeError, quote
 from loracook.scalars import resolve
 from loracook.syntax import Mark, explain
 from loracook.text import JOINERS, invisible, text_of
 
 DEPTH = 32
 VALUES = 20_000
-    "\t\n\u200c\u200d"  # allowed in a value: white space, and the joiners of emoji and Persian when escaped
-)
+VISIBLE = "\t\n" + JOINERS
 LOADER = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 
 
@@ -123,7 +122,7 @@ class _Reader:
         return event.value if event.style else resolve(event.value)
 
     def _refuse_invisible(self, event: Any, path: Path) -> None:
-        found = next((one[0] for one in INVISIBLE.finditer(event.value) if one[0] not in "\t\n" + JOINERS), None)
+        found = next((one[0] for one in INVISIBLE.finditer(event.value) if one[0] not in VISIBLE), None)
         if found:
             self._add(path, f"the character {quote(found)} cannot be in a recipe; remove it", self._of(event))
 
