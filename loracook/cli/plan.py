@@ -1,24 +1,57 @@
-"""The verb plan: the stages of a recipe, their folders, and which are done."""
+"""The verb plan: what a run would do, train, take and leave."""
 
 from __future__ import annotations
 
+import json
+import os
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import click
 
-from loracook.cli.options import recipe_argument, runs_option, set_option
-from loracook.errors import clean
+from loracook.cli.options import runs_option, set_option
+from loracook.cli.screen import noise_to
+from loracook.devices import Device, named_device
+from loracook.errors import RecipeError, clean
 from loracook.planner import Plan, plan
 from loracook.recipe import load
+from loracook.views.plan import stages_json
+
+STACK = ("torch", "transformers", "peft", "datasets", "trl")
+MISSING = 'model, steps, tokens and memory: the training stack is missing; run: pip install "loracook[train]"'
 
 
-@click.command(short_help="Say what a run would do, and what is done already.")
-@recipe_argument
+@click.command(short_help="Say what a run would do, and what it takes.")
+@click.argument("recipes", nargs=-1, required=True, metavar="RECIPE...", type=click.Path(path_type=Path))
 @runs_option
 @set_option
-def command(recipe: Path, runs: Path, overrides: tuple[str, ...]) -> None:
-    """Say what `loracook run RECIPE` would do; nothing is changed, fetched or loaded."""
-    for line in lines(plan(load(recipe, overrides), runs)):
+@click.option("--format", "kind", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--device", metavar="NAME", help="Whether it fits there, as in --device A100-40GB.")
+@click.option(
+    "--memory", metavar="SIZE", help="Whether it fits a GPU with so much memory, as in --memory 24GB."
+)
+@click.option("--offline", is_flag=True, help="Ask no hub; say what cannot be known without it.")
+def command(
+    recipes: tuple[Path, ...],
+    runs: Path,
+    overrides: tuple[str, ...],
+    kind: str,
+    device: str | None,
+    memory: str | None,
+    offline: bool,
+) -> None:
+    """Say what `loracook run RECIPE` would do, train, take and leave; several RECIPEs come side by side.
+
+    Needs configs, tokenizers and data, never weights; nothing is changed.
+    """
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    place = named_device(device, memory)
+    plans = [plan(load(recipe, overrides), runs) for recipe in recipes]
+    with noise_to(Path(os.devnull)):
+        known = [_known(planned, place) for planned in plans]
+    for line in _written(plans, known, kind):
         click.echo(clean(line))
 
 
@@ -28,6 +61,35 @@ def lines(planned: Plan) -> list[str]:
     about = f": {recipe['description']}" if "description" in recipe else ""
     rows = [(stage.name, "done" if stage.done else "to do", stage) for stage in planned.stages]
     folder = max(len(str(stage.folder)) for stage in planned.stages)
-    stages = [f"  {name:<10}{state:<7}{stage.folder!s:<{folder}}  {stage.summary}" for name, state, stage in rows]
+    stages = [
+        f"  {name:<10}{state:<7}{stage.folder!s:<{folder}}  {stage.summary}" for name, state, stage in rows
+    ]
     faults = [f"  {stage.name} will be run again: {stage.fault}" for stage in planned.stages if stage.fault]
     return [f"{recipe.name}{about}", *stages, *faults]
+
+
+def _known(planned: Plan, place: Device | None) -> dict[str, Any]:
+    """The plan's JSON, as far as it can be known here."""
+    if any(find_spec(name) is None for name in STACK):
+        return stages_json(planned) | {"unknown": [MISSING]}
+    from loracook.forecast import forecast, is_unreachable, said
+    from loracook.runner import default_cache
+    from loracook.views.plan import as_json
+
+    try:
+        return as_json(planned, forecast(planned, default_cache(), place))
+    except RecipeError as error:
+        if not is_unreachable(error):
+            raise
+        return stages_json(planned) | {"unknown": [f"model, steps, tokens and memory: {said(error)}"]}
+
+
+def _written(plans: list[Plan], known: list[dict[str, Any]], kind: str) -> list[str]:
+    from loracook.views import forecast
+
+    if kind == "json":
+        return json.dumps(known if len(known) > 1 else known[0], indent=2, ensure_ascii=False).splitlines()
+    if len(plans) > 1:
+        return forecast.table(known)
+    nothing = [] if plans[0].to_do else ["everything is done; there is nothing to do"]
+    return [*lines(plans[0]), *nothing, "", *forecast.lines(known[0])]

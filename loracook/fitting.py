@@ -1,0 +1,86 @@
+"""The changes to a recipe that would make it fit a device, each with what it saves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from loracook.model.needs import needs
+from loracook.survey import Survey, batch_of
+
+if TYPE_CHECKING:
+    from loracook.devices import Device
+    from loracook.model.blueprint import Blueprint
+    from loracook.recipe import Recipe
+
+Sections = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Change:
+    """What to write, the bytes it saves after the changes before it, and whether all together then fit."""
+
+    write: str
+    saves: int
+    fits: bool
+
+    def as_json(self) -> dict[str, Any]:
+        """The change as plain JSON values."""
+        return asdict(self)
+
+
+def changes(
+    recipe: Recipe,
+    drawn: Blueprint,
+    found: Survey | None,
+    device: Device,
+    redraw: Callable[[Recipe], Blueprint],
+) -> Iterator[Change]:
+    """What to change, the cheapest first, each on top of those before it, until the recipe fits the device.
+
+    Cheapest is what alters the result least: recomputing, smaller batches with as many rows a step, 4-bit
+    weights, smaller optimizer state, and shorter rows last. `redraw` gives the blueprint of a recipe that is
+    quantized otherwise, which comes first where the weights alone are too large.
+    """
+    candidates = list(_candidates(recipe))
+    if drawn.weights.stored > device.bytes:
+        candidates.sort(key=lambda candidate: "quantization" not in candidate[1])
+    before = _peak(recipe, drawn, found, device)
+    for write, sections in candidates:
+        changed = _with(recipe, sections)
+        other = redraw(changed) if "quantization" in sections else drawn
+        after = _peak(changed, other, found, device)
+        if after < before:
+            yield Change(write, before - after, after <= device.bytes)
+            recipe, drawn, before = changed, other, after
+        if before <= device.bytes:
+            return
+
+
+def _peak(recipe: Recipe, drawn: Blueprint, found: Survey | None, device: Device) -> int:
+    return needs(recipe, drawn, batch_of(recipe, found), device=device.kind).peak
+
+
+def _candidates(recipe: Recipe) -> Iterator[tuple[str, Sections]]:
+    train = recipe["train"]
+    if not train.get("activation_checkpointing"):
+        yield "train.activation_checkpointing: true", {"train": {"activation_checkpointing": True}}
+    size, accumulation = train["per_device_train_batch_size"], train.get("gradient_accumulation_steps", 1)
+    while size > 1:
+        size, accumulation = size // 2, accumulation * 2
+        smaller = {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulation}
+        yield ", ".join(f"train.{key}: {value}" for key, value in smaller.items()), {"train": smaller}
+    if "quantization" not in recipe:
+        four = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
+        yield "quantization: {load_in_4bit: true, bnb_4bit_quant_type: nf4, …}", {"quantization": four}
+    if "8bit" not in train.get("optim", ""):
+        yield "train.optim: adamw_8bit", {"train": {"optim": "adamw_8bit"}}
+    for length in (train["max_length"] // 2, train["max_length"] // 4):
+        yield f"train.max_length: {length}", {"train": {"max_length": length}}
+
+
+def _with(recipe: Recipe, sections: Sections) -> Recipe:
+    known = recipe.sections
+    changed = {name: {**known.get(name, {}), **values} for name, values in sections.items()}
+    return replace(recipe, sections={**known, **changed})

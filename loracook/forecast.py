@@ -1,0 +1,126 @@
+"""What a run will train, how large and long it is, and what it needs, known before weights are fetched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from loracook import data, footprint, model
+from loracook.devices import Device, device_here
+from loracook.errors import LoracookError, RecipeError
+from loracook.fitting import Change, changes
+from loracook.model.blueprint import Blueprint, blueprint, named_tokens, tokenizer_in
+from loracook.model.memory import Memory, autocast
+from loracook.model.needs import Needs, needs
+from loracook.model.origin import Origin, origin
+from loracook.model.walk import walk
+from loracook.steps import Batch, Steps
+from loracook.survey import Survey, batch_of, steps_of, survey
+
+if TYPE_CHECKING:
+    from loracook.planner import Plan
+    from loracook.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """All that a plan knows beyond its stages; `unknown` says what could not be known, and why."""
+
+    drawn: Blueprint
+    origin: Origin
+    survey: Survey | None
+    steps: Steps | None
+    batch: Batch
+    needs: Needs
+    saved_without_checkpointing: int
+    device: Device
+    changes: tuple[Change, ...]
+    disk: dict[str, Any]
+    push: dict[str, Any]
+    unknown: tuple[str, ...]
+
+    @property
+    def memory(self) -> Memory:
+        """What training needs, part by part."""
+        return self.needs.training
+
+    @property
+    def fits(self) -> bool:
+        """Whether the largest need of any stage fits the device."""
+        return self.needs.peak <= self.device.bytes
+
+
+def forecast(planned: Plan, cache: Path, device: Device | None = None) -> Forecast:
+    """What running a plan will take, from config, tokenizer and data, never from weights.
+
+    Args:
+        planned: the recipe's stages.
+        cache: where converted models and prepared data are kept.
+        device: where it is to run; None for this machine.
+
+    Raises:
+        RecipeError: the model cannot be found or is of no kind that is trained here, a module name matches
+            nothing, or the data cannot be used.
+    """
+    recipe, unknown = planned.recipe, list[str]()
+    folder = model.fetch_description(recipe, cache)
+    found, vocabulary = _surveyed(recipe, folder, cache, unknown)
+    drawn = blueprint(recipe, folder, vocabulary)
+    batch, steps, place = batch_of(recipe, found), steps_of(recipe, found), device or device_here()
+    needed = needs(recipe, drawn, batch, device=place.kind)
+    mixed = autocast(recipe["train"])
+    plain = walk(drawn.tuned, batch, checkpointing=False, autocast=mixed, device=place.kind)
+    state = needed.training.optimizer_state
+
+    def redraw(changed: Recipe) -> Blueprint:
+        return blueprint(changed, folder, vocabulary)
+
+    return Forecast(
+        drawn=drawn,
+        origin=origin(recipe, folder, unknown),
+        survey=found,
+        steps=steps,
+        batch=batch,
+        needs=needed,
+        saved_without_checkpointing=plain.saved,
+        device=place,
+        changes=tuple(changes(recipe, drawn, found, place, redraw)) if needed.peak > place.bytes else (),
+        disk=footprint.disk(
+            recipe, drawn, optimizer=state, steps=steps.total if steps else None, runs=planned.folder.parent
+        ),
+        push=footprint.push(recipe, drawn),
+        unknown=tuple(unknown),
+    )
+
+
+def _surveyed(
+    recipe: Recipe, folder: Path, cache: Path, unknown: list[str]
+) -> tuple[Survey | None, int | None]:
+    """The rows and the size of the vocabulary, where there is a tokenizer and the data can be reached."""
+    tokenizer = tokenizer_in(recipe, folder)
+    if tokenizer is None:
+        unknown.append("tokens and steps: the base model's folder holds no tokenizer")
+        unknown.extend(
+            f"whether the vocabulary has {token}: counted as new" for token in sorted(named_tokens(recipe))
+        )
+        return None, None
+    tokenizer = data.with_template(recipe, tokenizer)
+    try:
+        return survey(recipe, tokenizer, cache), len(tokenizer)
+    except LoracookError as error:
+        if not is_unreachable(error):
+            raise
+        unknown.append(f"tokens and steps: {said(error)}")
+        return None, len(tokenizer)
+
+
+def is_unreachable(error: LoracookError) -> bool:
+    """Whether an error says that there is no network, which leaves things unknown rather than wrong."""
+    return "hub cannot be reached" in str(error)
+
+
+def said(error: LoracookError) -> str:
+    """What an error says, without the places in the recipe."""
+    problems = error.problems if isinstance(error, RecipeError) else ()
+    return "; ".join(problem.message for problem in problems) or str(error)

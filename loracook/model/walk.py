@@ -1,0 +1,200 @@
+"""A forward and backward pass without memory: what would be alive while a model trains.
+
+The model's own code runs on torch's fake tensors, which have shapes, dtypes and the dispatch of a device
+(autocast and the choice of attention kernel included) but no data; every storage that an operator makes is
+counted from its making to its end. A few layers are walked and the rest follows, since all layers are alike.
+
+Sources: torch 2.13, torch._subclasses.fake_tensor and torch.distributed._tools.mem_tracker (the same way of
+counting); trl 1.16, trl/kernels/chunked_logprob.py, for the output head and the loss.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from copy import deepcopy
+from dataclasses import astuple, dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from loracook.model.alive import Alive
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+    from torch import Tensor
+    from torch.nn import Module, ModuleList
+
+    from loracook.steps import Batch
+
+WALKED = (2, 4)
+"""How many layers are walked; two apart, since some models alternate two kinds."""
+TILE_TOKENS, TILE_WORDS = 4096, 32768
+"""The part of the logits that TRL's head has in memory at once (trl/kernels/chunked_logprob.py)."""
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Bytes alive beside weights and optimizer state: after the forward pass, and at each phase's peak."""
+
+    saved: int
+    forward: int
+    head: int
+    backward: int
+
+    @property
+    def peak(self) -> int:
+        """The most that is alive at once."""
+        return max(self.forward, self.head, self.backward)
+
+
+@lru_cache(maxsize=64)
+def walk(
+    tuned: PeftModel, batch: Batch, *, checkpointing: bool, autocast: torch.dtype | None, device: str = "cpu"
+) -> Walk:
+    """What one step of `tuned` (on the meta device, dtypes as in training) keeps alive for the largest batch.
+
+    Args:
+        tuned: the PEFT model; left as it is.
+        batch: the forward pass to walk.
+        checkpointing: whether activations are recomputed layer by layer.
+        autocast: the dtype of mixed precision, None where there is none.
+        device: "cpu", or "cuda" for the output head as Triton computes it there.
+    """
+    layers = repeated_layers(tuned)
+    few, more = (min(count, len(layers)) for count in WALKED)
+    first, second = (
+        _walk(_cut(tuned, layers, count), batch, checkpointing, autocast, device) for count in (few, more)
+    )
+    rest, apart = len(layers) - few, max(more - few, 1)
+    pairs = zip(astuple(first), astuple(second), strict=True)
+    return Walk(*(a + (b - a) * rest // apart for a, b in pairs))
+
+
+def repeated_layers(model: Module) -> ModuleList:
+    """The model's list of alike layers, the longest there is.
+
+    Raises:
+        ValueError: there is none.
+    """
+    from torch.nn import ModuleList
+
+    return max((part for part in model.modules() if isinstance(part, ModuleList)), key=len)
+
+
+def _cut(tuned: PeftModel, layers: Sequence[Module], count: int) -> PeftModel:
+    """A copy of the model on fake tensors with the first layers only."""
+    from torch.nn import ModuleList
+
+    owner, name = next(
+        (module, name)
+        for module in tuned.modules()
+        for name, part in module.named_children()
+        if part is layers
+    )
+    setattr(owner, name, ModuleList(list(layers)[:count]))
+    try:
+        return deepcopy(tuned)
+    finally:
+        setattr(owner, name, layers)
+
+
+def _walk(
+    tuned: PeftModel, batch: Batch, checkpointing: bool, autocast: torch.dtype | None, device: str
+) -> Walk:
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    _make_fake(tuned, mode)
+    model = tuned.train().get_base_model()
+    if checkpointing:
+        model.activation_checkpointing_enable()
+        model.enable_input_require_grads()
+    alive = Alive(tuned)
+    mixed = torch.autocast("cpu", autocast) if autocast else nullcontext()
+    with mode, torch.device("cpu"), _unmasked(model, batch), alive.counting():
+        with mixed:
+            hidden = model.base_model(**_inputs(model, batch)).last_hidden_state
+            saved, forward = alive.bytes, alive.take_peak()
+            loss = _loss(model, hidden) if device == "cpu" else hidden.sum()
+        reached: list[int] = []
+        hidden.register_hook(lambda _: reached.append(alive.take_peak()))
+        loss.backward()
+    head = reached[0] if device == "cpu" else saved + _triton_head(hidden, autocast)
+    return Walk(saved, forward, head, alive.take_peak())
+
+
+def _loss(model: Any, hidden: Tensor) -> Tensor:
+    """The loss as SFTTrainer computes it, tile by tile, on every position."""
+    import torch
+    from trl.kernels import ChunkedLogProbFunction
+
+    head = model.get_output_embeddings()
+    tokens = hidden[:, :-1].reshape(-1, hidden.size(-1))
+    targets = torch.zeros(tokens.size(0), dtype=torch.long)
+    wanted = ("log_probs", "entropy", "is_top1")
+    found = ChunkedLogProbFunction.apply(
+        tokens, head.weight, head.bias, targets, 1.0, TILE_WORDS, None, 1.0, wanted
+    )
+    return -found[0].sum()
+
+
+def _triton_head(hidden: Tensor, autocast: torch.dtype | None) -> int:
+    """The bytes of TRL's head where Triton folds each tile in place: the tile, and the float32 gradient."""
+    tokens, width = hidden[..., 0].numel(), hidden.size(-1)
+    tile = min(tokens, TILE_TOKENS) * TILE_WORDS * (autocast or hidden.dtype).itemsize
+    return int(tile + tokens * width * (4 + 2 * hidden.element_size()) + 9 * 4 * tokens)
+
+
+def _inputs(model: Any, batch: Batch) -> dict[str, Any]:
+    """What the trainer's collator hands to the model; a mask where short rows are filled up."""
+    import torch
+
+    rows, length = (1 if batch.flat else len(batch.rows)), batch.length
+    given: dict[str, Any] = {
+        "input_ids": torch.zeros(rows, length, dtype=torch.long),
+        "position_ids": torch.zeros(rows, length, dtype=torch.long),
+        "use_cache": False,
+    }
+    if batch.masked:
+        given["attention_mask"] = torch.zeros(rows, 1, length, length, dtype=torch.bool)
+    known = inspect.signature(model.base_model.forward).parameters
+    return {name: value for name, value in given.items() if name in known}
+
+
+@contextmanager
+def _unmasked(model: Any, batch: Batch) -> Iterator[None]:
+    """Where no row is filled up there is no mask; transformers, blind on fake tensors, would make one.
+
+    It makes none for an attention that it knows nothing of (masking_utils._preprocess_mask_arguments).
+    """
+    from transformers import AttentionInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    asked = model.config._attn_implementation
+    if asked == "sdpa" and not batch.masked and model._supports_attention_backend:
+        AttentionInterface.register("loracook_walk", sdpa_attention_forward)
+        model.config._attn_implementation_internal = "loracook_walk"
+    yield
+    model.config._attn_implementation_internal = asked
+
+
+def _make_fake(tuned: Module, mode: Any) -> None:
+    """Put fake tensors of the CPU in place of all parameters and buffers; tied ones stay tied."""
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensor
+    from torch.nn import Parameter
+
+    made: dict[int, Any] = {}
+
+    def fake(part: Tensor) -> Any:
+        if id(part) not in made:
+            new = FakeTensor(mode, part.detach().to("meta"), torch.device("cpu"))
+            made[id(part)] = Parameter(new, part.requires_grad) if isinstance(part, Parameter) else new
+        return made[id(part)]
+
+    for module in tuned.modules():
+        for owned in (module._parameters, module._buffers):
+            owned.update({name: fake(part) for name, part in owned.items() if part is not None})

@@ -1,0 +1,122 @@
+"""Optimizer steps and tokens of a training run, counted as transformers' Trainer counts them.
+
+Source: transformers 5.23, Trainer.set_initial_training_values, Trainer._run_epoch and
+TrainingArguments.get_warmup_steps; the order of rows is that of accelerate 1.15's SeedableRandomSampler.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy
+    from numpy.typing import NDArray
+
+    Lengths = NDArray[numpy.int64]
+
+FORESEEN = ("random", "sequential")
+"""The sampling strategies whose order can be told beforehand."""
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Optimizer steps of a run on one device; `batches` are forward passes in an epoch."""
+
+    total: int
+    per_epoch: int
+    warmup: int
+    batches: int
+    effective_batch_size: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A forward pass: the numbers of its rows, its length in tokens, and whether it needs an attention mask.
+
+    A flat batch is all rows joined to one, whose length is their sum.
+    """
+
+    rows: tuple[int, ...]
+    length: int
+    masked: bool
+    flat: bool = False
+
+
+def steps(train: Mapping[str, Any], rows: int) -> Steps:
+    """The steps that a `train` section makes of so many prepared rows, on one device."""
+    size, accumulation = train["per_device_train_batch_size"], train.get("gradient_accumulation_steps", 1)
+    batches = rows // size if train.get("dataloader_drop_last") else math.ceil(rows / size)
+    per_epoch = max(math.ceil(batches / accumulation), 1)
+    total = fixed_steps(train) or math.ceil(train["num_train_epochs"] * per_epoch)
+    return Steps(total, per_epoch, warmup(train, total), batches, size * accumulation)
+
+
+def fixed_steps(train: Mapping[str, Any]) -> int | None:
+    """The number of steps where the section sets it, whatever the data."""
+    given = train.get("max_steps") or -1
+    return given if given > 0 else None
+
+
+def warmup(train: Mapping[str, Any], total: int) -> int:
+    """The steps over which the learning rate rises: a number of steps, or below 1 a share of all."""
+    given = train.get("warmup_steps", 0)
+    return int(given) if given >= 1 else math.ceil(total * given)
+
+
+def tokens(train: Mapping[str, Any], lengths: Lengths) -> int:
+    """Tokens of a whole run, padding left out, from the lengths of the prepared rows in their order.
+
+    Exact for the sampling strategies in FORESEEN; the others may leave other rows out of a last, short epoch.
+    """
+    if flattened(train):
+        multiple = train.get("pad_to_multiple_of") or 1
+        return sum(-(-int(batch.sum()) // multiple) * multiple for _, batch in _batches(train, lengths))
+    return sum(int(batch.sum()) for _, batch in _batches(train, lengths))
+
+
+def longest_batch(train: Mapping[str, Any], lengths: Lengths) -> Batch:
+    """The forward pass with the most tokens, padding included, that the run will meet."""
+    flat = flattened(train)
+    order, batch = max(_batches(train, lengths), key=lambda found: _size(found[1], flat))
+    rows = tuple(int(row) for row in order)
+    if flat:
+        return Batch(rows, int(batch.sum()), masked=True, flat=True)
+    return Batch(rows, int(batch.max()), masked=bool((batch != batch[0]).any()))
+
+
+def _size(batch: Lengths, flat: bool) -> tuple[int, int]:
+    """Tokens of a batch with padding; of equal ones, the batch that needs an attention mask is the larger."""
+    return (int(batch.sum()) if flat else len(batch) * int(batch.max()), int((batch != batch[0]).any()))
+
+
+def _batches(train: Mapping[str, Any], lengths: Lengths) -> Iterator[tuple[Lengths, Lengths]]:
+    """The row numbers and lengths of every forward pass of the run."""
+    plan, accumulation = steps(train, len(lengths)), train.get("gradient_accumulation_steps", 1)
+    size, left, epoch = train["per_device_train_batch_size"], plan.total, 0
+    while left > 0 and plan.batches:
+        order = _order(train, len(lengths), epoch)
+        for batch in range(min(left * accumulation, plan.batches)):
+            rows = order[batch * size : (batch + 1) * size]
+            yield rows, lengths[rows]
+        left, epoch = left - plan.per_epoch, epoch + 1
+
+
+def _order(train: Mapping[str, Any], rows: int, epoch: int) -> Lengths:
+    import numpy
+    import torch
+
+    if train.get("train_sampling_strategy", "random") == "sequential":
+        return numpy.arange(rows)
+    seed = train.get("data_seed")
+    generator = torch.Generator().manual_seed((train["seed"] if seed is None else seed) + epoch)
+    order: Lengths = torch.randperm(rows, generator=generator).numpy()
+    return order
+
+
+def flattened(train: Mapping[str, Any]) -> bool:
+    """Whether the rows of a batch are joined to one (trl 1.16, SFTTrainer: padding-free, or packed bins)."""
+    packed = train.get("packing", False) and train.get("packing_strategy", "bfd") != "wrapped"
+    return bool(packed or train.get("padding_free", False))

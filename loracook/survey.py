@@ -1,0 +1,144 @@
+"""The rows that training will meet: counted where they are prepared or few, else judged by a sample."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from loracook import data
+from loracook.data import kept
+from loracook.data.selection import select
+from loracook.steps import Batch, Steps, fixed_steps, flattened, longest_batch, steps, tokens, warmup
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+    from loracook.recipe import Recipe
+    from loracook.steps import Lengths
+
+FEW = 1000
+"""Up to so many rows all are prepared, and of more a sample of this size."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Prepared training rows, blocks when packed: how many, and the lengths in tokens of those looked at.
+
+    `rows` is None when the data is streamed.
+    """
+
+    rows: int | None
+    lengths: Lengths
+    evaluation: int
+    source: str
+
+    @property
+    def exact(self) -> bool:
+        """Whether every row was looked at."""
+        return self.rows == len(self.lengths)
+
+
+def survey(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, cache: Path) -> Survey:
+    """What is known of the rows of a recipe; `tokenizer` has gone through `data.with_template`.
+
+    Raises:
+        RecipeError: the data cannot be used or reached.
+    """
+    if kept.is_kept(cache / "data" / kept.key(recipe, tokenizer)):
+        return _counted(data.prepare(recipe, tokenizer, cache), "the prepared data")
+    if recipe["dataset"].get("streaming"):
+        return _streamed(recipe, tokenizer)
+    selection = select(recipe)
+    total = _rows(selection.training)
+    with tempfile.TemporaryDirectory(prefix="loracook-") as folder:
+        if total <= FEW:
+            return _counted(data.prepare(recipe, tokenizer, Path(folder)), f"all {total} rows")
+        sample = data.prepare(_sampled(recipe, len(selection.training)), tokenizer, Path(folder))
+        looked = _counted(sample, "")
+    read = sum(source["trained_rows"] for source in sample.statistics["sources"])
+    rows = round(total * len(looked.lengths) / read)
+    return Survey(rows, looked.lengths, _rows(selection.evaluation), f"a sample of {read} of {total} rows")
+
+
+def steps_of(recipe: Recipe, found: Survey | None) -> Steps | None:
+    """The optimizer steps, from the rows or from `max_steps`; None when neither tells."""
+    train = recipe["train"]
+    if found is not None and found.rows is not None:
+        return steps(train, found.rows)
+    total = fixed_steps(train)
+    if total is None:
+        return None
+    size = train["per_device_train_batch_size"] * train.get("gradient_accumulation_steps", 1)
+    return Steps(total, 0, warmup(train, total), 0, size)
+
+
+def tokens_of(recipe: Recipe, found: Survey, planned: Steps) -> int:
+    """Tokens of the whole run, padding left out; from a sample, their mean for all."""
+    if found.exact:
+        return tokens(recipe["train"], found.lengths)
+    rows = min(planned.effective_batch_size, found.rows or planned.effective_batch_size)
+    return round(planned.total * rows * float(found.lengths.mean()))
+
+
+def batch_of(recipe: Recipe, found: Survey | None) -> Batch:
+    """The largest forward pass that is to be expected; without rows, one as large as the recipe allows."""
+    train = recipe["train"]
+    size, limit = train["per_device_train_batch_size"], train["max_length"]
+    if found is not None and found.exact:
+        return longest_batch(train, found.lengths)
+    longest = limit if found is None else int(found.lengths.max())
+    if flattened(train):
+        return Batch(tuple(range(size)), longest * size, masked=True, flat=True)
+    return Batch(tuple(range(size)), longest, masked=size > 1)
+
+
+def _streamed(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Survey:
+    """The first rows of streamed data, whose number nobody knows."""
+    import numpy
+
+    with tempfile.TemporaryDirectory(prefix="loracook-") as folder:
+        prepared = data.prepare(recipe, tokenizer, Path(folder))
+        first = [len(row["input_ids"]) for row in itertools.islice(prepared.train, FEW)]
+    evaluation = prepared.statistics["rows"]["evaluation"]
+    return Survey(None, numpy.array(first), evaluation, f"the first {len(first)} rows of a stream")
+
+
+def _rows(parts: Iterable[Any]) -> int:
+    return sum(len(part) for part in parts)
+
+
+def _counted(prepared: data.Prepared, source: str) -> Survey:
+    lengths = row_lengths(prepared.train)
+    evaluation = len(prepared.evaluation) if prepared.evaluation is not None else 0
+    return Survey(len(lengths), lengths, evaluation, source)
+
+
+def row_lengths(rows: Dataset) -> Lengths:
+    """The length in tokens of every row, in their order."""
+    import numpy
+    import pyarrow.compute
+
+    table = rows.select_columns(["input_ids"]).with_format("arrow")
+    parts = [
+        pyarrow.compute.list_value_length(table[start : start + FEW]["input_ids"]).to_numpy()
+        for start in range(0, len(table), FEW)
+    ]
+    return numpy.concatenate([*parts, numpy.empty(0, numpy.int64)]).astype(numpy.int64)
+
+
+def _sampled(recipe: Recipe, sources: int) -> Recipe:
+    """The recipe with at most FEW rows of its data and none held out."""
+    dataset: dict[str, Any] = {key: value for key, value in recipe["dataset"].items() if key != "eval"}
+    few = max(FEW // sources, 1)
+    if "sources" in dataset:
+        dataset["sources"] = [
+            entry | {"rows": min(entry.get("rows", few), few)} for entry in dataset["sources"]
+        ]
+    else:
+        dataset["rows"] = min(dataset.get("rows", few), few)
+    return replace(recipe, sections={**recipe.sections, "dataset": dataset})

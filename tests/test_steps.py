@@ -1,0 +1,91 @@
+"""The plan's steps and tokens are those of the run, for every shape of data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+
+import loracook
+from loracook.steps import Batch, Steps, longest_batch, steps, tokens
+from tests.planning import invoked, plan
+from tests.twins import LINES, write_twin
+
+ROWS = [LINES[number % len(LINES)][: 20 + 3 * number] for number in range(21)]
+SHAPES: dict[str, dict[str, Any]] = {
+    "an epoch and a batch that is not full": {"num_train_epochs": 1},
+    "accumulation that does not divide, twice": {"gradient_accumulation_steps": 4, "num_train_epochs": 2},
+    "the last batch dropped": {"dataloader_drop_last": True, "num_train_epochs": 2},
+    "packed blocks": {"packing": True, "max_length": 40, "num_train_epochs": 2},
+    "rows cut into blocks": {"packing": True, "packing_strategy": "wrapped", "max_length": 32},
+    "a fixed number of steps": {"max_steps": 5, "gradient_accumulation_steps": 2},
+    "part of an epoch": {"num_train_epochs": 1.4},
+}
+
+
+def recipe_file(folder: Path, train: dict[str, Any]) -> Path:
+    """A recipe on a tiny model and rows of different lengths."""
+    write_twin(folder / "model", "llama")
+    (folder / "rows.jsonl").write_text("".join(json.dumps({"text": row}) + "\n" for row in ROWS), "utf-8")
+    recipe = {
+        "version": 1,
+        "name": "shapes",
+        "base_model": {"name_or_path": "./model"},
+        "dataset": {
+            "path": "./rows.jsonl",
+            "format": "text",
+            "limits": {"truncated": 1.0, "duplicates": 1.0},
+        },
+        "lora": {"r": 2, "target_modules": ["q_proj"]},
+        "train": {
+            "per_device_train_batch_size": 2,
+            "max_length": 64,
+            "logging_steps": 1,
+            "save_strategy": "no",
+        }
+        | train,
+    }
+    (folder / "recipe.yaml").write_text(json.dumps(recipe), "utf-8")
+    return folder / "recipe.yaml"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", SHAPES)
+def test_steps_and_tokens_of_the_plan_are_those_of_the_run(tmp_path: Path, shape: str) -> None:
+    file, runs = recipe_file(tmp_path, SHAPES[shape]), tmp_path / "runs"
+    before = plan(file, "--runs", runs)
+    record = loracook.run(loracook.load(file), runs)["train"]
+    log = [
+        json.loads(line) for line in (runs / "shapes/latest/train/log.jsonl").read_text("utf-8").splitlines()
+    ]
+    after = plan(file, "--runs", runs)
+    counted = [entry["num_tokens"] for entry in log if "num_tokens" in entry]
+    assert (before["steps"]["total"], before["tokens"]["total"]) == (record["result"]["steps"], counted[-1])
+    assert (after["steps"], after["tokens"]["total"]) == (before["steps"], before["tokens"]["total"])
+    assert before["tokens"]["source"].startswith("all ")
+    assert after["tokens"]["source"] == "the prepared data"
+
+
+@pytest.mark.slow
+def test_a_plan_after_a_finished_run_says_that_there_is_nothing_to_do(tmp_path: Path) -> None:
+    file, runs = recipe_file(tmp_path, {"max_steps": 1}), tmp_path / "runs"
+    loracook.run(loracook.load(file), runs)
+    assert [stage["done"] for stage in plan(file, "--runs", runs)["stages"]] == [True]
+    assert "everything is done; there is nothing to do" in invoked(file, "--runs", runs).stdout
+
+
+def test_steps_count_a_last_short_accumulation_as_one() -> None:
+    train = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4, "num_train_epochs": 1.5}
+    assert steps(train | {"warmup_steps": 0.3}, 21) == Steps(
+        total=5, per_epoch=3, warmup=2, batches=11, effective_batch_size=8
+    )
+
+
+def test_the_longest_batch_counts_its_padding() -> None:
+    train = {"per_device_train_batch_size": 2, "num_train_epochs": 1, "train_sampling_strategy": "sequential"}
+    lengths = numpy.array([5, 6, 9, 1, 7, 7])
+    assert longest_batch(train, lengths) == Batch(rows=(2, 3), length=9, masked=True)
+    assert tokens(train, lengths) == 35
