@@ -93,7 +93,7 @@ def recipe(steps: int) -> dict[str, object]:
         "version": 1,
         "name": "benchmark",
         "base_model": {"name_or_path": "./model"},
-        "dataset": {"path": "./rows.jsonl", "format": "messages", "shuffle": False},
+        "dataset": {"path": "./rows.jsonl", "format": "messages"},
         "lora": {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"},
         "train": {
             "max_steps": steps,

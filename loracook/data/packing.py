@@ -1,4 +1,4 @@
-"""Packing and shuffling of token rows, as TRL does both."""
+"""Packing of token rows as TRL does it, and shuffling of streamed ones; the trainer shuffles all others."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def longest(recipe: Recipe, use: Use) -> int | None:
 
 
 def pack_file(recipe: Recipe, path: Path) -> None:
-    """Pack the rows of an arrow file, shuffled first where the recipe shuffles."""
+    """Pack the rows of an arrow file in their order."""
     from datasets import Dataset
 
     packed = path.with_name("packed.arrow")
-    pack(recipe, shuffled(recipe, Dataset.from_file(str(path))), cache_file_name=str(packed))
+    pack(recipe, Dataset.from_file(str(path)), cache_file_name=str(packed))
     packed.replace(path)
 
 
@@ -48,13 +48,6 @@ def pack(recipe: Recipe, rows: Rows, **writing: str) -> Rows:
     train = recipe["train"]
     packed: Rows = pack_dataset(rows, train["max_length"], train.get("packing_strategy", "bfd"), writing)
     return packed
-
-
-def shuffled(recipe: Recipe, rows: Dataset) -> Dataset:
-    """The rows in the order that the seed gives, or as they stand."""
-    if not recipe["dataset"]["shuffle"]:
-        return rows
-    return rows.shuffle(seed=recipe["train"]["seed"], keep_in_memory=True)
 
 
 def shuffled_stream(recipe: Recipe, rows: IterableDataset) -> IterableDataset:

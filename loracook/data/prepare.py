@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from loracook.data import kept
 from loracook.data.notes import notes
-from loracook.data.packing import is_packed, longest, pack, pack_file, shuffled, shuffled_stream
+from loracook.data.packing import is_packed, longest, pack, pack_file, shuffled_stream
 from loracook.data.scan import Scan
 from loracook.data.selection import SAMPLE, Part, Selection, select
 from loracook.data.statistics import Tally, described
@@ -57,8 +57,8 @@ def prepare(
     statistics = json.loads((folder / kept.DONE).read_text(encoding="utf-8"))
     evaluation = folder / "evaluation.arrow"
     return Prepared(
-        train=_stream(recipe, tokenizer) if statistics["sample"] else _rows(recipe, folder / "train.arrow"),
-        evaluation=_rows(recipe, evaluation) if evaluation.exists() else None,
+        train=_stream(recipe, tokenizer) if statistics["sample"] else _rows(folder / "train.arrow"),
+        evaluation=_rows(evaluation) if evaluation.exists() else None,
         statistics=statistics,
         notes=tuple(notes(statistics)),
         digest=digest,
@@ -103,11 +103,10 @@ def _count(parts: tuple[Any, ...]) -> int:
     return sum(len(part) for part in parts if isinstance(part, Part))
 
 
-def _rows(recipe: Recipe, path: Path) -> Dataset:
+def _rows(path: Path) -> Dataset:
     from datasets import Dataset
 
-    rows = Dataset.from_file(str(path))
-    return shuffled(recipe, rows) if path.stem == "train" else rows
+    return Dataset.from_file(str(path))
 
 
 def _stream(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> IterableDataset:

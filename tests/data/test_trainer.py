@@ -63,6 +63,7 @@ def batches(prepared: data.Prepared, made: Any, folder: Path) -> list[tuple[list
     arguments = SFTConfig(
         output_dir=str(folder / "out"),
         use_cpu=True,
+        activation_checkpointing=False,
         bf16=False,
         report_to="none",
         per_device_train_batch_size=2,
