@@ -34,8 +34,8 @@ def command(
     wrong = sum(any(map(_is_error, problems)) for problems in found)
     shown = [problem for problems in found for problem in problems if _is_error(problem) or not quiet]
     _show(shown, kind)
-    if kind == "text" and not quiet:
-        click.echo(f"{len(files)} checked, {wrong} wrong", err=bool(wrong))
+    if kind in ("text", "github") and not quiet:
+        click.echo(f"{len(files)} checked, {wrong} wrong", err=bool(wrong) or kind != "text")
     return 2 if wrong else 0
 
 
@@ -45,7 +45,7 @@ def _is_error(problem: Problem) -> bool:
 
 def _show(problems: Sequence[Problem], kind: str) -> None:
     if kind != "text":
-        click.echo(FORMATS[kind](problems))
+        click.echo(FORMATS[kind](problems), nl=bool(problems) or kind != "github")
     elif problems and sys.stderr.isatty() and "NO_COLOR" not in os.environ:
         click.echo(as_snippets(problems, COLOURED), err=True, color=True)
     elif problems:
