@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from loracook.data import hub, sources
 from loracook.data.template import chat_template, template_file
+from loracook.disk import sha256, sync
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -41,20 +41,14 @@ def key(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> str:
         "dataset": {name: value for name, value in recipe["dataset"].items() if name not in UNREAD},
         "template": recipe["template"],
         "train": {name: recipe["train"].get(name) for name in SETTINGS},
-        "files": [content(path) for path in files(recipe)],
+        "files": [sha256(path) for path in files(recipe)],
         "hub": [hub.fingerprint(found.entry, found.fail) for found in _sources(recipe) if not found.local],
         "tokenizer": _tokenizer(tokenizer),
         "libraries": {name: version(name) for name in LIBRARIES},
-        "code": [content(path) for path in sorted(Path(__file__).parent.glob("*.py"))],
+        "code": [sha256(path) for path in sorted(Path(__file__).parent.glob("*.py"))],
         "today": str(date.today()) if "strftime_now" in (chat_template(tokenizer) or "") else None,
     }
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def content(path: Path) -> str:
-    """The digest of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_kept(folder: Path) -> bool:
@@ -76,8 +70,7 @@ def writing(folder: Path) -> Iterator[Path]:
 
 def _place(fresh: Path, folder: Path) -> None:
     for path in fresh.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+        sync(path)
     try:
         fresh.rename(folder)
     except OSError:

@@ -55,7 +55,7 @@ def histogram(lengths: Mapping[str, Any]) -> str:
         f"<title>{start:.0f} to {end:.0f} tokens: {count} rows</title></rect>"
         for start, end, count in zip(edges, edges[1:], counts, strict=False)
     )
-    at, below = lengths["limit"] * across, HEIGHT + 16
+    at, below = min(lengths["limit"] * across, WIDTH), HEIGHT + 16
     line = f'<line x1="{at:.1f}" x2="{at:.1f}" y1="0" y2="{HEIGHT}" stroke="#a3150c" stroke-dasharray="4"/>'
     marks = (
         f'<text y="{below}">0</text><text x="{WIDTH}" y="{below}" text-anchor="end">{edges[-1]:.0f}</text>'

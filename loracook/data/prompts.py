@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from loracook.data.encode import token_ids
 from loracook.data.render import Renderer, paired
 from loracook.data.rows import Chat, Message, Pair, Row, RowError
-from loracook.data.selection import select
+from loracook.data.selection import evaluation_rows
 from loracook.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def evaluation_prompts(
 ) -> list[EvaluationPrompt]:
     """The prompts of the first `rows` evaluation rows that have one; raises RecipeError for none."""
     renderer = Renderer(recipe, tokenizer)
-    found = (_prompt(renderer, located.row) for located in select(recipe).evaluate())
+    found = (_prompt(renderer, located.row) for located in evaluation_rows(recipe))
     taken = list(itertools.islice((prompt for prompt in found if prompt), rows))
     if not taken:
         message = (

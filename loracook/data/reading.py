@@ -5,7 +5,6 @@ from __future__ import annotations
 import bz2
 import csv
 import gzip
-import io
 import itertools
 import json
 import lzma
@@ -17,7 +16,9 @@ from loracook.data.rows import Place, Record
 
 LINE_LIMIT = 64 * 2**20
 WHOLE_LIMIT = 2 * 2**30
-FILE_LIMIT = 256 * 2**30
+FILE_LIMIT = 64 * 2**30
+BOMB = 200
+"""How many times its size on disk a compressed file may hold; text compresses some five times."""
 OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
@@ -53,14 +54,22 @@ def _opened(path: Path) -> IO[bytes]:
     return stream
 
 
+def _most(path: Path) -> int:
+    """How many bytes a file may hold, unpacked."""
+    packed = path.suffix.lower() in OPENERS
+    return min(FILE_LIMIT, LINE_LIMIT + BOMB * path.stat().st_size) if packed else FILE_LIMIT
+
+
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    read = 0
+    read, most = 0, _most(path)
     with _opened(path) as stream:
         for number in itertools.count(1):
             line = stream.readline(LINE_LIMIT + 1)
             read += len(line)
-            if len(line) > LINE_LIMIT or read > FILE_LIMIT:
-                raise FileError(f"line {number} of '{path.name}' is larger than loracook reads")
+            if len(line) > LINE_LIMIT or read > most:
+                raise FileError(
+                    f"line {number} of '{path.name}' and what is before it is larger than loracook reads"
+                )
             if not line:
                 return
             yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
@@ -101,9 +110,9 @@ def _json(path: Path) -> Iterator[Record]:
 
 def _array(path: Path) -> list[object]:
     with _opened(path) as stream:
-        content = stream.read(WHOLE_LIMIT + 1)
-    if len(content) > WHOLE_LIMIT:
-        raise FileError(f"'{path.name}' is an array of over 2 GiB; save it as JSON Lines, one row a line")
+        content = stream.read(min(WHOLE_LIMIT, _most(path)) + 1)
+    if len(content) > min(WHOLE_LIMIT, _most(path)):
+        raise FileError(f"'{path.name}' is too large an array; save it as JSON Lines, one row a line")
     try:
         found: list[object] = json.loads(content.decode("utf-8-sig"))
     except (json.JSONDecodeError, RecursionError) as error:
@@ -113,12 +122,12 @@ def _array(path: Path) -> list[object]:
 
 def _csv(path: Path) -> Iterator[Record]:
     csv.field_size_limit(LINE_LIMIT)
-    with io.TextIOWrapper(_opened(path), encoding="utf-8-sig", newline="") as stream:
-        reader = csv.DictReader(stream, delimiter="\t" if kind(path) == ".tsv" else ",", strict=True)
-        for number, columns in enumerate(reader, 1):
-            ragged = None in columns or None in columns.values()
-            fault = "not CSV: the row has more or fewer cells than the head" if ragged else ""
-            yield Record(Place(path.name, number), columns, fault)
+    lines = (line.decode("utf-8") for _, line in _lines(path))
+    reader = csv.DictReader(lines, delimiter="\t" if kind(path) == ".tsv" else ",", strict=True)
+    for number, columns in enumerate(reader, 1):
+        ragged = None in columns or None in columns.values()
+        fault = "not CSV: the row has more or fewer cells than the head" if ragged else ""
+        yield Record(Place(path.name, number), columns, fault)
 
 
 def _text(path: Path) -> Iterator[Record]:

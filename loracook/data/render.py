@@ -95,7 +95,7 @@ class Renderer:
 
     def _chat(self, chat: Chat) -> Rendered:
         if self.template is None:
-            message = "the tokenizer has no chat template; write chatml, plain or a .jinja file"
+            message = "chats need a chat template; write chatml, plain or a .jinja file"
             raise self._fail("chat_template", message)
         self._check(chat)
         chat = self.with_system(chat)

@@ -99,11 +99,18 @@ def select(recipe: Recipe) -> Selection:
     training = tuple(Part(found.source, i, passes[i], TRAIN) for i, found in enumerate(scans))
     evaluation = tuple(Part(found.source, i, passes[i][:1], EVALUATION) for i, found in enumerate(scans))
     if own:
-        found = scan(own)
-        uses = _uses(found.rows, [(EVALUATION, found.limit)], _draw(dataset, f"{seed}-eval"))
-        scans, evaluation = (*scans, found), (Part(own, len(scans), (uses,), EVALUATION),)
+        evaluation = (_own(recipe, scan_own := scan(own), len(scans)),)
+        scans = (*scans, scan_own)
     used = tuple(part for part in evaluation if len(part))
     return Selection(scans, training, used, dataset["mix"])
+
+
+def evaluation_rows(recipe: Recipe) -> Iterator[Located]:
+    """The rows that evaluate; the training rows are left unread where they have a source of their own."""
+    own = sources.evaluation(recipe)
+    if own is None or recipe["dataset"].get("streaming"):
+        return select(recipe).evaluate()
+    return iter(_own(recipe, scan(own), len(sources.training(recipe))))
 
 
 def interleaved(parts: Sequence[Iterable[Located]], sizes: Sequence[int]) -> Iterator[Located]:
@@ -117,6 +124,13 @@ def interleaved(parts: Sequence[Iterable[Located]], sizes: Sequence[int]) -> Ite
             del streams[behind]
         else:
             yield located
+
+
+def _own(recipe: Recipe, found: Scan, number: int) -> Part:
+    """The rows of the source that is there for evaluation alone."""
+    draw = _draw(recipe["dataset"], f"{recipe['train']['seed']}-eval")
+    uses = _uses(found.rows, [(EVALUATION, found.limit)], draw)
+    return Part(found.source, number, (uses,), EVALUATION)
 
 
 def _streamed(recipe: Recipe) -> Selection:

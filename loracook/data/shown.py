@@ -72,9 +72,10 @@ def _painted(state: State, text: str, *, colour: bool) -> str:
 def _histogram(lengths: Mapping[str, Any]) -> Iterator[str]:
     edges, counts = lengths["histogram"]["edges"], lengths["histogram"]["rows"]
     middle, high, longest = lengths["median"], lengths["p95"], lengths["longest"]
-    yield f"lengths in tokens: median {middle}, 95 % up to {high}, longest {longest}"
+    limit = lengths["limit"]
+    yield f"lengths in tokens: median {middle}, 95 % up to {high}, longest {longest}; max_length {limit}"
     for start, end, count in zip(edges, edges[1:], counts, strict=False):
-        mark = " ← max_length" if start < lengths["limit"] <= end else ""
+        mark = " ← max_length" if start < limit <= end else ""
         bar = "█" * -(-BAR * count // max(counts))
         yield f"  {start:>7.0f} to {end:<7.0f}{count:>7} {bar}{mark}"
 

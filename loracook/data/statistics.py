@@ -165,7 +165,7 @@ def _lengths(tally: Tally, limit: int | None) -> dict[str, Any]:
     import numpy
 
     lengths = numpy.frombuffer(tally.lengths, dtype=numpy.uint32)
-    counts, edges = numpy.histogram(lengths, bins=BINS, range=(0, max(int(lengths.max()), limit or 0)))
+    counts, edges = numpy.histogram(lengths, bins=BINS, range=(0, int(lengths.max())))
     middle, high = (int(value) for value in numpy.percentile(lengths, (50, 95)))
     return {
         "mean": float(lengths.mean()),

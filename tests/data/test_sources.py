@@ -140,3 +140,50 @@ def test_every_local_file_that_decides_the_rows_is_listed(tmp_path: Path) -> Non
         Path("chat.jinja"),
     ]
     assert [source.local for source in sources.training(book)] == [True]
+
+
+def test_a_compressed_file_that_holds_far_too_much_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b"\n" * 2**27))
+    assert "is larger than loracook reads" in refusal(tmp_path, path="./a.jsonl.gz")[0]
+
+
+def test_rows_that_are_no_utf_8_or_json_are_counted_by_reason(tmp_path: Path) -> None:
+    good = json.dumps(ROWS[0]).encode()
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join([good, b'{"prompt": "\xff"}', b"{oops", b"[1]", good]))
+    book = recipe(tmp_path, dataset={"path": "./a.jsonl", "on_bad_row": "skip"})
+    (found,) = selection.select(book).scans
+    assert (found.rows, found.skipped) == (
+        2,
+        {
+            "not UTF-8": ["row 2 of a.jsonl: not UTF-8: invalid start byte at byte 13"],
+            "not JSON": [
+                "row 3 of a.jsonl: not JSON: Expecting property name enclosed in double quotes: "
+                "line 1 column 2 (char 1)",
+                "row 4 of a.jsonl: not JSON: a row is a mapping of columns",
+            ],
+        },
+    )
+    with pytest.raises(RecipeError) as caught:
+        read(tmp_path, path="./a.jsonl")
+    assert caught.value.problems[-1].message == (
+        "3 of 5 rows are bad (1 x not UTF-8, 2 x not JSON); mend them or write dataset.on_bad_row: skip"
+    )
+
+
+def test_broken_files_are_refused_whole(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("[{]")
+    assert "'a.json' is not JSON: " in refusal(tmp_path, path="./a.json")[0]
+    (tmp_path / "a.parquet").write_text("soup")
+    assert "'a.parquet' is not parquet: " in refusal(tmp_path, path="./a.parquet")[0]
+    (tmp_path / "a.csv").write_bytes(b"prompt,completion\nSoup?,\xff\n")
+    assert "'a.csv' cannot be read: " in refusal(tmp_path, path="./a.csv")[0]
+    (tmp_path / "a.jsonl.gz").write_bytes(b"soup")
+    assert "'a.jsonl.gz' cannot be read: " in refusal(tmp_path, path="./a.jsonl.gz")[0]
+
+
+def test_files_of_installed_distributions_are_read(tmp_path: Path) -> None:
+    assert (
+        "the distribution 'no-such-soup' is not installed; pip install no-such-soup"
+        in (refusal(tmp_path, path="package://no-such-soup/rows.jsonl")[0])
+    )
+    assert "ships no file 'soup.jsonl'" in refusal(tmp_path, path="package://trl/soup.jsonl")[0]

@@ -72,7 +72,7 @@ def test_answers_cannot_be_learned_alone_where_nothing_marks_them(folder: Path) 
 
 
 def test_chats_need_a_template(folder: Path) -> None:
-    message = "the tokenizer has no chat template; write chatml, plain or a .jinja file"
+    message = "chats need a chat template; write chatml, plain or a .jinja file"
     assert refusal(folder, tokenizer()) == f"template.chat_template: {message}"
 
 
