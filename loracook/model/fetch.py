@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loracook.disk import sha256, sync
-from loracook.errors import LoracookError, RecipeError
+from loracook.errors import LoracookError, MachineError, RecipeError
 from loracook.shipped import SCHEME, shipped_file
 
 if TYPE_CHECKING:
@@ -165,5 +165,7 @@ def _convert(gguf: Path, folder: Path, *, weights: bool) -> None:
             quantization_config=GgufConfig(dequantize=True),
         )
         model.save_pretrained(folder)
+    except ImportError as error:
+        raise MachineError(f"{gguf.name} needs one more package; run: pip install gguf") from error
     except (ValueError, NotImplementedError, KeyError) as error:
         raise LoracookError(f"{gguf.name} cannot be converted: {error}") from error

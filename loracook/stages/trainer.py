@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,7 @@ def prepared(recipe: Recipe, cache: Path, progress: Progress) -> Ingredients:
     Raises:
         RecipeError: a module that is not there, rows that cannot be used or exceed the recipe's limits.
     """
+    check_trackers(recipe)
     description = model.fetch_description(recipe, cache)
     model.check_modules(model.skeleton(recipe, description), recipe)
     tokenizer = data.with_template(recipe, model.load_tokenizer(recipe, description))
@@ -56,6 +58,14 @@ def prepared(recipe: Recipe, cache: Path, progress: Progress) -> Ingredients:
     if over := data.over_limits(rows.statistics, recipe):
         raise RecipeError(over)
     return Ingredients(tokenizer, rows, model.commit(description))
+
+
+def check_trackers(recipe: Recipe) -> None:
+    """Raise MachineError for a tracker that is not installed; upstream says so after loading weights."""
+    asked = recipe["train"]["report_to"]
+    for name in [asked] if isinstance(asked, str) else asked:
+        if name != "none" and importlib.util.find_spec(name) is None:
+            raise MachineError(f"train.report_to: {name} is not installed; run: pip install {name}")
 
 
 def build(
