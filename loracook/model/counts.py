@@ -70,8 +70,8 @@ def fold(module: Module, names: Iterable[str]) -> list[str]:
     """
     from torch.nn import ModuleList
 
-    lists = (name for name, part in module.named_modules() if isinstance(part, ModuleList))
-    known = {name.removeprefix(_prefix(module)) for name in lists}
+    lists = [name for name, part in module.named_modules() if isinstance(part, ModuleList)]
+    known = {*lists, *(name.removeprefix(_prefix(module)) for name in lists)}
     return [_folded(name, known) for name in names]
 
 

@@ -1,0 +1,39 @@
+"""The verb doctor: what this machine can and cannot do for recipes."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from loracook.cli.screen import noise_to
+from loracook.doctor import Finding, findings
+from loracook.errors import clean
+from loracook.runner import default_cache
+
+WIDTH = 14
+
+
+@click.command(short_help="Say what this machine can and cannot do for recipes.")
+@click.option("--format", "kind", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--offline", is_flag=True, help="Do not ask the hub.")
+def command(kind: str, offline: bool) -> None:
+    """Say which versions, devices, kernels, disk and hub are there, and what each lack means for recipes."""
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    with noise_to(Path(os.devnull)):
+        found = list(findings(default_cache()))
+    if kind == "json":
+        click.echo(json.dumps([asdict(finding) for finding in found], indent=2))
+        return
+    for finding in found:
+        for line in _lines(finding):
+            click.echo(clean(line))
+
+
+def _lines(finding: Finding) -> list[str]:
+    line = f"{finding.what:<{WIDTH}}{finding.found}"
+    return [line, *([f"{'':<{WIDTH}}→ {finding.means}"] if finding.means else [])]

@@ -1,0 +1,71 @@
+"""`loracook inspect` shows what a model is made of and what each rank costs, from its config alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from click.testing import CliRunner
+
+from loracook.cli.inspect import command
+from tests.planning import CONFIGS
+
+OPT = CONFIGS / "facebook__opt-350m"
+
+
+def inspected(*arguments: str) -> dict[str, Any]:
+    result = CliRunner().invoke(command, [*arguments, "--format", "json"])
+    assert result.exception is None, result.exception
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
+
+
+def test_six_ranks_of_opt_350m() -> None:
+    found = inspected(str(OPT), "--target-modules", "q_proj,v_proj")
+    assert [(rank["r"], rank["trainable"], rank["everything"]) for rank in found["ranks"]] == [
+        (1, 98_304, 331_294_720),
+        (8, 786_432, 331_982_848),
+        (16, 1_572_864, 332_769_280),
+        (32, 3_145_728, 334_342_144),
+        (64, 6_291_456, 337_487_872),
+        (128, 12_582_912, 343_779_328),
+    ]
+
+
+def test_modules_by_name_and_the_default() -> None:
+    found = inspected(str(OPT), "--r", "8")
+    assert found["parts"][4] == {
+        "pattern": "model.decoder.layers.*.self_attn.k_proj",
+        "kind": "Linear",
+        "number": 24,
+        "parameters": 1_049_600,
+        "adaptable": True,
+    }
+    assert found["kinds"] == {
+        "embed_tokens": 1,
+        "embed_positions": 1,
+        "project_out": 1,
+        "project_in": 1,
+        "k_proj": 24,
+        "v_proj": 24,
+        "q_proj": 24,
+        "out_proj": 24,
+        "fc1": 24,
+        "fc2": 24,
+    }
+    assert found["target_modules"] == found["default_targets"] == ["q_proj", "v_proj"]
+    assert found["parameters"] == 331_196_416
+
+
+def test_a_name_that_matches_nothing_names_those_that_would() -> None:
+    result = CliRunner().invoke(command, [str(OPT), "--target-modules", "q_prj"])
+    assert str(result.exception) == (
+        "'q_prj' matches no module of this model; it has embed_positions, embed_tokens, fc1, fc2, k_proj, "
+        "out_proj, project_in, project_out, q_proj, v_proj"
+    )
+
+
+def test_a_path_that_is_not_there_is_no_hub_id(tmp_path: Path) -> None:
+    result = CliRunner().invoke(command, [str(tmp_path / "none")])
+    assert str(result.exception) == f"there is no '{tmp_path / 'none'}'"
