@@ -22,6 +22,11 @@ class Layer:
     positions: dict[Path, Entry]
     by: str = ""  # the recipe that extends this one
 
+    @property
+    def file(self) -> str:
+        """The file that this layer is read from."""
+        return self.positions[()].key.file
+
     def says(self, path: Path) -> Entry | None:
         """Where this layer says something of `path` itself."""
         return self.positions.get(path)

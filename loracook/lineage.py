@@ -19,17 +19,16 @@ KEY = ("extends",)
 
 def lineage(file: str | FilePath) -> list[Layer]:
     """The layers of a recipe file and of its parents, the file first; raises RecipeError."""
-    source, by = read(file), ""
-    root, seen = FilePath(file).parent.resolve(), {FilePath(file).resolve()}
-    layers = [_layer(source, by)]
-    while (text := _extended(source.data)) is not None:
-        parent = os.path.normpath(os.path.join(os.path.dirname(source.file), text))
-        refusal = outside(text) or _refusal(FilePath(parent), root, seen)
+    layers = [_layer(read(file), "")]
+    seen: set[FilePath] = set()
+    while (text := _extended(layers[-1].data)) is not None:
+        child = layers[-1]
+        seen.add(FilePath(child.file).resolve())
+        parent = os.path.normpath(os.path.join(os.path.dirname(child.file), text))
+        refusal = outside(text) or _refusal(FilePath(parent), FilePath(file).parent.resolve(), seen)
         if refusal:
-            raise RecipeError([_problem(source, by, f"{quote(text)} {refusal}")])
-        source, by = _parent(parent, source.file), source.file
-        seen.add(FilePath(parent).resolve())
-        layers.append(_layer(source, by))
+            raise RecipeError([_problem(child, f"{quote(text)} {refusal}")])
+        layers.append(_layer(_parent(parent, child.file), child.file))
     return layers
 
 
@@ -64,8 +63,8 @@ def _parent(file: str, by: str) -> Source:
         raise RecipeError(pulled_in(problem, by) for problem in error.problems) from error
 
 
-def _problem(source: Source, by: str, message: str) -> Problem:
-    return pulled_in(Problem(KEY, message, "extends", position=source.positions[KEY].value), by)
+def _problem(child: Layer, message: str) -> Problem:
+    return pulled_in(Problem(KEY, message, "extends", position=child.positions[KEY].value), child.by)
 
 
 def _layer(source: Source, by: str) -> Layer:

@@ -67,7 +67,7 @@ class _Reader:
 
     def document(self, text: str) -> Any:
         """The data of the one document; what is wrong with it is added to the problems."""
-        self.events = yaml.parse(text, Loader=LOADER)
+        self.events = iter(LOADER(text).get_event, None)
         try:
             return self._document()
         except (yaml.YAMLError, ValueError, OverflowError) as error:

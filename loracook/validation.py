@@ -82,6 +82,6 @@ def _may_extend(file: str) -> bool:
 
 def _ancestors(file: str) -> list[str]:
     try:
-        return [entry.key.file for layer in lineage(file)[1:] for entry in [layer.positions[()]]]
+        return [layer.file for layer in lineage(file)[1:]]
     except RecipeError:
         return []
