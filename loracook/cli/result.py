@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from loracook.planner import Plan, read_record
 from loracook.report.generations import figures
 
-if TYPE_CHECKING:
-    from loracook.recipe import Recipe
-
-MAIN = {"train": "adapter", "evaluate": "generations.md", "merge": "model", "push": ""}
-"""The file or folder of each stage that one looks at first."""
+MAIN = {"train": "adapter", "evaluate": "generations.md", "merge": "model"}
+"""The file or folder of each stage that one looks at first; a push says itself where it went."""
 
 
-def result_lines(recipe: Recipe, planned: Plan) -> list[str]:
+def result_lines(planned: Plan) -> list[str]:
     """The before/after table where there is one, what lies where, and a command to try next."""
     done = {stage.name: stage.folder for stage in planned.stages if stage.done}
-    places = [f"  {name:<10}{folder / MAIN[name]}" for name, folder in done.items()]
+    places = [f"  {name:<10}{_place(planned, name, folder)}" for name, folder in done.items()]
     return [*_table(done.get("evaluate")), "", *places, "", *_next(planned, done)]
+
+
+def _place(planned: Plan, name: str, folder: Path) -> str:
+    if name in MAIN:
+        return str(folder / MAIN[name])
+    pushed = read_record(folder)["result"]
+    return str(pushed.get("url") or planned.folder / pushed["folder"])
 
 
 def _table(folder: Path | None) -> list[str]:

@@ -38,7 +38,7 @@ def command(
         _cook(planned, runs, only=only, consent=Consent(_push_allowed(planned, push), overwrite))
     else:
         click.echo("everything is done; nothing was run")
-    for line in result_lines(loaded, plan(loaded, runs)):
+    for line in result_lines(plan(loaded, runs)):
         click.echo(line)
 
 
