@@ -77,7 +77,7 @@ def build(
     arguments = sft_config(recipe, folder / "checkpoints")
     base = model.load_model(recipe, model.fetch(recipe, cache))
     if added := model.fit_embeddings(base, len(ingredients.tokenizer)):
-        progress.note(f"{added} rows added to the embeddings for new tokens; lora.modules_to_save would train them")
+        progress.note(f"{added} embedding rows added for new tokens; lora.modules_to_save would train them")
     sft = SFTTrainer(
         model=base,
         args=arguments,
