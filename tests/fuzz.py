@@ -1,6 +1,6 @@
 """Shipped recipes changed at random: each is valid or refused in short printable lines, and quickly.
 
-`python tests/fuzz.py [seconds] [seed]` goes on until the time is up or a recipe breaks something, which it leaves behind.
+`python -m tests.fuzz [seconds] [seed]` goes on until the time is up or a recipe breaks something, which it leaves behind.
 """
 
 from __future__ import annotations
