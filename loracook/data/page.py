@@ -73,7 +73,8 @@ def _flaw_rows(shown: Preview) -> Iterator[str]:
 
 def _source_rows(sources: list[Mapping[str, Any]]) -> Iterator[str]:
     for source in sources:
-        yield f"<tr><td>{_safe(source['path'])}<td>{source['format']}<td>{source['trained_rows']} rows"
+        rows = source["trained_rows"] if source["use"] == "train" else source["rows"]
+        yield f"<tr><td>{_safe(source['path'])}<td>{source['format']}<td>{rows} rows<td>{source['use']}"
 
 
 def _row(row: ShownRow) -> str:

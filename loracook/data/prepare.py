@@ -126,7 +126,8 @@ def _stream(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> IterableDatas
 
 def _sources(selection: Selection, train: Tally) -> Iterator[dict[str, Any]]:
     for number, found in enumerate(selection.scans):
-        yield {**_scanned(found), "trained_rows": train.sources[number]}
+        use = "train" if number < len(selection.training) else "evaluation"
+        yield {**_scanned(found), "use": use, "trained_rows": train.sources[number]}
 
 
 def _scanned(found: Scan) -> dict[str, Any]:

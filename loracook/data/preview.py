@@ -71,8 +71,9 @@ def preview(
     """
     prepared = prepare(recipe, tokenizer, cache, progress)
     found = prepared.statistics
-    if source is not None and not 1 <= source <= len(found["sources"]):
-        message = f"there is no source {source}; they are numbered 1 to {len(found['sources'])}"
+    count = sum(entry["use"] == "train" for entry in found["sources"])
+    if source is not None and not 1 <= source <= count:
+        message = f"there is no source {source}; they are numbered 1 to {count}"
         raise RecipeError([recipe.problem(("dataset",), message)])
     chosen = (row for row in select(recipe).train() if source is None or row.source == source - 1)
     over = tuple(str(problem) for problem in over_limits(found, recipe))

@@ -38,8 +38,9 @@ def summary(shown: Preview) -> Iterator[str]:
     yield f"{shown.name}: {_count(rows['train'], 'row')} to train, {rows['evaluation']} to evaluate"
     yield f"{tokens} tokens, {learned} of them learned ({found['trained_share']:.1%})"
     for number, source in enumerate(found["sources"], 1):
-        used = _count(source["trained_rows"], "row")
-        yield f"  source {number}: {source['path']} as {source['format']}, {used}"
+        name = f"source {number}" if source["use"] == "train" else "evaluation"
+        used = _count(source["trained_rows"] if source["use"] == "train" else source["rows"], "row")
+        yield f"  {name}: {source['path']} as {source['format']}, {used}"
     if found["roles"]:
         yield "roles: " + ", ".join(f"{role} {count}" for role, count in found["roles"].items())
     yield f"the stop token is learned in {found['stop_trained_share']:.1%} of the rows"
