@@ -16,6 +16,7 @@ from loracook.text import JOINERS, invisible, text_of
 
 DEPTH = 32
 VALUES = 20_000
+PROBLEMS = 100  # a text with more is no recipe with mistakes
 VISIBLE = "\t\n" + JOINERS
 LOADER = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 
@@ -180,6 +181,8 @@ class _Reader:
 
     def _add(self, path: Path, message: str, place: Position) -> None:
         self.problems.append(Problem(path, message, "yaml", position=place))
+        if len(self.problems) == PROBLEMS:
+            raise _TooMuchError
 
     def _stop(self, path: Path, message: str, place: Position) -> NoReturn:
         self._add(path, message, place)

@@ -99,6 +99,10 @@ def test_a_hundred_thousand_open_brackets_are_refused(opening: str) -> None:
     assert "more than 32 levels deep" in refusals(opening * (100_000 // len(opening)))[0]
 
 
+def test_reading_stops_at_a_hundred_problems() -> None:
+    assert len(refusals("a: 1\n" * 5000)) == 100
+
+
 def test_more_values_than_the_limit_are_refused() -> None:
     (problem,) = refusals("a: [" + "1," * (VALUES + 5) + "]\n")
     assert problem.endswith(f"more than {VALUES} values; write a smaller recipe")
