@@ -55,4 +55,5 @@ def _written(shown: Preview, kind: str) -> str:
         return as_html(shown)
     if kind == "json":
         return json.dumps(as_json(shown), ensure_ascii=False, indent=1) + "\n"
-    return as_text(shown, colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ)
+    wanted = sys.stdout.isatty() or "FORCE_COLOR" in os.environ
+    return as_text(shown, colour=wanted and "NO_COLOR" not in os.environ)

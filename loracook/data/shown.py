@@ -58,7 +58,8 @@ def groups(tokens: Iterable[Token]) -> Iterator[tuple[State, str]]:
 
 def _row(row: ShownRow, *, colour: bool) -> str:
     text = "".join(_painted(state, _visible(text), colour=colour) for state, text in groups(row.tokens))
-    return f"── {row.place}, {len(row.tokens)} tokens\n{text}\n"
+    ended = bool(row.tokens) and row.tokens[-1].text.endswith("\n")
+    return f"── {row.place}, {len(row.tokens)} tokens\n{text}" + ("" if ended else "\n")
 
 
 def _visible(text: str) -> str:
@@ -67,6 +68,7 @@ def _visible(text: str) -> str:
 
 def _painted(state: State, text: str, *, colour: bool) -> str:
     before, after = (COLOURS[state], PLAIN) if colour else MARKS[state]
+    text = text if state == "masked" else text.replace("\n", "↵\n")
     return f"{before}{text}{after}"
 
 
@@ -75,7 +77,8 @@ def _histogram(lengths: Mapping[str, Any]) -> Iterator[str]:
     middle, high, longest = lengths["median"], lengths["p95"], lengths["longest"]
     limit = lengths["limit"]
     yield f"lengths in tokens: median {middle}, 95 % up to {high}, longest {longest}; max_length {limit}"
-    for start, end, count in zip(edges, edges[1:], counts, strict=False):
+    filled = next(index for index, count in enumerate(counts) if count)
+    for start, end, count in list(zip(edges, edges[1:], counts, strict=False))[filled:]:
         mark = " ← max_length" if start < limit <= end else ""
         bar = "█" * -(-BAR * count // max(counts))
         yield f"  {start:>7.0f} to {end:<7.0f}{count:>7} {bar}{mark}"

@@ -112,11 +112,11 @@ def _named(asked: str) -> Path | None:
 
 def _make_maskable(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
     """Take TRL's training variant of the template where the loss needs marks that are not there."""
-    from trl.chat_template_utils import get_training_chat_template
-
     loss = recipe["template"].get("loss", "assistant" if _may_chat(recipe) else "completion")
     if loss != "assistant" or can_mask(tokenizer) or chat_template(tokenizer) is None:
         return
+    from trl.chat_template_utils import get_training_chat_template
+
     try:
         tokenizer.chat_template = get_training_chat_template(tokenizer) or tokenizer.chat_template
     except ValueError as error:
@@ -130,8 +130,9 @@ def cannot_mask(recipe: Recipe) -> RecipeError:
 
 
 def _may_chat(recipe: Recipe) -> bool:
-    dataset = recipe["dataset"]
-    return any(entry.get("format", "auto") not in CHATLESS for entry in dataset.get("sources", [dataset]))
+    dataset, pairs = recipe["dataset"], "completion" in recipe["template"]
+    formats = {entry.get("format", "auto") for entry in dataset.get("sources", [dataset])}
+    return bool(formats - CHATLESS - ({"columns"} if pairs else set()))
 
 
 def _add_tokens(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
