@@ -26,7 +26,8 @@ def wrong_kind(value: Any, part: Schema, valid: Callable[[Any], bool]) -> str:
     """What was found, and what to write; `valid` says whether another value would do."""
     wanted = " or ".join(KINDS[kind] for kind in kinds_of(part))
     if value is None:
-        return f"nothing is written here; write {wanted}, or remove the key"
+        written = "'{}' for its defaults" if "object" in kinds_of(part) and valid({}) else wanted
+        return f"nothing is written here; write {written}, or remove the key"
     return f"{quote(value)} is not {wanted}; {_instead(value, part, valid)}"
 
 

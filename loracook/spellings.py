@@ -122,7 +122,8 @@ RENAMED = {
     "train.num_train_epochs": "epochs num_epochs n_epochs max_epochs",
     "train.max_steps": "steps num_steps num_train_steps max_train_steps",
     "train.per_device_train_batch_size": (
-        "batch_size micro_batch_size train_batch_size per_gpu_train_batch_size device_train_microbatch_size"
+        "batch_size micro_batch_size train_batch_size per_device_batch_size "
+        "per_gpu_train_batch_size device_train_microbatch_size"
     ),
     "train.per_device_eval_batch_size": "eval_batch_size",
     "train.gradient_accumulation_steps": (
