@@ -9,7 +9,7 @@ from typing import Any
 
 from loracook.data import oasst
 from loracook.data.rows import Chat, Pair, Row, RowError, Text
-from loracook.data.turns import conversation, tools
+from loracook.data.turns import conversation, normalised, tools
 
 FIELD = re.compile(r"\{([^{}\"':,\n]+)\}")
 
@@ -64,16 +64,15 @@ def _messages(columns: Mapping[str, Any], shape: Shape) -> Iterator[Row | RowErr
 
 
 def _sharegpt(columns: Mapping[str, Any], shape: Shape) -> Iterator[Row | RowError]:
-    spoken = _column(columns, "conversations")
-    system = columns.get("system")
-    opening = [{"from": "system", "value": system}] if system and isinstance(spoken, list) else []
+    spoken, system = _listed(columns, "conversations"), columns.get("system")
+    opening = [{"from": "system", "value": system}] if system else []
     yield Chat(conversation(opening + spoken, shape.roles), tools(columns.get("tools")))
 
 
 def _alpaca(columns: Mapping[str, Any], shape: Shape) -> Iterator[Row | RowError]:
     asked = "\n\n".join(filter(None, (_text(columns, "instruction"), _text(columns, "input", ""))))
     answer = _spoken(columns, "output")
-    past, system = columns.get("history") or [], columns.get("system")
+    past, system = _history(columns), columns.get("system")
     if not past and not system:
         yield Pair(_spoken({"instruction": asked}, "instruction"), answer)
         return
@@ -84,11 +83,18 @@ def _alpaca(columns: Mapping[str, Any], shape: Shape) -> Iterator[Row | RowError
     yield Chat(conversation(turns, shape.roles), opening=len(turns) - 1)
 
 
+def _history(columns: Mapping[str, Any]) -> list[tuple[str, str]]:
+    past = columns.get("history") or []
+    if not isinstance(past, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in past):
+        raise RowError("no messages", "'history' is no list of questions with their answers")
+    return [(question, reply) for question, reply in past]
+
+
 def _prompt_completion(columns: Mapping[str, Any], shape: Shape) -> Iterator[Row | RowError]:
     prompt, completion = _column(columns, "prompt"), _column(columns, "completion")
     if isinstance(prompt, list) and isinstance(completion, list):
         turns = conversation(prompt + completion, shape.roles)
-        yield Chat(turns, tools(columns.get("tools")), opening=len(prompt))
+        yield Chat(turns, tools(columns.get("tools")), opening=len(normalised(prompt, shape.roles)))
     else:
         yield Pair(_spoken(columns, "prompt"), _spoken(columns, "completion"))
 
@@ -139,6 +145,13 @@ def _column(columns: Mapping[str, Any], name: str) -> Any:
     if columns.get(name) is None:
         raise RowError("missing column", f"'{name}'; {listed(columns)}")
     return columns[name]
+
+
+def _listed(columns: Mapping[str, Any], name: str) -> list[Any]:
+    value = _column(columns, name)
+    if not isinstance(value, list):
+        raise RowError("no messages", f"'{name}' is no list")
+    return value
 
 
 def _text(columns: Mapping[str, Any], name: str, otherwise: str | None = None) -> str:

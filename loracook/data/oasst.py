@@ -37,15 +37,27 @@ def threads(
 ) -> Iterator[Chat | RowError]:
     """Every thread from the root to a last answer, or the best-ranked one; left-out messages end a thread."""
     root = tree.get("prompt", tree)
-    if not isinstance(root, dict) or "text" not in root or "role" not in root:
-        raise RowError("no message tree", "the root holds no text and role")
+    if not _well_formed(root):
+        raise RowError("no message tree", "a message lacks its text, its role or a number for its rank")
     for path in _paths(root, where, best=best):
+        spoken = [{"role": node["role"], "content": node["text"]} for node in path]
         try:
-            yield Chat(
-                conversation([{"role": node["role"], "content": node["text"]} for node in path], roles)
-            )
+            yield Chat(conversation(spoken, roles))
         except RowError as error:
             yield error
+
+
+def _well_formed(root: object) -> bool:
+    pending = [root]
+    while pending:
+        node = pending.pop()
+        if not isinstance(node, dict) or not isinstance(node.get("text"), str) or "role" not in node:
+            return False
+        rank, replies = node.get("rank"), node.get("replies") or []
+        if not isinstance(rank, int | float | None) or not isinstance(replies, list):
+            return False
+        pending.extend(replies)
+    return True
 
 
 def _nested(records: list[Record]) -> Iterator[Record]:
@@ -53,7 +65,7 @@ def _nested(records: list[Record]) -> Iterator[Record]:
     known = {_first(node, OWN): node for node in nodes}
     for record, node in zip(records, nodes, strict=True):
         parent = _first(node, PARENT)
-        if parent in known and parent is not None:
+        if parent is not None and parent in known:
             known[parent]["replies"].append(node)
         elif parent is not None:
             yield Record(record.place, {}, f"no parent: the message '{parent}' is not in the data")
@@ -62,8 +74,8 @@ def _nested(records: list[Record]) -> Iterator[Record]:
             yield Record(record.place, node)
 
 
-def _first(columns: Mapping[str, Any], names: Iterable[str]) -> object:
-    return next((columns[name] for name in names if columns.get(name) is not None), None)
+def _first(columns: Mapping[str, Any], names: Iterable[str]) -> str | None:
+    return next((str(columns[name]) for name in names if columns.get(name) is not None), None)
 
 
 def _paths(root: Node, where: Where, *, best: bool) -> Iterator[list[Node]]:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from loracook.recipe import Recipe
 
+REFUSALS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What a template may raise of itself when a row is not as it expects."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
@@ -155,7 +158,7 @@ class Renderer:
                 add_generation_prompt=generate,
                 **self._special,
             )
-        except (TemplateError, TypeError, ValueError) as error:
+        except (TemplateError, *REFUSALS) as error:
             raise RowError("template", f"the chat template refuses the row: {error}") from error
         return rendered[0], tuple(spans[0]) if spans else ()
 

@@ -35,9 +35,14 @@ def conversation(messages: object, roles: Mapping[str, str]) -> tuple[Message, .
     """The checked messages of one row; raises RowError where they make no conversation."""
     if not isinstance(messages, list) or not messages:
         raise RowError("no messages", "the column holds no list of messages")
-    turns = _merged(_turn(message, roles) for message in messages)
+    turns = normalised(messages, roles)
     check(turns)
     return turns
+
+
+def normalised(messages: list[Any], roles: Mapping[str, str]) -> tuple[Message, ...]:
+    """Messages in the one spelling that templates know, in whatever order they stand."""
+    return _merged(_turn(message, roles) for message in messages)
 
 
 def tools(value: object) -> tuple[dict[str, Any], ...]:
