@@ -14,8 +14,13 @@ Severity = Literal["error", "warning"]
 LINE_LIMIT = 200
 FILE_LIMIT = 60
 SECRET = re.compile(
-    r"(?<![A-Za-z0-9])(?:hf_|api_org_|sk-|gh[pousr]_|github_pat_|glpat-|xox[abprs]-|AKIA|ASIA|AIza|pypi-)"
-    r"[A-Za-z0-9_\-]{12,}"
+    r"(?<![A-Za-z0-9])(?:"
+    r"hf_[A-Za-z0-9]{12,}|api_org_[A-Za-z0-9]{12,}"  # Hugging Face
+    r"|sk-(?:proj-|ant-)?(?:[A-Za-z0-9]{16,}|(?=[\w-]*[0-9A-Z])[\w-]{12,})"  # OpenAI, Anthropic
+    r"|gh[pousr]_[A-Za-z0-9]{12,}|github_pat_\w{12,}|glpat-[\w-]{12,}"  # GitHub, GitLab
+    r"|(?:AKIA|ASIA)[A-Z0-9]{12,}|AIza[\w-]{12,}"  # AWS, Google
+    r"|xox[abprs]-[\w-]{10,}|pypi-AgE[\w-]{8,})",  # Slack, PyPI
+    re.ASCII,
 )
 INVISIBLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from loracook.errors import Position, Problem, clean
+from loracook.errors import SECRET, Position, Problem, clean
 
 WIDTH = 100
 
@@ -42,6 +42,7 @@ def _snippet(problem: Problem, ink: Ink) -> list[str]:
 
 def _marked(line: str, position: Position, colour: str, end: str) -> list[str]:
     """The line and its caret, both cut to the part around the place."""
+    line = SECRET.sub(lambda found: "…" * len(found[0]), line)
     start = position.column - 1
     cut = max(0, start - WIDTH // 2) if len(line) > WIDTH else 0
     shown = clean(line[cut : cut + WIDTH])

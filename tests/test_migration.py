@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import sys
 from pathlib import Path
 
 import pytest
@@ -103,6 +106,17 @@ def test_init_writes_a_recipe_that_validates(tmp_path: Path, monkeypatch: pytest
     assert ran.output == "wrote mine.yaml; next: loracook validate mine.yaml\n"
     recipe = load("mine.yaml")
     assert (recipe.name, recipe["dataset"]["path"], recipe.warnings) == ("mine", "./rows.jsonl", ())
+
+
+def test_init_asks_on_a_terminal(tmp_path: Path) -> None:
+    loracook = str(Path(sys.executable).parent / "loracook")
+    process, terminal = pty.fork()
+    if not process:
+        os.chdir(tmp_path)
+        os.execv(loracook, [loracook, "init", "mine"])
+    os.write(terminal, b"org/model\norg/rows\n")
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
+    assert load(tmp_path / "mine.yaml")["dataset"]["path"] == "org/rows"
 
 
 @pytest.mark.parametrize(

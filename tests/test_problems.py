@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import jsonschema
+import pytest
 
 from loracook.errors import Position, Problem, clean
 from loracook.problems import as_github, as_json, as_sarif, as_text
@@ -93,6 +94,30 @@ def test_a_snippet_shows_the_line_and_points_at_the_place(tmp_path: Path) -> Non
     file.write_text("lora:\n\tx\n  r: eight # no\n")
     problem = Problem(("lora", "r"), "not a number", position=Position(str(file), 3, 6, 11))
     assert as_snippets([problem]).splitlines()[1:] == ["     3 |   r: eight # no", "       |      ^^^^^"]
+
+
+@pytest.mark.parametrize("before", range(0, 120, 7))
+def test_a_snippet_shows_no_part_of_a_secret_wherever_it_is_cut(before: int, tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("x" * before + " hf_abcdefghijklmnopqrstuvwxyz, " + "y" * 200 + "\n")
+    for column in range(1, before + 230, 11):
+        problem = Problem((), "no", position=Position(str(file), 1, column, column + 3))
+        assert not {"abcd", "wxyz", "lmno"} & {as_snippets([problem])[i : i + 4] for i in range(600)}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "hf_transfer",
+        "task-force-of-many-cooks",
+        "sk-learn-classifiers",
+        "pypi-packages-by-name",
+        "AKIArctic",
+        "org/hf_model",
+    ],
+)
+def test_plain_words_are_no_secrets(text: str) -> None:
+    assert clean(text) == text
 
 
 def test_colour_is_round_the_place_and_the_caret_only(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ READING = {
     "explain": ["{}", "lora.r"],
     "diff": ["{}", "{}"],
     "plan": ["{}"],
+    "preview": ["{}"],
     "run": ["{}"],
 }
 
