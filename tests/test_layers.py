@@ -45,9 +45,9 @@ LAYERS = (
     {"recipe"},
     {"data", "model", "report", "metrics", "hub", "parcel", "validation", "views", "migration", "starter"},
     {"stages"},
-    {"planner", "survey", "forecast", "footprint"},
+    {"planner", "survey", "forecast", "footprint", "fitting"},
     {"runner"},
-    {"cli"},
+    {"views", "cli"},
 )
 LANGUAGE = 1
 
