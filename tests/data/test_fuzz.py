@@ -12,7 +12,35 @@ from loracook.data.guess import FormatError, check, guess
 from loracook.data.oasst import roots
 from loracook.data.rows import Place, Record, RowError
 
-KEYS = ["messages", "conversations", "instruction", "input", "output", "history", "system", "prompt", "completion", "text", "tools", "role", "from", "content", "value", "tool_calls", "function", "name", "arguments", "type", "train", "message_id", "parent_id", "replies", "rank", "lang", "weight"]
+KEYS = [
+    "messages",
+    "conversations",
+    "instruction",
+    "input",
+    "output",
+    "history",
+    "system",
+    "prompt",
+    "completion",
+    "text",
+    "tools",
+    "role",
+    "from",
+    "content",
+    "value",
+    "tool_calls",
+    "function",
+    "name",
+    "arguments",
+    "type",
+    "train",
+    "message_id",
+    "parent_id",
+    "replies",
+    "rank",
+    "lang",
+    "weight",
+]
 WORDS = (
     "user",
     "assistant",

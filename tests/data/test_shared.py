@@ -54,6 +54,12 @@ def prepared(folder: Path, name: str, **dataset: Any) -> data.Prepared:
     return data.prepare(book, data.with_template(book, tokenizer()), folder / "cache")
 
 
+def shared(name: str) -> list[dict[str, Any]]:
+    """The rows of a shared file."""
+    lines = (FOLDER / f"{name}.jsonl").read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines if line]
+
+
 def refusal(folder: Path, name: str, **dataset: Any) -> list[str]:
     with pytest.raises(RecipeError) as caught:
         prepared(folder, name, **dataset)
@@ -84,7 +90,7 @@ def test_a_chat_without_a_user_is_found_and_an_over_long_one_is_counted(tmp_path
 
 
 def test_place_holders_are_noted(tmp_path: Path) -> None:
-    holding = [json.loads(line) for line in (FOLDER / "identity.jsonl").open(encoding="utf-8")]
+    holding = [row for row in shared("identity")]
     count = sum("{{name}}" in row["output"] or "{{author}}" in row["output"] for row in holding)
     said = "rows of ./identity.jsonl still hold place-holders like {{name}}, first row 1 of identity.jsonl"
     assert f"{count} {said}" in prepared(tmp_path, "identity").notes
@@ -102,9 +108,7 @@ def test_threads_of_trees_are_those_that_a_few_lines_count(tmp_path: Path) -> No
         below = sum(answered(reply) for reply in node["replies"])
         return below or int(node["role"] == "assistant")
 
-    trees = [
-        json.loads(line)["prompt"] for line in (FOLDER / "oasst_en_100_tree.jsonl").open(encoding="utf-8")
-    ]
+    trees = [row["prompt"] for row in shared("oasst_en_100_tree")]
     assert len(prepared(tmp_path, "oasst_en_100_tree").train) == sum(map(answered, trees))
     best = prepared(tmp_path, "oasst_en_100_tree", threads="best")
     assert len(best.train) == sum(answered(tree) > 0 for tree in trees)
@@ -119,9 +123,7 @@ def test_trees_and_messages_give_the_same_threads(tmp_path: Path) -> None:
         name: sorted(prepared(tmp_path, name).train["input_ids"][:])
         for name in ("oasst_en_100_tree", "oasst_en_100_message")
     }
-    trees = [
-        json.loads(line)["prompt"] for line in (FOLDER / "oasst_en_100_tree.jsonl").open(encoding="utf-8")
-    ]
+    trees = [row["prompt"] for row in shared("oasst_en_100_tree")]
     messages = [message for tree in trees for message in flat(tree, None)]
     (tmp_path / "flat.jsonl").write_text("".join(json.dumps(message) + "\n" for message in messages))
     book = recipe(
