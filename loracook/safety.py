@@ -18,6 +18,7 @@ HUB_PAGE = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(?:dataset
 TEMPLATE_FILE = re.compile(r"(?!\./).*\.(?:jinja2?|j2|txt)")
 PACKAGE = re.compile(r"package://[\w.-]+(?:/(?!\.\.?(?:/|$))[\w. -]+)+", re.ASCII)
 SECRET_LENGTH = 12
+LONGEST_NAME = 255  # bytes, on the file systems in use
 HUB_ID = re.compile(r"(?:[A-Za-z0-9_][\w.-]{0,95}/)?[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
 NO_ID = re.compile(r"\.\.|--|\.git$|[.-](?:/|$)")
 LOCAL_FILE = re.compile(r".*\.(?:jsonl?|csv|parquet|txt|gguf|ya?ml)|.*/.*/.*")
@@ -71,6 +72,8 @@ def outside(text: str) -> str | None:
         return "is an absolute path; write a path that starts with './'"
     if "\\" in text:
         return "has a backslash in it; write '/' between folders"
+    if any(len(part.encode()) > LONGEST_NAME for part in text.split("/")):
+        return "is longer than the name of a file can be; write a shorter one"
     if ".." in text.split("/"):
         return "leads out of the recipe's folder; write a path that stays inside"
     return None

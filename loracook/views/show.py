@@ -54,7 +54,7 @@ def effective(recipe: Recipe) -> tuple[dict[str, Any], set[Path]]:
 
 def origin_of(recipe: Recipe, path: Path, upstream: set[Path]) -> str:
     """Who decided a value: file and line, `--set`, loracook or upstream."""
-    return "upstream" if path in upstream else str(recipe.origin(path))
+    return "upstream" if path in upstream else clean(str(recipe.origin(path)))
 
 
 def _lines(recipe: Recipe) -> Iterator[tuple[str, str]]:
@@ -64,4 +64,4 @@ def _lines(recipe: Recipe) -> Iterator[tuple[str, str]]:
 
 
 def _commented(text: str, origin: str) -> str:
-    return f"{text:<{COLUMN}}  # {clean(origin)}" if origin else text
+    return f"{text:<{COLUMN}}  # {origin}" if origin else text
