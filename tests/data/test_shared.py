@@ -90,7 +90,7 @@ def test_a_chat_without_a_user_is_found_and_an_over_long_one_is_counted(tmp_path
 
 
 def test_place_holders_are_noted(tmp_path: Path) -> None:
-    holding = [row for row in shared("identity")]
+    holding = shared("identity")
     count = sum("{{name}}" in row["output"] or "{{author}}" in row["output"] for row in holding)
     said = "rows of ./identity.jsonl still hold place-holders like {{name}}, first row 1 of identity.jsonl"
     assert f"{count} {said}" in prepared(tmp_path, "identity").notes
