@@ -16,7 +16,7 @@ FILE_LIMIT = 60
 SECRET = re.compile(
     r"(?<![A-Za-z0-9])(?:"
     r"hf_[A-Za-z0-9]{12,}|api_org_[A-Za-z0-9]{12,}"  # Hugging Face
-    r"|sk-(?:proj-|ant-)?(?:[A-Za-z0-9]{16,}|(?=[\w-]*[0-9A-Z])[\w-]{12,})"  # OpenAI, Anthropic
+    r"|sk-(?:proj-|ant-)?(?:[A-Za-z0-9]{16,}|(?=[\w-]{0,60}[0-9A-Z])[\w-]{12,})"  # OpenAI, Anthropic
     r"|gh[pousr]_[A-Za-z0-9]{12,}|github_pat_\w{12,}|glpat-[\w-]{12,}"  # GitHub, GitLab
     r"|(?:AKIA|ASIA)[A-Z0-9]{12,}|AIza[\w-]{12,}"  # AWS, Google
     r"|xox[abprs]-[\w-]{10,}|pypi-AgE[\w-]{8,})",  # Slack, PyPI

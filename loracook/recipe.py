@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -18,6 +19,7 @@ from loracook.safety import unsafe
 from loracook.schema import part_at
 from loracook.tree import entries
 
+PROBLEMS = 200  # a recipe with more is shown the rest when these are mended
 AT_KEY = {"unknown-key", "declined-key", "required", "foreign-key"}
 
 
@@ -86,7 +88,7 @@ def load(file: str | FilePath, overrides: Sequence[str] = ()) -> Recipe:
     sets = [override(text, number) for number, text in enumerate(overrides, 1)]
     layers = (*reversed(sets), *lineage(file))
     data = merged(layers)
-    found = list(_wrong(data))
+    found = list(islice(_wrong(data), PROBLEMS))
     if not found:
         data = with_defaults({name: section for name, section in data.items() if name != "extends"})
         found = [*_nameless(data, FilePath(file).stem), *contradictions(data)]

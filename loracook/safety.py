@@ -18,6 +18,8 @@ HUB_PAGE = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(?:dataset
 TEMPLATE_FILE = re.compile(r"(?!\./).*\.(?:jinja2?|j2|txt)")
 PACKAGE = re.compile(r"package://[\w.-]+(?:/(?!\.\.?(?:/|$))[\w. -]+)+", re.ASCII)
 SECRET_LENGTH = 12
+LONGEST_PATH = 400
+LONGEST_PATTERN = 1000
 LONGEST_NAME = 255  # bytes, on the file systems in use
 HUB_ID = re.compile(r"(?:[A-Za-z0-9_][\w.-]{0,95}/)?[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
 NO_ID = re.compile(r"\.\.|--|\.git$|[.-](?:/|$)")
@@ -49,6 +51,8 @@ def _variable(path: Path, text: str) -> list[Problem]:
 
 
 def _misplaced(path: Path, text: str) -> list[Problem]:
+    if len(text) > LONGEST_PATH:  # the schema says so
+        return []
     name = next((part for part in reversed(path) if isinstance(part, str)), "")
     refusal = outside(text) if name in PLACES else None
     if not refusal:
@@ -100,7 +104,7 @@ def _no_id(text: str) -> str | None:
 def _pattern(data: Any) -> Iterator[Problem]:
     evaluate = data.get("evaluate") if isinstance(data, dict) else None
     pattern = evaluate.get("regex") if isinstance(evaluate, dict) else None
-    message = _bad_pattern(pattern) if isinstance(pattern, str) else None
+    message = _bad_pattern(pattern) if isinstance(pattern, str) and len(pattern) <= LONGEST_PATTERN else None
     if message:
         yield Problem(("evaluate", "regex"), message, "regex")
 
