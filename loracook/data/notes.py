@@ -24,7 +24,7 @@ def notes(statistics: Mapping[str, Any]) -> Iterator[str]:
         if flaw["rows"]:
             yield f"{flaw['rows']} of the training rows ({flaw['share']:.1%}) {said}"
     if dropped := statistics["evaluation_dropped"]:
-        yield f"{dropped} of the evaluation rows hold nothing to learn within train.max_length and were dropped"
+        yield f"{dropped} of the evaluation rows hold no answer within train.max_length and were dropped"
     leak = statistics["flaws"]["eval_leak"]
     if leak["rows"]:
         yield f"{leak['rows']} of the evaluation rows ({leak['share']:.1%}) are among the training rows"

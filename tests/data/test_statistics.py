@@ -87,10 +87,7 @@ def test_evaluation_rows_that_are_dropped_are_noted(planted: Recipe) -> None:
     json_lines(planted.root / "eval.jsonl", [*MASKED, chat("New?", "Yes.")])
     found = prepared(planted, tokenizer())
     assert found.statistics["rows"]["evaluation"] == 1
-    assert (
-        "3 of the evaluation rows hold nothing to learn within train.max_length and were dropped"
-        in found.notes
-    )
+    assert "3 of the evaluation rows hold no answer within train.max_length and were dropped" in found.notes
 
 
 def test_rows_repeated_by_a_weight_are_no_duplicates(tmp_path: Path) -> None:
