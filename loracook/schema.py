@@ -76,9 +76,10 @@ def fits(value: Any, kind: str) -> bool:
     return kind in TYPES and isinstance(value, TYPES[kind])
 
 
-def all_keys() -> Iterator[tuple[Path, Schema]]:
+@cache
+def all_keys() -> tuple[tuple[Path, Schema], ...]:
     """Every key that has a name, with its path and what the schema says of it; items of lists count as 0."""
-    yield from _keys_below((), resolved(schema()))
+    return tuple(_keys_below((), resolved(schema())))
 
 
 def _keys_below(path: Path, part: Schema) -> Iterator[tuple[Path, Schema]]:

@@ -112,8 +112,10 @@ def _flip(draw: random.Random, content: bytes) -> bytes:
     return content[:place] + bytes([draw.randrange(256)]) + content[place + 1 :]
 
 
-def fault(file: Path) -> str | None:
+def fault(content: bytes, file: Path) -> str | None:
     """What is wrong with how loracook takes a recipe; None when it is valid or refused as it should be."""
+    file.unlink(missing_ok=True)  # some file systems wait for the disk when a file is written over
+    file.write_bytes(content)
     began = time.process_time()
     try:
         problems = problems_of(str(file))
@@ -141,8 +143,7 @@ def main(seconds: float, seed: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "mutant.yaml"
         for count, content in enumerate(mutants(seed), 1):
-            file.write_bytes(content)
-            if found := fault(file):
+            if found := fault(content, file):
                 Path("broken.yaml").write_bytes(content)
                 sys.exit(f"mutant {count} of seed {seed}: {found}; left as broken.yaml")
             if time.monotonic() > ends:
