@@ -59,12 +59,12 @@ def the_schema() -> dict[str, object]:
     return parsed
 
 
-def test_the_wheel_brings_templates_and_asks_for_three_packages_alone(built: Path) -> None:
+def test_the_wheel_brings_templates_and_asks_for_two_packages_alone(built: Path) -> None:
     with zipfile.ZipFile(next(built.glob("*.whl"))) as wheel:
         names = wheel.namelist()
         metadata = wheel.read(next(name for name in names if name.endswith("METADATA"))).decode()
     required = [
         line for line in metadata.splitlines() if line.startswith("Requires-Dist") and "extra ==" not in line
     ]
-    assert sorted(line.split()[1].split(">")[0] for line in required) == ["click", "jsonschema", "pyyaml"]
+    assert sorted(line.split()[1].split(">")[0] for line in required) == ["click", "pyyaml"]
     assert "loracook/data/templates/chatml.jinja" in names
