@@ -1,5 +1,7 @@
 """Declarative recipes for LoRA fine-tuning with Hugging Face TRL.
 
+In Python:
+
     recipe = loracook.load("recipes/quickstart.yaml", ["train.max_steps=20"])
     loracook.plan(recipe).to_do      # the stages still to be run
     loracook.run(recipe)             # run them; gives their records

@@ -12,17 +12,17 @@ EVAL_ROWS = 60
 
 # dish: its plural, what can be left out or doubled, how it can be made
 MENU: dict[str, tuple[str, list[str], list[str]]] = {
-    "pad thai": ("pad thai", ["peanuts", "egg", "lime"], ["spicy", "vegan"]),
-    "burger": ("burgers", ["onions", "cheese", "bacon"], ["vegan", "large"]),
-    "pizza": ("pizzas", ["olives", "cheese", "basil"], ["large", "vegan"]),
+    "pad thai": ("pad thai", ["peanuts", "egg", "lime"], ["spicy", "mild"]),
+    "burger": ("burgers", ["onions", "cheese", "bacon"], ["spicy", "large"]),
+    "pizza": ("pizzas", ["olives", "cheese", "basil"], ["large", "small"]),
     "salad": ("salads", ["croutons", "olives", "onions"], ["small", "large"]),
-    "tomato soup": ("tomato soups", ["cream", "basil", "croutons"], ["small", "vegan"]),
-    "taco": ("tacos", ["cheese", "lime", "onions"], ["spicy", "vegan"]),
+    "tomato soup": ("tomato soups", ["cream", "basil", "croutons"], ["small", "spicy"]),
+    "taco": ("tacos", ["cheese", "lime", "onions"], ["spicy", "mild"]),
     "fries": ("fries", ["salt", "mayo", "ketchup"], ["small", "large"]),
-    "sandwich": ("sandwiches", ["mayo", "bacon", "egg"], ["vegan", "small"]),
+    "sandwich": ("sandwiches", ["mayo", "bacon", "egg"], ["toasted", "small"]),
     "ramen": ("ramen", ["egg", "onions", "lime"], ["spicy", "large"]),
     "lasagna": ("lasagnas", ["cheese", "basil"], ["small", "large"]),
-    "brownie": ("brownies", ["cream", "nuts"], ["vegan"]),
+    "brownie": ("brownies", ["cream", "nuts"], ["warm"]),
     "iced tea": ("iced teas", ["ice", "lemon", "sugar"], ["small", "large"]),
     "lemonade": ("lemonades", ["ice", "mint", "sugar"], ["small", "large"]),
     "coffee": ("coffees", ["milk", "sugar"], ["small", "large"]),
@@ -97,7 +97,7 @@ def say_item(rng: random.Random, item: Item, digits: bool) -> str:
     """Put one line in words: the count, the dish and its mods."""
     count = number(item.count, digits)
     name = " ".join(filter(None, [item.style, item.dish if item.count == 1 else MENU[item.dish][0]]))
-    if item.count == 1 and not digits and rng.random() < 0.6:
+    if item.count == 1 and not digits and rng.random() < 0.6 and item.dish != "fries":
         count = "an" if name[0] in "aeiou" else "a"
     elif item.count == 2 and not digits and rng.random() < 0.15:
         count = "a couple of"
