@@ -156,7 +156,10 @@ def measured(side: str, folder: Path) -> dict[str, float]:
 
 def run_side(side: str, folder: Path) -> None:
     """Run one side and print what it took."""
-    import torch  # noqa: F401  so that neither side pays for it
+    import trl.trainer.sft_trainer  # noqa: F401  so that neither side pays for the import
+    from transformers import AutoTokenizer
+
+    AutoTokenizer.from_pretrained(folder / "tokenizer")  # imports half of transformers
 
     started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF)
     count = SIDES[side](folder)
