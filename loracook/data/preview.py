@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from loracook.data.encode import MASKED, encode
 from loracook.data.limits import over_limits
+from loracook.data.notes import notes
 from loracook.data.packing import longest
-from loracook.data.prepare import prepare
+from loracook.data.prepare import count
 from loracook.data.render import Rendered, Renderer
 from loracook.data.rows import RowError
 from loracook.data.selection import Located, select
@@ -69,16 +70,15 @@ def preview(
 
     `tokenizer` has gone through `with_template`. Raises RecipeError for data that cannot be used.
     """
-    prepared = prepare(recipe, tokenizer, cache, progress)
-    found = prepared.statistics
-    count = sum(entry["use"] == "train" for entry in found["sources"])
-    if source is not None and not 1 <= source <= count:
-        message = f"there is no source {source}; they are numbered 1 to {count}"
+    found = count(recipe, tokenizer, cache, progress)
+    last = sum(entry["use"] == "train" for entry in found["sources"])
+    if source is not None and not 1 <= source <= last:
+        message = f"there is no source {source}; they are numbered 1 to {last}"
         raise RecipeError([recipe.problem(("dataset",), message)])
     chosen = (row for row in select(recipe).train() if source is None or row.source == source - 1)
     over = tuple(str(problem) for problem in over_limits(found, recipe))
     shown = tuple(_shown(recipe, tokenizer, itertools.islice(chosen, rows)))
-    return Preview(recipe.name, shown, found, recipe["dataset"]["limits"], prepared.notes, over)
+    return Preview(recipe.name, shown, found, recipe["dataset"]["limits"], tuple(notes(found)), over)
 
 
 def as_json(shown: Preview) -> dict[str, Any]:
