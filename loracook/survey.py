@@ -50,7 +50,7 @@ def survey(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, cache: Path) -> S
         RecipeError: the data cannot be used or reached.
     """
     if kept.is_kept(cache / "data" / kept.key(recipe, tokenizer)):
-        return _counted(data.prepare(recipe, tokenizer, cache), "the prepared data")
+        return surveyed(recipe, data.prepare(recipe, tokenizer, cache))
     if recipe["dataset"].get("streaming"):
         return _streamed(recipe, tokenizer)
     selection = select(recipe)
@@ -99,11 +99,17 @@ def batch_of(recipe: Recipe, found: Survey | None) -> Batch:
 
 def _streamed(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Survey:
     """The first rows of streamed data, whose number nobody knows."""
+    with tempfile.TemporaryDirectory(prefix="loracook-") as folder:
+        return surveyed(recipe, data.prepare(recipe, tokenizer, Path(folder)))
+
+
+def surveyed(recipe: Recipe, prepared: data.Prepared) -> Survey:
+    """What is known of rows that are prepared: all, or the first ones of a stream."""
     import numpy
 
-    with tempfile.TemporaryDirectory(prefix="loracook-") as folder:
-        prepared = data.prepare(recipe, tokenizer, Path(folder))
-        first = [len(row["input_ids"]) for row in itertools.islice(prepared.train, FEW)]
+    if not recipe["dataset"].get("streaming"):
+        return _counted(prepared, "the prepared data")
+    first = [len(row["input_ids"]) for row in itertools.islice(prepared.train, FEW)]
     evaluation = prepared.statistics["rows"]["evaluation"]
     return Survey(None, numpy.array(first), evaluation, f"the first {len(first)} rows of a stream")
 

@@ -31,6 +31,7 @@ MISSING = 'model, steps, tokens and memory: the training stack is missing; run: 
 @click.option(
     "--memory", metavar="SIZE", help="Whether it fits a GPU with so much memory, as in --memory 24GB."
 )
+@click.option("--probe", is_flag=True, help="Load the model and measure its largest batch.")
 @click.option("--offline", is_flag=True, help="Ask no hub; say what cannot be known without it.")
 def command(
     recipes: tuple[Path, ...],
@@ -39,11 +40,12 @@ def command(
     kind: str,
     device: str | None,
     memory: str | None,
+    probe: bool,
     offline: bool,
 ) -> None:
     """Say what `loracook run RECIPE` would do, train, take and leave; several RECIPEs come side by side.
 
-    Needs configs, tokenizers and data, never weights; nothing is changed.
+    Needs configs, tokenizers and data, weights with --probe alone; nothing is changed.
     """
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
@@ -51,6 +53,11 @@ def command(
     plans = [plan(load(recipe, overrides), runs) for recipe in recipes]
     with noise_to(Path(os.devnull)):
         known = [_known(planned, place) for planned in plans]
+        if probe:
+            known = [
+                known_one | _probed(planned, known_one)
+                for planned, known_one in zip(plans, known, strict=True)
+            ]
     for line in _written(plans, known, kind):
         click.echo(clean(line))
 
@@ -82,6 +89,19 @@ def _known(planned: Plan, place: Device | None) -> dict[str, Any]:
         if not is_unreachable(error):
             raise
         return stages_json(planned) | {"unknown": [f"model, steps, tokens and memory: {said(error)}"]}
+
+
+def _probed(planned: Plan, known: dict[str, Any]) -> dict[str, Any]:
+    """What the largest batch took, and from its time the longest that the run can take."""
+    from loracook.memory import keep_freed_memory
+    from loracook.runner import default_cache
+    from loracook.stages.probe import probe_alone
+
+    keep_freed_memory()
+    facts = probe_alone(planned.recipe, default_cache()).facts()
+    passes = planned.recipe["train"].get("gradient_accumulation_steps", 1)
+    step = facts["seconds_for_batch"] * passes
+    return {"probe": facts, "time": {"seconds_per_step": step, "seconds": step * known["steps"]["total"]}}
 
 
 def _written(plans: list[Plan], known: list[dict[str, Any]], kind: str) -> list[str]:

@@ -30,7 +30,7 @@ class Alive:
 
         alive = self
 
-        class Counting(TorchDispatchMode):  # type: ignore[misc]
+        class Counting(TorchDispatchMode):
             def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
                 result = op(*args, **(kwargs or {}))
                 for part in tree_leaves(result):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from loracook.model.counts import is_base
-from loracook.model.walk import walk
+from loracook.model.walk import Walk, walk
 from loracook.model.weights import Weights, optimizer_bytes, own_bytes, trained_bytes
 
 if TYPE_CHECKING:
@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
     from loracook.steps import Batch
+
+
+HOLES, HOLES_A_MODULE, MOST_HOLES = 0.25, 0.003, 0.9
+"""What glibc's heap takes beside the tiles of the loss, as a share of them, where freed memory is kept for
+speed (loracook/memory.py): an aligned block needs more room than it leaves, and every adapted module leaves
+small ones between. Fitted to the set-ups of benchmarks/memory.py, where the same set-up scatters by 6 %."""
+LIBRARIES = 50 << 20
+"""What torch's libraries take for themselves in the first step on a CPU. Measured: benchmarks/memory.py."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,7 @@ class Memory:
     activations: int
     logits_and_loss: int
     working: int
+    allocator: int
     peak: int
 
     @property
@@ -58,6 +67,7 @@ def training(
     adapter = own_bytes(tuned) - _base_bytes(tuned)
     state = optimizer_bytes(tuned, train.get("optim", "adamw_torch_fused"))
     kept = weights.stored + weights.constants + adapter + state
+    allocator = _allocator(tuned, found) if device == "cpu" else 0
     return Memory(
         weights=weights.stored,
         quantization_constants=weights.constants,
@@ -67,8 +77,11 @@ def training(
         activations=found.saved,
         logits_and_loss=found.head - found.saved,
         working=max(found.forward, found.backward) - found.saved + weights.unpacked,
+        allocator=allocator,
         # bitsandbytes unpacks one weight at a time, forward and backward (MatMul4Bit in its autograd).
-        peak=kept + max(found.head, found.forward + weights.unpacked, found.backward + weights.unpacked),
+        peak=kept
+        + allocator
+        + max(found.head, found.forward + weights.unpacked, found.backward + weights.unpacked),
     )
 
 
@@ -86,6 +99,13 @@ def generation_cache(config: PretrainedConfig, *, batch_size: int, length: int, 
 def _base_bytes(tuned: PeftModel) -> int:
     """The bytes of a PEFT model's base in the dtypes of its skeleton, before quantization."""
     return sum(part.numel() * part.element_size() for name, part in tuned.named_parameters() if is_base(name))
+
+
+def _allocator(tuned: PeftModel, found: Walk) -> int:
+    """The bytes that a CPU's heap and torch's libraries take beside tensors."""
+    modules = len(tuned.base_model.targeted_module_names)
+    share = min(HOLES + HOLES_A_MODULE * modules, MOST_HOLES)
+    return LIBRARIES + round(share * (found.head - found.saved))
 
 
 def autocast(train: Mapping[str, Any]) -> torch.dtype | None:

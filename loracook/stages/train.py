@@ -11,6 +11,7 @@ from loracook.errors import DivergedError
 from loracook.stages.base import Consent, Folders, Progress
 from loracook.stages.callbacks import callbacks
 from loracook.stages.checkpoints import newest_sealed
+from loracook.stages.probe import plan_memory, probing
 from loracook.stages.trainer import build, prepared
 
 if TYPE_CHECKING:
@@ -55,8 +56,10 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
         StoppedError: a signal came; a checkpoint of the current step is kept.
     """
     ingredients = prepared(recipe, folders.cache, progress)
+    probe = plan_memory(recipe, ingredients, folders.cache)
+    probe.start()
     sft = build(recipe, ingredients, folders.own, cache=folders.cache, progress=progress)
-    for callback in callbacks(folders.own / "log.jsonl", progress):
+    for callback in (*callbacks(folders.own / "log.jsonl", progress), probing(sft, probe, progress)):
         sft.add_callback(callback)
     checkpoint, dropped = newest_sealed(folders.own / "checkpoints")
     for sentence in dropped:
@@ -71,6 +74,7 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
         "parameters": _parameters(sft.model),
         "settings": {"train": sft.args.to_dict(), "lora": sft.model.peft_config["default"].to_dict()},
         "steps": sft.state.global_step,
+        "memory": probe.facts(),
         "base_commit": ingredients.commit,
         "data": {"digest": ingredients.rows.digest, "statistics": ingredients.rows.statistics},
         "best_checkpoint": sft.state.best_model_checkpoint and Path(sft.state.best_model_checkpoint).name,

@@ -42,6 +42,7 @@ def lines(plan: dict[str, Any]) -> list[str]:
         "steps": _steps(plan["steps"]),
         "tokens": _tokens(plan["tokens"]),
         "memory": _memory(plan["memory"]),
+        "probe": _probe(plan),
         "disk": _disk(plan["disk"]),
         "push": _push(plan["push"]),
         "outside": plan["outside"],
@@ -123,6 +124,17 @@ def _change(change: dict[str, Any]) -> str:
     return (
         f"write {change['write']}: saves {size(change['saves'])}{', then it fits' if change['fits'] else ''}"
     )
+
+
+def _probe(plan: dict[str, Any]) -> list[str]:
+    if "probe" not in plan:
+        return []
+    taken, planned = size(plan["probe"]["probed_bytes"]), size(plan["probe"]["planned_bytes"])
+    step, whole = plan["time"]["seconds_per_step"], plan["time"]["seconds"]
+    return [
+        f"{taken} measured for the largest batch, {planned} planned",
+        f"at most {step:.1f} s a step, {whole / 60:.0f} minutes in all",
+    ]
 
 
 def _disk(disk: dict[str, Any]) -> list[str]:

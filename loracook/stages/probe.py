@@ -1,0 +1,201 @@
+"""The probe: what training needs of memory, planned, then measured on the largest batch before step 1."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from loracook import devices, meter, model
+from loracook.errors import MachineError
+from loracook.fitting import changes
+from loracook.model.blueprint import Blueprint, blueprint
+from loracook.model.needs import needs
+from loracook.stages.base import Progress, Silent
+from loracook.stages.trainer import Ingredients, build, prepared
+from loracook.steps import Batch
+from loracook.survey import Survey, batch_of, surveyed
+from loracook.views.forecast import size
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
+    from trl import SFTTrainer
+
+    from loracook.recipe import Recipe
+
+SHORT = 50
+"""A run of fewer forward passes is its own probe: one more would cost over 2 % of its time."""
+DOUBT = 1.25
+"""The plan's worst error on a CPU (benchmarks/README.md); beyond it, a plan that does not fit is believed."""
+
+
+@dataclass
+class Probe:
+    """Bytes that training is planned to take and took for the largest batch, None before that is known.
+
+    `before` are those of the process with its libraries; `seconds` those of one forward and backward pass.
+    """
+
+    recipe: Recipe
+    drawn: Blueprint
+    found: Survey
+    batch: Batch
+    device: devices.Device
+    folder: Path
+    vocabulary: int
+    planned: int
+    before: int = 0
+    probed: int | None = None
+    seconds: float | None = None
+
+    def start(self) -> None:
+        """Begin to measure; call it before weights are loaded and after libraries are."""
+        import trl.trainer.sft_trainer  # noqa: F401  # what libraries take is not training's
+
+        self.before = meter.start(self.device.kind)
+
+    def facts(self) -> dict[str, Any]:
+        """What the record says of memory, as plain JSON values, the run's own peak included."""
+        measured = meter.peak(self.device.kind) - self.before
+        return {
+            "planned_bytes": self.planned,
+            "probed_bytes": self.probed,
+            "measured_bytes": measured,
+            "planned_over_measured": round(self.planned / measured, 3) if measured > 0 else None,
+            "batch": {"rows": len(self.batch.rows), "length": self.batch.length},
+            "seconds_for_batch": self.seconds,
+            "device": asdict(self.device),
+        }
+
+    def refusal(self) -> MachineError:
+        """The error that says what is needed, what is there, and what to write."""
+
+        def redraw(changed: Recipe) -> Blueprint:
+            return blueprint(changed, self.folder, self.vocabulary)
+
+        fitting = changes(self.recipe, self.drawn, self.found, self.device, redraw)
+        writes = ", ".join(change.write for change in fitting) or "the name of a smaller base model"
+        there = f"{size(self.planned)} are needed, {size(self.device.bytes)} are free on {self.device.name}"
+        return MachineError(f"out of memory: {there}; write {writes}")
+
+
+def plan_memory(recipe: Recipe, ingredients: Ingredients, cache: Path) -> Probe:
+    """The probe of a run with its planned figure, before weights are loaded.
+
+    Raises:
+        MachineError: a CPU's memory is too small by more than the plan's error.
+    """
+    folder, vocabulary = model.fetch_description(recipe, cache), len(ingredients.tokenizer)
+    drawn, found = blueprint(recipe, folder, vocabulary), surveyed(recipe, ingredients.rows)
+    batch, device = batch_of(recipe, found), devices.device_here()
+    planned = needs(recipe, drawn, batch, device=device.kind).training.peak
+    probe = Probe(recipe, drawn, found, batch, device, folder, vocabulary, planned)
+    if device.kind == "cpu" and planned > DOUBT * device.bytes:
+        raise probe.refusal()
+    return probe
+
+
+def probing(sft: SFTTrainer, probe: Probe, progress: Progress) -> TrainerCallback:
+    """The callback that tries the largest batch before step 1 of a run that is long enough for it.
+
+    It raises MachineError when the batch does not fit, with the changes that would make it fit.
+    """
+    # transformers demands a subclass, and is imported only once training starts.
+    from transformers import TrainerCallback
+
+    class Probing(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            passes = (state.max_steps - state.global_step) * args.gradient_accumulation_steps
+            if passes >= SHORT and probe.found.exact:
+                measure(sft, probe)
+                progress.note(sentence(probe))
+
+    return Probing()
+
+
+def probe_alone(recipe: Recipe, cache: Path) -> Probe:
+    """Load the model, try its largest batch as a run would before step 1, and stop there.
+
+    Raises:
+        MachineError: it does not fit.
+    """
+    ingredients = prepared(recipe, cache, Silent())
+    probe = plan_memory(recipe, ingredients, cache)
+    probe.start()
+    with tempfile.TemporaryDirectory(prefix="loracook-") as folder:
+        sft = build(recipe, ingredients, Path(folder), cache=cache, progress=Silent())
+        sft.add_callback(_trying(sft, probe))
+        with suppress(_TriedError):
+            sft.train()
+    return probe
+
+
+class _TriedError(Exception):
+    """Ends training once the batch was tried."""
+
+
+def _trying(sft: SFTTrainer, probe: Probe) -> TrainerCallback:
+    from transformers import TrainerCallback
+
+    class Trying(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            measure(sft, probe)
+            measure(sft, probe)  # the first pass also warms up; the second has the time of a step
+            raise _TriedError
+
+    return Trying()
+
+
+def measure(sft: SFTTrainer, probe: Probe) -> None:
+    """A forward and backward pass of the largest batch, after which everything is as it was before.
+
+    Raises:
+        MachineError: it does not fit.
+    """
+    try:
+        probe.seconds = _try(sft, [sft.train_dataset[row] for row in probe.batch.rows])
+    except (MemoryError, RuntimeError) as error:
+        if not _is_short(error):
+            raise
+        raise probe.refusal() from error
+    state = needs(probe.recipe, probe.drawn, probe.batch, device=probe.device.kind).training.optimizer_state
+    probe.probed = (
+        meter.peak(probe.device.kind) - probe.before + state
+    )  # the optimizer has none before its first step
+
+
+def sentence(probe: Probe) -> str:
+    """What was measured beside what was planned."""
+    rows, length = len(probe.batch.rows), probe.batch.length
+    taken = f"{size(probe.probed or 0)}, planned {size(probe.planned)}"
+    return f"the largest batch ({rows} rows, {length} tokens) takes {taken}"
+
+
+def _try(sft: SFTTrainer, rows: list[dict[str, Any]]) -> float:
+    """Seconds of the passes; random numbers, gradients and TRL's running metrics stay as they were."""
+    import torch
+
+    tokens = sft._total_train_tokens
+    kept = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    began = time.monotonic()
+    with torch.random.fork_rng(devices=kept):
+        sft.model_wrapped.train()
+        with sft.compute_loss_context_manager():
+            loss = sft.compute_loss(sft.model_wrapped, sft._prepare_inputs(sft.data_collator(rows)))
+        loss.backward()
+    loss.item()  # waits for a GPU to finish
+    sft.model_wrapped.zero_grad()
+    sft._total_train_tokens = tokens
+    sft._metrics["train"].clear()
+    return round(time.monotonic() - began, 3)
+
+
+def _is_short(error: Exception) -> bool:
+    """Whether memory ran out: on a GPU, or where torch's CPU allocator says that it cannot allocate."""
+    torch = sys.modules["torch"]
+    short = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return short or "can't allocate memory" in str(error)

@@ -1,0 +1,61 @@
+"""Before step 1 a run measures its largest batch; the record has what was planned beside what was measured."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import loracook
+from loracook.devices import Device
+from loracook.runner import default_cache
+from loracook.stages.base import Silent
+from loracook.stages.probe import plan_memory, probe_alone
+from loracook.stages.trainer import prepared
+from tests.test_steps import recipe_file
+
+
+@pytest.mark.slow
+def test_the_probe_of_a_longer_run_changes_nothing_of_it(tmp_path: Path) -> None:
+    recipe = loracook.load(recipe_file(tmp_path, {"max_steps": 50, "per_device_train_batch_size": 1}))
+    record = loracook.run(recipe, tmp_path / "runs")["train"]["result"]
+    trainer = loracook.trainer(recipe, tmp_path / "by hand")
+    trainer.train()
+    log = (tmp_path / "runs/shapes/latest/train/log.jsonl").read_text("utf-8").splitlines()
+    assert _losses(map(json.loads, log)) == _losses(trainer.state.log_history)
+    memory = record["memory"]
+    assert memory["planned_bytes"] > 0
+    assert 0 < memory["probed_bytes"] <= memory["measured_bytes"] * 1.1
+    assert memory["batch"] == {"rows": 1, "length": 27}
+
+
+@pytest.mark.slow
+def test_a_short_run_is_its_own_probe(tmp_path: Path) -> None:
+    recipe = loracook.load(recipe_file(tmp_path, {"max_steps": 2}))
+    memory = loracook.run(recipe, tmp_path / "runs")["train"]["result"]["memory"]
+    assert (memory["probed_bytes"], memory["seconds_for_batch"]) == (None, None)
+    assert memory["measured_bytes"] > 0
+
+
+@pytest.mark.slow
+def test_the_probe_alone_measures_and_leaves_no_folder(tmp_path: Path) -> None:
+    probe = probe_alone(loracook.load(recipe_file(tmp_path, {"max_steps": 2})), default_cache())
+    assert probe.probed is not None
+    assert probe.seconds is not None
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_does_not_fit_ends_with_the_changes_that_would(tmp_path: Path) -> None:
+    recipe = loracook.load(recipe_file(tmp_path, {"per_device_train_batch_size": 4}))
+    probe = plan_memory(recipe, prepared(recipe, default_cache(), Silent()), default_cache())
+    refusal = replace(probe, device=Device("a small CPU", "cpu", 60 << 20)).refusal()
+    assert refusal.exit_code == 3
+    assert str(refusal).startswith("out of memory: ")
+    assert "60 MiB are free on a small CPU; write train.per_device_train_batch_size: 2" in str(refusal)
+
+
+def _losses(entries: Any) -> list[float]:
+    return [entry["loss"] for entry in entries if "loss" in entry]
