@@ -1,0 +1,119 @@
+"""The memory model: weights by dtype and quantization, optimizer state, caches, and layers that follow from a few."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedModel
+
+from loracook.model.counts import adapted
+from loracook.model.memory import generation_cache
+from loracook.model.walk import Walk, walk
+from loracook.model.weights import Weights, cast, optimizer_bytes, set_dtypes, trained_bytes, weigh
+from loracook.steps import Batch
+from tests.planning import CONFIGS, config_recipe, plan
+
+SHAPE = {
+    "vocab_size": 512,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "tie_word_embeddings": False,
+}
+
+
+def skeleton(dtype: torch.dtype = torch.bfloat16) -> PreTrainedModel:
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(LlamaConfig(**SHAPE))
+    cast(model, dtype)
+    return model
+
+
+def tuned(**lora: Any) -> PeftModel:
+    return adapted(skeleton(), LoraConfig(r=8, target_modules=["q_proj"], task_type="CAUSAL_LM", **lora))
+
+
+@pytest.mark.parametrize(
+    ("quantization", "weights"),
+    [
+        # A layer has 36,864 weights in linear modules and 128 in norms; embeddings, head and last norm have 65,600.
+        ({}, Weights(stored=2 * 287_552, constants=0, unpacked=0)),
+        (
+            {"load_in_4bit": True},
+            Weights(
+                stored=6 * 36_864 // 2 + 2 * 66_368,
+                constants=6 * (36_864 // 64 * 4 + 7 * 64),
+                unpacked=16_384,
+            ),
+        ),
+        (
+            {"load_in_8bit": True},
+            Weights(
+                stored=6 * 36_864 + 2 * 66_368,
+                constants=6 * 4 * (64 + 32 + 32 + 64 + 128 + 128 + 64),
+                unpacked=16_384,
+            ),
+        ),
+    ],
+)
+def test_weights_take_what_their_dtype_and_quantization_say(
+    quantization: dict[str, Any], weights: Weights
+) -> None:
+    assert weigh(skeleton(), quantization) == weights
+
+
+@pytest.mark.parametrize(
+    ("optim", "bytes_each"),
+    [("adamw_torch_fused", 8), ("sgd", 0), ("lion_32bit", 4), ("paged_adamw_32bit", 8), ("adamw_8bit", 8)],
+)
+def test_optimizers_keep_their_states_for_what_trains(optim: str, bytes_each: int) -> None:
+    trained = 6 * (64 * 8 + 8 * 64)  # tensors of 512 elements, which 8-bit optimizers keep in 32 bit
+    assert optimizer_bytes(tuned(), optim) == trained * bytes_each
+
+
+def test_an_adapter_on_a_quantized_base_trains_in_bfloat16() -> None:
+    model = tuned()
+    assert trained_bytes(model) == 6 * 1024 * 4
+    set_dtypes(model, quantized=True)
+    assert trained_bytes(model) == 6 * 1024 * 2
+
+
+@pytest.mark.parametrize("checkpointing", [True, False])
+def test_a_few_layers_tell_of_all(checkpointing: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = Batch((0, 1), 48, masked=False)
+    followed = walk(tuned(), batch, checkpointing=checkpointing, autocast=torch.bfloat16)
+    monkeypatch.setattr("loracook.model.walk.WALKED", (6, 6))
+    assert _close(followed, walk(tuned(), batch, checkpointing=checkpointing, autocast=torch.bfloat16))
+
+
+def test_checkpointing_saves_activations_and_a_mask_takes_some() -> None:
+    batch, masked = Batch((0, 1), 48, masked=False), Batch((0, 1), 48, masked=True)
+    kept = walk(tuned(), batch, checkpointing=False, autocast=torch.bfloat16).saved
+    assert walk(tuned(), batch, checkpointing=True, autocast=torch.bfloat16).saved < kept / 4
+    assert walk(tuned(), masked, checkpointing=False, autocast=torch.bfloat16).saved > kept
+
+
+def test_the_cache_of_keys_and_values() -> None:
+    config = AutoConfig.from_pretrained(CONFIGS / "HuggingFaceTB__SmolLM2-135M-Instruct")
+    assert generation_cache(config, batch_size=8, length=100, element_size=2) == 2 * 30 * 8 * 3 * 64 * 100 * 2
+
+
+@pytest.mark.slow
+def test_what_does_not_fit_is_told_with_the_cheapest_changes(tmp_path: Path) -> None:
+    file = config_recipe(tmp_path, "meta-llama__Llama-2-7b-hf", {"r": 8, "target_modules": "all-linear"})
+    memory = plan(file, "--memory", "14GB")["memory"]
+    assert memory["fits"] is False
+    *_, last = memory["changes"]
+    assert last["fits"] is True
+    assert all(change["saves"] > 0 for change in memory["changes"])
+
+
+def _close(found: Walk, expected: Walk) -> bool:
+    pairs = zip(vars(found).values(), vars(expected).values(), strict=True)
+    return all(abs(a - b) <= 0.01 * b for a, b in pairs)
