@@ -18,7 +18,7 @@ from loracook.planner import RECORD, RUNS, Plan, PlannedStage, plan, read_record
 from loracook.stages import STAGES
 from loracook.stages.base import Consent, Folders, Progress, Silent
 from loracook.stages.push import before_training, needs_consent
-from loracook.tree import entries
+from loracook.language.tree import entries
 
 if TYPE_CHECKING:
     from loracook.recipe import Recipe

@@ -9,7 +9,7 @@ from glob import glob, has_magic
 from pathlib import Path
 
 from loracook.errors import Position, Problem, RecipeError
-from loracook.lineage import lineage
+from loracook.language.lineage import lineage
 from loracook.recipe import load
 
 SUFFIXES = (".yaml", ".yml")

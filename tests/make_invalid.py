@@ -11,10 +11,10 @@ from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
-from loracook.complaints import check
+from loracook.language.complaints import check
 from loracook.schema import Schema, all_keys, kinds_of
 from loracook.validation import problems_of
-from loracook.views.yaml import rows
+from loracook.language.yaml import rows
 
 FOLDER = Path(__file__).parent / "recipes" / "invalid" / "generated"
 BASE: dict[str, Any] = {

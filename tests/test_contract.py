@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from loracook.complaints import check
+from loracook.language.complaints import check
 from loracook.errors import dotted
 from loracook.schema import Schema, all_keys, kinds_of, schema
 from tests.upstream import differences, parameters, resolve, sections

@@ -43,7 +43,7 @@ LAYERS = (
     {"errors"},
     set(),  # the recipe language and what else is light
     {"recipe"},
-    {"data", "model", "report", "metrics", "hub", "parcel", "validation", "views", "migration", "starter"},
+    {"data", "model", "report", "metrics", "hub", "parcel", "validation", "migration", "starter"},
     {"stages"},
     {"planner", "survey", "forecast", "footprint", "fitting"},
     {"runner"},

@@ -14,7 +14,7 @@ from loracook.cli import verbs
 from loracook.migration import migrated, moves
 from loracook.recipe import load
 from loracook.source import parse
-from loracook.spellings import CHANGED, HERE
+from loracook.language.spellings import CHANGED, HERE
 
 THEIRS = """\
 # a recipe of another tool

@@ -9,8 +9,8 @@ import jsonschema
 import pytest
 
 from loracook.errors import Position, Problem, clean
-from loracook.problems import as_github, as_json, as_sarif, as_text
-from loracook.snippets import COLOURED, as_snippets
+from loracook.views.problems import as_github, as_json, as_sarif, as_text
+from loracook.views.snippets import COLOURED, as_snippets
 
 SARIF = json.loads((Path(__file__).parent / "files" / "sarif-2.1.0.schema.json").read_text("utf-8"))
 RANK = Problem(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from loracook.defaults import with_defaults
+from loracook.language.defaults import with_defaults
 from loracook.rules import contradictions
 from loracook.rules.schedule import READ_BY, WATCHING
 

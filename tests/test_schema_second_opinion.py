@@ -10,7 +10,7 @@ import jsonschema
 import jsonschema_rs
 import pytest
 
-from loracook.complaints import check, complaints
+from loracook.language.complaints import check, complaints
 from loracook.errors import RecipeError, dotted
 from loracook.schema import all_keys, schema
 from loracook.source import read

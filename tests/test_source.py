@@ -11,7 +11,7 @@ import pytest
 
 from loracook.errors import Position, RecipeError
 from loracook.source import VALUES, parse, read
-from loracook.text import BYTES
+from loracook.language.text import BYTES
 
 VALID = Path(__file__).parent / "recipes" / "valid"
 DATA_OF_EVERY_VALID_RECIPE = """

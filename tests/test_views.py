@@ -16,7 +16,7 @@ from loracook.source import parse
 from loracook.views.diff import diff
 from loracook.views.explain import explain
 from loracook.views.show import as_json, as_yaml, effective
-from loracook.views.yaml import rows, scalar
+from loracook.language.yaml import rows, scalar
 
 VALID = sorted((Path(__file__).parent / "recipes" / "valid").glob("*.yaml"))
 CHILD = """\

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from loracook.complaints import check
+from loracook.language.complaints import check
 from loracook.errors import LoracookError, RecipeError, clean, quote
 from loracook.recipe import load
 from loracook.schema import part_at

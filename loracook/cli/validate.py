@@ -10,8 +10,8 @@ import click
 
 from loracook.cli.options import set_option
 from loracook.errors import Problem
-from loracook.problems import FORMATS
-from loracook.snippets import COLOURED, as_snippets
+from loracook.views.problems import FORMATS
+from loracook.views.snippets import COLOURED, as_snippets
 from loracook.validation import problems_of, recipes, strict
 
 

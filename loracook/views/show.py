@@ -10,7 +10,7 @@ from typing import Any
 from loracook.errors import Path, clean, dotted
 from loracook.recipe import Recipe
 from loracook.schema import part_at
-from loracook.views.yaml import rows
+from loracook.language.yaml import rows
 
 UPSTREAM: tuple[Path, ...] = (
     ("base_model", "revision"),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
-from loracook.complaints import check
+from loracook.language.complaints import check
 from loracook.schema import all_keys
 
 ABSENT = object()

@@ -9,8 +9,8 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from loracook.errors import Problem, RecipeError, quote
-from loracook.layers import Layer
-from loracook.safety import outside
+from loracook.language.layers import Layer
+from loracook.language.safety import outside
 from loracook.source import Source, read
 
 GENERATIONS = 8

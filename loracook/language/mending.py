@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from loracook.errors import quote, spell
-from loracook.scalars import resolve
+from loracook.language.scalars import resolve
 from loracook.schema import Schema, fits, kinds_of
 
 KINDS = {

@@ -6,8 +6,8 @@ import re
 from typing import Any
 
 from loracook.errors import Path, Position, Problem, RecipeError
-from loracook.layers import Layer
-from loracook.scalars import resolve
+from loracook.language.layers import Layer
+from loracook.language.scalars import resolve
 from loracook.schema import fits, kinds_of, part_at
 from loracook.source import Entry, Source, parse
 

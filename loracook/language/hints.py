@@ -7,7 +7,7 @@ from typing import Any
 
 from loracook.errors import Path, dotted, quote
 from loracook.schema import Schema, all_keys
-from loracook.spellings import VALUES
+from loracook.language.spellings import VALUES
 
 SHOWN = 8
 SHORT = 4  # so few letters that half of them alike is much

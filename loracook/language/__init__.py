@@ -1,0 +1,1 @@
+"""How a recipe is read: what is behind source, schema and recipe."""
