@@ -76,7 +76,8 @@ def _candidates(recipe: Recipe) -> Iterator[tuple[str, Sections]]:
         yield "quantization: {load_in_4bit: true, bnb_4bit_quant_type: nf4, …}", {"quantization": four}
     if "8bit" not in train.get("optim", ""):
         yield "train.optim: adamw_8bit", {"train": {"optim": "adamw_8bit"}}
-    for length in (train["max_length"] // 2, train["max_length"] // 4):
+    longest = train["max_length"] or 0
+    for length in filter(None, (longest // 2, longest // 4)):
         yield f"train.max_length: {length}", {"train": {"max_length": length}}
 
 

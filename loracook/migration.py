@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from loracook.language.complaints import check
 from loracook.errors import MachineError, Path, dotted
-from loracook.schema import inner_part, part_at
-from loracook.source import parse
+from loracook.language.complaints import check
 from loracook.language.spellings import ours
 from loracook.language.tree import entries
 from loracook.language.yaml import flow
+from loracook.schema import inner_part, part_at
+from loracook.source import parse
 
 
 @dataclass(frozen=True)

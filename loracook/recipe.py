@@ -8,16 +8,16 @@ from itertools import islice
 from pathlib import Path as FilePath
 from typing import Any
 
+from loracook.errors import Path, Position, Problem, RecipeError, quote
 from loracook.language.complaints import check, complaints
 from loracook.language.defaults import with_defaults
-from loracook.errors import Path, Position, Problem, RecipeError, quote
 from loracook.language.layers import Kind, Layer, deciding, merged
 from loracook.language.lineage import lineage, pulled_in
 from loracook.language.overrides import override
-from loracook.rules import contradictions
 from loracook.language.safety import unsafe
-from loracook.schema import part_at
 from loracook.language.tree import entries
+from loracook.rules import contradictions
+from loracook.schema import part_at
 
 PROBLEMS = 200  # a recipe with more is shown the rest when these are mended
 AT_KEY = {"unknown-key", "declined-key", "required", "foreign-key"}

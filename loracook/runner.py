@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from loracook.disk import broken_file, file_facts, write_whole
 from loracook.errors import LoracookError, dotted
 from loracook.guards import locked, mended
+from loracook.language.tree import entries
 from loracook.planner import RECORD, RUNS, Plan, PlannedStage, plan, read_record
 from loracook.stages import STAGES
 from loracook.stages.base import Consent, Folders, Progress, Silent
 from loracook.stages.push import before_training, needs_consent
-from loracook.language.tree import entries
 
 if TYPE_CHECKING:
     from loracook.recipe import Recipe

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 FEW = 1000
 """Up to so many rows all are prepared, and of more a sample of this size."""
+UNLIMITED = 8192
+"""The length of a row in tokens that is reckoned with where a recipe sets no limit and no row is known."""
 
 
 @dataclass(frozen=True)
@@ -88,10 +90,10 @@ def tokens_of(recipe: Recipe, found: Survey, planned: Steps) -> int:
 def batch_of(recipe: Recipe, found: Survey | None) -> Batch:
     """The largest forward pass that is to be expected; without rows, one as large as the recipe allows."""
     train = recipe["train"]
-    size, limit = train["per_device_train_batch_size"], train["max_length"]
-    if found is not None and found.exact:
-        return longest_batch(train, found.lengths)
-    longest = limit if found is None else int(found.lengths.max())
+    size, limit = train["per_device_train_batch_size"], train["max_length"] or UNLIMITED
+    if found is not None and found.exact and steps(train, len(found.lengths)).batches:
+        return longest_batch(train, found.lengths.clip(max=limit))
+    longest = limit if found is None else int(found.lengths.clip(max=limit).max())
     if flattened(train):
         return Batch(tuple(range(size)), longest * size, masked=True, flat=True)
     return Batch(tuple(range(size)), longest, masked=size > 1)

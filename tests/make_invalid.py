@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from loracook.language.complaints import check
+from loracook.language.yaml import rows
 from loracook.schema import Schema, all_keys, kinds_of
 from loracook.validation import problems_of
-from loracook.language.yaml import rows
 
 FOLDER = Path(__file__).parent / "recipes" / "invalid" / "generated"
 BASE: dict[str, Any] = {

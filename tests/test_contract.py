@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from loracook.language.complaints import check
 from loracook.errors import dotted
+from loracook.language.complaints import check
 from loracook.schema import Schema, all_keys, kinds_of, schema
 from tests.upstream import differences, parameters, resolve, sections
 

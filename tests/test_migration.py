@@ -11,10 +11,10 @@ import pytest
 from click.testing import CliRunner
 
 from loracook.cli import verbs
+from loracook.language.spellings import CHANGED, HERE
 from loracook.migration import migrated, moves
 from loracook.recipe import load
 from loracook.source import parse
-from loracook.language.spellings import CHANGED, HERE
 
 THEIRS = """\
 # a recipe of another tool

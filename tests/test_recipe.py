@@ -11,10 +11,10 @@ import pytest
 
 import loracook
 from loracook.errors import LINE_LIMIT, Problem, RecipeError
+from loracook.language.spellings import CHANGED, HERE
 from loracook.recipe import load
 from loracook.rules import RULES
 from loracook.schema import part_at
-from loracook.language.spellings import CHANGED, HERE
 from loracook.validation import problems_of
 from tests.make_invalid import FOLDER as GENERATED
 from tests.make_invalid import cases, lines

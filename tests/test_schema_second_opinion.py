@@ -10,8 +10,8 @@ import jsonschema
 import jsonschema_rs
 import pytest
 
-from loracook.language.complaints import check, complaints
 from loracook.errors import RecipeError, dotted
+from loracook.language.complaints import check, complaints
 from loracook.schema import all_keys, schema
 from loracook.source import read
 

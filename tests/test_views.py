@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from loracook.errors import LoracookError
+from loracook.language.yaml import rows, scalar
 from loracook.recipe import Recipe, load
 from loracook.schema import all_keys
 from loracook.source import parse
 from loracook.views.diff import diff
 from loracook.views.explain import explain
 from loracook.views.show import as_json, as_yaml, effective
-from loracook.language.yaml import rows, scalar
 
 VALID = sorted((Path(__file__).parent / "recipes" / "valid").glob("*.yaml"))
 CHILD = """\

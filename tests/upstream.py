@@ -13,8 +13,8 @@ from enum import Enum
 from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from loracook.language.complaints import check
 from loracook.errors import dotted
+from loracook.language.complaints import check
 from loracook.schema import Schema, all_keys, schema
 
 FORWARDS = {

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from loracook.language.complaints import check
 from loracook.errors import LoracookError, RecipeError, clean, quote
+from loracook.language.complaints import check
 from loracook.recipe import load
 from loracook.schema import part_at
 from loracook.starter import starter

@@ -10,9 +10,9 @@ import click
 
 from loracook.cli.options import set_option
 from loracook.errors import Problem
+from loracook.validation import problems_of, recipes, strict
 from loracook.views.problems import FORMATS
 from loracook.views.snippets import COLOURED, as_snippets
-from loracook.validation import problems_of, recipes, strict
 
 
 @click.command(short_help="Check recipes without running anything.")

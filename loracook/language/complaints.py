@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from loracook.language.bounds import BOUNDS, Check
 from loracook.errors import Path, Problem, quote, spell
+from loracook.language.bounds import BOUNDS, Check
 from loracook.language.hints import meant_key, meant_value, nearest
 from loracook.language.mending import example_of, wrong_kind
-from loracook.schema import Schema, fits, kinds_of, part_at, resolved, schema
 from loracook.language.spellings import Spelling, ours
+from loracook.schema import Schema, fits, kinds_of, part_at, resolved, schema
 
 GLUED = re.compile(r"\w+:[^\s/]\S*")
 HINTED = 20  # more unknown keys than that are no misspellings

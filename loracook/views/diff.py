@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from loracook.errors import Path, dotted
+from loracook.language.yaml import flow
 from loracook.recipe import Recipe
 from loracook.rules.facts import batch, most_steps
 from loracook.views.show import effective, origin_of
-from loracook.language.yaml import flow
 
 Values = dict[str, Any]
 SHAPE = ("target_modules", "exclude_modules", "target_parameters", "layers_to_transform", "layers_pattern")

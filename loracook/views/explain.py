@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from loracook.language.bounds import span
 from loracook.errors import LoracookError, Path, dotted, quote
+from loracook.language.bounds import span
 from loracook.language.hints import nearest
 from loracook.language.mending import KINDS
 from loracook.language.overrides import path_of
+from loracook.language.spellings import ours
+from loracook.language.yaml import flow
 from loracook.recipe import Recipe
 from loracook.schema import Schema, all_keys, kinds_of, part_at
-from loracook.language.spellings import ours
 from loracook.views.show import effective, origin_of
-from loracook.language.yaml import flow
 
 
 def explain(recipe: Recipe, key: str) -> str:

@@ -133,7 +133,7 @@ def _probe(plan: dict[str, Any]) -> list[str]:
     step, whole = plan["time"]["seconds_per_step"], plan["time"]["seconds"]
     return [
         f"{taken} measured for the largest batch, {planned} planned",
-        f"at most {step:.1f} s a step, {whole / 60:.0f} minutes in all",
+        f"at most {step:.2g} s a step, {whole:,.0f} s in all",
     ]
 
 

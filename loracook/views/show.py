@@ -8,9 +8,9 @@ from copy import deepcopy
 from typing import Any
 
 from loracook.errors import Path, clean, dotted
+from loracook.language.yaml import rows
 from loracook.recipe import Recipe
 from loracook.schema import part_at
-from loracook.language.yaml import rows
 
 UPSTREAM: tuple[Path, ...] = (
     ("base_model", "revision"),
