@@ -90,10 +90,10 @@ def tokens_of(recipe: Recipe, found: Survey, planned: Steps) -> int:
 def batch_of(recipe: Recipe, found: Survey | None) -> Batch:
     """The largest forward pass that is to be expected; without rows, one as large as the recipe allows."""
     train = recipe["train"]
-    size, limit = train["per_device_train_batch_size"], train["max_length"] or UNLIMITED
+    size, limit = train["per_device_train_batch_size"], train["max_length"]
     if found is not None and found.exact and steps(train, len(found.lengths)).batches:
-        return longest_batch(train, found.lengths.clip(max=limit))
-    longest = limit if found is None else int(found.lengths.clip(max=limit).max())
+        return longest_batch(train, found.lengths.clip(0, limit))
+    longest = (limit or UNLIMITED) if found is None else int(found.lengths.clip(0, limit).max())
     if flattened(train):
         return Batch(tuple(range(size)), longest * size, masked=True, flat=True)
     return Batch(tuple(range(size)), longest, masked=size > 1)

@@ -197,5 +197,4 @@ def _try(sft: SFTTrainer, rows: list[dict[str, Any]]) -> float:
 def _is_short(error: Exception) -> bool:
     """Whether memory ran out: on a GPU, or where torch's CPU allocator says that it cannot allocate."""
     torch = sys.modules["torch"]
-    short = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-    return short or "can't allocate memory" in str(error)
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
