@@ -115,6 +115,14 @@ TWINS: dict[str, tuple[str, dict[str, Any]]] = {
         {"path": "./rows.jsonl", "eval": {"split": None, "rows": 6}, "limits": ALIKE},
     ),
     "gpt-neox-20b-qlora": ("gpt_neox", {"path": "./rows.jsonl", "limits": ALIKE}),
+    "quickstart": (
+        "llama",
+        {
+            "path": "./shipped/data/orders-train.jsonl",
+            "eval": {"path": "./shipped/data/orders-eval.jsonl"},
+            "limits": ALIKE,
+        },
+    ),
     "llama2-7b-8bit": (
         "llama",
         {
