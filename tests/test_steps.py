@@ -54,7 +54,10 @@ def recipe_file(folder: Path, train: dict[str, Any]) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
-def test_steps_and_tokens_of_the_plan_are_those_of_the_run(tmp_path: Path, shape: str) -> None:
+def test_steps_and_tokens_of_the_plan_are_those_of_the_run(
+    tmp_path: Path, shape: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORACOOK_CACHE", str(tmp_path / "cache"))
     file, runs = recipe_file(tmp_path, SHAPES[shape]), tmp_path / "runs"
     before = plan(file, "--runs", runs)
     record = loracook.run(loracook.load(file), runs)["train"]
