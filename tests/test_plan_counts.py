@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -111,3 +113,19 @@ def test_a_missing_model_without_network_leaves_the_stages_and_says_what_to_do(t
     [said] = planned["unknown"]
     assert said.startswith("model, steps, tokens and memory: ")
     assert said.endswith("where there is a network run: hf download someone/nothing")
+
+
+@pytest.mark.slow
+def test_twenty_billion_parameters_are_planned_in_under_a_gigabyte(tmp_path: Path) -> None:
+    file = config_recipe(
+        tmp_path, "EleutherAI__gpt-neox-20b", {"r": 8, "target_modules": ["query_key_value"]}
+    )
+    script = (
+        "import resource, sys; from click.testing import CliRunner; from loracook.cli.plan import command;"
+        "assert CliRunner().invoke(command, [sys.argv[1]]).exit_code == 0;"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", script, str(file)], capture_output=True, text=True, check=True
+    )
+    assert int(found.stdout) < 1 << 20  # KiB
