@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from loracook.model.needs import merged_bytes
 from loracook.parcel import ADAPTER, CARD
 
 if TYPE_CHECKING:
@@ -77,14 +78,6 @@ def adapter_bytes(drawn: Blueprint) -> int:
         sum(part.numel() * part.element_size() for part in embeddings.values()) if drawn.added_tokens else 0
     )
     return int(trained_bytes(drawn.tuned) + grown)
-
-
-def merged_bytes(recipe: Recipe, drawn: Blueprint) -> int:
-    """Bytes of the merged model in the dtype it is saved in."""
-    import torch
-
-    dtype = recipe["merge"].get("dtype", recipe["base_model"]["dtype"]) if "merge" in recipe else "auto"
-    return int(drawn.counts.base * (drawn.dtype if dtype == "auto" else getattr(torch, dtype)).itemsize)
 
 
 def checkpoints(recipe: Recipe, steps: int | None) -> int | None:

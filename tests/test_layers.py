@@ -43,9 +43,9 @@ LAYERS = (
     {"errors"},
     set(),  # the recipe language and what else is light
     {"recipe"},
-    {"data", "model", "report", "metrics", "hub", "parcel", "validation", "migration", "starter"},
+    {"data", "model", "report", "metrics", "hub", "parcel", "validation", "migration", "starter", "survey", "fitting"},
     {"stages"},
-    {"planner", "survey", "forecast", "footprint", "fitting"},
+    {"planner", "forecast", "footprint"},
     {"runner"},
     {"views", "cli"},
 )

@@ -15,7 +15,7 @@ import click
 from loracook.cli.screen import noise_to
 from loracook.errors import LoracookError, clean
 from loracook.recipe import Recipe
-from loracook.views.forecast import size
+from loracook.sizes import size
 
 if TYPE_CHECKING:
     from loracook.model.anatomy import Part

@@ -50,6 +50,14 @@ def needs(recipe: Recipe, drawn: Blueprint, batch: Batch, *, device: str) -> Nee
     )
 
 
+def merged_bytes(recipe: Recipe, drawn: Blueprint) -> int:
+    """Bytes of the merged model in the dtype it is saved in."""
+    import torch
+
+    dtype = recipe["merge"].get("dtype", recipe["base_model"]["dtype"]) if "merge" in recipe else "auto"
+    return int(drawn.counts.base * (drawn.dtype if dtype == "auto" else getattr(torch, dtype)).itemsize)
+
+
 def _cache(recipe: Recipe, drawn: Blueprint, batch: Batch) -> int:
     section = recipe["evaluate"]
     written = section["generation"]["max_new_tokens"]
@@ -61,7 +69,5 @@ def _cache(recipe: Recipe, drawn: Blueprint, batch: Batch) -> int:
 
 def _merge(recipe: Recipe, drawn: Blueprint, adapter: int) -> int:
     """Plain weights of the whole base, the adapter, and one weight with its difference in float32."""
-    from loracook.footprint import merged_bytes
-
     largest = max(int(part.numel()) for part in drawn.tuned.parameters())
     return merged_bytes(recipe, drawn) + adapter + 2 * 4 * largest

@@ -15,11 +15,11 @@ from loracook.errors import MachineError
 from loracook.fitting import changes
 from loracook.model.blueprint import Blueprint, blueprint
 from loracook.model.needs import needs
+from loracook.sizes import size
 from loracook.stages.base import Progress, Silent
 from loracook.stages.trainer import Ingredients, build, prepared
 from loracook.steps import Batch
 from loracook.survey import Survey, batch_of, surveyed
-from loracook.views.forecast import size
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
+from loracook.sizes import size
+
 LABEL = 10
 TIMES = "\N{MULTIPLICATION SIGN}"
 ROWS: dict[str, Callable[[dict[str, Any]], str]] = {
@@ -22,14 +23,6 @@ ROWS: dict[str, Callable[[dict[str, Any]], str]] = {
     "disk": lambda p: size(p["disk"]["total_bytes"]),
 }
 """What is compared of several plans, by what it is called."""
-
-
-def size(count: int) -> str:
-    """Bytes as a person reads them, with three digits."""
-    for unit, name in UNITS:
-        if count >= unit:
-            return f"{count / unit:.3g} {name}" if count < 1000 * unit else f"{count / unit:,.0f} {name}"
-    return f"{count} bytes"
 
 
 def lines(plan: dict[str, Any]) -> list[str]:
