@@ -90,10 +90,16 @@ def row(facts: dict[str, Any], planned: int, measured: int) -> str:
     kind = "NF4" if facts["quantization"] else facts["dtype"]
     extra = ", packing" if facts["train"].get("packing") else ""
     checkpointing = "yes" if facts["checkpointing"] else "no"
-    return (
-        f"| {facts['model']} | {kind} | {facts['batch']} x {facts['length']}{extra} | {facts['r']} {targets} | "
-        f"{checkpointing} | {planned / 2**20:,.0f} | {measured / 2**20:,.0f} | {planned / measured - 1:+.1%} |"
+    cells = (
+        *(facts["model"], kind, f"{facts['batch']} x {facts['length']}{extra}", f"{facts['r']} {targets}"),
+        *(
+            checkpointing,
+            f"{planned / 2**20:,.0f}",
+            f"{measured / 2**20:,.0f}",
+            f"{planned / measured - 1:+.1%}",
+        ),
     )
+    return f"| {' | '.join(cells)} |"
 
 
 def child(what: str, recipe: Path) -> int:
@@ -140,7 +146,7 @@ def _text(draw: random.Random, words: int) -> str:
 
 
 def tiny(kind: str, folder: Path) -> None:
-    """A small random model with SmolLM2's tokenizer, in a child process so that none of its memory stays here."""
+    """Write a small random model with SmolLM2's tokenizer; a child process keeps its memory out of this one."""
     script = (
         "import sys; from pathlib import Path; import loracook; from loracook import model;"
         "from loracook.recipe import Recipe; from loracook.runner import default_cache;"
@@ -149,7 +155,8 @@ def tiny(kind: str, folder: Path) -> None:
         "recipe = Recipe(Path('x'), {'base_model': {'name_or_path': smol}}, ());"
         "found = model.fetch(recipe, default_cache());"
         "tokenizer = AutoTokenizer.from_pretrained(found);"
-        "config = AutoConfig.for_model(kind, vocab_size=len(tokenizer), max_position_embeddings=2048, **shape);"
+        "size = {'vocab_size': len(tokenizer), 'max_position_embeddings': 2048};"
+        "config = AutoConfig.for_model(kind, **size, **shape);"
         "AutoModelForCausalLM.from_config(config).to('cpu').bfloat16().save_pretrained(folder);"
         "tokenizer.save_pretrained(folder)"
     )

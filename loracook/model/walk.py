@@ -19,6 +19,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from loracook.model.alive import Alive
+from loracook.model.head import score, triton_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 WALKED = (2, 4)
 """How many layers are walked; two apart, since some models alternate two kinds."""
-TILE_TOKENS, TILE_WORDS = 4096, 32768
-"""The part of the logits that TRL's head has in memory at once (trl/kernels/chunked_logprob.py)."""
 
 
 @dataclass(frozen=True)
@@ -118,34 +117,11 @@ def _walk(
         with mixed:
             hidden = model.base_model(**_inputs(model, batch)).last_hidden_state
             saved, forward = alive.bytes, alive.take_peak()
-            loss = _loss(model, hidden) if device == "cpu" else hidden.sum()
-        reached: list[int] = []
-        hidden.register_hook(lambda _: reached.append(alive.take_peak()))
-        loss.backward()
-    head = reached[0] if device == "cpu" else saved + _triton_head(hidden, autocast)
+            if device == "cpu":
+                score(model, hidden.detach())
+        head = alive.take_peak() if device == "cpu" else saved + triton_bytes(hidden, autocast)
+        hidden.sum().backward()
     return Walk(saved, forward, head, alive.take_peak())
-
-
-def _loss(model: Any, hidden: Tensor) -> Tensor:
-    """The loss as SFTTrainer computes it, tile by tile, on every position."""
-    import torch
-    from trl.kernels import ChunkedLogProbFunction
-
-    head = model.get_output_embeddings()
-    tokens = hidden[:, :-1].reshape(-1, hidden.size(-1))
-    targets = torch.zeros(tokens.size(0), dtype=torch.long)
-    wanted = ("log_probs", "entropy", "is_top1")
-    found = ChunkedLogProbFunction.apply(
-        tokens, head.weight, head.bias, targets, 1.0, TILE_WORDS, None, 1.0, wanted
-    )
-    return -found[0].sum()
-
-
-def _triton_head(hidden: Tensor, autocast: torch.dtype | None) -> int:
-    """The bytes of TRL's head where Triton folds each tile in place: the tile, and the float32 gradient."""
-    tokens, width = hidden[..., 0].numel(), hidden.size(-1)
-    tile = min(tokens, TILE_TOKENS) * TILE_WORDS * (autocast or hidden.dtype).itemsize
-    return int(tile + tokens * width * (4 + 2 * hidden.element_size()) + 9 * 4 * tokens)
 
 
 def _inputs(model: Any, batch: Batch) -> dict[str, Any]:
