@@ -146,7 +146,7 @@ def _text(draw: random.Random, words: int) -> str:
 
 
 def tiny(kind: str, folder: Path) -> None:
-    """Write a small random model with SmolLM2's tokenizer; a child process keeps its memory out of this one."""
+    """Write a small random model with SmolLM2's tokenizer, in a child process for its memory."""
     script = (
         "import sys; from pathlib import Path; import loracook; from loracook import model;"
         "from loracook.recipe import Recipe; from loracook.runner import default_cache;"
