@@ -40,12 +40,11 @@ def describe(recipe: Recipe) -> str:
         text for key, text in bits.items() if "quantization" in recipe and recipe["quantization"].get(key)
     )
     train, lora = recipe["train"], recipe["lora"]
-    length = (
-        f"{train['max_steps']} steps"
-        if train.get("max_steps", -1) > 0
-        else f"{train['num_train_epochs']:g} epochs"
-    )
-    return f"LoRA r {lora['r']} on {recipe['base_model']['name_or_path']}{loaded}, {length}"
+    length, unit = train["num_train_epochs"], "epochs"
+    if train.get("max_steps", -1) > 0:
+        length, unit = train["max_steps"], "steps"
+    words = f"{length:g} {unit if length != 1 else unit[:-1]}"
+    return f"LoRA r {lora['r']} on {recipe['base_model']['name_or_path']}{loaded}, {words}"
 
 
 def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progress) -> dict[str, Any]:
