@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 SEED = 7
-TRAIN_ROWS = 400
+TRAIN_ROWS = 512
 EVAL_ROWS = 60
 
 # dish: its plural, what can be left out or doubled, how it can be made
