@@ -5,11 +5,8 @@ from __future__ import annotations
 import ctypes
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-KEPT, LARGE = 1 << 28, 1 << 24
-"""Bytes: so much free memory stays with the process; blocks from the second size on go straight back.
-
-Keeping larger blocks too is faster by a fifth and takes a tenth more memory (benchmarks/README.md).
-"""
+LARGE = 1 << 30
+"""Bytes; no block is as large, so all are kept. What that gains and costs: benchmarks/README.md."""
 
 
 def keep_freed_memory() -> None:
@@ -20,4 +17,4 @@ def keep_freed_memory() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, LARGE)
-        mallopt(M_TRIM_THRESHOLD, KEPT)
+        mallopt(M_TRIM_THRESHOLD, LARGE)
