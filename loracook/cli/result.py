@@ -35,10 +35,11 @@ def _table(folder: Path | None) -> list[str]:
 
 
 def _next(planned: Plan, done: dict[str, Path]) -> list[str]:
-    if planned.to_do:
-        return [
-            f"still to do: {', '.join(stage.name for stage in planned.to_do)}; run the same command again"
-        ]
+    left = [stage.name for stage in planned.to_do]
+    if left == ["push"]:
+        return ["to upload it, run the same command again with --push"]
+    if left:
+        return [f"still to do: {', '.join(left)}; run the same command again"]
     if "evaluate" in done:
         return [f"read the answers side by side:  less {done['evaluate'] / 'generations.md'}"]
     return [f"look at the losses:  less {done['train'] / 'log.jsonl'}"]

@@ -12,6 +12,7 @@ from loracook.cli.options import recipe_argument, runs_option, set_option
 from loracook.cli.plan import lines
 from loracook.cli.result import result_lines
 from loracook.cli.screen import Screen, noise_to
+from loracook.errors import clean
 from loracook.planner import Plan, plan
 from loracook.recipe import load
 from loracook.stages.base import Consent
@@ -33,13 +34,14 @@ def command(
     for warning in loaded.warnings:
         click.echo(str(warning), err=True)
     planned = plan(loaded, runs)
-    click.echo("\n".join(lines(planned)) + "\n")
+    for line in (*lines(planned), ""):
+        click.echo(clean(line))
     if planned.to_do:
         _cook(planned, runs, only=only, consent=Consent(_push_allowed(planned, push), overwrite))
     else:
         click.echo("everything is done; nothing was run")
     for line in result_lines(plan(loaded, runs)):
-        click.echo(line)
+        click.echo(clean(line))
 
 
 def _cook(planned: Plan, runs: Path, *, only: str | None, consent: Consent) -> None:
