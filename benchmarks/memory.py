@@ -176,6 +176,9 @@ def plan(recipe: Path) -> int:
 
 def train(recipe: Path) -> int:
     """The measured peak in bytes above the process with all libraries loaded."""
+    from loracook.memory import keep_freed_memory
+
+    keep_freed_memory()
     import bitsandbytes  # noqa: F401
     import datasets  # noqa: F401
     import peft  # noqa: F401
@@ -184,9 +187,7 @@ def train(recipe: Path) -> int:
     from trl import SFTTrainer  # noqa: F401
 
     import loracook
-    from loracook.memory import keep_freed_memory
 
-    keep_freed_memory()
     torch.mm(torch.ones(64, 64, dtype=torch.bfloat16), torch.ones(64, 64, dtype=torch.bfloat16))
     before = status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the highest resident set begins anew: proc(5)

@@ -14,7 +14,7 @@ from loracook.model.blueprint import Blueprint, blueprint, named_tokens, tokeniz
 from loracook.model.memory import Memory, autocast
 from loracook.model.needs import Needs, needs
 from loracook.model.origin import Origin, origin
-from loracook.model.walk import walk
+from loracook.model.walk import saved_without_checkpointing
 from loracook.steps import Batch, Steps
 from loracook.survey import Survey, batch_of, steps_of, survey
 
@@ -69,8 +69,9 @@ def forecast(planned: Plan, cache: Path, device: Device | None = None) -> Foreca
     drawn = blueprint(recipe, folder, vocabulary)
     batch, steps, place = batch_of(recipe, found), steps_of(recipe, found), device or device_here()
     needed = needs(recipe, drawn, batch, device=place.kind)
-    mixed = autocast(recipe["train"])
-    plain = walk(drawn.tuned, batch, checkpointing=False, autocast=mixed, device=place.kind)
+    plain = needed.training.activations
+    if recipe["train"].get("activation_checkpointing"):
+        plain = saved_without_checkpointing(drawn.tuned, batch, autocast=autocast(recipe["train"]))
     state = needed.training.optimizer_state
 
     def redraw(changed: Recipe) -> Blueprint:
@@ -83,7 +84,7 @@ def forecast(planned: Plan, cache: Path, device: Device | None = None) -> Foreca
         steps=steps,
         batch=batch,
         needs=needed,
-        saved_without_checkpointing=plain.saved,
+        saved_without_checkpointing=plain,
         device=place,
         changes=tuple(changes(recipe, drawn, found, place, redraw)) if needed.peak > place.bytes else (),
         disk=footprint.disk(

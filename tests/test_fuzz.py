@@ -53,9 +53,15 @@ LONG = 250_000
     ],
     ids=range(18),
 )
-def test_a_large_hostile_recipe_is_refused_in_half_a_second(text: str, tmp_path: Path) -> None:
+def test_a_large_hostile_recipe_is_refused_without_going_over_it_again_and_again(
+    text: str, tmp_path: Path
+) -> None:
     file = tmp_path / "large.yaml"
     file.write_text(text, encoding="utf-8")
     began = time.process_time()
     assert [str(problem) for problem in problems_of(str(file))] != []
-    assert time.process_time() - began < 0.5
+    assert time.process_time() - began < SECONDS_AT_MOST
+
+
+SECONDS_AT_MOST = 10.0
+"""Processor seconds: 0.2 is the most that one of these takes, and what goes by the square takes minutes."""

@@ -12,7 +12,11 @@ LORACOOK = Path(sys.executable).parent / "loracook"
 
 
 def test_a_run_without_the_users_word_uploads_nothing_and_says_how_to(tmp_path: Path) -> None:
-    sections = {"evaluate": None, "dataset": {"path": "./rows.jsonl", "eval": None}, "push": {"repo_id": "me/it"}}
+    sections = {
+        "evaluate": None,
+        "dataset": {"path": "./rows.jsonl", "eval": None},
+        "push": {"repo_id": "me/it"},
+    }
     file = twin_file("opt-350m-lora", tmp_path, **sections)
     done = subprocess.run(
         [LORACOOK, "run", file.name],

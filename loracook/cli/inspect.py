@@ -14,6 +14,7 @@ import click
 
 from loracook.cli.screen import noise_to
 from loracook.errors import LoracookError, clean
+from loracook.memory import collecting_seldom
 from loracook.recipe import Recipe
 from loracook.sizes import size
 
@@ -43,7 +44,7 @@ def command(
 
     Needs config.json alone, never weights.
     """
-    with noise_to(Path(os.devnull)):
+    with noise_to(Path(os.devnull)), collecting_seldom():
         found = _inspected(_recipe(model, revision), wanted, target_modules)
     for line in json.dumps(found, indent=2).splitlines() if kind == "json" else _lines(found):
         click.echo(clean(line))

@@ -14,6 +14,7 @@ from loracook.cli.options import runs_option, set_option
 from loracook.cli.screen import noise_to
 from loracook.devices import Device, named_device
 from loracook.errors import RecipeError, clean
+from loracook.memory import collecting_seldom, keep_freed_memory
 from loracook.planner import Plan, plan
 from loracook.recipe import load
 from loracook.views.plan import stages_json
@@ -51,8 +52,11 @@ def command(
         os.environ["HF_HUB_OFFLINE"] = "1"
     place = named_device(device, memory)
     plans = [plan(load(recipe, overrides), runs) for recipe in recipes]
+    if probe:
+        keep_freed_memory()
     with noise_to(Path(os.devnull)):
-        known = [_known(planned, place) for planned in plans]
+        with collecting_seldom():
+            known = [_known(planned, place) for planned in plans]
         if probe:
             known = [
                 known_one | _probed(planned, known_one)
@@ -93,11 +97,9 @@ def _known(planned: Plan, place: Device | None) -> dict[str, Any]:
 
 def _probed(planned: Plan, known: dict[str, Any]) -> dict[str, Any]:
     """What the largest batch took, and from its time the longest that the run can take."""
-    from loracook.memory import keep_freed_memory
     from loracook.runner import default_cache
     from loracook.stages.probe import probe_alone
 
-    keep_freed_memory()
     facts = probe_alone(planned.recipe, default_cache()).facts()
     passes = planned.recipe["train"].get("gradient_accumulation_steps", 1)
     step = facts["seconds_for_batch"] * passes

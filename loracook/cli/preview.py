@@ -12,6 +12,7 @@ import click
 
 from loracook.cli.options import recipe_argument, set_option
 from loracook.cli.screen import noise_to
+from loracook.memory import collecting_seldom
 from loracook.recipe import load
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def command(recipe: Path, overrides: tuple[str, ...], rows: int, source: int | N
 
     Needs the tokenizer and the data, never the weights.
     """
-    with noise_to(Path(os.devnull)):
+    with noise_to(Path(os.devnull)), collecting_seldom():
         shown = _preview(load(recipe, overrides), rows, source)
     click.echo(_written(shown, kind), nl=False, color=True)
 
@@ -42,7 +43,7 @@ def _preview(recipe: Recipe, rows: int, source: int | None) -> Preview:
     from loracook.runner import default_cache
 
     cache = default_cache()
-    tokenizer = model.load_tokenizer(recipe, model.fetch_description(recipe, cache))
+    tokenizer = model.load_tokenizer(recipe, model.fetch_tokenizer(recipe, cache))
     return preview(recipe, with_template(recipe, tokenizer), cache, rows=rows, source=source)
 
 

@@ -1,7 +1,7 @@
 """The base model: fetching and loading it, and the modules that an adapter lands on."""
 
 from loracook.model.adapter import adaptable_names, check_modules, lora_config
-from loracook.model.fetch import commit, fetch, fetch_description, files
+from loracook.model.fetch import commit, fetch, fetch_description, fetch_tokenizer, files
 from loracook.model.generate import generate
 from loracook.model.load import (
     fit_embeddings,
@@ -21,6 +21,7 @@ __all__ = [
     "commit",
     "fetch",
     "fetch_description",
+    "fetch_tokenizer",
     "files",
     "fit_embeddings",
     "generate",

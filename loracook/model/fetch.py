@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from loracook.disk import sha256, sync
 from loracook.errors import LoracookError, MachineError, RecipeError
@@ -14,6 +14,9 @@ from loracook.shipped import SCHEME, shipped_file
 
 if TYPE_CHECKING:
     from loracook.recipe import Recipe
+
+Part: TypeAlias = Literal["tokenizer", "description", "weights"]
+"""What is wanted of a base model; each part has all that the one before it has."""
 
 NAME = ("base_model", "name_or_path")
 SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
@@ -53,9 +56,14 @@ def files(recipe: Recipe) -> tuple[Path, ...]:
     return found
 
 
+def fetch_tokenizer(recipe: Recipe, cache: Path) -> Path:
+    """A folder with the base model's tokenizer, perhaps with nothing else."""
+    return _fetch(recipe, cache, "tokenizer")
+
+
 def fetch_description(recipe: Recipe, cache: Path) -> Path:
     """A folder with the base model's config and tokenizer; no weights are fetched for it."""
-    return _fetch(recipe, cache, weights=False)
+    return _fetch(recipe, cache, "description")
 
 
 def fetch(recipe: Recipe, cache: Path) -> Path:
@@ -64,7 +72,7 @@ def fetch(recipe: Recipe, cache: Path) -> Path:
     Raises:
         RecipeError: the hub cannot be reached or has no such model, or its weights are pickles.
     """
-    return _fetch(recipe, cache, weights=True)
+    return _fetch(recipe, cache, "weights")
 
 
 def commit(folder: Path) -> str | None:
@@ -72,17 +80,17 @@ def commit(folder: Path) -> str | None:
     return folder.name if folder.parent.name == "snapshots" else None
 
 
-def _fetch(recipe: Recipe, cache: Path, *, weights: bool) -> Path:
+def _fetch(recipe: Recipe, cache: Path, part: Part) -> Path:
     local = local_path(recipe)
     if local is None:
-        folder = _from_hub(recipe, weights=weights)
+        folder = _from_hub(recipe, weights=part == "weights")
         gguf = recipe["base_model"].get("gguf_file")
-        return _converted(folder / gguf, cache, weights=weights) if gguf else folder
+        return _converted(folder / gguf, cache, part) if gguf else folder
     files(recipe)
     gguf = local if local.is_file() else local / recipe["base_model"].get("gguf_file", "")
     if gguf.is_file():
-        return _converted(gguf, cache, weights=weights)
-    return _with_safetensors(recipe, local) if weights else local
+        return _converted(gguf, cache, part)
+    return _with_safetensors(recipe, local) if part == "weights" else local
 
 
 def _from_hub(recipe: Recipe, *, weights: bool) -> Path:
@@ -130,32 +138,34 @@ def _weights_file(recipe: Recipe, path: Path) -> Path:
     raise RecipeError([recipe.problem(NAME, f"{kind}; name a folder with safetensors, or a .gguf file")])
 
 
-def _converted(gguf: Path, cache: Path, *, weights: bool) -> Path:
-    """The GGUF file's model as a safetensors folder, kept under the hash of its content."""
+def _converted(gguf: Path, cache: Path, part: Part) -> Path:
+    """The wanted part of a GGUF file's model as a folder, kept under the hash of the file's content."""
     whole = cache / "models" / f"{gguf.stem}-{sha256(gguf)[:16]}"
-    kept = whole if weights or whole.is_dir() else whole.with_name(f"{whole.name}-tokenizer")
+    described = part == "description" and whole.is_dir()
+    kept = whole if part == "weights" or described else whole.with_name(f"{whole.name}-{part}")
     if kept.is_dir():
         return kept
     kept.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(dir=kept.parent, prefix=f".{kept.name}."))
+    unfinished = Path(tempfile.mkdtemp(dir=kept.parent, prefix=f".{kept.name}."))
     try:
-        _convert(gguf, part, weights=weights)
-        for file in part.iterdir():
+        _convert(gguf, unfinished, part)
+        for file in unfinished.iterdir():
             sync(file)
-        os.chmod(part, 0o755)
-        part.rename(kept)
+        os.chmod(unfinished, 0o755)
+        unfinished.rename(kept)
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
     return kept
 
 
-def _convert(gguf: Path, folder: Path, *, weights: bool) -> None:
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
+def _convert(gguf: Path, folder: Path, part: Part) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig, PreTrainedTokenizerFast
 
     try:
-        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
-        if not weights:
+        PreTrainedTokenizerFast.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+        if part == "description":
             AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+        if part != "weights":
             return
         # Packed GGUF blocks can neither train nor be saved, so they are unpacked here.
         model = AutoModelForCausalLM.from_pretrained(

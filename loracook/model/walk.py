@@ -11,8 +11,8 @@ counting); trl 1.16, trl/kernels/chunked_logprob.py, for the output head and the
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import astuple, dataclass
 from functools import lru_cache
@@ -61,14 +61,31 @@ def walk(
         autocast: the dtype of mixed precision, None where there is none.
         device: "cpu", or "cuda" for the output head as Triton computes it there.
     """
+    return Walk(
+        *_of_all_layers(tuned, lambda cut: astuple(_walk(cut, batch, checkpointing, autocast, device)))
+    )
+
+
+def saved_without_checkpointing(tuned: PeftModel, batch: Batch, *, autocast: torch.dtype | None) -> int:
+    """The bytes that are kept for the backward pass when nothing is recomputed; takes what `walk` takes."""
+
+    def measure(cut: PeftModel) -> tuple[int]:
+        with _counting(cut, batch, checkpointing=False) as (model, alive), _mixed(autocast):
+            hidden = _forward(model, batch)
+            kept = alive.bytes
+        del hidden  # held what is kept until here
+        return (kept,)
+
+    return _of_all_layers(tuned, measure)[0]
+
+
+def _of_all_layers(tuned: PeftModel, measure: Callable[[PeftModel], tuple[int, ...]]) -> tuple[int, ...]:
+    """What is measured of a few layers, carried on to all of them."""
     layers = repeated_layers(tuned)
     few, more = (min(count, len(layers)) for count in WALKED)
-    first, second = (
-        _walk(_cut(tuned, layers, count), batch, checkpointing, autocast, device) for count in (few, more)
-    )
+    first, second = (measure(_cut(tuned, layers, count)) for count in (few, more))
     rest, apart = len(layers) - few, max(more - few, 1)
-    pairs = zip(astuple(first), astuple(second), strict=True)
-    return Walk(*(a + (b - a) * rest // apart for a, b in pairs))
+    return tuple(a + (b - a) * rest // apart for a, b in zip(first, second, strict=True))
 
 
 def repeated_layers(model: Module) -> ModuleList:
@@ -102,6 +119,20 @@ def _cut(tuned: PeftModel, layers: Sequence[Module], count: int) -> PeftModel:
 def _walk(
     tuned: PeftModel, batch: Batch, checkpointing: bool, autocast: torch.dtype | None, device: str
 ) -> Walk:
+    with _counting(tuned, batch, checkpointing=checkpointing) as (model, alive):
+        with _mixed(autocast):
+            hidden = _forward(model, batch)
+            saved, forward = alive.bytes, alive.take_peak()
+            if device == "cpu":
+                score(model, hidden.detach())
+        head = alive.take_peak() if device == "cpu" else saved + triton_bytes(hidden, autocast)
+        hidden.sum().backward()
+    return Walk(saved, forward, head, alive.take_peak())
+
+
+@contextmanager
+def _counting(tuned: PeftModel, batch: Batch, *, checkpointing: bool) -> Iterator[tuple[Any, Alive]]:
+    """The base model on fake tensors, ready to train, and the count of all that its operators make."""
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -112,16 +143,20 @@ def _walk(
         model.activation_checkpointing_enable()
         model.enable_input_require_grads()
     alive = Alive(tuned)
-    mixed = torch.autocast("cpu", autocast) if autocast else nullcontext()
     with mode, torch.device("cpu"), _unmasked(model, batch), alive.counting():
-        with mixed:
-            hidden = model.base_model(**_inputs(model, batch)).last_hidden_state
-            saved, forward = alive.bytes, alive.take_peak()
-            if device == "cpu":
-                score(model, hidden.detach())
-        head = alive.take_peak() if device == "cpu" else saved + triton_bytes(hidden, autocast)
-        hidden.sum().backward()
-    return Walk(saved, forward, head, alive.take_peak())
+        yield model, alive
+
+
+def _forward(model: Any, batch: Batch) -> Tensor:
+    """The last hidden states, which hold all that the backward pass needs."""
+    hidden: Tensor = model.base_model(**_inputs(model, batch)).last_hidden_state
+    return hidden
+
+
+def _mixed(autocast: torch.dtype | None) -> AbstractContextManager[Any]:
+    import torch
+
+    return torch.autocast("cpu", autocast) if autocast else nullcontext()
 
 
 def _inputs(model: Any, batch: Batch) -> dict[str, Any]:

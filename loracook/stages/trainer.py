@@ -51,7 +51,8 @@ def prepared(recipe: Recipe, cache: Path, progress: Progress) -> Ingredients:
     check_trackers(recipe)
     description = model.fetch_description(recipe, cache)
     model.check_modules(model.skeleton(recipe, description), recipe)
-    tokenizer = data.with_template(recipe, model.load_tokenizer(recipe, description))
+    tokenizer = model.load_tokenizer(recipe, model.fetch_tokenizer(recipe, cache))
+    data.with_template(recipe, tokenizer)
     rows = data.prepare(recipe, tokenizer, cache, progress)
     for note in rows.notes:
         progress.note(note)
