@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 
 REFUSALS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What a template may raise of itself when a row is not as it expects."""
+ASKED: Message = {"role": "user", "content": "?"}
+CALLED: Message = {
+    "role": "assistant",
+    "content": "",
+    "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {}}}],
+}
+RETURNED: Message = {"role": "tool", "name": "f", "content": "?"}
+ANSWERED: Message = {"role": "assistant", "content": "\u2603"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,13 +133,47 @@ class Renderer:
         """Learned is what the template marks, but for turns that the row excepts."""
         if not self._masks:
             raise cannot_mask(self.recipe)
-        text, spans = self._rendered(chat.messages, chat)
+        text, marked = self._rendered(chat.messages, chat)
+        spans = tuple(self._said(text, span) for span in marked)
         spoken = [message.get("train", True) for message in chat.messages if message["role"] == "assistant"]
         if all(spoken):
             return Rendered(text, spans)
         if len(spans) != len(spoken):
             raise RowError("turn flags", f"the template marks {len(spans)} parts of {len(spoken)} answers")
         return Rendered(text, tuple(span for span, learned in zip(spans, spoken, strict=True) if learned))
+
+    def _said(self, text: str, span: tuple[int, int]) -> tuple[int, int]:
+        """The part of a marked span that the model itself has to write, up to the token that ends its turn.
+
+        Some templates mark what stands before an answer, or the line end behind it, along with the answer.
+        """
+        start, end = span
+        start += next((len(head) for head in self._heads if text.startswith(head, start)), 0)
+        said = text[start:end].rstrip()
+        return start, start + len(said) if said.endswith(self._marks) else end
+
+    @cached_property
+    def _heads(self) -> tuple[str, ...]:
+        """What the template marks of answers though the prompt for one has it already, longest first."""
+        found = {self._head((ASKED,))}
+        if self._calls_tools:
+            found.add(self._head((ASKED, CALLED, RETURNED)))
+        return tuple(sorted(found - {""}, key=len, reverse=True))
+
+    def _head(self, before: tuple[Message, ...]) -> str:
+        after = (*before, ANSWERED)
+        try:
+            prompt, _ = self._rendered(before, Chat(before), generate=True)
+            text, spans = self._rendered(after, Chat(after))
+        except RowError:  # a template may refuse such a chat
+            return ""
+        starts = [start for start, end in spans if ANSWERED["content"] in text[start:end]]
+        differ = (place for place, (one, other) in enumerate(zip(prompt, text, strict=False)) if one != other)
+        return text[starts[0] : next(differ, len(prompt))] if starts else ""
+
+    @cached_property
+    def _marks(self) -> tuple[str, ...]:
+        return tuple(self.tokenizer.get_added_vocab())
 
     def _last(self, chat: Chat, opening: int | None) -> Rendered:
         """Learned is the completion: what follows the opening, or the last answer."""
