@@ -81,14 +81,14 @@ def adapter_bytes(drawn: Blueprint) -> int:
 
 
 def checkpoints(recipe: Recipe, steps: int | None) -> int | None:
-    """How many checkpoints a run of so many steps writes: one every `save_steps` and one at the end."""
+    """How many checkpoints so many steps leave behind: after the first, as often as asked, at the end."""
     train = recipe["train"]
     if train["save_strategy"] == "epoch":
-        return math.ceil(float(train["num_train_epochs"]))
+        return 1 + math.ceil(float(train["num_train_epochs"]))
     if steps is None or train["save_strategy"] != "steps":
         return 0 if train["save_strategy"] == "no" else None
     every: int = train["save_steps"] if train["save_steps"] >= 1 else math.ceil(steps * train["save_steps"])
-    return math.ceil(steps / every)
+    return len({1, steps, *range(every, steps, every)})
 
 
 def _kept(recipe: Recipe, written: int | None) -> int | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import shutil
 import time
 from datetime import UTC, datetime
@@ -19,20 +18,11 @@ from loracook.planner import RECORD, RUNS, Plan, PlannedStage, plan, read_record
 from loracook.stages import STAGES
 from loracook.stages.base import Consent, Folders, Progress, Silent
 from loracook.stages.push import before_training, needs_consent
+from loracook.versions import versions
 
 if TYPE_CHECKING:
     from loracook.recipe import Recipe
 
-PACKAGES = (
-    "torch",
-    "transformers",
-    "trl",
-    "peft",
-    "bitsandbytes",
-    "datasets",
-    "accelerate",
-    "huggingface_hub",
-)
 NOTHING_MORE, UNSEEN = Consent(), Silent()
 RESUMED = ("train", "push")
 """Stages that go on from what an interrupted try has left; the others start from an empty folder."""
@@ -150,22 +140,10 @@ def _record(recipe: Recipe, stage: PlannedStage, result: dict[str, Any], seconds
         "sections": sections,
         "origins": {dotted(path): str(recipe.origin(path)) for path, _ in entries(sections)},
         "result": result,
-        "versions": _versions(),
+        "versions": versions(),
         # Checkpoints have manifests of their own and may be removed to save room.
         "files": file_facts(stage.folder, leave_out=stage.folder / "checkpoints"),
     }
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {"python": platform.python_version(), "platform": platform.platform(terse=True)}
-    for package in ("loracook", *PACKAGES):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
 
 
 def _link_latest(run: Path, stage: PlannedStage) -> None:

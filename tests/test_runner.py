@@ -15,8 +15,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 import loracook
-from loracook.errors import DivergedError, LockedError, LoracookError
-from loracook.stages.checkpoints import MANIFEST, newest_sealed
+from loracook.errors import DivergedError, LockedError, LoracookError, MachineError
+from loracook.stages.checkpoints import MANIFEST, UNFINISHED, newest_sealed, prove
 from tests.cooking import twin_file
 
 LORACOOK = Path(sys.executable).parent / "loracook"
@@ -136,8 +136,53 @@ def test_a_checkpoint_without_its_seal_is_not_used(checkpoints: Path) -> None:
     (checkpoints / "checkpoint-24" / MANIFEST).unlink()
     checkpoint, dropped = newest_sealed(checkpoints)
     assert checkpoint == checkpoints / "checkpoint-20"
-    assert dropped == ["checkpoint-24 is not used: it was not finished when the run stopped"]
+    assert dropped == ["checkpoint-24 is not used: it has no manifest"]
     assert not (checkpoints / "checkpoint-24").exists()
+
+
+def test_a_run_killed_while_it_writes_a_checkpoint_leaves_none_that_is_not_whole(
+    recipe_file: Path, undisturbed: dict[str, bytes]
+) -> None:
+    process, folder = start(recipe_file), train_folder(recipe_file)
+    wait_for(folder, f"checkpoints/{UNFINISHED}/checkpoint-*/adapter_model.safetensors")
+    process.kill()
+    process.communicate()
+    kept = list(folder.glob("checkpoints/checkpoint-*"))
+    checkpoint, dropped = newest_sealed(folder / "checkpoints")
+    assert (checkpoint in kept or not kept, dropped) == (True, [])
+    assert run(recipe_file).returncode == 0
+    assert weights(folder) == undisturbed
+    assert not (folder / "checkpoints" / UNFINISHED).exists()
+
+
+def test_a_checkpoint_is_written_after_the_first_step_and_at_the_end(tmp_path: Path) -> None:
+    recipe = twin_file("opt-350m-lora", tmp_path, train=LONG | {"max_steps": 3, "save_steps": 100}, **DROPPED)
+    assert run(recipe).returncode == 0
+    checkpoints = train_folder(recipe) / "checkpoints"
+    assert {path.name for path in checkpoints.iterdir()} == {"checkpoint-1", "checkpoint-3"}
+
+
+def test_a_checkpoint_that_cannot_be_read_back_is_this_machines_fault(checkpoints: Path) -> None:
+    (checkpoints / "checkpoint-24" / "scheduler.pt").unlink()
+    with pytest.raises(MachineError, match=r"cannot be trusted: scheduler\.pt is not as it was written"):
+        prove(checkpoints / "checkpoint-24")
+
+
+@pytest.mark.parametrize(("name", "was"), [("torch", "1.0"), ("seed", 7), ("device", "cuda")])
+def test_a_run_does_not_go_on_from_what_was_made_differently(
+    recipe_file: Path, checkpoints: Path, name: str, was: object
+) -> None:
+    manifest = checkpoints / "checkpoint-24" / MANIFEST
+    facts = json.loads(manifest.read_text())
+    now, facts["made"][name] = facts["made"][name], was
+    manifest.write_text(json.dumps(facts))
+    again = run(recipe_file)
+    folder = checkpoints.relative_to(recipe_file.parent)
+    assert (again.returncode, again.stderr) == (
+        2,
+        f"cannot go on from checkpoint-24: {name} was {was}, now {now}; "
+        f"change that back, or remove {folder} to train anew\n",
+    )
 
 
 def test_a_second_run_on_the_folder_is_refused_at_once(recipe_file: Path) -> None:

@@ -5,22 +5,31 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loracook import signals
 from loracook.errors import DivergedError
 from loracook.stages.base import Progress
-from loracook.stages.checkpoints import seal
+from loracook.stages.checkpoints import final, prove, seal
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
 
-def callbacks(log: Path, progress: Progress) -> list[TrainerCallback]:
-    """The callbacks of a training run that logs to `log`, one JSON object a line."""
+def callbacks(log: Path, made: Mapping[str, Any], progress: Progress) -> list[TrainerCallback]:
+    """The callbacks of a training run.
+
+    Args:
+        log: the file that gets one JSON object a line.
+        made: what decides the run, for the manifests of its checkpoints.
+        progress: is told how far it is.
+    """
     # transformers demands subclasses, and is imported only once training starts.
     from transformers import TrainerCallback
+    from transformers.trainer import TRAINER_STATE_NAME
+    from transformers.trainer_utils import rotate_checkpoints
 
     class Report(TrainerCallback):
         """Draws the progress and writes the log, true values and all."""
@@ -49,15 +58,29 @@ def callbacks(log: Path, progress: Progress) -> list[TrainerCallback]:
                 refuse_infinite({"grad_norm": gradient_norm(model)}, state.global_step + 1)
 
     class Checkpoints(TrainerCallback):
-        """Seals each checkpoint, and asks for one when a signal wants the run to end."""
+        """Moves each checkpoint in when it is whole; asks for one after the first step and upon a signal."""
 
-        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if state.is_world_process_zero:
-                seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.first = state.global_step + 1
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if signals.caught():
                 control.should_save = control.should_training_stop = True
+            if state.global_step == self.first and args.save_strategy != "no":
+                control.should_save = True  # better now than hours later, should it not work
+
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            written = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            kept = final(written)
+            if state.best_model_checkpoint == str(written):
+                state.best_model_checkpoint = str(kept)
+            if not state.is_world_process_zero:
+                return
+            state.save_to_json(str(written / TRAINER_STATE_NAME))
+            seal(written, made)
+            if state.global_step == self.first:
+                prove(kept)
+            rotate_checkpoints(str(kept.parent), args.save_total_limit, state.best_model_checkpoint)
 
     return [Report(), Guard(), Checkpoints()]
 

@@ -1,21 +1,49 @@
-"""Checkpoints that can be trusted: sealed with the hash of every file, and only sealed ones resumed from."""
+"""Checkpoints that can be trusted: written aside, moved in when whole, and held against their manifest."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from loracook.disk import broken_file, file_facts, sync, write_whole
+from loracook.errors import MachineError
 
 MANIFEST = "manifest.json"
+UNFINISHED = "unfinished"
+"""Beside the checkpoints: the folder that they are written in."""
 
 
-def seal(checkpoint: Path) -> None:
-    """Bring a checkpoint's files to the disk, then add the manifest that makes it one to resume from."""
-    for path in checkpoint.rglob("*"):
+def aside(folder: Path) -> Path:
+    """The folder to write the checkpoints of `folder` in, empty of what an earlier try left there."""
+    unfinished = folder / UNFINISHED
+    shutil.rmtree(unfinished, ignore_errors=True)
+    return unfinished
+
+
+def final(written: Path) -> Path:
+    """Where a checkpoint that is written aside will be."""
+    return written.parent.parent / written.name
+
+
+def seal(written: Path, made: Mapping[str, Any]) -> None:
+    """Bring a checkpoint to the disk with a manifest of its files and of what made it, then move it in."""
+    for path in written.rglob("*"):
         sync(path)
-    write_whole(checkpoint / MANIFEST, json.dumps(file_facts(checkpoint), indent=1))
+    manifest = {"made": made, "files": file_facts(written)}
+    write_whole(written / MANIFEST, json.dumps(manifest, indent=1))
+    written.rename(final(written))
+    sync(final(written).parent)
+
+
+def prove(checkpoint: Path) -> None:
+    """Read a checkpoint back; raises MachineError when it is not what was written."""
+    if fault := _fault(checkpoint):
+        raise MachineError(
+            f"{checkpoint} cannot be trusted: {fault}; choose a folder on another disk with --runs"
+        )
 
 
 def newest_sealed(folder: Path) -> tuple[Path | None, list[str]]:
@@ -34,9 +62,20 @@ def newest_sealed(folder: Path) -> tuple[Path | None, list[str]]:
     return None, dropped
 
 
+def differences(checkpoint: Path, made: Mapping[str, Any]) -> list[str]:
+    """What made a checkpoint and is not so today, as in 'torch was 2.12.0, now 2.13.0'."""
+    before: Mapping[str, Any] = json.loads((checkpoint / MANIFEST).read_text("utf-8"))["made"]
+    names = [name for name in {**before, **made} if before.get(name) != made.get(name)]
+    return [f"{name} was {before.get(name)}, now {made.get(name)}" for name in names]
+
+
 def _fault(checkpoint: Path) -> str | None:
     manifest = checkpoint / MANIFEST
     if not manifest.is_file():
-        return "it was not finished when the run stopped"
-    broken = broken_file(checkpoint, json.loads(manifest.read_text(encoding="utf-8")))
+        return "it has no manifest"
+    try:
+        files = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+    except (ValueError, KeyError):
+        return f"{MANIFEST} cannot be read"
+    broken = broken_file(checkpoint, files)
     return broken and f"{broken} is not as it was written"

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loracook import data, model, signals
-from loracook.errors import DivergedError
+from loracook.errors import DivergedError, LoracookError
 from loracook.stages.base import Consent, Folders, Progress
 from loracook.stages.callbacks import callbacks
-from loracook.stages.checkpoints import newest_sealed
+from loracook.stages.checkpoints import aside, differences, newest_sealed
 from loracook.stages.probe import plan_memory, probing
-from loracook.stages.trainer import build, prepared
+from loracook.stages.trainer import Ingredients, build, prepared
+from loracook.versions import versions
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
     from loracook.recipe import Recipe
 
+COMPUTING = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
 READS: tuple[str, ...] = ("base_model", "tokenizer", "dataset", "template", "quantization", "lora", "train")
 
 
@@ -56,18 +60,19 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
     """
     ingredients = prepared(recipe, folders.cache, progress)
     probe = plan_memory(recipe, ingredients, folders.cache)
+    made = _made(recipe, ingredients, folders, probe.device.kind)
+    checkpoints = folders.own / "checkpoints"
+    checkpoint = _resumed(checkpoints, made, progress)
     probe.start()
-    sft = build(recipe, ingredients, folders.own, cache=folders.cache, progress=progress)
-    for callback in (*callbacks(folders.own / "log.jsonl", progress), probing(sft, probe, progress)):
+    output = aside(checkpoints)
+    sft = build(recipe, ingredients, output, cache=folders.cache, progress=progress)
+    for callback in (*callbacks(folders.own / "log.jsonl", made, progress), probing(sft, probe, progress)):
         sft.add_callback(callback)
-    checkpoint, dropped = newest_sealed(folders.own / "checkpoints")
-    for sentence in dropped:
-        progress.note(sentence)
-    if checkpoint is not None:
-        progress.note(f"going on from {checkpoint.name}")
+    _place_tensorboard(sft, folders.own / "tensorboard")
     metrics = _train(sft, checkpoint)
     if sft.accelerator.is_main_process:
         save_adapter(sft, recipe, folders)
+        shutil.rmtree(output, ignore_errors=True)
     return {
         "metrics": metrics,
         "parameters": _parameters(sft.model),
@@ -98,6 +103,46 @@ def save_adapter(sft: SFTTrainer, recipe: Recipe, folders: Folders) -> None:
     # Grown embeddings travel along, since nobody else has those rows.
     tuned.save_pretrained(folder, save_embedding_layers=tuned.config.vocab_size != before)
     sft.processing_class.save_pretrained(folder)
+
+
+def _made(recipe: Recipe, ingredients: Ingredients, folders: Folders, device: str) -> dict[str, Any]:
+    """What decides the weights beside the steps that were taken, for the manifests of checkpoints."""
+    return {
+        "recipe": folders.own.name.rpartition("-")[2],
+        "data": ingredients.rows.digest,
+        "base": ingredients.commit,
+        "device": device,
+        "world size": int(os.environ.get("WORLD_SIZE", "1")),
+        "seed": recipe["train"]["seed"],
+        **{name: version for name, version in versions().items() if name in COMPUTING},
+    }
+
+
+def _resumed(checkpoints: Path, made: Mapping[str, Any], progress: Progress) -> Path | None:
+    """The checkpoint to go on from, None to begin.
+
+    Raises:
+        LoracookError: going on would not be the same, since something else made the checkpoint.
+    """
+    checkpoint, dropped = newest_sealed(checkpoints)
+    for sentence in dropped:
+        progress.note(sentence)
+    if checkpoint is None:
+        return None
+    if changed := differences(checkpoint, made):
+        message = f"cannot go on from {checkpoint.name}: {'; '.join(changed)}"
+        raise LoracookError(f"{message}; change that back, or remove {checkpoints} to train anew")
+    progress.note(f"going on from {checkpoint.name}")
+    return checkpoint
+
+
+def _place_tensorboard(sft: SFTTrainer, folder: Path) -> None:
+    """Have TensorBoard's log stay; by default it lies with the unfinished checkpoints."""
+    from transformers.integrations import TensorBoardCallback
+
+    for callback in sft.callback_handler.callbacks:
+        if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
+            callback.logging_dir = str(folder)
 
 
 def _train(sft: SFTTrainer, checkpoint: Path | None) -> Mapping[str, float]:

@@ -39,7 +39,8 @@ def trainer(recipe: Recipe, folder: Path, *, cache: Path, progress: Progress) ->
         RecipeError: the recipe does not fit its model or its data.
         MachineError: this machine cannot run it.
     """
-    return build(recipe, prepared(recipe, cache, progress), folder, cache=cache, progress=progress)
+    ingredients = prepared(recipe, cache, progress)
+    return build(recipe, ingredients, folder / "checkpoints", cache=cache, progress=progress)
 
 
 def prepared(recipe: Recipe, cache: Path, progress: Progress) -> Ingredients:
@@ -70,12 +71,12 @@ def check_trackers(recipe: Recipe) -> None:
 
 
 def build(
-    recipe: Recipe, ingredients: Ingredients, folder: Path, *, cache: Path, progress: Progress
+    recipe: Recipe, ingredients: Ingredients, output: Path, *, cache: Path, progress: Progress
 ) -> SFTTrainer:
-    """The SFTTrainer of a recipe, its weights loaded, with checkpoints below `folder`."""
+    """The SFTTrainer of a recipe, its weights loaded, which writes checkpoints below `output`."""
     from trl import SFTTrainer
 
-    arguments = sft_config(recipe, folder / "checkpoints")
+    arguments = sft_config(recipe, output)
     base = model.load_model(recipe, model.fetch(recipe, cache))
     if added := model.fit_embeddings(base, len(ingredients.tokenizer)):
         progress.note(f"{added} embedding rows added for new tokens; lora.modules_to_save would train them")
