@@ -1,6 +1,7 @@
 """Draws what a command prints in colour as a picture of a terminal.
 
-    FORCE_COLOR=1 loracook preview recipes/quickstart.yaml --rows 2 | python docs/draw.py docs/preview.png
+    command='loracook preview recipes/quickstart.yaml --rows 2'
+    (echo "$ $command"; FORCE_COLOR=1 $command) | python docs/draw.py docs/preview.png
 
 Needs Pillow and the font DejaVu Sans Mono.
 """
