@@ -1,4 +1,4 @@
-"""A model hub on the loopback: what huggingface_hub 2.4 asks of repositories, LFS objects and commits."""
+"""A hub on the loopback: what huggingface_hub and datasets ask of repositories, files, LFS objects and commits."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ class Repository:
 
     private: bool
     writable: bool = True
+    gated: bool = False
     commits: dict[str, Files] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)
     pull_requests: list[str] = field(default_factory=list)
@@ -98,7 +99,7 @@ class Handler(BaseHTTPRequestHandler):
                 return self._answer(kind, [unquote(part) for part in found.groups()])
         return self._send(404, {"error": f"no such route: {self.command} {address.path}"})
 
-    do_POST = do_PUT = do_GET  # noqa: N815
+    do_POST = do_PUT = do_HEAD = do_GET  # noqa: N815
 
     def _answer(self, kind: str, parts: list[str]) -> None:
         faults = self.server.faults[kind]
@@ -111,9 +112,13 @@ class Handler(BaseHTTPRequestHandler):
             return self._send(int(fault), {"error": f"not now, {self.headers.get('Authorization')}"})
         if fault == "page":
             return self._send(502, "<html>Bad Gateway</html>")
-        if kind not in ("validate", "put") and self.headers.get("Authorization") != f"Bearer {TOKEN}":
+        if kind not in (*OPEN, "validate", "put") and self.headers.get("Authorization") != f"Bearer {TOKEN}":
             return self._send(401, {"error": "Invalid credentials in Authorization header"})
         status, answer = getattr(self, kind)(*parts)
+        if isinstance(answer, tuple):
+            content, oid = answer
+            etag = hashlib.sha256(content).hexdigest()
+            return self._write(status, content, {"ETag": f'"{etag}"', "X-Repo-Commit": oid})
         if fault == "done, then cut":
             return self._cut()
         return self._send(status, answer)
@@ -124,12 +129,16 @@ class Handler(BaseHTTPRequestHandler):
 
     def _send(self, status: int, answer: Any) -> None:
         text = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
+        headers = {"X-Error-Code": answer["code"]} if isinstance(answer, dict) and "code" in answer else {}
+        self._write(status, text, headers)
+
+    def _write(self, status: int, content: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)
-        self.send_header("Content-Length", str(len(text)))
-        if isinstance(answer, dict) and "code" in answer:
-            self.send_header("X-Error-Code", answer["code"])
+        for name, value in {"Content-Length": str(len(content)), **headers}.items():
+            self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(text)
+        if self.command != "HEAD":
+            self.wfile.write(content)
 
     def whoami(self) -> tuple[int, Any]:
         return 200, self.server.who
@@ -148,14 +157,35 @@ class Handler(BaseHTTPRequestHandler):
         if isinstance(found, dict):
             return 404, found
         repository, oid = found
-        return 200, {"id": repo_id, "sha": oid, "private": repository.private}
+        siblings = [{"rfilename": path} for path in repository.commits[oid]]
+        return 200, {"id": repo_id, "sha": oid, "private": repository.private, "siblings": siblings}
 
-    def tree(self, repo_id: str, revision: str) -> tuple[int, Any]:
+    def paths(self, repo_id: str, revision: str) -> tuple[int, Any]:
+        repository, oid = self.server.repositories[repo_id], revision
+        asked = parse_qs(self.body.decode())["paths"]
+        files = repository.commits[repository.branches.get(oid, oid)]
+        return 200, [_entry(path, files[path]) for path in asked if path in files]
+
+    def file(self, repo_id: str, revision: str, path: str) -> tuple[int, Any]:
         found = self._find(repo_id, revision)
         if isinstance(found, dict):
             return 404, found
         repository, oid = found
-        return 200, [_entry(path, content) for path, content in repository.commits[oid].items()]
+        if path not in repository.commits[oid]:
+            return 404, {"error": "Entry not found", "code": "EntryNotFound"}
+        return 200, (repository.commits[oid][path], oid)
+
+    def tree(self, repo_id: str, revision: str, folder: str = "") -> tuple[int, Any]:
+        found = self._find(repo_id, revision)
+        if isinstance(found, dict):
+            return 404, found
+        repository, oid = found
+        files = {
+            path: content for path, content in repository.commits[oid].items() if path.startswith(folder)
+        }
+        if folder and not files:
+            return 404, {"error": "Entry not found", "code": "EntryNotFound"}
+        return 200, [_entry(path, content) for path, content in files.items()]
 
     def write_check(self, repo_id: str) -> tuple[int, Any]:
         writable = self.server.repositories[repo_id].writable
@@ -254,6 +284,8 @@ class Handler(BaseHTTPRequestHandler):
         repository = self.server.repositories.get(repo_id)
         if repository is None:
             return {"error": "Repository not found", "code": "RepoNotFound"}
+        if repository.gated:
+            return {"error": "Access to it is restricted", "code": "GatedRepo"}
         oid = revision if revision in repository.commits else repository.branches.get(revision)
         if oid is None:
             return {"error": "Invalid rev id", "code": "RevisionNotFound"}
@@ -268,7 +300,9 @@ def _entry(path: str, content: bytes) -> dict[str, Any]:
     return entry | {"oid": hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()}
 
 
-REPOSITORY = "/api/models/([^/]+/[^/]+)"
+REPOSITORY = "/api/(?:models|datasets)/([^/]+/[^/]+)"
+OPEN = ("info", "tree", "paths", "file")
+"""What may be asked without a token."""
 ROUTES = (
     ("whoami", "GET", "/api/whoami-v2"),
     ("create", "POST", "/api/repos/create"),
@@ -276,6 +310,10 @@ ROUTES = (
     ("info", "GET", REPOSITORY),
     ("info", "GET", f"{REPOSITORY}/revision/([^/]+)"),
     ("tree", "GET", f"{REPOSITORY}/tree/([^/]+)"),
+    ("tree", "GET", f"{REPOSITORY}/tree/([^/]+)/(.+)"),
+    ("paths", "POST", f"{REPOSITORY}/paths-info/([^/]+)"),
+    ("file", "GET", "/(?:datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)"),
+    ("file", "HEAD", "/(?:datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)"),
     ("write_check", "GET", f"{REPOSITORY}/auth-check/write"),
     ("branch", "POST", f"{REPOSITORY}/branch/([^/]+)"),
     ("preupload", "POST", f"{REPOSITORY}/preupload/([^/]+)"),

@@ -31,6 +31,7 @@ def fingerprint(entry: Mapping[str, Any], fail: Fail) -> str:
 def loaded(entry: Mapping[str, Any], fail: Fail) -> Dataset | IterableDataset:
     """The split, downloaded and memory-mapped, or streamed where the recipe says so."""
     import datasets
+    from huggingface_hub.errors import HfHubHTTPError
 
     given = {key: entry[key] for key in ("name", "data_files", "revision") if key in entry}
     _refuse_others(entry, fail)
@@ -43,6 +44,8 @@ def loaded(entry: Mapping[str, Any], fail: Fail) -> Dataset | IterableDataset:
         raise fail(
             "path", f"not found on the hub: {_first_line(error)}; a local path starts with './'"
         ) from error
+    except HfHubHTTPError as error:
+        raise fail("path", f"the hub refused it: {_first_line(error)}") from error
     except ValueError as error:
         raise fail(_blamed(str(error), given), _first_line(error)) from error
 

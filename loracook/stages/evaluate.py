@@ -49,12 +49,25 @@ def describe(recipe: Recipe) -> str:
     return "base beside adapter: " + "; ".join(filter(None, parts))
 
 
+def before_training(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Return when there will be something to ask and to measure it with.
+
+    Raises:
+        RecipeError: rows are asked for and none of them has a prompt.
+        MachineError: the package of a metric is not installed.
+    """
+    if "evaluate" in recipe:
+        _scores(recipe)
+        if recipe["evaluate"].get("rows"):
+            data.evaluation_prompts(recipe, tokenizer, 1)
+
+
 def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progress) -> dict[str, Any]:
     """Leave `generations.jsonl`, `generations.md` and `metrics.json`, and return the metrics."""
     from transformers import AutoTokenizer
 
-    section, adapter = recipe["evaluate"], folders.before["train"] / "adapter"
-    scores = {name: metrics.metric(name, section.get("regex")) for name in section.get("metrics", [])}
+    adapter = folders.before["train"] / "adapter"
+    scores = _scores(recipe)
     tokenizer = AutoTokenizer.from_pretrained(adapter)
     rows = _asked(recipe, tokenizer)
     evaluation = data.prepare(recipe, tokenizer, folders.cache).evaluation
@@ -82,6 +95,11 @@ def _tuned(recipe: Recipe, folders: Folders, adapter: Path) -> PeftModel:
     base = model.load_model(recipe, model.fetch(recipe, folders.cache))
     add_fused_lm_head(base)
     return model.load_tuned(base, adapter)
+
+
+def _scores(recipe: Recipe) -> dict[str, Metric]:
+    section = recipe["evaluate"]
+    return {name: metrics.metric(name, section.get("regex")) for name in section.get("metrics", [])}
 
 
 @dataclass(frozen=True)

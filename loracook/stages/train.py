@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from loracook import data, model, signals
 from loracook.errors import DivergedError, LoracookError
+from loracook.stages import evaluate
 from loracook.stages.base import Consent, Folders, Progress
 from loracook.stages.callbacks import callbacks
 from loracook.stages.checkpoints import aside, differences, newest_sealed
@@ -59,6 +60,7 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
         StoppedError: a signal came; a checkpoint of the current step is kept.
     """
     ingredients = prepared(recipe, folders.cache, progress)
+    evaluate.before_training(recipe, ingredients.tokenizer)
     probe = plan_memory(recipe, ingredients, folders.cache)
     made = _made(recipe, ingredients, folders, probe.device.kind)
     checkpoints = folders.own / "checkpoints"

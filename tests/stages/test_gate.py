@@ -21,3 +21,10 @@ def test_rows_over_a_limit_stop_the_run_before_weights_are_loaded(tmp_path: Path
     assert worst.message.count("of kitchen-train.json") == 3
     assert caught.value.exit_code == 2
     assert not list(tmp_path.glob("runs/*/train-*/record.json"))
+
+
+def test_evaluation_rows_without_a_prompt_stop_the_run_before_weights_are_loaded(tmp_path: Path) -> None:
+    recipe = twin("opt-350m-lora", tmp_path, evaluate={"rows": 2})  # rows of plain text
+    (tmp_path / "model/model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(loracook.RecipeError, match=r"evaluate\.rows: no evaluation row has a prompt; write"):
+        loracook.run(recipe, tmp_path / "runs")

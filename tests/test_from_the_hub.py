@@ -1,0 +1,123 @@
+"""A base model and data that come from a hub: one on the loopback, asked by the real client."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cooking import twin_file
+from tests.hub_server import Files, Hub, serving
+
+LORACOOK = Path(sys.executable).parent / "loracook"
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with serving() as running:
+        yield running
+
+
+@pytest.fixture
+def recipe(hub: Hub, tmp_path: Path) -> Path:
+    """A recipe whose model and rows are on the hub and nowhere else."""
+    sections: dict[str, Any] = {
+        "base_model": {"name_or_path": "team/opt"},
+        "dataset": {"path": "team/quotes", "eval": None},
+        "evaluate": None,
+    }
+    file = twin_file("opt-350m-lora", tmp_path, **sections)
+    hub.create("team/opt", files=taken(tmp_path / "model"))
+    hub.create("team/quotes", files={"train.jsonl": (tmp_path / "rows.jsonl").read_bytes()})
+    (tmp_path / "rows.jsonl").unlink()
+    return file
+
+
+def taken(folder: Path) -> Files:
+    """The files of a folder, which is no more."""
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+    return files
+
+
+def loracook(hub: Hub, recipe: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A verb in a process of its own, with that hub and with caches of its own."""
+    home = recipe.parent
+    own = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(home / "hf")}
+    own["LORACOOK_CACHE"] = str(home / "cache")
+    return subprocess.run(
+        [LORACOOK, *command, recipe.name],
+        cwd=home,
+        env={**os.environ, **own, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_run_fetches_model_and_rows_and_records_their_commit(hub: Hub, recipe: Path) -> None:
+    done = loracook(hub, recipe, "run")
+    assert (done.returncode, done.stderr) == (0, "")
+    record = json.loads(next(recipe.parent.glob("runs/*/train-*/record.json")).read_text())
+    assert record["result"]["base_commit"] == hub.repositories["team/opt"].branches["main"]
+    assert record["result"]["data"]["statistics"]["rows"] > 0
+    asked = len(hub.asked)
+    again = loracook(hub, recipe, "run")
+    assert "everything is done; nothing was run" in again.stdout
+    assert len(hub.asked) == asked
+
+
+def test_a_plan_fetches_no_weights(hub: Hub, recipe: Path) -> None:
+    planned = loracook(hub, recipe, "plan", "--format", "json")
+    assert (planned.returncode, planned.stderr) == (0, "")
+    assert json.loads(planned.stdout)["steps"]["total"] == 2
+    assert not list(recipe.parent.glob("hf/**/*.safetensors"))
+
+
+def test_what_was_fetched_once_is_enough_without_a_network(hub: Hub, recipe: Path) -> None:
+    assert loracook(hub, recipe, "run").returncode == 0
+    asked = len(hub.asked)
+    again = loracook(hub, recipe, "run", "--set", "train.max_steps=3", HF_HUB_OFFLINE="1")
+    assert (again.returncode, again.stderr) == (0, "")
+    assert len(hub.asked) == asked
+
+
+@pytest.mark.parametrize("verb", ["plan", "run"])
+def test_a_gated_model_says_what_to_do(hub: Hub, recipe: Path, verb: str) -> None:
+    hub.repositories["team/opt"].gated = True
+    refused = loracook(hub, recipe, verb)
+    assert refused.returncode == 2
+    assert refused.stderr.endswith(
+        "base_model.name_or_path: 'team/opt' is gated; accept its terms on its page, then log in: hf auth login\n"
+    )
+
+
+@pytest.mark.parametrize("verb", ["plan", "run"])
+def test_a_missing_model_says_what_to_do(hub: Hub, recipe: Path, verb: str) -> None:
+    del hub.repositories["team/opt"]
+    refused = loracook(hub, recipe, verb)
+    assert refused.returncode == 2
+    assert "base_model.name_or_path: there is no 'team/opt'" in refused.stderr
+
+
+def test_a_hub_that_fails_on_the_data_says_so(hub: Hub, recipe: Path) -> None:
+    hub.faults["tree"] = ["", *["500"] * 20]
+    refused = loracook(hub, recipe, "run")
+    assert refused.returncode == 2
+    assert "dataset.path: the hub " in refused.stderr
+
+
+def test_a_missing_data_set_says_so_before_weights_are_fetched(hub: Hub, recipe: Path) -> None:
+    del hub.repositories["team/quotes"]
+    refused = loracook(hub, recipe, "run")
+    assert refused.returncode == 2
+    assert "dataset.path: not found on the hub" in refused.stderr
+    assert not list(recipe.parent.glob("hf/**/*.safetensors"))
