@@ -68,7 +68,7 @@ def test_a_run_fetches_model_and_rows_and_records_their_commit(hub: Hub, recipe:
     assert (done.returncode, done.stderr) == (0, "")
     record = json.loads(next(recipe.parent.glob("runs/*/train-*/record.json")).read_text())
     assert record["result"]["base_commit"] == hub.repositories["team/opt"].branches["main"]
-    assert record["result"]["data"]["statistics"]["rows"] > 0
+    assert record["result"]["data"]["statistics"]["rows"]["train"] == 160
     asked = len(hub.asked)
     again = loracook(hub, recipe, "run")
     assert "everything is done; nothing was run" in again.stdout
