@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import tempfile
 import traceback
@@ -17,6 +18,7 @@ INTERRUPTED = 130
 
 def ending(command: Callable[[], Any]) -> int:
     """Call a command and give its exit code; what went wrong is said on standard error."""
+    _escape_what_cannot_be_spelt()
     try:
         result = command()
     except RecipeError as error:
@@ -39,6 +41,13 @@ def ending(command: Callable[[], Any]) -> int:
     except Exception as error:
         return _bug(error)
     return result if isinstance(result, int) else 0
+
+
+def _escape_what_cannot_be_spelt() -> None:
+    """Keep printing from failing where a terminal or a pipe has an encoding without all characters."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _missing(error: ModuleNotFoundError) -> int:
