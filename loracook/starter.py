@@ -8,7 +8,7 @@ TEXT = """\
 # yaml-language-server: $schema=https://loracook.github.io/schemas/recipe-1.json
 # What every key means: loracook explain {name}.yaml KEY, as in: loracook explain {name}.yaml lora.r
 version: 1
-name: {name}
+name: {title}
 
 base_model:
   name_or_path: {model}
@@ -54,4 +54,4 @@ evaluate:
 
 def starter(name: str, *, model: str, data: str) -> str:
     """The text of a recipe for a model and a data set, each a hub id or a path in the recipe's folder."""
-    return TEXT.format(name=name, model=scalar(model), data=scalar(data))
+    return TEXT.format(name=name, title=scalar(name), model=scalar(model), data=scalar(data))
