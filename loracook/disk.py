@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,14 @@ def sha256(path: Path) -> str:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is either there completely, on the disk itself, or not at all."""
+    """Write a file so that it is either there completely, on the disk itself, or not at all.
+
+    A file that is there already keeps its permissions.
+    """
     part = path.with_name(f".{path.name}.part")
     with part.open("w", encoding="utf-8") as file:
+        if path.exists():
+            part.chmod(stat.S_IMODE(path.stat().st_mode))
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from loracook.errors import MachineError, Path, dotted
 from loracook.language.complaints import check
@@ -28,21 +28,33 @@ class Move:
         return f"{dotted(self.old)} → {dotted(self.new)}: {flow(self.value)}"
 
 
-def moves(text: str, file: str) -> list[Move]:
-    """What is to be moved in a recipe's text; raises RecipeError when it cannot be read."""
+class Kept(NamedTuple):
+    """A move that is not done, since its value would be lost to what stands at `taken`."""
+
+    move: Move
+    taken: Path
+
+    def __str__(self) -> str:
+        old, taken = dotted(self.move.old), dotted(self.taken)
+        return f"{old} stays, since {taken} is written too; remove one of the two"
+
+
+def moves(text: str, file: str) -> tuple[list[Move], list[Kept]]:
+    """What is to be moved in a recipe's text, and what has no room; raises RecipeError when it is no YAML."""
     data = parse(text, file).data
-    return [*_shortened(data), *_renamed(data)] if isinstance(data, dict) else []
+    return _with_room(data, [*_shortened(data), *_renamed(data)]) if isinstance(data, dict) else ([], [])
 
 
 def migrated(text: str, planned: list[Move]) -> str:
     """The text with the moves done; raises MachineError where ruamel.yaml is missing."""
     yaml = _round_trip()
-    data = yaml.load(text)
+    ends = "\r\n" if "\r\n" in text else "\n"
+    data = yaml.load(text.replace("\r\n", "\n"))
     for move in planned:
         _carry_out(data, move)
     written = io.StringIO()
     yaml.dump(data, written)
-    return written.getvalue()
+    return written.getvalue().replace("\n", ends)
 
 
 def _shortened(data: dict[str, Any]) -> Iterator[Move]:
@@ -65,18 +77,45 @@ def _renamed(data: dict[str, Any]) -> Iterator[Move]:
             yield Move(path, spelling.path, spelling.value)
 
 
+def _with_room(data: dict[str, Any], wanted: list[Move]) -> tuple[list[Move], list[Kept]]:
+    """The moves whose new place is free when those before are done, and the others."""
+    sections = {path: isinstance(value, dict) for path, value in entries(data)}
+    free: list[Move] = []
+    kept: list[Kept] = []
+    for move in wanted:
+        was = sections.pop(move.old)
+        taken = _taken(sections, move.new)
+        if taken:
+            sections[move.old] = was
+            kept.append(Kept(move, taken))
+        else:
+            sections |= dict.fromkeys(_above(move.new), True) | {move.new: isinstance(move.value, dict)}
+            free.append(move)
+    return free, kept
+
+
+def _taken(sections: dict[Path, bool], path: Path) -> Path | None:
+    """What stands in the way of a new entry: one of that name, or a value where a mapping is to be."""
+    blocked = (above for above in _above(path) if sections.get(above) is False)
+    return path if path in sections else next(blocked, None)
+
+
+def _above(path: Path) -> list[Path]:
+    return [path[:length] for length in range(1, len(path))]
+
+
 def _carry_out(data: Any, move: Move) -> None:
     source = _at(data, move.old[:-1])
     value = source[move.old[-1]] if move.value == source[move.old[-1]] else move.value
     comment = source.ca.items.pop(move.old[-1], None)
     position = list(source).index(move.old[-1])
     del source[move.old[-1]]
-    if move.new[:-1] == move.old[:-1] and move.new[-1] not in source:
+    if move.new[:-1] == move.old[:-1]:
         source.insert(position, move.new[-1], value)
         target = source
     else:
         target = _section(data, move.new[:-1], position if move.new[:1] == move.old else len(data))
-        target.setdefault(move.new[-1], value)
+        target[move.new[-1]] = value
     if comment is not None:
         target.ca.items[move.new[-1]] = comment
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from loracook.cli import verbs
+from loracook.errors import MachineError
 from loracook.language.spellings import CHANGED, HERE
 from loracook.migration import migrated, moves
 from loracook.recipe import load
@@ -61,7 +63,7 @@ quantization:
 
 
 def test_other_spellings_are_rewritten_and_comments_stay() -> None:
-    text = migrated(THEIRS, moves(THEIRS, "a.yaml"))
+    text = migrated(THEIRS, moves(THEIRS, "a.yaml")[0])
     assert parse(text, "a.yaml").data == parse(OURS, "a.yaml").data
     for comment in (
         "# a recipe of another tool",
@@ -75,14 +77,14 @@ def test_other_spellings_are_rewritten_and_comments_stay() -> None:
 
 
 def test_what_is_ours_already_is_left_alone() -> None:
-    assert moves(OURS, "a.yaml") == []
+    assert moves(OURS, "a.yaml") == ([], [])
 
 
 @pytest.mark.parametrize("name", sorted([*HERE, *CHANGED]))
 def test_no_spelling_breaks_a_recipe_whatever_its_value(name: str) -> None:
     for value in ("8", "true", "text", "[a]", "{a: 1}", "", "1e-4"):
         text = f"version: 1\n{name}: {value}\n"
-        parse(migrated(text, moves(text, "a.yaml")), "a.yaml")
+        parse(migrated(text, moves(text, "a.yaml")[0]), "a.yaml")
 
 
 def test_migrate_rewrites_the_file_and_says_each_change(
@@ -99,6 +101,91 @@ def test_migrate_rewrites_the_file_and_says_each_change(
     assert load("a.yaml")["lora"]["r"] == 8
 
 
+TWICE = """\
+version: 1
+base_model: org/model
+lora_target_modules: [q_proj]
+lora_target_linear: true
+lora_r: 8
+train:
+  batch_size: 128 # total
+  micro_batch_size: 4 # per device
+  learning_rate: 1e-4 # old
+  lr: 2e-4 # the real one
+"""
+ONCE = """\
+version: 1
+base_model:
+  name_or_path: org/model
+lora_target_linear: true
+train:
+  per_device_train_batch_size: 128 # total
+  micro_batch_size: 4 # per device
+  learning_rate: 1e-4 # old
+  lr: 2e-4 # the real one
+lora:
+  target_modules: [q_proj]
+  r: 8
+"""
+
+
+def test_a_value_whose_place_is_taken_stays_and_is_said() -> None:
+    planned, kept = moves(TWICE, "a.yaml")
+    assert migrated(TWICE, planned) == ONCE
+    assert [str(one) for one in kept] == [
+        "lora_target_linear stays, since lora.target_modules is written too; remove one of the two",
+        "train.micro_batch_size stays, since train.per_device_train_batch_size is written too; "
+        "remove one of the two",
+        "train.lr stays, since train.learning_rate is written too; remove one of the two",
+    ]
+
+
+@pytest.mark.parametrize("section", ["", "8", "[a]"])
+def test_nothing_moves_into_what_is_no_mapping(section: str) -> None:
+    text = f"version: 1\nlora: {section}\nlora_r: 8\n"
+    planned, [kept] = moves(text, "a.yaml")
+    assert (planned, str(kept)) == ([], "lora_r stays, since lora is written too; remove one of the two")
+
+
+def test_migrate_keeps_the_link_the_permissions_and_the_line_ends(tmp_path: Path) -> None:
+    file, link = tmp_path / "a.yaml", tmp_path / "link.yaml"
+    file.write_bytes(THEIRS.replace("\n", "\r\n").encode())
+    file.chmod(0o600)
+    link.symlink_to(file)
+    assert CliRunner().invoke(verbs, ["migrate", str(link)]).exit_code == 0
+    written = file.read_bytes()
+    assert b"name_or_path" in written
+    assert written.count(b"\n") == written.count(b"\r\n")
+    assert (link.is_symlink(), file.stat().st_mode & 0o777) == (True, 0o600)
+
+
+def test_a_recipe_that_cannot_be_written_is_said_and_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.yaml").write_text(THEIRS)
+    Path(".a.yaml.part").mkdir()
+    ran = CliRunner().invoke(verbs, ["migrate", "a.yaml"])
+    assert isinstance(ran.exception, MachineError)
+    assert str(ran.exception) == "'a.yaml' cannot be written: Is a directory; nothing is changed"
+    assert Path("a.yaml").read_text() == THEIRS
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "ascii"])
+def test_what_the_terminal_cannot_spell_is_escaped(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "a.yaml").write_text(THEIRS)
+    loracook = str(Path(sys.executable).parent / "loracook")
+    ran = subprocess.run(
+        [loracook, "migrate", "a.yaml"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+        capture_output=True,
+        check=True,
+    )
+    assert b"7 changed, 1 left to mend" in ran.stdout
+    assert encoding == "ascii" or b"train.lr \\u2192 train.learning_rate: 0.0001" in ran.stdout
+
+
 def test_init_writes_a_recipe_that_validates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("rows.jsonl").write_text("{}\n")
@@ -106,6 +193,16 @@ def test_init_writes_a_recipe_that_validates(tmp_path: Path, monkeypatch: pytest
     assert ran.output == "wrote mine.yaml; next: loracook validate mine.yaml\n"
     recipe = load("mine.yaml")
     assert (recipe.name, recipe["dataset"]["path"], recipe.warnings) == ("mine", "./rows.jsonl", ())
+
+
+@pytest.mark.parametrize("name", ["2024", "null", "true", "1e5"])
+def test_init_names_a_run_like_a_number_or_a_switch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran = CliRunner().invoke(verbs, ["init", name, "--model", "org/model", "--data", "org/rows"])
+    assert ran.output == f"wrote {name}.yaml; next: loracook validate {name}.yaml\n"
+    assert load(f"{name}.yaml").name == name
 
 
 def test_init_asks_on_a_terminal(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from loracook.disk import write_whole
-from loracook.errors import clean
+from loracook.errors import MachineError, clean, quote
 from loracook.migration import migrated, moves
 from loracook.source import read
 from loracook.validation import problems_of
@@ -18,11 +18,20 @@ from loracook.validation import problems_of
 def command(file: Path) -> None:
     """Rewrite FILE with loracook's spellings and values; says each change, and what is left to mend."""
     text = read(file).text
-    planned = moves(text, str(file))
+    planned, kept = moves(text, str(file))
     if planned:
-        write_whole(file, migrated(text, planned))
-    for move in planned:
-        click.echo(clean(str(move)))
+        _write(file, migrated(text, planned))
+    for line in (*planned, *kept):
+        click.echo(clean(str(line)))
     left = len(problems_of(str(file)))
     then = f"; next: loracook validate {clean(str(file))}" if left else ""
     click.echo(f"{len(planned)} changed, {left} left to mend{then}")
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        write_whole(file.resolve(), text)
+    except OSError as error:
+        raise MachineError(
+            f"{quote(file)} cannot be written: {error.strerror}; nothing is changed"
+        ) from error
