@@ -45,11 +45,17 @@ def effective(recipe: Recipe) -> tuple[dict[str, Any], set[Path]]:
     values: dict[str, Any] = deepcopy(dict(recipe.sections))
     upstream: set[Path] = set()
     for section, name in UPSTREAM:
-        part = part_at((section, name))
-        if section in values and name not in values[section] and part is not None and "default" in part:
-            values[section][name] = part["default"]
+        part = part_at((section, name)) or {}
+        found = values.get(section)
+        if found is not None and name not in found and "default" in part and _is_read(found, name):
+            found[name] = part["default"]
             upstream.add((section, name))
     return values, upstream
+
+
+def _is_read(section: dict[str, Any], name: str) -> bool:
+    """Whether upstream reads a key at all; what is of 4 bit has no meaning in 8."""
+    return not name.startswith("bnb_4bit_") or bool(section.get("load_in_4bit"))
 
 
 def origin_of(recipe: Recipe, path: Path, upstream: set[Path]) -> str:
