@@ -12,8 +12,10 @@ from loracook.language.overrides import path_of
 from loracook.language.spellings import ours
 from loracook.language.yaml import flow
 from loracook.recipe import Recipe
-from loracook.schema import Schema, all_keys, kinds_of, part_at
+from loracook.schema import Schema, all_keys, kinds_of, part_at, resolved
 from loracook.views.show import effective, origin_of
+
+BOUNDED = {"minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum"}
 
 
 def explain(recipe: Recipe, key: str) -> str:
@@ -23,7 +25,7 @@ def explain(recipe: Recipe, key: str) -> str:
     if part is None:
         raise LoracookError(f"there is no key {quote(key)}; {_meant(key)}")
     values, upstream = effective(recipe)
-    value = _value_at(values, path)
+    value = _parent(recipe) if path == ("extends",) else _value_at(values, path)
     lines = [_now(recipe, path, value, upstream), part.get("description", ""), _allowed(part)]
     lines += [_examples(part), _passed_on(path, value), *_keys(part)]
     return "\n".join(filter(None, lines))
@@ -36,15 +38,22 @@ def _now(recipe: Recipe, path: Path, value: Any, upstream: set[Path]) -> str:
 
 
 def _allowed(part: Schema) -> str:
-    kinds = " or ".join(KINDS[kind] for kind in kinds_of(part))
+    kinds = " or ".join(_kind(kind, part) for kind in kinds_of(part))
     if "enum" in part:
         kinds = "one of " + ", ".join(map(flow, part["enum"]))
-    elif {"minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum"} & set(part):
-        kinds = span(part)
     if part.get("default") is None:
         return f"It is {kinds}."
     decided = "loracook" if part.get("x-decided-by") else "upstream"
     return f"It is {kinds}; left out, {decided} takes {flow(part['default'])}."
+
+
+def _kind(kind: str, part: Schema) -> str:
+    """One type in words; the bounds are told where a number is what the key is for, its first type."""
+    choices = resolved(part.get("items", {})).get("enum") if kind == "array" else None
+    if choices:
+        return "a list of any of " + ", ".join(map(flow, choices))
+    bounded = kind in ("integer", "number") and kind == kinds_of(part)[0] and BOUNDED & set(part)
+    return span(part) if bounded else KINDS[kind]
 
 
 def _examples(part: Schema) -> str:
@@ -55,13 +64,20 @@ def _examples(part: Schema) -> str:
 def _passed_on(path: Path, value: Any) -> str:
     for length in range(len(path), 0, -1):
         part = part_at(path[:length]) or {}
+        if "x-upstream" in part:
+            return _call(part["x-upstream"], path[length if "properties" in part else length - 1 :], value)
         if part.get("x-ours"):
             return "loracook reads it itself."
-        if "x-upstream" in part:
-            whole = "properties" in part and length == len(path)
-            argument = "…" if whole else f"{path[-1]}={'…' if value is None else flow(value)}"
-            return f"It becomes {part['x-upstream']}({argument})."
     return ""
+
+
+def _call(call: str, path: Path, value: Any) -> str:
+    """The call that a value goes into; `path` is the argument's name and what lies below it."""
+    if not path:
+        return f"It becomes {call}(…)."
+    if len(path) > 1:
+        return f"It is part of {call}({path[0]}=…)."
+    return f"It becomes {call}({path[0]}={'…' if value is None else flow(value)})."
 
 
 def _keys(part: Schema) -> list[str]:
@@ -71,6 +87,10 @@ def _keys(part: Schema) -> list[str]:
 
 def _first(part: Schema) -> str:
     return str(part.get("description", "")).partition(". ")[0].rstrip(".")
+
+
+def _parent(recipe: Recipe) -> Any:
+    return next((layer.value(("extends",)) for layer in recipe.layers if layer.says(("extends",))), None)
 
 
 def _value_at(values: Any, path: Path) -> Any:
