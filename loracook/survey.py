@@ -62,7 +62,7 @@ def survey(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, cache: Path) -> S
             return _counted(data.prepare(recipe, tokenizer, Path(folder)), f"all {total} rows")
         sample = data.prepare(_sampled(recipe, len(selection.training)), tokenizer, Path(folder))
         looked = _counted(sample, "")
-    read = sum(source["trained_rows"] for source in sample.statistics["sources"])
+    read = sum(source["used_rows"] for source in sample.statistics["sources"] if source["use"] == "train")
     rows = round(total * len(looked.lengths) / read)
     return Survey(rows, looked.lengths, _rows(selection.evaluation), f"a sample of {read} of {total} rows")
 

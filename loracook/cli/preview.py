@@ -12,6 +12,7 @@ import click
 
 from loracook.cli.options import recipe_argument, set_option
 from loracook.cli.screen import noise_to
+from loracook.errors import clean
 from loracook.memory import collecting_seldom
 from loracook.recipe import load
 
@@ -55,6 +56,7 @@ def _written(shown: Preview, kind: str) -> str:
     if kind == "html":
         return as_html(shown)
     if kind == "json":
-        return json.dumps(as_json(shown), ensure_ascii=False, indent=1) + "\n"
+        written = json.dumps(as_json(shown), indent=1)  # in ASCII: nothing in it can move a terminal's cursor
+        return "\n".join(map(clean, written.split("\n"))) + "\n"
     wanted = sys.stdout.isatty() or "FORCE_COLOR" in os.environ
     return as_text(shown, colour=wanted and "NO_COLOR" not in os.environ)

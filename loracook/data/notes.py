@@ -16,13 +16,15 @@ SAID = {
 def notes(statistics: Mapping[str, Any]) -> Iterator[str]:
     """One sentence for each thing that was decided, dropped or found."""
     if statistics["sample"]:
-        yield f"rows are streamed; the numbers are those of the first {sum(statistics['rows'].values())}"
+        yield f"rows are streamed; the numbers are those of the first {statistics['rows']['train']}"
     for source in statistics["sources"]:
         yield from _of_source(source)
     for name, said in SAID.items():
         flaw = statistics["flaws"][name]
         if flaw["rows"]:
             yield f"{flaw['rows']} of the training rows ({flaw['share']:.1%}) {said}"
+    if lost := statistics["lost_reasoning"]:
+        yield f"{lost} of the training rows hold reasoning that the chat template does not write"
     if dropped := statistics["evaluation_dropped"]:
         yield f"{dropped} of the evaluation rows hold no answer within train.max_length and were dropped"
     leak = statistics["flaws"]["eval_leak"]

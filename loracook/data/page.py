@@ -36,7 +36,12 @@ def _parts(shown: Preview) -> Iterator[str]:
     yield f"{learned:.1%} of them learned; the stop token is learned in {stops:.1%} of the rows.</p>"
     yield from (f'<p class="over">{_safe(problem)}</p>' for problem in shown.over)
     yield from (f"<p>{_safe(note)}</p>" for note in shown.notes)
-    yield f"<h2>Lengths in tokens</h2>{histogram(found['lengths'])}"
+    if found["roles"]:
+        spoken = ", ".join(f"{_safe(role)} {count}" for role, count in found["roles"].items())
+        yield f"<p>Roles: {spoken}.</p>"
+    lengths = found["lengths"]
+    yield f"<h2>Lengths in tokens</h2><p>The longest row has {lengths['longest']}, max_length is "
+    yield f"{lengths['limit']}.</p>{histogram(lengths)}"
     yield f"<h2>Rows</h2><table>{''.join(_flaw_rows(shown))}</table>"
     yield f"<table>{''.join(_source_rows(found['sources']))}</table>"
     legend = " ".join(f'<span class="{state}">{word}</span>' for state, word in LEGEND.items())
@@ -55,8 +60,9 @@ def histogram(lengths: Mapping[str, Any]) -> str:
         f"<title>{start:.0f} to {end:.0f} tokens: {count} rows</title></rect>"
         for start, end, count in zip(edges, edges[1:], counts, strict=False)
     )
-    at, below = min(lengths["limit"] * across, WIDTH), HEIGHT + 16
+    at, below = lengths["limit"] * across, HEIGHT + 16
     line = f'<line x1="{at:.1f}" x2="{at:.1f}" y1="0" y2="{HEIGHT}" stroke="#a3150c" stroke-dasharray="4"/>'
+    line = line if at <= WIDTH else ""  # no row is cut
     marks = (
         f'<text y="{below}">0</text><text x="{WIDTH}" y="{below}" text-anchor="end">{edges[-1]:.0f}</text>'
     )
@@ -73,15 +79,16 @@ def _flaw_rows(shown: Preview) -> Iterator[str]:
 
 def _source_rows(sources: list[Mapping[str, Any]]) -> Iterator[str]:
     for source in sources:
-        rows = source["trained_rows"] if source["use"] == "train" else source["rows"]
-        yield f"<tr><td>{_safe(source['path'])}<td>{source['format']}<td>{rows} rows<td>{source['use']}"
+        used = source["used_rows"]
+        yield f"<tr><td>{_safe(source['path'])}<td>{source['format']}<td>{used} rows<td>{source['use']}"
 
 
 def _row(row: ShownRow) -> str:
     tokens = "".join(
         f'<span class="{token.state}" title="{token.id}">{_lines(token.text)}</span>' for token in row.tokens
     )
-    return f"<h3>{_safe(row.place)}, {len(row.tokens)} tokens</h3><pre>{tokens}</pre>"
+    more = f"… and {row.length - len(row.tokens)} more" if row.length > len(row.tokens) else ""
+    return f"<h3>{_safe(row.place)}, {row.length} tokens</h3><pre>{tokens}{more}</pre>"
 
 
 def _lines(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -88,7 +87,7 @@ def _write(
     """Write the rows of both uses, then what was counted."""
     selection = select(recipe)
     streaming = bool(recipe["dataset"].get("streaming"))
-    rows = itertools.islice(selection.train(), SAMPLE if streaming else None)
+    rows = selection.sample() if streaming else selection.train()
     train = Work(recipe, tokenizer, selection, longest(recipe, "train"), progress).write(
         rows, folder / "train.arrow", _count(selection.training) or SAMPLE
     )
@@ -99,7 +98,7 @@ def _write(
     if is_packed(recipe, "train"):
         pack_file(recipe, folder / "train.arrow")
     statistics = described(train, evaluation, recipe["train"]["max_length"]) | {"sample": streaming}
-    statistics["sources"] = list(_sources(selection, train))
+    statistics["sources"] = list(_sources(selection, train, evaluation))
     (folder / kept.DONE).write_text(json.dumps(statistics, ensure_ascii=False, indent=1), encoding="utf-8")
 
 
@@ -141,10 +140,10 @@ def _stream(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> IterableDatas
     return pack(recipe, rows) if is_packed(recipe, "train") else rows
 
 
-def _sources(selection: Selection, train: Tally) -> Iterator[dict[str, Any]]:
+def _sources(selection: Selection, train: Tally, evaluation: Tally | None) -> Iterator[dict[str, Any]]:
     for number, found in enumerate(selection.scans):
-        use = "train" if number < len(selection.training) else "evaluation"
-        yield {**_scanned(found), "use": use, "trained_rows": train.sources[number]}
+        tally, use = (train, "train") if number < len(selection.training) else (evaluation, "evaluation")
+        yield {**_scanned(found), "use": use, "used_rows": tally.sources[number] if tally else 0}
 
 
 def _scanned(found: Scan) -> dict[str, Any]:

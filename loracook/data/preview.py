@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from loracook.data.encode import MASKED, encode
+from loracook.data.encode import MASKED, Encoded, encode
 from loracook.data.limits import over_limits
 from loracook.data.notes import notes
 from loracook.data.packing import longest
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from loracook.recipe import Recipe
 
+CUT_SHOWN = 200
 State = Literal["masked", "trained", "cut"]
 
 
@@ -38,10 +39,14 @@ class Token:
 
 @dataclass(frozen=True)
 class ShownRow:
-    """One row: where it stands, which source it is of, and its tokens, those cut off included."""
+    """One row: where it stands, which source it is of, how many tokens it has, and those that are shown.
+
+    All that is trained or read is shown, and the first of what is cut off.
+    """
 
     place: str
     source: int
+    length: int
     tokens: tuple[Token, ...]
 
 
@@ -93,19 +98,23 @@ def _shown(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, rows: Iterator[Lo
             rendered = renderer.render(row.row)
         except RowError:  # counted among the skipped rows; prepare would have raised otherwise
             continue
-        yield ShownRow(str(row.place), row.source, tuple(_tokens(recipe, tokenizer, rendered)))
+        whole = encode([rendered], tokenizer)[0]
+        tokens = _tokens(rendered, whole, truncated(whole, longest(recipe, "train")), tokenizer)
+        yield ShownRow(str(row.place), row.source, len(whole.ids), tuple(tokens))
 
 
-def _tokens(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, rendered: Rendered) -> Iterator[Token]:
-    whole = encode([rendered], tokenizer)[0]
-    kept = truncated(whole, longest(recipe, "train"))
+def _tokens(
+    rendered: Rendered, whole: Encoded, kept: Encoded | None, tokenizer: PreTrainedTokenizerBase
+) -> Iterator[Token]:
+    last = len(kept.ids) if kept else 0
     offsets = tokenizer(
         rendered.text, add_special_tokens=rendered.special, return_offsets_mapping=True, verbose=False
     )["offset_mapping"]
     reached = 0
-    for index, (token, label, (start, end)) in enumerate(zip(whole.ids, whole.labels, offsets, strict=True)):
+    every = zip(whole.ids, whole.labels, offsets, strict=True)
+    for index, (token, label, (start, end)) in enumerate(itertools.islice(every, last + CUT_SHOWN)):
         # Tokens of one character's bytes share its place: the first one shows it.
         text = rendered.text[max(start, reached) : end] if end else tokenizer.decode([token])
         reached = max(reached, end)
         state: State = "masked" if label == MASKED else "trained"
-        yield Token(int(token), text, state if kept and index < len(kept.ids) else "cut")
+        yield Token(int(token), text, state if index < last else "cut")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 REFUSALS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What a template may raise of itself when a row is not as it expects."""
+SPEAKING = ("system", "user", "assistant")
 ASKED: Message = {"role": "user", "content": "?"}
 CALLED: Message = {
     "role": "assistant",
@@ -108,33 +109,33 @@ class Renderer:
         if self.template is None:
             message = "chats need a chat template; write chatml, plain or a .jinja file"
             raise self._fail("chat_template", message)
-        self._check(chat)
-        chat = self.with_system(chat)
         loss = self._loss or ("assistant" if chat.opening is None else "completion")
+        self._check(chat, loss)
+        chat = self.with_system(chat)
         if loss == "assistant":
             return self._answers(chat)
         if loss == "all":
-            text, _ = self._rendered(chat.messages, chat)
+            text, _ = self._written(chat.messages, chat)
             return Rendered(text, ((0, len(text)),))
         return self._last(chat, chat.opening if loss == "completion" else None)
 
-    def _check(self, chat: Chat) -> None:
+    def _check(self, chat: Chat, loss: str) -> None:
         calls = chat.tools or any("tool_calls" in message for message in chat.messages)
         if calls and not self._calls_tools:
             raise RowError(
                 "tool calls", "the chat template does not write them; name one that does, such as qwen3"
             )
-        if self._loss not in (None, "assistant") and any("train" in message for message in chat.messages):
+        if loss != "assistant" and any("train" in message for message in chat.messages):
             raise RowError(
-                "turn flags", f"turns marked as not to be learned need loss: assistant, not {self._loss}"
+                "turn flags", f"turns marked as not to be learned need loss: assistant, not {loss}"
             )
 
     def _answers(self, chat: Chat) -> Rendered:
         """Learned is what the template marks, but for turns that the row excepts."""
         if not self._masks:
             raise cannot_mask(self.recipe)
-        text, marked = self._rendered(chat.messages, chat)
-        spans = tuple(self._said(text, span) for span in marked)
+        text, marked = self._written(chat.messages, chat)
+        spans = tuple(self._said(text, span) for span in joined(marked))
         spoken = [message.get("train", True) for message in chat.messages if message["role"] == "assistant"]
         if all(spoken):
             return Rendered(text, spans)
@@ -178,11 +179,20 @@ class Renderer:
     def _last(self, chat: Chat, opening: int | None) -> Rendered:
         """Learned is the completion: what follows the opening, or the last answer."""
         last = max(index for index, message in enumerate(chat.messages) if message["role"] == "assistant")
-        text, _ = self._rendered(chat.messages[: last + 1], chat)
+        text, _ = self._written(chat.messages[: last + 1], chat)
         before = chat.messages[: last if opening is None else opening]
         if not before:
             raise RowError("no prompt", "the row opens with the answer that is to be learned")
         return Rendered(text, prompt=self._rendered(before, chat, generate=True)[0])
+
+    def _written(self, messages: Sequence[Message], chat: Chat) -> tuple[str, tuple[tuple[int, int], ...]]:
+        """The messages as text with the marked spans; raises RowError where something said is not in it."""
+        text, spans = self._rendered(messages, chat)
+        for message in messages:
+            if message["role"] in SPEAKING and spoken(message) not in text:
+                lost = f"the chat template does not write what the {message['role']} says"
+                raise RowError("lost text", f"{lost}; choose another or mend it")
+        return text, spans
 
     def _rendered(
         self, messages: Sequence[Message], chat: Chat, *, generate: bool = False
@@ -210,6 +220,21 @@ class Renderer:
 
     def _fail(self, key: str, message: str) -> RecipeError:
         return RecipeError([self.recipe.problem(("template", key), message)])
+
+
+def spoken(message: Message) -> str:
+    """What a message says, without the reasoning that some templates take out of it."""
+    return str(message.get("content") or "").rpartition("</think>")[2].strip()
+
+
+def joined(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Spans that touch as one: a template may mark an answer and the end of the text behind it apart."""
+    found: list[tuple[int, int]] = []
+    for start, end in spans:
+        if found and found[-1][1] == start:
+            start = found.pop()[0]
+        found.append((start, end))
+    return found
 
 
 def paired(row: Pair) -> Chat:

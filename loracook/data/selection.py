@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 OUT, TRAIN, EVALUATION = 0, 1, 2
 SAMPLE = 2000
-"""How many rows of a source are looked at before a run that streams them."""
+"""How many rows are looked at before a run that streams them."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,11 @@ class Selection:
             return itertools.chain.from_iterable(self.training)
         sizes = [len(part) if isinstance(part, Part) else 1 for part in self.training]
         return interleaved(self.training, sizes)
+
+    def sample(self) -> Iterator[Located]:
+        """The first rows that train, of every source as many."""
+        each = SAMPLE // len(self.training)
+        return itertools.chain.from_iterable(itertools.islice(part, each) for part in self.training)
 
     def evaluate(self) -> Iterator[Located]:
         """The rows that evaluate, in their order."""

@@ -26,7 +26,7 @@ FLAWS = {
 def as_text(shown: Preview, *, colour: bool) -> str:
     """A preview as lines of text; what is learned is green, or stands in ⟦ ⟧ without colour."""
     legend = ", ".join(_painted(state, word, colour=colour) for state, word in LEGEND.items())
-    parts = [*(_row(row, colour=colour) for row in shown.rows), f"({legend})", *summary(shown)]
+    parts = [*(_row(row, colour=colour) for row in shown.rows), f"({legend})", *map(clean, summary(shown))]
     return "\n".join(parts) + "\n"
 
 
@@ -39,8 +39,7 @@ def summary(shown: Preview) -> Iterator[str]:
     yield f"{tokens} tokens, {learned} of them learned ({found['trained_share']:.1%})"
     for number, source in enumerate(found["sources"], 1):
         name = f"source {number}" if source["use"] == "train" else "evaluation"
-        used = _count(source["trained_rows"] if source["use"] == "train" else source["rows"], "row")
-        yield f"  {name}: {source['path']} as {source['format']}, {used}"
+        yield f"  {name}: {source['path']} as {source['format']}, {_count(source['used_rows'], 'row')}"
     if found["roles"]:
         yield "roles: " + ", ".join(f"{role} {count}" for role, count in found["roles"].items())
     yield f"the stop token is learned in {found['stop_trained_share']:.1%} of the rows"
@@ -58,8 +57,9 @@ def groups(tokens: Iterable[Token]) -> Iterator[tuple[State, str]]:
 
 def _row(row: ShownRow, *, colour: bool) -> str:
     text = "".join(_painted(state, _visible(text), colour=colour) for state, text in groups(row.tokens))
-    ended = bool(row.tokens) and row.tokens[-1].text.endswith("\n")
-    return f"── {row.place}, {len(row.tokens)} tokens\n{text}" + ("" if ended else "\n")
+    more = f"… and {row.length - len(row.tokens)} more" if row.length > len(row.tokens) else ""
+    ended = not more and bool(row.tokens) and row.tokens[-1].text.endswith("\n")
+    return f"── {clean(row.place)}, {row.length} tokens\n{text}{more}" + ("" if ended else "\n")
 
 
 def _visible(text: str) -> str:

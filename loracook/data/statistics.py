@@ -27,7 +27,9 @@ class Tally:
 
     tokenizer: PreTrainedTokenizerBase
     rows: int = 0
+    tokens: int = 0
     trained_tokens: int = 0
+    silenced: int = 0
     lengths: array[int] = field(default_factory=lambda: array("I"))
     prints: array[int] = field(default_factory=lambda: array("Q"))
     numbers: array[int] = field(default_factory=lambda: array("Q"))
@@ -52,7 +54,9 @@ class Tally:
             self._flaw("fully_masked")
         if kept is None or len(kept.ids) < len(whole.ids):
             self._cut(whole, kept)
+        self.silenced += lost_reasoning(located.row, text)
         if kept is not None:
+            self.tokens += len(kept.ids)
             self.trained_tokens += int((kept.labels != MASKED).sum())
             if not self.stops(kept):
                 self._flaw("without_stop")
@@ -97,6 +101,12 @@ class Tally:
         return {}
 
 
+def lost_reasoning(row: Row, text: str) -> bool:
+    """Whether a row holds reasoning that is not in its text."""
+    said = (message.get("reasoning_content") for message in row.messages) if isinstance(row, Chat) else ()
+    return any(reasoning and reasoning.strip() not in text for reasoning in said)
+
+
 def roles(row: Row) -> Iterator[str]:
     """The roles that speak in a row; none in plain text."""
     return (message["role"] for message in row.messages) if isinstance(row, Chat) else iter(())
@@ -104,15 +114,15 @@ def roles(row: Row) -> Iterator[str]:
 
 def described(train: Tally, evaluation: Tally | None, limit: int | None) -> dict[str, Any]:
     """The statistics of prepared rows as plain JSON values; shares are of the rows, lengths in tokens."""
-    tokens = sum(train.lengths)
     again, leaks = repeats(train), leaked(train, evaluation)
     found = {**{name: list(rows) for name, rows in train.flaws.items()}, "duplicates": again}
     return {
         "rows": {"train": train.rows - len(train.flaws["fully_masked"]), "evaluation": _left(evaluation)},
         "evaluation_dropped": len(evaluation.flaws["fully_masked"]) if evaluation else 0,
-        "tokens": tokens,
+        "tokens": train.tokens,
         "trained_tokens": train.trained_tokens,
-        "trained_share": _share(train.trained_tokens, tokens),
+        "trained_share": _share(train.trained_tokens, train.tokens),
+        "lost_reasoning": train.silenced,
         "lengths": _lengths(train, limit),
         "roles": dict(train.roles),
         "stop_trained_share": 1 - _share(len(found["without_stop"]) + len(found["fully_masked"]), train.rows),
@@ -154,7 +164,8 @@ def _left(tally: Tally | None) -> int:
 def _flaw(tally: Tally | None, rows: list[int], total: int) -> dict[str, Any]:
     if tally is None:
         return {"rows": 0, "share": 0.0, "worst": []}
-    worst = sorted(rows, key=lambda index: (-tally.lengths[index], index))[:WORST]
+    once = [index for index in rows if not tally.again[index]] or rows
+    worst = sorted(once, key=lambda index: (-tally.lengths[index], index))[:WORST]
     return {
         "rows": len(rows),
         "share": _share(len(rows), total),
@@ -166,13 +177,14 @@ def _lengths(tally: Tally, limit: int | None) -> dict[str, Any]:
     import numpy
 
     lengths = numpy.frombuffer(tally.lengths, dtype=numpy.uint32)
-    counts, edges = numpy.histogram(lengths, bins=BINS, range=(0, int(lengths.max())))
+    longest = int(lengths.max())
+    counts, edges = numpy.histogram(lengths, bins=min(BINS, longest), range=(0, longest))
     middle, high = (int(value) for value in numpy.percentile(lengths, (50, 95)))
     return {
         "mean": float(lengths.mean()),
         "median": middle,
         "p95": high,
-        "longest": int(lengths.max()),
+        "longest": longest,
         "limit": limit,
         "histogram": {"edges": [float(edge) for edge in edges], "rows": counts.tolist()},
     }

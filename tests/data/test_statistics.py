@@ -59,6 +59,7 @@ def test_every_planted_flaw_is_counted(planted: Recipe) -> None:
     assert sum(found.statistics["lengths"]["histogram"]["rows"]) == 100
     learned = sum(label != -100 for row in found.train for label in row["labels"])
     assert found.statistics["trained_tokens"] == learned
+    assert found.statistics["tokens"] == sum(map(len, found.train["input_ids"]))
 
 
 def test_the_worst_rows_over_a_limit_are_named(planted: Recipe) -> None:
@@ -135,3 +136,12 @@ def test_what_the_data_says_is_escaped(tmp_path: Path) -> None:
     page, text = as_html(shown), as_text(shown, colour=False)
     assert "<script" not in page
     assert not re.search("[\x1b\u202e]", page + text)
+
+
+def test_a_hostile_role_and_file_name_are_escaped_too(tmp_path: Path) -> None:
+    odd = {"messages": [{"role": "\x1b[31mevil\x07", "content": "x"}]}
+    json_lines(tmp_path / "a\x1b[31m.jsonl", [chat("Soup?", "Leek."), odd])
+    dataset = {"path": "./*.jsonl", "on_bad_row": "skip"}
+    book = recipe(tmp_path, dataset=dataset, template={"chat_template": "plain"})
+    shown = preview(book, data.with_template(book, tokenizer()), tmp_path / "cache")
+    assert not re.search("[\x1b\x07]", as_text(shown, colour=False) + as_html(shown))

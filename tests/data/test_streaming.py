@@ -84,3 +84,18 @@ def test_a_bad_row_beyond_the_first_ones_ends_the_stream(folder: Path) -> None:
     assert caught.value.problems[0].message == "row 2101 of a.jsonl: no assistant turn: roles are user"
     skipped = prepared(folder, streaming=True, on_bad_row="skip")
     assert len(list(skipped.train)) == 2100
+
+
+def test_the_first_rows_of_every_streamed_source_are_looked_at(folder: Path) -> None:
+    json_lines(folder / "many.jsonl", [chat(f"Which soup, {i}?", f"Leek {i}.") for i in range(2100)])
+    json_lines(folder / "long.jsonl", [chat(f"And {i}?", "Yes. " * 60) for i in range(20)])
+    sources = [{"path": "./many.jsonl"}, {"path": "./long.jsonl"}]
+    book = recipe(
+        folder,
+        dataset={"sources": sources, "streaming": True, "mix": "concatenate"},
+        template={"chat_template": "plain"},
+        train={"max_length": 64, "max_steps": 2},
+    )
+    found = data.prepare(book, data.with_template(book, tokenizer()), folder / "cache").statistics
+    assert [source["used_rows"] for source in found["sources"]] == [1000, 20]
+    assert found["flaws"]["truncated"]["rows"] == 20

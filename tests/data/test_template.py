@@ -132,3 +132,32 @@ def test_the_saved_tokenizer_writes_what_was_trained(folder: Path) -> None:
     assert data.prepare(book, again, folder / "cache").digest == prepared.digest
     assert data.with_template(book, again).chat_template == made.chat_template
     assert len(again) == len(made)
+
+
+def test_a_template_that_leaves_out_what_is_said_is_refused(folder: Path) -> None:
+    silent = "{% for m in messages %}{% generation %}{{ m.text }}</s>{% endgeneration %}{% endfor %}"
+    (folder / "silent.jinja").write_text(silent, encoding="utf-8")
+    book = recipe(folder, dataset={"path": "./chat.jsonl"}, template={"chat_template": "./silent.jinja"})
+    with pytest.raises(RecipeError, match="lost text: the chat template does not write what the user says"):
+        data.prepare(book, data.with_template(book, tokenizer()), folder / "cache")
+
+
+def test_turn_flags_are_never_ignored(folder: Path) -> None:
+    turns = [{"role": "assistant", "content": "Leek.", "train": False}, {"role": "user", "content": "Sure?"}]
+    row = {
+        "prompt": [{"role": "user", "content": "Which soup?"}],
+        "completion": [*turns, {"role": "assistant", "content": "Potato."}],
+    }
+    json_lines(folder / "a.jsonl", [row])
+    book = recipe(folder, dataset={"path": "./a.jsonl"}, template={"chat_template": "plain"})
+    with pytest.raises(RecipeError, match="need loss: assistant, not completion"):
+        data.prepare(book, data.with_template(book, tokenizer()), folder / "cache")
+
+
+def test_reasoning_that_a_template_does_not_write_is_noted(folder: Path) -> None:
+    turns = chat("Which soup?", "Leek.")["messages"]
+    turns[1]["reasoning_content"] = "It is winter."
+    json_lines(folder / "a.jsonl", [{"messages": turns}])
+    book = recipe(folder, dataset={"path": "./a.jsonl"}, template={"chat_template": "plain"})
+    found = data.prepare(book, data.with_template(book, tokenizer()), folder / "cache")
+    assert found.notes[-1] == "1 of the training rows hold reasoning that the chat template does not write"
