@@ -12,6 +12,7 @@ Path = tuple[str | int, ...]
 Severity = Literal["error", "warning"]
 
 LINE_LIMIT = 200
+EXTENDED = " (extended by "
 FILE_LIMIT = 60
 SECRET = re.compile(
     r"(?<![A-Za-z0-9])(?:"
@@ -55,10 +56,10 @@ class Problem:
         """One printable line `file:line:col: path: message` of at most 200 characters."""
         line = clean(": ".join(part for part in (self._place(), dotted(self.path), self._text()) if part))
         if len(line) <= LINE_LIMIT or self.position is None:
-            return shorten(line, LINE_LIMIT)
+            return _fitted(line)
         file = self.position.file
         if len(file) <= FILE_LIMIT:
-            return shorten(line, LINE_LIMIT)
+            return _fitted(line)
         position = replace(self.position, file="…" + file[-FILE_LIMIT + 1 :])
         return str(replace(self, position=position))
 
@@ -146,6 +147,13 @@ def spell(value: object) -> str:
 def shorten(text: str, limit: int) -> str:
     """Text cut to `limit` characters, an ellipsis last."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _fitted(line: str) -> str:
+    """A line cut to the limit before the recipe that extends this one, which is named last."""
+    cut = line.rfind(EXTENDED)
+    end = line[cut:] if cut >= 0 and len(line) - cut <= LINE_LIMIT // 2 else ""
+    return shorten(line.removesuffix(end), LINE_LIMIT - len(end)) + end
 
 
 def _part(part: str | int) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from loracook.errors import Path, Position, Problem, RecipeError, quote
 from loracook.language.complaints import check, complaints
 from loracook.language.defaults import with_defaults
-from loracook.language.layers import Kind, Layer, deciding, merged
+from loracook.language.layers import Kind, Layer, changing, deciding, leading_through, merged
 from loracook.language.lineage import lineage, pulled_in
 from loracook.language.overrides import override
 from loracook.language.safety import unsafe
@@ -62,8 +62,10 @@ class Recipe:
 
     def origin(self, path: Path) -> Origin:
         """Who decided what stands at `path`."""
-        found = deciding(self.layers, path)
-        return Origin(found[0].kind, found[1].key) if found else Origin("loracook")
+        found = changing(self.layers, path) or deciding(self.layers, path)
+        if found is None or found[0].removes(path):
+            return Origin("loracook")
+        return Origin(found[0].kind, found[1].key)
 
     def problem(self, path: Path, message: str) -> Problem:
         """A problem with what stands at `path`, placed in the recipe."""
@@ -85,8 +87,7 @@ class Recipe:
 
 def load(file: str | FilePath, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe in a file with every `--set` applied; raises RecipeError with all of its problems."""
-    sets = [override(text, number) for number, text in enumerate(overrides, 1)]
-    layers = (*reversed(sets), *lineage(file))
+    layers = (*reversed(_sets(overrides)), *lineage(file))
     data = merged(layers)
     found = list(islice(_wrong(data), PROBLEMS))
     if not found:
@@ -107,7 +108,23 @@ def placed(problem: Problem, layers: Sequence[Layer]) -> Problem:
             holds_more = isinstance(layer.value(problem.path[:length]), dict | list)
             at_key = holds_more or length < len(problem.path) or problem.rule in AT_KEY
             return replace(pulled_in(problem, layer.by), position=entry.key if at_key else entry.value)
+        through = leading_through(layers, problem.path[:length])
+        if through:
+            return replace(problem, position=through.key)
     return problem
+
+
+def _sets(texts: Sequence[str]) -> list[Layer]:
+    sets: list[Layer] = []
+    problems: list[Problem] = []
+    for number, text in enumerate(texts, 1):
+        try:
+            sets.append(override(text, number))
+        except RecipeError as error:
+            problems += error.problems
+    if problems:
+        raise RecipeError(problems)
+    return sets
 
 
 def _wrong(data: Any) -> Iterator[Problem]:

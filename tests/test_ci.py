@@ -42,7 +42,14 @@ def test_the_action_annotates_and_passes_warnings(repository: Path) -> None:
 
 
 def test_the_action_fails_on_warnings_when_it_is_strict(repository: Path) -> None:
-    assert action(repository, "recipes/good one.yaml\n\nrecipes/warned.yaml\n", "true").returncode == 2
+    ran = action(repository, "recipes/good one.yaml\n\nrecipes/warned.yaml\n", "true")
+    assert (ran.returncode, ran.stderr) == (2, "2 checked, 1 wrong\n")
+
+
+@pytest.mark.parametrize("recipes", ["recipes/good one.yaml\n\nrecipes/warned.yaml\n", "\nrecipes"])
+def test_the_action_takes_several_lines_and_passes_over_empty_ones(repository: Path, recipes: str) -> None:
+    ran = action(repository, recipes)
+    assert (ran.returncode, ran.stderr) == (0, "2 checked, 0 wrong\n")
 
 
 def test_the_action_takes_its_inputs_for_names_and_never_for_commands(repository: Path) -> None:
@@ -51,10 +58,12 @@ def test_the_action_takes_its_inputs_for_names_and_never_for_commands(repository
     assert sorted(path.name for path in repository.iterdir()) == ["recipes"]
 
 
-def test_the_hook_checks_the_files_it_is_given(repository: Path) -> None:
+def test_the_hook_checks_the_folder_so_that_a_parent_need_not_stand_alone(repository: Path) -> None:
+    (repository / "recipes" / "base.yaml").write_text("lora: {r: 8}\n")
+    (repository / "recipes" / "child.yaml").write_text("extends: base.yaml\n" + GOOD.replace("r: 8", ""))
     (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())
-    files = ["recipes/good one.yaml", "recipes/warned.yaml"]
+    assert hook["pass_filenames"] is False
     ran = subprocess.run(
-        [*shlex.split(hook["entry"]), *files], cwd=repository, env=ENVIRONMENT, capture_output=True
+        [*shlex.split(hook["entry"]), *hook["args"]], cwd=repository, env=ENVIRONMENT, capture_output=True
     )
     assert (hook["id"], hook["language"], ran.returncode) == ("loracook", "python", 0)

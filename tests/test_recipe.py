@@ -159,7 +159,7 @@ def test_set_reaches_into_lists_and_removes_with_null(tmp_path: Path) -> None:
         ("lora", "--set:1:1: this names no value; write --set section.key=value"),
         ("=8", "--set:1:1: this names no value; write --set section.key=value"),
         ("extends=a.yaml", "--set:1:1: extends: a parent is named in the recipe alone; write it there"),
-        ("lora.target_modules=[q", "--set:1:1: this list is not closed where it should be; write ',' or ']'"),
+        ("lora.target_modules=[q", "--set:1:21: this list is not closed where it should be; write ',' or ']'"),
         ("push.repo_id=hf_abcdefghijklmnopqrstuvwxyz", "--set:1:14: push.repo_id: this looks like a secret; remove it, revoke it, and use the environment"),
     ],
 )  # fmt: skip
@@ -174,6 +174,49 @@ def test_set_does_not_reach_beyond_a_list(tmp_path: Path) -> None:
     file.write_text(BASE.replace("{path: org/rows}", "{sources: [{path: a/b}]}"))
     assert said(file, "dataset.sources.4.rows=1") == [
         "--set:1:1: dataset.sources.4.rows: there are 1 entries here; write a number below 1"
+    ]
+
+
+@pytest.mark.parametrize("path", ["lora.lora_alpha", "train.seed", "dataset.eval", "dataset.where"])
+def test_null_removes_what_the_file_says_however_deep_it_stands(tmp_path: Path, path: str) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(
+        BASE.replace("{r: 8}", "{r: 8, lora_alpha: 9}").replace(
+            "rows}", "rows, eval: {rows: 3}, where: {a: 1}}"
+        )
+        + "train: {seed: 7}\n"
+    )
+    section, name, *_ = path.split(".")
+    assert load(file)[section][name] != load(file, [f"{path}=null"])[section].get(name)
+    assert str(load(file, ["train.seed=null"]).origin(("train", "seed"))) == "loracook"
+
+
+@pytest.mark.parametrize(
+    ("texts", "lines"),
+    [
+        (["lora.r=8", "lora.target_modules=[q"], ["--set:2:21: this list is not closed where it should be; write ',' or ']'"]),
+        (["lora", "lora.target_modules=[q"], ["--set:1:1: this names no value; write --set section.key=value",
+                                             "--set:2:21: this list is not closed where it should be; write ',' or ']'"]),
+        (["lora.r=8", "push.private=true"], ["--set:2:1: push: nowhere to push to; write 'repo_id: organization/name' or 'folder: name'"]),
+        (["dataset.sources.0.path=x/y"], ["--set:1:1: dataset.sources.0.path: there is no list here to change an entry of; write the whole list in brackets"]),
+    ],
+)  # fmt: skip
+def test_every_wrong_set_is_reported_under_its_own_number(
+    recipe_file: Path, texts: list[str], lines: list[str]
+) -> None:
+    assert said(recipe_file, *texts) == lines
+
+
+def test_an_entry_of_a_list_that_set_changed_names_set(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(BASE.replace("{r: 8}", "{target_modules: [a, b]}"))
+    recipe = load(file, ["lora.target_modules.1=c"])
+    assert recipe["lora"]["target_modules"] == ["a", "c"]
+    whole = ("lora", "target_modules")
+    assert [str(recipe.origin(path)) for path in (whole, (*whole, 0), (*whole, 1))] == [
+        "--set:1",
+        f"{file}:4",
+        "--set:1",
     ]
 
 
@@ -219,6 +262,12 @@ def test_every_value_of_three_generations_and_set_knows_its_origin(family: Path)
         ("name",): "child.yaml:2",
         ("version",): "base/model.yaml:1",
     }
+
+
+def test_a_value_that_a_child_removed_is_loracooks(family: Path) -> None:
+    family.write_text(family.read_text() + "  max_length: null\n")
+    recipe = load(family)
+    assert (recipe["train"]["max_length"], str(recipe.origin(("train", "max_length")))) == (1024, "loracook")
 
 
 def test_a_problem_of_a_parent_stands_in_the_parent_and_names_who_pulled_it_in(family: Path) -> None:
@@ -276,6 +325,15 @@ def test_a_long_line_is_cut_and_a_long_file_name_gives_way_to_the_message() -> N
         str(problem)[:1],
         "/a.yaml:1:2: lora.r: mmm" in str(problem),
     ) == (True, "…", True)
+
+
+def test_a_long_line_keeps_the_name_of_the_recipe_that_pulled_a_parent_in() -> None:
+    from loracook.errors import Position
+
+    message = f"{'m' * 200} (extended by team/child.yaml)"
+    line = str(Problem(("lora", "r"), message, position=Position("/deep" * 50 + "/a.yaml", 1, 2, 3)))
+    assert len(line) <= LINE_LIMIT
+    assert line.endswith("m… (extended by team/child.yaml)")
 
 
 def test_the_library_gives_the_same_recipe(recipe_file: Path) -> None:

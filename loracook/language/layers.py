@@ -38,6 +38,10 @@ class Layer:
             found = found[name]
         return found
 
+    def removes(self, path: Path) -> bool:
+        """Whether this layer says null at a path that it says something of itself."""
+        return path in self.positions and self.value(path) is None
+
     def replaces(self, path: Path) -> bool:
         """Whether this layer decided of a list or a scalar on the way to `path`, and with it of `path`."""
         value = self.data
@@ -76,19 +80,40 @@ def deciding(layers: Iterable[Layer], path: Path) -> tuple[Layer, Entry] | None:
     return None
 
 
+def changing(layers: Iterable[Layer], path: Path) -> tuple[Layer, Entry] | None:
+    """The `--set` that changed one entry of the list at `path` after it was decided, None when none did."""
+    for layer in layers:
+        if layer.says(path):
+            return None
+        if layer.path[: len(path)] == path and isinstance(layer.path[len(path)], int):
+            return layer, layer.positions[layer.path]
+    return None
+
+
+def leading_through(layers: Iterable[Layer], path: Path) -> Entry | None:
+    """The entry of the `--set` that goes through a section nobody wrote, None when none does."""
+    found = (layer for layer in layers if path and layer.path[: len(path)] == path)
+    return next((layer.positions[layer.path] for layer in found), None)
+
+
 def _placed(below: Any, path: Path, above: Any) -> Any:
     if not path:
         return _laid_over(below, above)
+    if isinstance(path[0], int):
+        return _placed_in_list(below, path[0], path[1:], above)
+    within = below if isinstance(below, dict) else {}
+    value = _placed(within.get(path[0]), path[1:], above)
+    if value is None and path[0] in within:
+        return {name: entry for name, entry in within.items() if name != path[0]}
+    return within | {path[0]: value}
+
+
+def _placed_in_list(below: Any, index: int, path: Path, above: Any) -> list[Any]:
     if not isinstance(below, list):
-        return _laid_over(below, {path[0]: _placed(_within(below, path[0]), path[1:], above)})
-    index = path[0]
-    if not isinstance(index, int) or index >= len(below):
+        raise IndexError("there is no list here to change an entry of; write the whole list in brackets")
+    if index >= len(below):
         raise IndexError(f"there are {len(below)} entries here; write a number below {len(below)}")
-    return [*below[:index], _placed(below[index], path[1:], above), *below[index + 1 :]]
-
-
-def _within(data: Any, name: str | int) -> Any:
-    return data.get(name) if isinstance(data, dict) else None
+    return [*below[:index], _placed(below[index], path, above), *below[index + 1 :]]
 
 
 def _laid_over(below: Any, above: Any) -> Any:

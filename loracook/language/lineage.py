@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Any
 
-from loracook.errors import Problem, RecipeError, quote
+from loracook.errors import EXTENDED, Problem, RecipeError, quote
 from loracook.language.layers import Layer
 from loracook.language.safety import outside
 from loracook.source import Source, read
@@ -34,7 +34,7 @@ def lineage(file: str | FilePath) -> list[Layer]:
 
 def pulled_in(problem: Problem, by: str) -> Problem:
     """The problem of a parent, with the recipe that pulled the parent in; the file's own problems stay."""
-    return replace(problem, message=f"{problem.message} (extended by {by})") if by else problem
+    return replace(problem, message=f"{problem.message}{EXTENDED}{by})") if by else problem
 
 
 def _extended(data: Any) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 from loracook.errors import Path, Position, Problem, RecipeError
@@ -31,7 +32,7 @@ def override(text: str, number: int) -> Layer:
         )
     key = Position(FILE, number, 1, found.end() + 1)
     value = Position(FILE, number, found.end() + 2, max(len(text) + 1, found.end() + 3))
-    source = _value(text[found.end() + 1 :], path)
+    source = _value(text[found.end() + 1 :], path, value)
     inner = {(*path, *below): Entry(value, value) for below in source.positions}
     return Layer("set", path, source.data, inner | {path: Entry(key, value)})
 
@@ -45,12 +46,24 @@ def path_of(text: str) -> Path:
     return path
 
 
-def _value(text: str, path: Path) -> Source:
+def _value(text: str, path: Path, place: Position) -> Source:
     part = part_at(path)
     kinds = kinds_of(part) if part else ()
     if text[:1] in ("'", '"', "[", "{") and kinds != ("string",):
-        return parse(text, FILE)
+        try:
+            return parse(text, FILE)
+        except RecipeError as error:
+            raise RecipeError(_shifted(problem, place) for problem in error.problems) from error
     return Source(FILE, text, _typed(text, kinds), {})
+
+
+def _shifted(problem: Problem, value: Position) -> Problem:
+    place = problem.position
+    if place is None or place.line > 1:
+        return replace(problem, position=value)
+    before = value.column - 1
+    column, end = place.column + before, place.end_column + before
+    return replace(problem, position=Position(FILE, value.line, column, end))
 
 
 def _typed(text: str, kinds: tuple[str, ...]) -> Any:
