@@ -12,7 +12,7 @@ from loracook.language.yaml import rows
 from loracook.recipe import Recipe
 from loracook.schema import part_at
 
-UPSTREAM: tuple[Path, ...] = (
+UPSTREAM: tuple[tuple[str, str], ...] = (
     ("base_model", "revision"),
     ("quantization", "bnb_4bit_quant_type"),
     ("quantization", "bnb_4bit_use_double_quant"),
