@@ -189,7 +189,7 @@ def test_diff_names_changed_values_with_both_origins_and_what_follows(tmp_path: 
         "what follows:",
         "  rows a step on one device: 4 → 16",
         "  tokens a step at most: 4,096 → 16,384",
-        "  optimizer steps on one device: 10 → 20",
+        "  optimizer steps on one device at most: 10 → 20",
         "  trainable parameters: 4 times as many",
     ]
 

@@ -92,5 +92,5 @@ def _number(value: int | None) -> str:
 COUNTS: dict[str, Callable[[Values], int | None]] = {
     "rows a step on one device": batch,
     "tokens a step at most": _tokens,
-    "optimizer steps on one device": most_steps,
+    "optimizer steps on one device at most": most_steps,
 }
