@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from loracook.data import oasst
-from loracook.data.rows import Chat, Pair, Row, RowError, Text
+from loracook.data.rows import Chat, Pair, Row, RowError, Text, as_text
 from loracook.data.turns import conversation, normalised, tools
 
 FIELD = re.compile(r"\{([^{}\"':,\n]+)\}")
@@ -157,8 +157,7 @@ def _listed(columns: Mapping[str, Any], name: str) -> list[Any]:
 def _text(columns: Mapping[str, Any], name: str, otherwise: str | None = None) -> str:
     if columns.get(name) is None and otherwise is not None:
         return otherwise
-    value = _column(columns, name)
-    return value if isinstance(value, str) else str(value)
+    return as_text(_column(columns, name), f"column '{name}'")
 
 
 def _spoken(columns: Mapping[str, Any], name: str) -> str:

@@ -6,13 +6,13 @@ import bz2
 import csv
 import gzip
 import itertools
-import json
 import lzma
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from loracook.data.rows import Place, Record
+from loracook.data.rows import Place, Record, fault_of, parsed
 
 LINE_LIMIT = 64 * 2**20
 WHOLE_LIMIT = 2 * 2**30
@@ -20,6 +20,9 @@ FILE_LIMIT = 64 * 2**30
 BOMB = 200
 """How many times its size on disk a compressed file may hold; text compresses some five times."""
 OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+
+
+_BROKEN = (OSError, EOFError, lzma.LZMAError, zlib.error, UnicodeDecodeError, csv.Error)
 
 
 class FileError(Exception):
@@ -44,7 +47,7 @@ def records(path: Path, suffix: str | None = None) -> Iterator[Record]:
         raise FileError(f"'{path.name}' is none of {', '.join(READERS)} (.gz, .bz2 and .xz may follow)")
     try:
         yield from reader(path)
-    except (OSError, EOFError, lzma.LZMAError, UnicodeDecodeError, csv.Error) as error:
+    except _BROKEN as error:
         raise FileError(f"'{path.name}' cannot be read: {error}") from error
 
 
@@ -83,10 +86,10 @@ def _json_lines(path: Path) -> Iterator[Record]:
 
 def _decoded(place: Place, line: bytes) -> Record:
     try:
-        columns = json.loads(line.decode("utf-8"))
+        columns = parsed(line.decode("utf-8"))
     except UnicodeDecodeError as error:
         return Record(place, {}, f"not UTF-8: {error.reason} at byte {error.start + 1}")
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         return Record(place, {}, f"not JSON: {error}")
     return _record(place, columns)
 
@@ -94,7 +97,8 @@ def _decoded(place: Place, line: bytes) -> Record:
 def _record(place: Place, columns: object) -> Record:
     if not isinstance(columns, dict):
         return Record(place, {}, "not JSON: a row is a mapping of columns")
-    return Record(place, columns)
+    fault = fault_of(columns)
+    return Record(place, {} if fault else columns, fault)
 
 
 def _json(path: Path) -> Iterator[Record]:
@@ -114,8 +118,8 @@ def _array(path: Path) -> list[object]:
     if len(content) > min(WHOLE_LIMIT, _most(path)):
         raise FileError(f"'{path.name}' is too large an array; save it as JSON Lines, one row a line")
     try:
-        found: list[object] = json.loads(content.decode("utf-8-sig"))
-    except (json.JSONDecodeError, RecursionError) as error:
+        found: list[object] = parsed(content.decode("utf-8-sig"))
+    except ValueError as error:
         raise FileError(f"'{path.name}' is not JSON: {error}") from error
     return found
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -61,3 +63,41 @@ class RowError(Exception):
     def __init__(self, reason: str, found: str = "") -> None:
         self.reason = reason
         super().__init__(f"{reason}: {found}" if found else reason)
+
+
+def parsed(text: str) -> Any:
+    """The value that a JSON text holds; raises ValueError, for what is nested too deep as well."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+
+
+def fault_of(value: object) -> str:
+    """What keeps parsed JSON from being written as text again, "" for nothing."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return "not UTF-8: a lone surrogate"
+    except RecursionError:
+        return "not JSON: it is nested too deep"
+    return ""
+
+
+def as_text(value: object, where: str) -> str:
+    """Text as it stands, a number as it is written; raises RowError for anything else."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf:
+        return str(value)
+    raise RowError("not text", f"{where} holds {_KINDS.get(type(value), f'a {type(value).__name__}')}")
+
+
+_KINDS: dict[type, str] = {
+    bool: "true or false",
+    bytes: "bytes",
+    dict: "a mapping",
+    float: "a number that is not finite",
+    list: "a list",
+    type(None): "nothing",
+}

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Any
 
-from loracook.data.rows import Message, RowError
+from loracook.data.rows import Message, RowError, as_text, fault_of, parsed
 
 ROLES = {
     "system": "system",
@@ -76,10 +76,10 @@ def _turn(message: object, roles: Mapping[str, str]) -> Message:
     calls += _calls(message.get("tool_calls"))
     if role == "function_call":
         turn, calls = {"role": "assistant", "content": ""}, _calls(_decoded(content, "function_call"))
-    reasoning = reasoning or next((message[key] for key in REASONING if message.get(key)), "")
+    reasoning = reasoning or _reasoning(message)
     if not turn["content"].strip() and not calls:
         raise RowError("empty turn", f"a turn of {role} holds no text")
-    turn |= {key: message[key] for key in KEPT if message.get(key) is not None}
+    turn |= {key: as_text(message[key], f"'{key}'") for key in KEPT if message.get(key) is not None}
     turn |= {"reasoning_content": reasoning} if reasoning else {}
     turn |= {"tool_calls": calls} if calls else {}
     return turn | _flag(message, role)
@@ -101,8 +101,17 @@ def _flag(message: Mapping[str, Any], role: str) -> Message:
     """`train: false` where the row says that this turn of the assistant is not to be learned."""
     if role not in ("assistant", "function_call"):
         return {}
-    given = next((message[key] for key in FLAGS if message.get(key) is not None), True)
-    return {} if given else {"train": False}
+    named = next((key for key in FLAGS if message.get(key) is not None), None)
+    if named is None:
+        return {}
+    if message[named] not in (True, False):
+        raise RowError("no flag", f"'{named}' is neither true nor false")
+    return {} if message[named] else {"train": False}
+
+
+def _reasoning(message: Mapping[str, Any]) -> str:
+    named = next((key for key in REASONING if message.get(key)), None)
+    return as_text(message[named], f"'{named}'") if named else ""
 
 
 def _content(value: object) -> tuple[str, str, list[dict[str, Any]]]:
@@ -124,8 +133,11 @@ def _content(value: object) -> tuple[str, str, list[dict[str, Any]]]:
 
 
 def _part_text(part: Mapping[str, Any]) -> str:
-    value = part.get("value", part.get("text", part.get(str(part["type"]))))
-    return value if isinstance(value, str) else json.dumps(value)
+    kind = str(part["type"])
+    value = next((part[key] for key in ("value", "text", kind) if part.get(key) is not None), None)
+    if kind == "tool_call" and isinstance(value, dict | list):
+        return json.dumps(value)
+    return as_text(value, f"a part of type '{kind}'")
 
 
 def _calls(value: object) -> list[dict[str, Any]]:
@@ -146,9 +158,15 @@ def _call(entry: object) -> dict[str, Any]:
 
 def _decoded(text: str, what: str) -> Any:
     try:
-        return json.loads(text) if text.strip() else None
+        found = parsed(text) if text.strip() else None
     except ValueError as error:
         raise RowError("invalid tool JSON", f"{what}: {error}") from error
+    if fault := fault_of(found):
+        raise RowError("invalid tool JSON", f"{what}: {fault}")
+    return found
+
+
+_TORN = "a tool call and the words before it are not marked alike; write train in both"
 
 
 def _merged(turns: Iterable[Message]) -> tuple[Message, ...]:
@@ -161,6 +179,8 @@ def _merged(turns: Iterable[Message]) -> tuple[Message, ...]:
             and turn.get("tool_calls")
             and not turn["content"]
         ):
+            if before.get("train") != turn.get("train"):
+                raise RowError("two turns of one role", _TORN)
             calls = [*before.get("tool_calls", ()), *turn["tool_calls"]]
             merged[-1] = {**before, **turn, "content": before["content"], "tool_calls": calls}
         else:

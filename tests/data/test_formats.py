@@ -125,6 +125,17 @@ def test_turns_may_be_marked_as_not_to_be_learned() -> None:
     assert one({"messages": given}, "messages") == Chat((ASK, ANSWER | {"train": False}, ASK, ANSWER))
 
 
+def test_numbers_stand_as_they_are_written() -> None:
+    assert one({"prompt": 7, "completion": 1.5}, "prompt_completion") == Pair("7", "1.5")
+
+
+def test_a_tool_call_and_the_words_before_it_are_one_turn_when_marked_alike() -> None:
+    words = ANSWER | {"train": False}
+    call = {"role": "assistant", "content": "", "tool_calls": [CALL], "weight": 0}
+    expected = Chat((ASK, words | {"tool_calls": [CALL]}))
+    assert one({"messages": [ASK, words, call]}, "messages") == expected
+
+
 BAD: dict[str, tuple[str, Mapping[str, Any]]] = {
     "missing column: 'messages'; the columns are text": ("messages", {"text": "x"}),
     "missing column: 'completion'; the columns are prompt, completion": (
@@ -154,6 +165,44 @@ BAD: dict[str, tuple[str, Mapping[str, Any]]] = {
     "invalid tool JSON: a tool call needs a name": (
         "messages",
         {"messages": [ASK, {"role": "assistant", "content": "", "tool_calls": [{"function": {}}]}]},
+    ),
+    "invalid tool JSON: tools: it is nested too deep": (
+        "messages",
+        {"messages": [ASK, ANSWER], "tools": "[" * 200_000},
+    ),
+    "invalid tool JSON: tools: not UTF-8: a lone surrogate": (
+        "messages",
+        {"messages": [ASK, ANSWER], "tools": '["\\ud83d"]'},
+    ),
+    "not text: column 'prompt' holds a list": ("prompt_completion", {"prompt": [ASK], "completion": "yes"}),
+    "not text: column 'output' holds a list": ("alpaca", {"instruction": "i", "output": ["a", "b"]}),
+    "not text: column 'completion' holds true or false": (
+        "prompt_completion",
+        {"prompt": "x", "completion": False},
+    ),
+    "not text: column 'completion' holds a number that is not finite": (
+        "prompt_completion",
+        {"prompt": "x", "completion": float("nan")},
+    ),
+    "not text: column 'text' holds bytes": ("text", {"text": b"soup"}),
+    "not text: a part of type 'text' holds nothing": (
+        "messages",
+        {"messages": [ASK, {"role": "assistant", "content": [{"type": "text", "text": None}]}]},
+    ),
+    "not text: 'reasoning' holds a list": ("messages", {"messages": [ASK, ANSWER | {"reasoning": ["Hm."]}]}),
+    "no flag: 'train' is neither true nor false": (
+        "messages",
+        {"messages": [ASK, ANSWER | {"train": "false"}]},
+    ),
+    "two turns of one role: a tool call and the words before it are not marked alike; write train in both": (
+        "messages",
+        {
+            "messages": [
+                ASK,
+                ANSWER | {"train": False},
+                {"role": "assistant", "content": "", "tool_calls": [CALL]},
+            ]
+        },
     ),
     "unknown part: content of type 'image'; loracook trains text, reasoning and tool calls": (
         "messages",

@@ -171,9 +171,24 @@ def test_rows_that_are_no_utf_8_or_json_are_counted_by_reason(tmp_path: Path) ->
     )
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+def test_a_lone_surrogate_makes_a_bad_row(name: str, tmp_path: Path) -> None:
+    bad = [ROWS[0], {"prompt": "Soup?", "completion": "\ud83d"}, ROWS[1]]
+    lines = json.dumps(bad) if name == "a.json" else "\n".join(map(json.dumps, bad))
+    (tmp_path / name).write_text(lines)
+    assert refusal(tmp_path, path=f"./{name}")[0].endswith(f"row 2 of {name}: not UTF-8: a lone surrogate")
+    assert read(tmp_path, path=f"./{name}", on_bad_row="skip") == PAIRS[:2]
+
+
 def test_broken_files_are_refused_whole(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("[{]")
     assert "'a.json' is not JSON: " in refusal(tmp_path, path="./a.json")[0]
+    (tmp_path / "a.json").write_text("[" + "1" * 5000 + "]")
+    assert "'a.json' is not JSON: " in refusal(tmp_path, path="./a.json")[0]
+    packed = bytearray(gzip.compress(json.dumps(ROWS * 50).encode()))
+    packed[20:60] = b"\xff" * 40
+    (tmp_path / "b.json.gz").write_bytes(packed)
+    assert "'b.json.gz' cannot be read: " in refusal(tmp_path, path="./b.json.gz")[0]
     (tmp_path / "a.parquet").write_text("soup")
     assert "'a.parquet' is not parquet: " in refusal(tmp_path, path="./a.parquet")[0]
     (tmp_path / "a.csv").write_bytes(b"prompt,completion\nSoup?,\xff\n")
