@@ -13,9 +13,11 @@ from click.testing import CliRunner
 
 from loracook.cli import verbs
 from loracook.errors import MachineError
-from loracook.language.spellings import CHANGED, HERE
+from loracook.language.complaints import check
+from loracook.language.spellings import CHANGED, HERE, ours
 from loracook.migration import migrated, moves
 from loracook.recipe import load
+from loracook.schema import part_at
 from loracook.source import parse
 
 THEIRS = """\
@@ -85,6 +87,45 @@ def test_no_spelling_breaks_a_recipe_whatever_its_value(name: str) -> None:
     for value in ("8", "true", "text", "[a]", "{a: 1}", "", "1e-4"):
         text = f"version: 1\n{name}: {value}\n"
         parse(migrated(text, moves(text, "a.yaml")[0]), "a.yaml")
+
+
+@pytest.mark.parametrize(
+    ("line", "instead"),
+    [
+        ("bits: 16", "remove it, as leaving it out means the same"),
+        ("val_set_size: 0", "remove it, as leaving it out means the same"),
+        ("val_set_size: 0.0", "remove it, as leaving it out means the same"),
+        ("group_by_length: false", "remove it, as leaving it out means the same"),
+        ("lora_target_linear: false", "remove it, as leaving it out means the same"),
+        ("completion_only_loss: false", "write 'loss' below 'template:'"),
+    ],
+)
+def test_a_switch_that_is_off_elsewhere_is_never_turned_on(line: str, instead: str) -> None:
+    text = f"version: 1\n{line}\n"
+    [(name, value)] = parse(line, "a.yaml").data.items()
+    spelling = ours(name, value)
+    assert spelling is not None
+    assert spelling.words(()) == instead
+    assert moves(text, "a.yaml") == ([], [])
+
+
+@pytest.mark.parametrize("value", ["no", "fp32"])
+def test_no_mixed_precision_is_none_here_too(value: str) -> None:
+    [move], _ = moves(f"mixed_precision: {value}\n", "a.yaml")
+    assert str(move) == "mixed_precision → train.bf16: false"
+
+
+@pytest.mark.parametrize(
+    ("value", "instead"),
+    [
+        ({"answer": None}, """'{answer: null}' is not text; put it in double quotes: "{answer}\""""),
+        ({"a": ["b"]}, "'{a: [b]}' is not text; write something like '{answer}'"),
+    ],
+)
+def test_braces_that_yaml_reads_as_a_mapping_are_to_be_quoted(value: dict[str, object], instead: str) -> None:
+    part = part_at(("template", "completion"))
+    assert part is not None
+    assert [problem.message for problem in check(value, part, ())] == [instead]
 
 
 def test_migrate_rewrites_the_file_and_says_each_change(

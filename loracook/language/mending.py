@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from loracook.errors import quote, spell
+from loracook.errors import clean, quote, spell
 from loracook.language.scalars import resolve
 from loracook.schema import Schema, fits, kinds_of
 
@@ -53,6 +54,9 @@ def _meanings(value: Any) -> Iterator[tuple[Any, str]]:
         yield resolve(value), "remove the quotes"
         yield SWITCHES.get(value.lower()), f"write '{spell(SWITCHES.get(value.lower()))}'"
         yield resolve(digits), f"write {quote(digits)}"
+    if isinstance(value, dict) and all(entry is None for entry in value.values()):
+        braced = "{" + ", ".join(value) + "}"
+        yield braced, f"put it in double quotes: {clean(json.dumps(braced, ensure_ascii=False))}"
     if isinstance(value, float) and value.is_integer():
         yield int(value), f"write {quote(int(value))}"
     if value in (0, 1):

@@ -13,7 +13,10 @@ Change = Callable[[Any], tuple[str, Any]]
 
 @dataclass(frozen=True)
 class Spelling:
-    """Where a key of another tool goes, and its value there; None where the user has to choose one."""
+    """Where a key of another tool goes, and its value there; None where the user has to choose one.
+
+    A path of a section alone says that the key is left out here, where that means the same.
+    """
 
     path: Path
     value: Any = None
@@ -21,6 +24,8 @@ class Spelling:
     def words(self, here: Path) -> str:
         """What to write instead of the key of the mapping at `here`."""
         *section, key = self.path
+        if not section:
+            return "remove it, as leaving it out means the same"
         written = key if self.value is None else f"{key}: {spell(self.value)}"
         return f"write {quote(written)}" + (
             "" if tuple(section) == here else f" below '{dotted(tuple(section))}:'"
@@ -41,11 +46,15 @@ def _dtype(value: Any) -> Any:
 
 
 def _held_out(value: Any) -> tuple[str, Any]:
+    if value in (0, "0"):
+        return "dataset", None
     rows = isinstance(value, int) and not isinstance(value, bool) and value >= 1
     return ("dataset.eval.rows" if rows else "dataset.eval.fraction"), value
 
 
 def _bits(value: Any) -> tuple[str, Any]:
+    if value in (16, 32):
+        return "quantization", None
     return f"quantization.load_in_{8 if value == 8 else 4}bit", True if value in (4, 8) else None
 
 
@@ -54,17 +63,24 @@ def _loss(value: Any) -> tuple[str, Any]:
 
 
 def _precision(value: Any) -> tuple[str, Any]:
-    return ("train.fp16" if value == "fp16" else "train.bf16"), value in ("fp16", "bf16") or None
+    return ("train.fp16" if value == "fp16" else "train.bf16"), PRECISIONS.get(str(value).lower())
 
 
 def _to(path: str, translate: Callable[[Any], Any]) -> Change:
     return lambda value: (path, translate(value))
 
 
-def _when(wanted: Any, path: str, meaning: Any) -> Change:
-    return lambda value: (path, meaning if value is wanted or value == wanted else None)
+def _switched(path: str, meaning: str) -> Change:
+    """A switch of another tool that is a value here, and nothing at all where it is off."""
+    off = path.partition(".")[0]
+    return lambda value: (off, None) if value is False else (path, meaning if value is True else None)
 
 
+def _learned(meaning: str) -> Change:
+    return lambda value: ("template.loss", meaning if value is True else None)
+
+
+PRECISIONS = {"fp16": True, "bf16": True, "no": False, "fp32": False, "false": False}
 VALUES = {
     "bf16": "bfloat16",
     "fp16": "float16",
@@ -156,25 +172,25 @@ CHANGED: dict[str, Change] = {
     "targets": _targets,
     "lora_target": _targets,
     "lora_target_modules": _targets,
-    "lora_target_linear": _when(True, "lora.target_modules", "all-linear"),
+    "lora_target_linear": _switched("lora.target_modules", "all-linear"),
     "lora_modules_to_save": _to("lora.modules_to_save", _listed),
     "additional_target": _to("lora.modules_to_save", _listed),
     "torch_dtype": _to("base_model.dtype", _dtype),
     "model_dtype": _to("base_model.dtype", _dtype),
     "compute_dtype": _to("quantization.bnb_4bit_compute_dtype", _dtype),
     "flash_attn": _to("base_model.attn_implementation", lambda value: VALUES.get(str(value), value)),
-    "flash_attention": _when(True, "base_model.attn_implementation", "flash_attention_2"),
-    "use_flash_attention_2": _when(True, "base_model.attn_implementation", "flash_attention_2"),
-    "sdp_attention": _when(True, "base_model.attn_implementation", "sdpa"),
-    "eager_attention": _when(True, "base_model.attn_implementation", "eager"),
+    "flash_attention": _switched("base_model.attn_implementation", "flash_attention_2"),
+    "use_flash_attention_2": _switched("base_model.attn_implementation", "flash_attention_2"),
+    "sdp_attention": _switched("base_model.attn_implementation", "sdpa"),
+    "eager_attention": _switched("base_model.attn_implementation", "eager"),
     "datasets": _to("dataset.sources", lambda value: None),
     "val_size": _held_out,
     "val_set_size": _held_out,
     "train_on_inputs": _loss,
     "train_on_prompt": _loss,
-    "assistant_only_loss": _when(True, "template.loss", "assistant"),
-    "completion_only_loss": _when(True, "template.loss", "completion"),
-    "mask_history": _when(True, "template.loss", "last_turn"),
+    "assistant_only_loss": _learned("assistant"),
+    "completion_only_loss": _learned("completion"),
+    "mask_history": _learned("last_turn"),
     "bits": _bits,
     "quantization_bit": _bits,
     "load_in_2bit": _to("quantization.load_in_4bit", lambda value: None),
@@ -182,8 +198,8 @@ CHANGED: dict[str, Change] = {
     "load_in_5bit": _to("quantization.load_in_4bit", lambda value: None),
     "load_in_6bit": _to("quantization.load_in_4bit", lambda value: None),
     "optimizer": _to("train.optim", lambda value: VALUES.get(str(value).lower(), value)),
-    "group_by_length": _when(True, "train.train_sampling_strategy", "group_by_length"),
-    "length_grouped_batches": _when(True, "train.train_sampling_strategy", "group_by_length"),
+    "group_by_length": _switched("train.train_sampling_strategy", "group_by_length"),
+    "length_grouped_batches": _switched("train.train_sampling_strategy", "group_by_length"),
     "mixed_precision": _precision,
 }
 HERE = {name: path for path, names in RENAMED.items() for name in names.split()}
