@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from glob import glob, has_magic
 from pathlib import Path
 
 from loracook.errors import Position, Problem, RecipeError
-from loracook.language.lineage import lineage
+from loracook.language.lineage import GENERATIONS, lineage
 from loracook.recipe import load
 
 SUFFIXES = (".yaml", ".yml")
+EXTENDS = re.compile(rb"""^extends:[ \t]*["']?([^"'#\s][^"'#\r\n]*[^"'#\s])""", re.MULTILINE)
 
 
 def problems_of(file: str, overrides: Sequence[str] = ()) -> tuple[Problem, ...]:
     """Every problem of one recipe, warnings among them."""
     try:
-        return load(file, overrides).warnings
+        return _unfound(file) or load(file, overrides).warnings
     except RecipeError as error:
         return error.problems
 
@@ -31,7 +33,7 @@ def strict(problems: Iterable[Problem]) -> tuple[Problem, ...]:
 def recipes(names: Iterable[str]) -> list[str]:
     """The files that names, folders and patterns stand for; found parents are left to those that extend them.
 
-    Raises RecipeError for a folder or a pattern without recipes.
+    A folder or a pattern without recipes stands for itself, and is a problem like any other.
     """
     chosen: dict[str, bool] = {}
     for name in names:
@@ -43,19 +45,24 @@ def recipes(names: Iterable[str]) -> list[str]:
 
 def _found(name: str) -> list[str]:
     if os.path.isdir(name):
-        return _some(
-            sorted(_inside(name)), name, "there are no recipes in this folder; name one with .yaml files"
-        )
-    if has_magic(name) and not os.path.exists(name):
-        files = [file for file in sorted(glob(name, recursive=True)) if os.path.isfile(file)]
-        return _some(files, name, "no recipe fits this pattern; check the folder and the quotes")
+        return sorted(_inside(name)) or [name]
+    if _is_pattern(name):
+        return [file for file in sorted(glob(name, recursive=True)) if os.path.isfile(file)] or [name]
     return [name]
 
 
-def _some(files: list[str], name: str, message: str) -> list[str]:
-    if not files:
-        raise RecipeError([Problem((), message, "file", position=Position(name, 1, 1, 2))])
-    return files
+def _unfound(name: str) -> tuple[Problem, ...]:
+    if os.path.isdir(name):
+        message = "there are no recipes in this folder; name one with .yaml files"
+    elif _is_pattern(name):
+        message = "no recipe fits this pattern; check the folder and the quotes"
+    else:
+        return ()
+    return (Problem((), message, "file", position=Position(name, 1, 1, 2)),)
+
+
+def _is_pattern(name: str) -> bool:
+    return has_magic(name) and not os.path.exists(name)
 
 
 def _inside(folder: str) -> Iterator[str]:
@@ -70,18 +77,30 @@ def _is_recipe(file: str) -> bool:
 
 def _parents(files: Iterable[str]) -> set[str]:
     """The real paths of the recipes that others of these extend."""
-    return {os.path.realpath(parent) for file in files if _may_extend(file) for parent in _ancestors(file)}
+    return {
+        os.path.realpath(parent) for file in files if b"extends" in _text(file) for parent in _ancestors(file)
+    }
 
 
-def _may_extend(file: str) -> bool:
+def _text(file: str) -> bytes:
     try:
-        return b"extends" in Path(file).read_bytes()[: 1 << 18] if os.path.isfile(file) else False
+        return Path(file).read_bytes()[: 1 << 18] if os.path.isfile(file) else b""
     except OSError:
-        return False
+        return b""
 
 
 def _ancestors(file: str) -> list[str]:
     try:
         return [layer.file for layer in lineage(file)[1:]]
     except RecipeError:
-        return []
+        return list(_named(file))
+
+
+def _named(file: str) -> Iterator[str]:
+    """The parents that the lines of recipes name which cannot all be read."""
+    for _ in range(GENERATIONS):
+        line = EXTENDS.search(_text(file))
+        if line is None:
+            return
+        file = os.path.join(os.path.dirname(file), line[1].decode(errors="replace"))
+        yield file

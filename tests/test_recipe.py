@@ -115,6 +115,17 @@ def test_all_problems_of_a_level_come_at_once_in_the_order_of_the_file(tmp_path:
     ]
 
 
+def test_a_known_spelling_is_named_however_many_unknown_keys_stand_before_it(recipe_file: Path) -> None:
+    many = "".join(f"  zzq{number}: 1\n" for number in range(30))
+    recipe_file.write_text(BASE + f"train:\n{many}  lr: 1e-4\n  target_modules: [q]\n  Seed: 3\n  zzq: 1\n")
+    assert [line.partition("train.")[2] for line in said(recipe_file)[-4:]] == [
+        "lr: spelt differently here; write 'learning_rate: 0.0001'",
+        "target_modules: unknown key; did you mean 'lora.target_modules'?",
+        "Seed: unknown key; did you mean 'seed'?",
+        "zzq: unknown key; remove it",
+    ]
+
+
 def test_loracooks_defaults_are_filled_in_and_say_so(recipe_file: Path) -> None:
     recipe = load(recipe_file)
     assert recipe["train"]["learning_rate"] == 2e-4

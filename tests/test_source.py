@@ -56,6 +56,12 @@ def test_plain_scalars_are_those_of_yaml_1_2(written: str, value: object) -> Non
     assert (found, type(found)) == (value, type(value))
 
 
+def test_an_escape_that_does_not_go_on_is_not_taken_for_an_open_quote() -> None:
+    (line,) = refusals('a: "C:\\users\\me"\n')
+    message = "this backslash begins an escape that does not go on; write '\\\\' or use single quotes"
+    assert line.partition(" ")[2] == message
+
+
 def test_not_a_number_is_read_as_such() -> None:
     assert str(parse("a: .nan", "a.yaml").data["a"]) == "nan"
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from loracook.cli import verbs
 from loracook.cli.endings import ending
-from loracook.validation import recipes
+from loracook.validation import problems_of, recipes
 
 INVALID = Path(__file__).parent / "recipes" / "invalid"
 GOOD = "version: 1\nbase_model: {name_or_path: org/model}\ndataset: {path: org/rows}\nlora: {r: 8}\n"
@@ -99,6 +99,33 @@ def test_a_parent_that_was_found_is_checked_with_its_child_and_a_named_one_by_it
     Path("team/child.yaml").write_text("extends: base/base.yaml\n" + GOOD.replace("lora: {r: 8}\n", ""))
     assert recipes(["team"]) == ["team/child.yaml"]
     assert recipes(["team", "team/base/base.yaml"]) == ["team/base/base.yaml", "team/child.yaml"]
+
+
+def test_a_parent_of_a_recipe_that_cannot_be_read_is_still_a_parent(folder: Path) -> None:
+    Path("team/base").mkdir(parents=True)
+    Path("team/base/base.yaml").write_text("lora: {r: 8}\n")
+    Path("team/middle.yaml").write_text("extends: 'base/base.yaml'  # shared\nlora: [\n")
+    Path("team/child.yaml").write_text("extends: middle.yaml\n" + GOOD)
+    assert recipes(["team"]) == ["team/child.yaml"]
+
+
+def test_a_name_without_a_recipe_is_a_problem_among_the_others(folder: Path) -> None:
+    ran = validate("no*.yaml", "bad.yaml", "good.yaml", "--format", "json")
+    assert (ran.return_value, [(problem["file"], problem["line"]) for problem in json.loads(ran.stdout)]) == (
+        2,
+        [("no*.yaml", 1), ("bad.yaml", 4)],
+    )
+
+
+def test_a_text_that_is_no_unicode_is_refused(folder: Path) -> None:
+    ran = validate("good.yaml", "--set", "dataset.path=\udcff")
+    assert (ran.return_value, ran.stderr.splitlines()[0][:24]) == (2, "--set:1:14: dataset.path")
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_pattern_that_python_wonders_at_is_no_concern_of_the_reader(folder: Path) -> None:
+    Path("odd.yaml").write_text(GOOD + "evaluate: {regex: '[[a-z]+]?'}\n")
+    assert not any(problem.rule == "yaml" for problem in problems_of("odd.yaml"))
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,13 @@ from typing import Any
 
 from loracook.errors import Path, Problem, quote, spell
 from loracook.language.bounds import BOUNDS, Check
-from loracook.language.hints import meant_key, meant_value, nearest
+from loracook.language.hints import exact_key, meant_key, meant_value, nearest
 from loracook.language.mending import example_of, wrong_kind
 from loracook.language.spellings import Spelling, ours
 from loracook.schema import Schema, fits, kinds_of, part_at, resolved, schema
 
 GLUED = re.compile(r"\w+:[^\s/]\S*")
-HINTED = 20  # more unknown keys than that are no misspellings
+HINTED = 20  # more unknown keys than that are no misspellings, and a search takes time
 WEIGHT = ("declined-value", "enum", "pattern", "range", "length")  # one problem a value is enough
 
 
@@ -61,21 +61,20 @@ def _additional(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Pr
     for number, name in enumerate(others):
         if isinstance(bound, dict):
             yield from check(value[name], bound, (*path, name))
-        elif number < HINTED:
-            yield _unknown(name, value[name], path, part)
         else:
-            yield Problem((*path, name), "unknown key; remove it", "unknown-key")
+            yield _unknown(name, value[name], path, part, search=number < HINTED)
 
 
-def _unknown(name: str, value: Any, path: Path, part: Schema) -> Problem:
+def _unknown(name: str, value: Any, path: Path, part: Schema, *, search: bool) -> Problem:
     spelling, declined = ours(name, value), part.get("x-declined", {}).get(name)
     if spelling:
         message = f"spelt differently here; {_kept(spelling).words(path)}"
         return Problem((*path, name), message, "foreign-key")
     if declined:
         return Problem((*path, name), f"not offered here: {declined}", "declined-key")
+    hint = meant_key(name, path, part) if search else exact_key(name, path, part)
     alike = "" if name.isascii() else " with a letter that is none of a to z"
-    return Problem((*path, name), f"unknown key{alike}; {meant_key(name, path, part)}", "unknown-key")
+    return Problem((*path, name), f"unknown key{alike}; {hint}", "unknown-key")
 
 
 def _kept(spelling: Spelling) -> Spelling:
@@ -94,9 +93,11 @@ def _required(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Prob
 
 def _meant(name: str, value: dict[str, Any], part: Schema) -> bool:
     """Whether another key of the mapping stands for the missing one; it gets its own problem."""
-    unknown = [key for key in value if key not in part["properties"]][:HINTED]
+    unknown = [key for key in value if key not in part["properties"]]
     spellings = [ours(key, value[key]) for key in unknown]
-    return nearest(name, unknown) is not None or any(found and found.path[0] == name for found in spellings)
+    return nearest(name, unknown[:HINTED]) is not None or any(
+        found and found.path[0] == name for found in spellings
+    )
 
 
 def _items(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:

@@ -28,12 +28,21 @@ def meant_key(name: str, path: Path, part: Schema) -> str:
     found = nearest(name, here)
     if found and _plain(found) == _plain(name):
         return f"did you mean '{found}'?"
-    elsewhere = next((key for key, _ in all_keys() if key[-1] == name and key[:-1] != path), None)
+    elsewhere = _elsewhere(name, path)
     if elsewhere:
         return f"did you mean {_placed(elsewhere)}?"
     if found:
         return f"did you mean '{found}'?"
     return _far_key(name, here)
+
+
+def exact_key(name: str, path: Path, part: Schema) -> str:
+    """What to write instead of an unknown key, found without searching for one that is alike."""
+    here = next((known for known in part.get("properties", {}) if _plain(known) == _plain(name)), None)
+    if here:
+        return f"did you mean '{here}'?"
+    elsewhere = _elsewhere(name, path)
+    return f"did you mean {_placed(elsewhere)}?" if elsewhere else "remove it"
 
 
 def meant_value(value: Any, allowed: list[Any]) -> str:
@@ -44,6 +53,10 @@ def meant_value(value: Any, allowed: list[Any]) -> str:
         return f"did you mean '{found}'?"
     shown = ", ".join(quote(one) for one in allowed[:SHOWN]) + (", …" if len(allowed) > SHOWN else "")
     return f"write one of {shown}" if len(allowed) > 1 else f"write {shown}"
+
+
+def _elsewhere(name: str, path: Path) -> Path | None:
+    return next((key for key, _ in all_keys() if key[-1] == name and key[:-1] != path), None)
 
 
 def _far_key(name: str, here: Iterable[str]) -> str:

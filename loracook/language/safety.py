@@ -76,7 +76,7 @@ def outside(text: str) -> str | None:
         return "is an absolute path; write a path that starts with './'"
     if "\\" in text:
         return "has a backslash in it; write '/' between folders"
-    if any(len(part.encode()) > LONGEST_NAME for part in text.split("/")):
+    if any(len(part.encode(errors="surrogatepass")) > LONGEST_NAME for part in text.split("/")):
         return "is longer than the name of a file can be; write a shorter one"
     if ".." in text.split("/"):
         return "leads out of the recipe's folder; write a path that stays inside"
@@ -110,8 +110,11 @@ def _pattern(data: Any) -> Iterator[Problem]:
 
 
 def _bad_pattern(pattern: str) -> str | None:
+    import warnings
+
     try:
-        re.compile(pattern)
+        with warnings.catch_warnings(action="ignore"):
+            re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
         return f"this is no regular expression ({error}); mend it"
     if REPEATED.search(re.sub(r"\\\\|\\[^1-9]|\[[^]]*\]", "x", pattern)):

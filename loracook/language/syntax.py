@@ -22,6 +22,11 @@ WORDS = (
         "this escape is no character; write one of '\\u0000' to '\\U0010ffff'",
         False,
     ),
+    (
+        "decimal number",
+        "this backslash begins an escape that does not go on; write '\\\\' or use single quotes",
+        False,
+    ),
     ("quoted scalar", "this quote is never closed; write the closing quote", True),
     ("expected ',' or ']'", "this list is not closed where it should be; write ',' or ']'", True),
     ("expected ',' or '}'", "this mapping is not closed where it should be; write ',' or '}'", True),
