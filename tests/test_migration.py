@@ -119,7 +119,7 @@ def test_no_mixed_precision_is_none_here_too(value: str) -> None:
     ("value", "instead"),
     [
         ({"answer": None}, """'{answer: null}' is not text; put it in double quotes: "{answer}\""""),
-        ({"a": ["b"]}, "'{a: [b]}' is not text; write something like '{answer}'"),
+        ({"a": ["b"]}, "'{a: [b]}' is not text; write something like '\"{answer}\"'"),
     ],
 )
 def test_braces_that_yaml_reads_as_a_mapping_are_to_be_quoted(value: dict[str, object], instead: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from loracook.errors import clean, quote, spell
 from loracook.language.scalars import resolve
+from loracook.language.yaml import scalar
 from loracook.schema import Schema, fits, kinds_of
 
 KINDS = {
@@ -35,7 +36,7 @@ def wrong_kind(value: Any, part: Schema, valid: Callable[[Any], bool]) -> str:
 def example_of(part: Schema) -> str:
     """A value that the schema gives as an example, an ellipsis where there is none to show on a line."""
     example = next(iter(part.get("examples", ())), part.get("const", part.get("default")))
-    spelled = "…" if example is None else spell(example)
+    spelled = "…" if example is None else scalar(example)
     return spelled if len(spelled) <= EXAMPLE_LIMIT else "…"
 
 
