@@ -23,7 +23,7 @@ def test_preview_shows_rows_and_statistics_without_weights(tmp_path: Path) -> No
     (tmp_path / "model/model.safetensors").unlink()
     text = written(file, "--rows", "2")
     assert text.count("── row ") == 2
-    assert "row 1 of kitchen-train.json" in text
+    assert "row 1 of shipped/data/kitchen-train.json" in text
     assert "  source 1: ./shipped/data/kitchen-train.json as alpaca, 60 rows\n" in text
 
 

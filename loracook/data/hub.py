@@ -36,8 +36,9 @@ def loaded(entry: Mapping[str, Any], fail: Fail) -> Dataset | IterableDataset:
     given = {key: entry[key] for key in ("name", "data_files", "revision") if key in entry}
     _refuse_others(entry, fail)
     try:
-        streaming = entry.get("streaming", False)
-        return datasets.load_dataset(entry["path"], split=entry["split"], streaming=streaming, **given)
+        return datasets.load_dataset(
+            entry["path"], split=entry["split"], streaming=entry["streaming"], **given
+        )
     except (ConnectionError, TimeoutError) as error:
         raise fail("path", f"the hub cannot be reached; {_OFFLINE}") from error
     except (datasets.exceptions.DatasetNotFoundError, FileNotFoundError) as error:

@@ -61,17 +61,33 @@ def _well_formed(root: object) -> bool:
 
 
 def _nested(records: list[Record]) -> Iterator[Record]:
-    nodes = [{**record.columns, "replies": []} for record in records]
-    known = {_first(node, OWN): node for node in nodes}
-    for record, node in zip(records, nodes, strict=True):
+    known: dict[str | int, tuple[Record, Node]] = {}
+    for number, record in enumerate(records):
+        own = _first(record.columns, OWN)
+        if own in known:
+            yield Record(record.place, {}, f"two messages of one id: '{own}'")
+        else:
+            known[number if own is None else own] = record, {**record.columns, "replies": []}
+    for name, (record, node) in known.items():
         parent = _first(node, PARENT)
-        if parent is not None and parent in known:
-            known[parent]["replies"].append(node)
-        elif parent is not None:
+        if parent is None:
+            continue
+        if parent not in known:
             yield Record(record.place, {}, f"no parent: the message '{parent}' is not in the data")
-    for record, node in zip(records, nodes, strict=True):
-        if _first(node, PARENT) is None:
-            yield Record(record.place, node)
+        elif _in_circle(name, known):
+            yield Record(record.place, {}, f"no root: the message '{name}' answers itself")
+        else:
+            known[parent][1]["replies"].append(node)
+    yield from (Record(record.place, node) for record, node in known.values() if _first(node, PARENT) is None)
+
+
+def _in_circle(name: str | int, known: Mapping[str | int, tuple[Record, Node]]) -> bool:
+    """Whether the parents of a message lead back to it."""
+    passed, above = {name}, _first(known[name][1], PARENT)
+    while above is not None and above in known and above not in passed:
+        passed.add(above)
+        above = _first(known[above][1], PARENT)
+    return above == name
 
 
 def _first(columns: Mapping[str, Any], names: Iterable[str]) -> str | None:

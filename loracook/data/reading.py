@@ -8,7 +8,7 @@ import gzip
 import itertools
 import lzma
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,7 +22,7 @@ BOMB = 200
 OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
-_BROKEN = (OSError, EOFError, lzma.LZMAError, zlib.error, UnicodeDecodeError, csv.Error)
+_BROKEN = (OSError, EOFError, lzma.LZMAError, zlib.error, UnicodeError, csv.Error)
 
 
 class FileError(Exception):
@@ -37,18 +37,18 @@ def kind(path: Path) -> str:
     return suffixes[-1] if suffixes else ""
 
 
-def records(path: Path, suffix: str | None = None) -> Iterator[Record]:
-    """Every row of one file, read as its suffix or the given one says; raises FileError.
+def records(path: Path, name: str, suffix: str | None = None) -> Iterator[Record]:
+    """Every row of one file, called `name`, read as its suffix or the given one says; raises FileError.
 
     A row that cannot be read carries its fault.
     """
     reader = READERS.get(suffix or kind(path))
     if reader is None:
-        raise FileError(f"'{path.name}' is none of {', '.join(READERS)} (.gz, .bz2 and .xz may follow)")
+        raise FileError(f"'{name}' is none of {', '.join(READERS)} (.gz, .bz2 and .xz may follow)")
     try:
-        yield from reader(path)
+        yield from reader(path, name)
     except _BROKEN as error:
-        raise FileError(f"'{path.name}' cannot be read: {error}") from error
+        raise FileError(f"'{name}' cannot be read: {error}") from error
 
 
 def _opened(path: Path) -> IO[bytes]:
@@ -63,7 +63,7 @@ def _most(path: Path) -> int:
     return min(FILE_LIMIT, LINE_LIMIT + BOMB * path.stat().st_size) if packed else FILE_LIMIT
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+def _lines(path: Path, name: str) -> Iterator[tuple[int, bytes]]:
     read, most = 0, _most(path)
     with _opened(path) as stream:
         for number in itertools.count(1):
@@ -71,17 +71,17 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
             read += len(line)
             if len(line) > LINE_LIMIT or read > most:
                 raise FileError(
-                    f"line {number} of '{path.name}' and what is before it is larger than loracook reads"
+                    f"line {number} of '{name}' and what is before it is larger than loracook reads"
                 )
             if not line:
                 return
             yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
 
 
-def _json_lines(path: Path) -> Iterator[Record]:
-    for number, line in _lines(path):
+def _json_lines(path: Path, name: str) -> Iterator[Record]:
+    for number, line in _lines(path, name):
         if line.strip():
-            yield _decoded(Place(path.name, number), line)
+            yield _decoded(Place(name, number), line)
 
 
 def _decoded(place: Place, line: bytes) -> Record:
@@ -101,47 +101,62 @@ def _record(place: Place, columns: object) -> Record:
     return Record(place, {} if fault else columns, fault)
 
 
-def _json(path: Path) -> Iterator[Record]:
+def _json(path: Path, name: str) -> Iterator[Record]:
     """An array of rows; a file with one mapping on each line is read as JSON Lines."""
     with _opened(path) as stream:
         start = stream.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
     if start != b"[":
-        yield from _json_lines(path)
+        yield from _json_lines(path, name)
         return
-    for number, columns in enumerate(_array(path), 1):
-        yield _record(Place(path.name, number), columns)
+    for number, columns in enumerate(_array(path, name), 1):
+        yield _record(Place(name, number), columns)
 
 
-def _array(path: Path) -> list[object]:
+def _array(path: Path, name: str) -> list[object]:
     with _opened(path) as stream:
         content = stream.read(min(WHOLE_LIMIT, _most(path)) + 1)
     if len(content) > min(WHOLE_LIMIT, _most(path)):
-        raise FileError(f"'{path.name}' is too large an array; save it as JSON Lines, one row a line")
+        raise FileError(f"'{name}' is too large an array; save it as JSON Lines, one row a line")
     try:
         found: list[object] = parsed(content.decode("utf-8-sig"))
     except ValueError as error:
-        raise FileError(f"'{path.name}' is not JSON: {error}") from error
+        raise FileError(f"'{name}' is not JSON: {error}") from error
     return found
 
 
-def _csv(path: Path) -> Iterator[Record]:
+def _csv(path: Path, name: str) -> Iterator[Record]:
     csv.field_size_limit(LINE_LIMIT)
-    lines = (line.decode("utf-8") for _, line in _lines(path))
+    lines = (line.decode("utf-8", "surrogateescape") for _, line in _lines(path, name))
     reader = csv.DictReader(lines, delimiter="\t" if kind(path) == ".tsv" else ",", strict=True)
+    head = [cell.encode().decode() for cell in reader.fieldnames or ()]
+    for column in head:
+        if head.count(column) > 1:
+            raise FileError(f"'{name}' has several columns '{column}'; give each a name of its own")
     for number, columns in enumerate(reader, 1):
-        ragged = None in columns or None in columns.values()
-        fault = "not CSV: the row has more or fewer cells than the head" if ragged else ""
-        yield Record(Place(path.name, number), columns, fault)
+        fault = _cells_fault(columns)
+        yield Record(Place(name, number), {} if fault else columns, fault)
 
 
-def _text(path: Path) -> Iterator[Record]:
+def _cells_fault(columns: Mapping[Any, Any]) -> str:
+    """What is wrong with the cells of a CSV row, "" for nothing."""
+    if None in columns or None in columns.values():
+        return "not CSV: the row has more or fewer cells than the head"
+    for column, cell in columns.items():
+        try:
+            cell.encode()
+        except UnicodeEncodeError as error:
+            return f"not UTF-8: byte 0x{ord(cell[error.start]) & 0xFF:02x} in column '{column}'"
+    return ""
+
+
+def _text(path: Path, name: str) -> Iterator[Record]:
     """One row for each paragraph that an empty line ends."""
     start, paragraph = 1, b""
-    for number, line in itertools.chain(_lines(path), [(0, b"")]):
+    for number, line in itertools.chain(_lines(path, name), [(0, b"")]):
         if line.strip():
             start, paragraph = (start if paragraph else number), paragraph + line
         elif paragraph:
-            yield _paragraph(Place(path.name, start), paragraph)
+            yield _paragraph(Place(name, start), paragraph)
             paragraph = b""
 
 
@@ -152,7 +167,7 @@ def _paragraph(place: Place, paragraph: bytes) -> Record:
         return Record(place, {}, f"not UTF-8: {error.reason} at byte {error.start + 1}")
 
 
-def _parquet(path: Path) -> Iterator[Record]:
+def _parquet(path: Path, name: str) -> Iterator[Record]:
     import pyarrow
     import pyarrow.parquet
 
@@ -161,12 +176,12 @@ def _parquet(path: Path) -> Iterator[Record]:
             batches = file.iter_batches(batch_size=1000)
             rows = itertools.chain.from_iterable(batch.to_pylist() for batch in batches)
             for number, columns in enumerate(rows, 1):
-                yield Record(Place(path.name, number), columns)
+                yield Record(Place(name, number), columns)
     except pyarrow.ArrowException as error:
-        raise FileError(f"'{path.name}' is not parquet: {error}") from error
+        raise FileError(f"'{name}' is not parquet: {error}") from error
 
 
-READERS: dict[str, Callable[[Path], Iterator[Record]]] = {
+READERS: dict[str, Callable[[Path, str], Iterator[Record]]] = {
     ".jsonl": _json_lines,
     ".ndjson": _json_lines,
     ".json": _json,

@@ -43,6 +43,11 @@ class Source:
                 return RecipeError([self.recipe.problem((*at, key), message)])
         return RecipeError([self.recipe.problem(self.at, message)])
 
+    @property
+    def asked(self) -> dict[str, Any]:
+        """The entry with what the whole data set decides: whether it is streamed."""
+        return {**self.entry, "streaming": self.recipe["dataset"].get("streaming", False)}
+
     @cached_property
     def shape(self) -> Shape:
         """How the rows are read, `auto` settled by the first one."""
@@ -76,6 +81,11 @@ class Source:
         self._refuse_splits()
         return tuple(sorted({path for text in self._texts() for path in self._found(text)}))
 
+    def name(self, path: Path) -> str:
+        """What a file is called: its path from the recipe's folder, its own name where it lies elsewhere."""
+        root = self.recipe.root.resolve()
+        return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+
     @cached_property
     def _asked(self) -> Shape:
         entry = self.entry
@@ -97,11 +107,11 @@ class Source:
 
     def _read(self) -> Iterator[Record]:
         if not self.local:
-            yield from hub.records(self.entry, self.fail)
+            yield from hub.records(self.asked, self.fail)
             return
         try:
             for path in self.files:
-                yield from reading.records(path, BUILDERS.get(self._builder or ""))
+                yield from reading.records(path, self.name(path), BUILDERS.get(self._builder or ""))
         except reading.FileError as error:
             raise self.fail("path", str(error)) from error
 
@@ -166,6 +176,7 @@ def evaluation(recipe: Recipe) -> Source | None:
     kept = {key: value for key, value in shape.items() if key not in ("eval", "rows", "weight")}
     if "path" in wanted or "data_files" in wanted:
         kept = {key: value for key, value in kept.items() if key not in PLACE or key == "path"}
+        kept["split"] = "train"
     limit = {"rows": dataset["eval"]["rows"]} if "rows" in dataset["eval"] else {}
     return Source(recipe, ("dataset", "eval"), kept | wanted | limit, also=("dataset",))
 

@@ -55,6 +55,24 @@ def test_rows_and_evaluation_come_from_their_splits(hub: Hub, tmp_path: Path) ->
     assert data.files(recipe(tmp_path, dataset={"path": "org/soups"})) == ()
 
 
+def test_evaluation_rows_of_another_data_set_are_its_train_split(hub: Hub, tmp_path: Path) -> None:
+    prepared(tmp_path, split="validation", eval={"path": "org/stews"})
+    assert {(path, given["split"]) for path, given in hub.asked} == {
+        ("org/soups", "validation"),
+        ("org/stews", "train"),
+    }
+
+
+def test_every_one_of_several_sources_is_streamed(hub: Hub, tmp_path: Path) -> None:
+    dataset = {"streaming": True, "sources": [{"path": "org/soups"}, {"path": "org/stews"}]}
+    book = recipe(tmp_path, dataset=dataset, template={"chat_template": "plain"}, train={"max_steps": 1})
+    data.prepare(book, data.with_template(book, tokenizer()), tmp_path / "cache")
+    assert {(path, given["streaming"]) for path, given in hub.asked} == {
+        ("org/soups", True),
+        ("org/stews", True),
+    }
+
+
 def test_other_rows_on_the_hub_are_prepared_anew(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

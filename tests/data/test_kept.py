@@ -100,6 +100,14 @@ def test_what_does_not_decide_them_leaves_the_key(what: str, folder: Path) -> No
     assert made(edited(what, folder), folder, tokenizer()).digest == before
 
 
+def test_a_file_under_another_name_is_read_anew(folder: Path) -> None:
+    sections = edited("nothing", folder)
+    sections["dataset"]["path"] = "./a*"
+    before = made(sections, folder, tokenizer()).digest
+    (folder / "a.jsonl").rename(folder / "a.ndjson")
+    assert made(sections, folder, tokenizer()).digest != before
+
+
 @pytest.mark.parametrize("other", [tokenizer("<extra>"), tokenizer(bos="<s>")])
 def test_another_tokenizer_changes_the_key(other: PreTrainedTokenizerFast, folder: Path) -> None:
     before = made(edited("nothing", folder), folder, tokenizer()).digest

@@ -75,6 +75,25 @@ def test_a_message_without_its_parent_is_told_and_a_cut_question_has_no_thread()
     assert threads([node("q", node("a", deleted=True))]) == []
 
 
+def test_messages_that_answer_themselves_or_share_an_id_are_told() -> None:
+    messages = [
+        {"message_id": "q", "text": "q", "role": "prompter", "parent_id": None},
+        {"message_id": "a", "text": "a", "role": "assistant", "parent_id": "q"},
+        {"message_id": "a", "text": "again", "role": "assistant", "parent_id": "q"},
+        {"message_id": "b", "text": "b", "role": "assistant", "parent_id": "b"},
+        {"message_id": "c", "text": "c", "role": "prompter", "parent_id": "d"},
+        {"message_id": "d", "text": "d", "role": "assistant", "parent_id": "c"},
+    ]
+    found = list(roots(Record(Place("t.jsonl", number), row) for number, row in enumerate(messages, 1)))
+    assert [(record.place.number, record.fault) for record in found] == [
+        (3, "two messages of one id: 'a'"),
+        (4, "no root: the message 'b' answers itself"),
+        (5, "no root: the message 'c' answers itself"),
+        (6, "no root: the message 'd' answers itself"),
+        (1, ""),
+    ]
+
+
 def test_one_bad_thread_leaves_the_others() -> None:
     tree = node("q", node("a1", node("a2"), rank=0), node("a3", rank=1))
     found = list(rows(tree, Shape("oasst")))

@@ -180,6 +180,25 @@ def test_a_lone_surrogate_makes_a_bad_row(name: str, tmp_path: Path) -> None:
     assert read(tmp_path, path=f"./{name}", on_bad_row="skip") == PAIRS[:2]
 
 
+def test_a_byte_that_is_no_utf_8_makes_a_bad_row_of_csv(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"prompt,completion\nSoup?,Caf\xe9\nWhat is soup 1?,Leek 1.\n")
+    assert refusal(tmp_path, path="./a.csv")[0].endswith(
+        "row 1 of a.csv: not UTF-8: byte 0xe9 in column 'completion'"
+    )
+    assert read(tmp_path, path="./a.csv", on_bad_row="skip") == PAIRS[:1]
+
+
+def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        json_lines(tmp_path / folder / "rows.jsonl", [ROWS[0], {"prompt": "Soup?"}])
+    assert [
+        line.rpartition("dataset.path: ")[2] for line in refusal(tmp_path, path="./*/rows.jsonl")[:2]
+    ] == [
+        "row 2 of a/rows.jsonl: missing column: 'completion'; the columns are prompt",
+        "row 2 of b/rows.jsonl: missing column: 'completion'; the columns are prompt",
+    ]
+
+
 def test_broken_files_are_refused_whole(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("[{]")
     assert "'a.json' is not JSON: " in refusal(tmp_path, path="./a.json")[0]
@@ -191,8 +210,11 @@ def test_broken_files_are_refused_whole(tmp_path: Path) -> None:
     assert "'b.json.gz' cannot be read: " in refusal(tmp_path, path="./b.json.gz")[0]
     (tmp_path / "a.parquet").write_text("soup")
     assert "'a.parquet' is not parquet: " in refusal(tmp_path, path="./a.parquet")[0]
-    (tmp_path / "a.csv").write_bytes(b"prompt,completion\nSoup?,\xff\n")
+    (tmp_path / "a.csv").write_bytes(b"prompt,completi\xf6n\nSoup?,Leek.\n")
     assert "'a.csv' cannot be read: " in refusal(tmp_path, path="./a.csv")[0]
+    (tmp_path / "a.csv").write_text("prompt,completion,completion\nSoup?,Leek.,Potato.\n")
+    said = "'a.csv' has several columns 'completion'; give each a name of its own"
+    assert said in refusal(tmp_path, path="./a.csv")[0]
     (tmp_path / "a.jsonl.gz").write_bytes(b"soup")
     assert "'a.jsonl.gz' cannot be read: " in refusal(tmp_path, path="./a.jsonl.gz")[0]
 
