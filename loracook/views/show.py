@@ -10,6 +10,7 @@ from typing import Any
 from loracook.errors import Path, clean, dotted
 from loracook.language.yaml import rows
 from loracook.recipe import Recipe
+from loracook.rules import contradictions
 from loracook.schema import part_at
 
 UPSTREAM: tuple[tuple[str, str], ...] = (
@@ -43,19 +44,19 @@ def as_json(recipe: Recipe) -> str:
 def effective(recipe: Recipe) -> tuple[dict[str, Any], set[Path]]:
     """The values of a recipe with upstream's defaults for what matters, and which those are."""
     values: dict[str, Any] = deepcopy(dict(recipe.sections))
-    upstream: set[Path] = set()
-    for section, name in UPSTREAM:
-        part = part_at((section, name)) or {}
-        found = values.get(section)
-        if found is not None and name not in found and "default" in part and _is_read(found, name):
-            found[name] = part["default"]
-            upstream.add((section, name))
-    return values, upstream
+    left = [(section, name) for section, name in UPSTREAM if name not in values.get(section, {name})]
+    defaults = {path: part["default"] for path in left if "default" in (part := part_at(path) or {})}
+    for (section, name), default in defaults.items():
+        values[section][name] = default
+    refused = _without_meaning(values)
+    for section, name in (path for path in defaults if path in refused):
+        del values[section][name]
+    return values, {path for path in defaults if path not in refused}
 
 
-def _is_read(section: dict[str, Any], name: str) -> bool:
-    """Whether upstream reads a key at all; what is of 4 bit has no meaning in 8."""
-    return not name.startswith("bnb_4bit_") or bool(section.get("load_in_4bit"))
+def _without_meaning(values: dict[str, Any]) -> set[Path]:
+    """What the rules refuse: the recipe itself is valid, so a default that nothing reads there."""
+    return {problem.path for problem in contradictions(values) if problem.severity == "error"}
 
 
 def origin_of(recipe: Recipe, path: Path, upstream: set[Path]) -> str:
