@@ -10,7 +10,6 @@ from loracook.errors import SECRET, Path, Problem, quote
 from loracook.language.tree import entries
 
 PLACES = {"name_or_path", "path", "data_files", "chat_template", "gguf_file", "extends", "folder", "repo_id"}
-IDS = {"name_or_path", "path"}
 PROSE = {"description", "template", "evaluate", "tokenizer"}
 VARIABLE = re.compile(r"\$\{[^}]*\}|\$[A-Za-z_]\w*|%[A-Za-z_]\w*%|\{\{.*\}\}|env:.*|\$\(.*\)", re.DOTALL)
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -55,8 +54,7 @@ def _misplaced(path: Path, text: str) -> list[Problem]:
         return []
     name = next((part for part in reversed(path) if isinstance(part, str)), "")
     refusal = outside(text) if name in PLACES else None
-    if not refusal:
-        refusal = _no_id(text) if name in IDS else _no_name(text) if name == "chat_template" else None
+    refusal = refusal or (OTHERWISE[name](text) if name in OTHERWISE else None)
     return [Problem(path, f"{quote(text)} {refusal}", "place")] if refusal else []
 
 
@@ -90,15 +88,21 @@ def _no_name(text: str) -> str | None:
 def _no_id(text: str) -> str | None:
     if text.startswith(("./", "package://")) or not text:
         return None
-    if (
-        HUB_ID.fullmatch(text)
-        and not re.search(r"\.\.|--|\.git$|[.-](?:/|$)", text)
-        and not LOCAL_FILE.fullmatch(text)
-    ):
+    if HUB_ID.fullmatch(text) and not NO_ID.search(text) and not LOCAL_FILE.fullmatch(text):
         return None
     if LOCAL_FILE.fullmatch(text):
         return f"is no hub id; write {quote('./' + text)} when it is a file or folder of yours"
     return "is no hub id; write 'name' or 'organization/name'"
+
+
+def _no_repository(text: str) -> str | None:
+    refusal = (
+        "is no hub id; write it without '--' or '..', and without '-', '.' or '.git' at the end of a part"
+    )
+    return refusal if NO_ID.search(text) else None
+
+
+OTHERWISE = {"name_or_path": _no_id, "path": _no_id, "chat_template": _no_name, "repo_id": _no_repository}
 
 
 def _pattern(data: Any) -> Iterator[Problem]:

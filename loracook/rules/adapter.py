@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from loracook.errors import Problem, quote
-from loracook.rules.facts import Data
+from loracook.rules.facts import Data, is_local
 
+EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings")
 HEADS = ("lm_head", "embed_out")
 SCALES = (1 / 16, 16)
 FOUR_BIT = (
@@ -66,6 +67,50 @@ def flash_in_float32(data: Data) -> Iterator[Problem]:
     if base.get("attn_implementation", "").startswith("flash_attention") and base["dtype"] == "float32":
         path = ("base_model", "attn_implementation")
         yield Problem(path, "flash attention cannot compute in float32; write 'sdpa', or 'dtype: bfloat16'")
+
+
+def revision_of_local_model(data: Data) -> Iterator[Problem]:
+    """Files on this machine have no revisions."""
+    base = data["base_model"]
+    if base.get("revision", "main") != "main" and is_local(base):
+        yield Problem(("base_model", "revision"), "means nothing for local files; remove it")
+
+
+def all_linear_among_names(data: Data) -> Iterator[Problem]:
+    """PEFT looks for a module of that name when it stands in a list."""
+    targets = data.get("lora", {}).get("target_modules")
+    if isinstance(targets, list) and "all-linear" in targets:
+        path = ("lora", "target_modules", targets.index("all-linear"))
+        yield Problem(path, "means all layers only without a list; write 'target_modules: all-linear'")
+
+
+def tokens_trained_twice(data: Data) -> Iterator[Problem]:
+    """The embeddings are trained whole, adapted, or for some tokens."""
+    lora = data.get("lora", {})
+    if "trainable_token_indices" not in lora:
+        return
+    for key in ("target_modules", "modules_to_save"):
+        names = lora.get(key)
+        for index, name in enumerate(names if isinstance(names, list) else ()):
+            if name.rpartition(".")[2] in EMBEDDINGS:
+                message = "its tokens are among trainable_token_indices too; remove one of the two"
+                yield Problem(("lora", key, index), message)
+
+
+def plain_weights_alone(data: Data) -> Iterator[Problem]:
+    """These adapters work on weights that are not quantized."""
+    for name in ("target_parameters", "use_bdlora"):
+        if name in data.get("lora", {}) and "quantization" in data:
+            message = "does not work on quantized weights; remove it, or remove 'quantization:'"
+            yield Problem(("lora", name), message)
+
+
+def blocks_without_targets(data: Data) -> Iterator[Problem]:
+    """BD-LoRA refuses every target that neither of its lists names."""
+    blocks = data.get("lora", {}).get("use_bdlora")
+    if blocks is not None and not {"target_modules_bd_a", "target_modules_bd_b"} & set(blocks):
+        message = "names no targets; write target_modules_bd_a and target_modules_bd_b, or remove it"
+        yield Problem(("lora", "use_bdlora"), message)
 
 
 def head_among_targets(data: Data) -> Iterator[Problem]:
@@ -176,6 +221,11 @@ RULES = (
     slow_four_bit,
     wide_quantized,
     flash_in_float32,
+    revision_of_local_model,
+    all_linear_among_names,
+    tokens_trained_twice,
+    plain_weights_alone,
+    blocks_without_targets,
     head_among_targets,
     target_left_out,
     layers_of_all_linear,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from loracook.errors import Problem
-from loracook.rules.facts import Data, most_rows, sources
+from loracook.errors import Path, Problem
+from loracook.rules.facts import Data, is_local, most_rows, sources
 
 OF_A_SOURCE = ("name", "data_files", "revision", "columns", "map_roles", "where", "rows")
+WITH_DEFAULT = {"split": "train", "format": "auto", "threads": "all"}
 OWN_ROWS = ("split", "path", "data_files", "name", "revision")
 CHATS = ("messages", "sharegpt", "oasst")
 FIELD = re.compile(r"\{[^{}\n]+\}")
@@ -27,9 +28,23 @@ def no_rows(data: Data) -> Iterator[Problem]:
 def source_beside_sources(data: Data) -> Iterator[Problem]:
     """With several sources each says for itself how it is read."""
     dataset = data["dataset"]
-    for name in OF_A_SOURCE:
+    written = [name for name, default in WITH_DEFAULT.items() if dataset[name] != default]
+    for name in (*OF_A_SOURCE, *written):
         if name in dataset and "sources" in dataset and "path" not in dataset:
             yield Problem(("dataset", name), "belongs to one source; write it in each entry of 'sources:'")
+
+
+def hub_keys_of_local_rows(data: Data) -> Iterator[Problem]:
+    """Local files have no splits, configurations or revisions."""
+    for path, source in _places(data):
+        if not is_local(source):
+            continue
+        if source.get("split", "train") != "train":
+            message = "local files have no splits; remove it, and name the file in path or data_files"
+            yield Problem((*path, "split"), message)
+        for name in ("name", "revision"):
+            if name in source:
+                yield Problem((*path, name), "means nothing for local files; remove it")
 
 
 def mix_of_one(data: Data) -> Iterator[Problem]:
@@ -165,6 +180,16 @@ def held_out_of_a_stream(data: Data) -> Iterator[Problem]:
         yield Problem(path, "a stream has no length to take a share of; write 'rows:' or 'split:'")
 
 
+def _places(data: Data) -> Iterator[tuple[Path, Data]]:
+    """What is said of where rows lie: of every source, and of evaluation rows with the path they go by."""
+    yield from sources(data)
+    dataset = data["dataset"]
+    held = dataset.get("eval", {})
+    first = dataset if "path" in dataset else next(iter(dataset.get("sources", ())), {})
+    inherited = {name: first[name] for name in ("path", "data_files") if name in first and "path" not in held}
+    yield ("dataset", "eval"), inherited | held
+
+
 def _part(loss: str) -> str:
     return {"assistant": "assistant's turn", "last_turn": "last turn", "completion": "completion"}[loss]
 
@@ -172,6 +197,7 @@ def _part(loss: str) -> str:
 RULES = (
     no_rows,
     source_beside_sources,
+    hub_keys_of_local_rows,
     mix_of_one,
     unread_of_format,
     half_a_template,

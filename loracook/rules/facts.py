@@ -10,6 +10,9 @@ from loracook.errors import Path
 
 Data = dict[str, Any]
 
+LOCAL = ("./", "../", "package://")
+READERS = ("json", "csv", "parquet", "text")  # paths that name how 'data_files' are read
+
 
 def sources(data: Data) -> Iterator[tuple[Path, Data]]:
     """Every source of training rows with its path."""
@@ -18,6 +21,12 @@ def sources(data: Data) -> Iterator[tuple[Path, Data]]:
         yield ("dataset",), dataset
     for index, source in enumerate(dataset.get("sources", ())):
         yield ("dataset", "sources", index), source
+
+
+def is_local(source: Data) -> bool:
+    """Whether a model or the rows of a source lie on this machine, which the spelling alone decides."""
+    path = str(source.get("path") or source.get("name_or_path"))
+    return path.startswith(LOCAL) or (path in READERS and "data_files" in source)
 
 
 def batch(data: Data) -> int:
