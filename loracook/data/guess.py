@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from loracook.data import oasst
@@ -19,6 +20,10 @@ REFUSED = {
 }
 
 
+CHATS = ("messages", "sharegpt", "alpaca", "prompt_completion")
+"""Formats whose rows loracook would train as answers, whatever else stands beside them."""
+
+
 class FormatError(Exception):
     """The columns of a source do not fit its format; `key` is the key of the source to look at."""
 
@@ -27,20 +32,52 @@ class FormatError(Exception):
         super().__init__(message)
 
 
+def refuse(columns: Mapping[str, Any], shape: Shape) -> None:
+    """Raise FormatError for a record that is there for another kind of training."""
+    named = renamed(columns, shape.columns)
+    for name, reason in REFUSED.items():
+        if name not in shape.where and _rates(name, named.get(name)):
+            raise FormatError("format", f"{reason}; {listed(columns)}")
+
+
+def _rates(name: str, value: object) -> bool:
+    """Whether a column holds what its name says in data for preferences, ratings or pictures."""
+    if name in ("label", "turns"):
+        return isinstance(value, bool if name == "label" else list)
+    return value is not None and value != []
+
+
 def check(columns: Mapping[str, Any], shape: Shape) -> None:
-    """Raise FormatError when the first record lacks a column that the recipe names or the format needs."""
+    """Raise FormatError when a record lacks a column that the recipe names or the format needs."""
+    if shape.format in CHATS:
+        refuse(columns, shape)
     there = set(columns)
     inner = set(columns["prompt"]) if isinstance(columns.get("prompt"), dict) else set()
     for name in shape.where:
         if name not in there | inner:
             raise FormatError("where", f"no column '{name}'; {listed(columns)}")
+        if isinstance(columns.get(name), str) and not _has_text(shape.where[name]):
+            raise FormatError("where", f"column '{name}' holds text; write its value in quotes")
     for ours, theirs in shape.columns.items():
         if theirs not in there | _message_keys(columns):
             raise FormatError("columns", f"no column '{theirs}' to read as '{ours}'; {listed(columns)}")
     named = renamed(columns, shape.columns)
     for name in _needed(named, shape):
+        if name in columns and name not in named:
+            ours = next(our for our, theirs in shape.columns.items() if theirs == name)
+            raise FormatError("columns", f"'{name}' is read as '{ours}', and {shape.format} needs '{name}'")
         if name not in named:
             raise FormatError("format", f"{shape.format} needs a column '{name}'; {listed(columns)}")
+
+
+def fits(columns: Mapping[str, Any], shape: Shape) -> bool:
+    """Whether a record is as the recipe and its format say."""
+    try:
+        format = guess(columns, shape)[0] if shape.format == "auto" else shape.format
+        check(columns, replace(shape, format=format))
+    except FormatError:
+        return False
+    return True
 
 
 def guess(columns: Mapping[str, Any], shape: Shape) -> tuple[str, str]:
@@ -48,9 +85,7 @@ def guess(columns: Mapping[str, Any], shape: Shape) -> tuple[str, str]:
     named = renamed(columns, shape.columns)
     if set(shape.template) & {"prompt", "completion", "messages"}:
         return "columns", "the recipe has a row template"
-    for name, reason in REFUSED.items():
-        if named.get(name) is not None and (name != "label" or isinstance(named[name], bool)):
-            raise FormatError("format", f"{reason}; {listed(columns)}")
+    refuse(columns, shape)
     fitting = {name: reason for name, fits, reason in _FITS if fits(named)}
     if len(fitting) == 1:
         return next(iter(fitting.items()))
@@ -59,6 +94,10 @@ def guess(columns: Mapping[str, Any], shape: Shape) -> tuple[str, str]:
     raise FormatError(
         "format", f"no format fits; write columns, a row template in template, or format; {listed(columns)}"
     )
+
+
+def _has_text(wanted: object) -> bool:
+    return any(isinstance(value, str) for value in (wanted if isinstance(wanted, list) else [wanted]))
 
 
 NEEDS: dict[str, tuple[str, ...]] = {

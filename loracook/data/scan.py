@@ -48,7 +48,9 @@ def scan(source: Source, most: int | None = None) -> Scan:
     if found.skipped and fails(source):
         raise RecipeError(_bad_rows(found))
     if not found.rows:
-        raise source.fail("where" if source.entry.get("where") else "path", "no row is left to use")
+        first = next((f"; {texts[0]}" for texts in found.skipped.values()), "")
+        key = "where" if source.entry.get("where") and not first else "path"
+        raise source.fail(key, f"no row is left to use{first}")
     return found
 
 

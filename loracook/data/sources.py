@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from loracook.recipe import Recipe
 
 BUILDERS = {"json": ".json", "csv": ".csv", "parquet": ".parquet", "text": ".txt"}
+LOOKED_AT = 100
+"""How many records settle the format; the first of them may be a bad row."""
 PLACE = ("path", "name", "split", "data_files", "revision")
 
 
@@ -100,10 +103,13 @@ class Source:
 
     @cached_property
     def _first(self) -> dict[str, Any]:
-        record = next((record for record in self._read() if not record.fault), None)
-        if record is None:
-            raise self.fail("path", "there are no rows that can be read")
-        return record.columns
+        """The columns of the first record that fits the recipe, of the first one where none does."""
+        sound = (record.columns for record in self._read() if not record.fault)
+        readable = list(itertools.islice(sound, LOOKED_AT))
+        if not readable:
+            why = "".join(f"; {bad.place}: {bad.fault}" for bad in itertools.islice(self._read(), 1))
+            raise self.fail("path", f"there are no rows that can be read{why}")
+        return next((columns for columns in readable if guess.fits(columns, self._asked)), readable[0])
 
     def _read(self) -> Iterator[Record]:
         if not self.local:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from loracook.data.formats import Shape, place_holders, rows
-from loracook.data.guess import FormatError, guess
+from loracook.data.guess import REFUSED, FormatError, check, guess
 from loracook.data.rows import Chat, Pair, Row, RowError, Text
 
 ASK = {"role": "user", "content": "Soup?"}
@@ -258,6 +258,36 @@ def test_rows_that_fit_no_format_or_several_are_not_guessed(said: str) -> None:
     with pytest.raises(FormatError) as caught:
         guess(UNREADABLE[said], Shape("auto"))
     assert str(caught.value) == said
+
+
+BESIDE: dict[str, tuple[str, dict[str, Any]]] = {
+    "chosen": ("prompt_completion", {"prompt": "x", "completion": "y", "chosen": "y", "rejected": "z"}),
+    "label": ("messages", {"messages": [ASK, ANSWER], "label": False}),
+    "images": ("messages", {"messages": [ASK, ANSWER], "images": ["a.jpg"]}),
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_a_format_that_is_written_lets_no_other_training_in(name: str) -> None:
+    format, columns = BESIDE[name]
+    with pytest.raises(FormatError) as caught:
+        check(columns, Shape(format))
+    assert str(caught.value).startswith(REFUSED[name])
+
+
+def test_columns_that_only_look_like_another_training_stay_allowed() -> None:
+    check({"q": "x", "label": True}, Shape("columns", template={"completion": "{q}"}))
+    check({"messages": [ASK, ANSWER], "label": "cooking", "images": []}, Shape("messages"))
+    check(
+        {"prompt": "x", "completion": "y", "label": True}, Shape("prompt_completion", where={"label": True})
+    )
+
+
+def test_a_column_that_is_renamed_away_is_told() -> None:
+    template = {"completion": "{question}"}
+    with pytest.raises(FormatError) as caught:
+        check({"question": "x"}, Shape("columns", columns={"prompt": "question"}, template=template))
+    assert str(caught.value) == "'question' is read as 'prompt', and columns needs 'question'"
 
 
 def test_place_holders_are_found() -> None:

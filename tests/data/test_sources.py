@@ -199,6 +199,33 @@ def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
     ]
 
 
+def test_the_first_row_may_be_a_bad_one(tmp_path: Path) -> None:
+    json_lines(tmp_path / "a.jsonl", [{"foo": 1}, *ROWS])
+    assert read(tmp_path, path="./a.jsonl", on_bad_row="skip") == PAIRS
+    assert refusal(tmp_path, path="./a.jsonl")[0].endswith(
+        "dataset.path: row 1 of a.jsonl: missing column: 'prompt'; the columns are foo"
+    )
+
+
+def test_rows_of_which_none_can_be_used_say_why(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes('{"prompt": "Soup?"}'.encode("utf-16"))
+    assert refusal(tmp_path, path="./a.jsonl")[0].endswith(
+        "there are no rows that can be read; row 1 of a.jsonl: not UTF-8: invalid start byte at byte 1"
+    )
+    json_lines(tmp_path / "b.jsonl", [{"prompt": "Soup?", "completion": ""}])
+    assert refusal(tmp_path, path="./b.jsonl", on_bad_row="skip")[0].endswith(
+        "no row is left to use; row 1 of b.jsonl: empty turn: column 'completion' holds no text"
+    )
+
+
+def test_a_filter_on_text_is_written_in_quotes(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("prompt,completion,label\nWhat is soup 1?,Leek 1.,1\n")
+    assert refusal(tmp_path, path="./a.csv", where={"label": 1})[0].endswith(
+        "dataset.where: column 'label' holds text; write its value in quotes"
+    )
+    assert read(tmp_path, path="./a.csv", where={"label": "1"}) == PAIRS[:1]
+
+
 def test_broken_files_are_refused_whole(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("[{]")
     assert "'a.json' is not JSON: " in refusal(tmp_path, path="./a.json")[0]
