@@ -128,6 +128,10 @@ def _pattern(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Probl
 
 
 def _well_formed(value: str, part: Schema) -> str:
+    words = [one for one in part.get("examples", ()) if isinstance(one, str)]
+    meant = next((one for one in words if one.startswith(value)), None) or nearest(value, words)
+    if meant and not any(check(meant, part, ())):
+        return f"write {quote(meant)}"
     examples = " or ".join(quote(one) for one in part.get("examples", ())[:2])
     if "array" in kinds_of(part) and not any(check(value, part["items"], ())):
         return f"write {quote([value])} or {examples}"

@@ -104,6 +104,8 @@ CONTEXT: dict[str, dict[str, Any]] = {
     "quantization.llm_int8_has_fp16_weight": {"quantization": {"load_in_8bit": True}},
     "quantization.llm_int8_enable_fp32_cpu_offload": {"quantization": {"load_in_8bit": True}},
     "lora.layers_pattern": {"lora.layers_to_transform": [0]},
+    "lora.use_bdlora.nblocks": {"lora.use_bdlora.target_modules_bd_a": ["q_proj"]},
+    "lora.use_bdlora.match_strict": {"lora.use_bdlora.target_modules_bd_a": ["q_proj"]},
     "lora.loraplus.loraplus_lr_embedding": {
         "lora.loraplus": {"loraplus_lr_ratio": 16}, "lora.target_modules": ["embed_tokens", "q_proj"],
     },
