@@ -128,14 +128,14 @@ def _pattern(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Probl
 
 
 def _well_formed(value: str, part: Schema) -> str:
-    words = [one for one in part.get("examples", ()) if isinstance(one, str)]
-    meant = next((one for one in words if one.startswith(value)), None) or nearest(value, words)
-    if meant and not any(check(meant, part, ())):
-        return f"write {quote(meant)}"
-    examples = " or ".join(quote(one) for one in part.get("examples", ())[:2])
-    if "array" in kinds_of(part) and not any(check(value, part["items"], ())):
-        return f"write {quote([value])} or {examples}"
-    return f"write something like {examples}" if examples else "check the spelling"
+    shown = part.get("examples", ())[:2]
+    examples = " or ".join(quote(one) for one in shown)
+    if "array" not in kinds_of(part) or any(check(value, part["items"], ())):
+        return f"write something like {examples}" if examples else "check the spelling"
+    only = [one for one in shown if isinstance(one, str) and part.get("minLength") == len(one)]
+    if any(one.startswith(value) for one in only) or nearest(value, only):
+        return f"write {quote(only[0])}"
+    return f"write {quote([value])} or {examples}"
 
 
 def _names(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
