@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from copy import deepcopy
 from typing import TYPE_CHECKING
 
 from loracook.errors import Problem, RecipeError
@@ -22,7 +23,8 @@ def lora_config(recipe: Recipe) -> LoraConfig:
     from peft import LoraConfig
 
     section = {key: value for key, value in recipe["lora"].items() if key not in NESTED}
-    return LoraConfig(**{"task_type": "CAUSAL_LM", **section})
+    # PEFT changes the lists that it is given; the recipe stays as it was read.
+    return LoraConfig(**{"task_type": "CAUSAL_LM", **deepcopy(section)})
 
 
 def check_modules(model: Module, recipe: Recipe) -> None:

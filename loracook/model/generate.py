@@ -50,9 +50,14 @@ def _generation_config(
     """The recipe's settings alone, stopping where the tokenizer's or the model's own end token is written."""
     from transformers import GenerationConfig
 
+    ends = end_tokens(causal, tokenizer)
+    return GenerationConfig(**settings, pad_token_id=tokenizer.pad_token_id, eos_token_id=ends)
+
+
+def end_tokens(causal: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The ids at which an answer ends: the tokenizer's end token, and the model's own."""
     own = causal.generation_config.eos_token_id
-    ends = {tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None}
-    return GenerationConfig(**settings, pad_token_id=tokenizer.pad_token_id, eos_token_id=sorted(ends))
+    return sorted({tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None})
 
 
 def _padded(prompts: Sequence[Sequence[int]], pad: int, device: Any) -> dict[str, Tensor]:

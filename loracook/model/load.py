@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loracook.errors import MachineError, RecipeError
+from loracook.errors import LoracookError, MachineError, RecipeError
 from loracook.model.fetch import NAME
 
 if TYPE_CHECKING:
@@ -127,11 +127,20 @@ def _load(folder: Path, **settings: Any) -> PreTrainedModel:
     # One whole copy on each process's own device: training shards nothing by layer.
     device_map = {"": PartialState().device} if has_accelerator() else None
     try:
-        return AutoModelForCausalLM.from_pretrained(
-            folder, device_map=device_map, use_safetensors=True, trust_remote_code=False, **settings
+        loaded, found = AutoModelForCausalLM.from_pretrained(
+            folder,
+            device_map=device_map,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **settings,
         )
     except ImportError as error:
         raise MachineError(f"the base model cannot be loaded here: {str(error).splitlines()[0]}") from error
+    if missing := sorted(found["missing_keys"]):
+        said = f"{folder.name} has no weights for {len(missing)} parameters, {missing[0]} among them"
+        raise LoracookError(f"{said}; they would be random, so name a complete model")
+    return loaded
 
 
 def _keep_trainable(model: PreTrainedModel) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from loracook import model
 from loracook.errors import LoracookError
+from loracook.model.generate import end_tokens
 from loracook.stages.base import Consent, Folders, Progress
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
     progress.advance(1, 3, "merging")
     expected = _logits(tuned, tokenizer)
     merged = tuned.merge_and_unload(safe_merge=recipe["merge"].get("safe_merge", True))
+    _stop_as_trained(merged, tokenizer)
     merged.save_pretrained(target, **_sharding(recipe))
     tokenizer.save_pretrained(target)
     del base, tuned, merged
@@ -77,6 +79,12 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
             f"more than {TOLERANCE:.0%}; write merge.dtype: float32"
         )
     return {"dtype": dtype(recipe), "logits_difference": difference, "prompts": len(PROBES)}
+
+
+def _stop_as_trained(merged: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Have the merged model end its answers where training and evaluation did, whoever generates with it."""
+    merged.generation_config.eos_token_id = end_tokens(merged, tokenizer)
+    merged.generation_config.pad_token_id = tokenizer.pad_token_id
 
 
 def _sharding(recipe: Recipe) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 import loracook
 from tests.cooking import twin
@@ -28,3 +29,22 @@ def test_evaluation_rows_without_a_prompt_stop_the_run_before_weights_are_loaded
     (tmp_path / "model/model.safetensors").write_bytes(b"no weights")
     with pytest.raises(loracook.RecipeError, match=r"evaluate\.rows: no evaluation row has a prompt; write"):
         loracook.run(recipe, tmp_path / "runs")
+
+
+def test_a_base_model_without_some_weights_is_refused_by_name(tmp_path: Path) -> None:
+    recipe = twin("opt-350m-lora", tmp_path, evaluate=None, dataset={"eval": None})
+    weights = tmp_path / "model/model.safetensors"
+    tensors = load_file(weights)
+    lost = next(name for name in tensors if name.endswith("fc1.weight"))
+    save_file({name: tensor for name, tensor in tensors.items() if name != lost}, weights, {"format": "pt"})
+    with pytest.raises(
+        loracook.LoracookError, match=f"no weights for 1 parameters, .*{lost[-20:]} among them"
+    ):
+        loracook.run(recipe, tmp_path / "runs")
+
+
+def test_a_run_leaves_the_recipe_as_it_was_read(tmp_path: Path) -> None:
+    lora = {"modules_to_save": ["embed_tokens"], "ensure_weight_tying": True}
+    recipe = twin("opt-350m-lora", tmp_path, evaluate=None, dataset={"eval": None}, lora=lora)
+    loracook.run(recipe, tmp_path / "runs")
+    assert loracook.plan(recipe, tmp_path / "runs").to_do == ()
