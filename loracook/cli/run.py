@@ -36,7 +36,7 @@ def command(
     planned = plan(loaded, runs)
     for line in (*lines(planned), ""):
         click.echo(clean(line))
-    if planned.to_do:
+    if planned.to_do or only:
         _cook(planned, runs, only=only, consent=Consent(_push_allowed(planned, push), overwrite))
     else:
         click.echo("everything is done; nothing was run")

@@ -63,6 +63,7 @@ def test_the_merged_model_answers_as_the_adapter_does(phi: Path, cache: Path) ->
     base = model.load_unquantized(recipe, model.fetch(recipe, cache), "bfloat16")
     tuned = model.load_tuned(base, run / "train/adapter")
     assert merged.dtype == torch.bfloat16
+    assert tokenizer.eos_token_id in merged.generation_config.eos_token_id
     for text in ("Why?", "The soup", "720 ml", "helpful assistant", '{"table": 4}'):
         inputs = tokenizer(text, return_tensors="pt")
         with torch.no_grad():
