@@ -6,6 +6,7 @@ from pathlib import Path
 
 from loracook.planner import Plan, read_record
 from loracook.report.generations import figures
+from loracook.stages.push import needs_consent
 
 MAIN = {"train": "adapter", "evaluate": "generations.md", "merge": "model"}
 """The file or folder of each stage that one looks at first; a push says itself where it went."""
@@ -36,7 +37,7 @@ def _table(folder: Path | None) -> list[str]:
 
 def _next(planned: Plan, done: dict[str, Path]) -> list[str]:
     left = [stage.name for stage in planned.to_do]
-    if left == ["push"]:
+    if left == ["push"] and needs_consent(planned.recipe):
         return ["to upload it, run the same command again with --push"]
     if left:
         return [f"still to do: {', '.join(left)}; run the same command again"]
