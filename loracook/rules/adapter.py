@@ -183,6 +183,13 @@ def bias_in_the_adapter(data: Data) -> Iterator[Problem]:
         yield Problem(("lora", "init_lora_weights"), message)
 
 
+def biases_of_the_base(data: Data) -> Iterator[Problem]:
+    """PEFT leaves biases that were trained in the base when the adapter is switched off."""
+    if data.get("lora", {}).get("bias", "none") != "none" and "evaluate" in data:
+        message = "the base's answers would hold them, too; write bias: none, or remove 'evaluate:'"
+        yield Problem(("lora", "bias"), message)
+
+
 def start_of_quantized(data: Data) -> Iterator[Problem]:
     """These starts change or take apart the base weights, which must not be quantized for that."""
     start = data.get("lora", {}).get("init_lora_weights")
@@ -233,6 +240,7 @@ RULES = (
     parameters_alone,
     variants_together,
     bias_in_the_adapter,
+    biases_of_the_base,
     start_of_quantized,
     odd_orthogonal,
     far_scale,
