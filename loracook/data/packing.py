@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+from loracook.rules.facts import SPLITTING
+
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
 
@@ -13,7 +15,6 @@ if TYPE_CHECKING:
     Rows = TypeVar("Rows", Dataset, IterableDataset)
 
 Use = Literal["train", "evaluation"]
-SPLITTING = ("bfd_split", "wrapped")
 BUFFER = 1000
 """Rows held back to be shuffled when streaming."""
 

@@ -13,6 +13,7 @@ from loracook.data.rows import Place, Row
 from loracook.data.scan import Scan, scan, sound, usable
 from loracook.data.sources import Source
 from loracook.errors import RecipeError
+from loracook.rules.facts import held_out
 
 if TYPE_CHECKING:
     from loracook.recipe import Recipe
@@ -98,7 +99,7 @@ def select(recipe: Recipe) -> Selection:
     dataset, seed = recipe["dataset"], recipe["train"]["seed"]
     scans = tuple(scan(source) for source in sources.training(recipe))
     own = sources.evaluation(recipe)
-    held = [0] * len(scans) if own else _held_out(recipe, [found.limit for found in scans])
+    held = _held_out(recipe, [found.limit for found in scans])
     draws = [_draw(dataset, f"{seed}-{number}") for number in range(len(scans))]
     passes = [_passes(*of_source) for of_source in zip(scans, held, draws, strict=True)]
     training = tuple(Part(found.source, i, passes[i], TRAIN) for i, found in enumerate(scans))
@@ -160,19 +161,12 @@ def _streamed(recipe: Recipe) -> Selection:
 
 
 def _held_out(recipe: Recipe, sizes: list[int]) -> list[int]:
-    """How many rows of each source are held out for evaluation, in proportion to its size."""
-    wanted, total = recipe["dataset"].get("eval", {}), sum(sizes)
-    if not wanted:
-        return [0] * len(sizes)
-    key = "rows" if "rows" in wanted else "fraction"
-    count = wanted["rows"] if key == "rows" else max(1, round(wanted["fraction"] * total))
-    if count >= total:
-        message = f"{count} rows cannot be held out of {total}; at least one has to be left to train"
+    """How many rows of each source are held out for evaluation; raises RecipeError when none is left."""
+    held = held_out(dict(recipe.sections), sizes)
+    if sum(held) >= sum(sizes):
+        message = f"{sum(held)} rows cannot be held out of {sum(sizes)}; at least one has to be left to train"
+        key = "rows" if "rows" in recipe["dataset"]["eval"] else "fraction"
         raise RecipeError([recipe.problem(("dataset", "eval", key), message)])
-    exact = [count * size / total for size in sizes]
-    held = [int(share) for share in exact]
-    for index in sorted(range(len(sizes)), key=lambda index: held[index] - exact[index])[: count - sum(held)]:
-        held[index] += 1
     return held
 
 

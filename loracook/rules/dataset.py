@@ -6,11 +6,10 @@ import re
 from collections.abc import Iterator
 
 from loracook.errors import Path, Problem
-from loracook.rules.facts import Data, is_local, most_rows, sources
+from loracook.rules.facts import OWN_ROWS, Data, is_local, most_rows, sources
 
 OF_A_SOURCE = ("name", "data_files", "revision", "columns", "map_roles", "where", "rows")
 WITH_DEFAULT = {"split": "train", "format": "auto", "threads": "all"}
-OWN_ROWS = ("split", "path", "data_files", "name", "revision")
 CHATS = ("messages", "sharegpt", "oasst")
 FIELD = re.compile(r"\{[^{}\n]+\}")
 

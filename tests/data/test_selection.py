@@ -11,6 +11,8 @@ import pytest
 from loracook.data.rows import Text
 from loracook.data.selection import Selection, select
 from loracook.errors import RecipeError
+from loracook.rules.facts import most_steps
+from loracook.steps import steps
 from tests.data.kitchen import json_lines, recipe
 
 
@@ -86,6 +88,25 @@ def test_more_evaluation_rows_than_there_are_is_an_error(folder: Path) -> None:
 def test_a_weight_says_how_often_the_rows_are_used(folder: Path, weight: float, count: int) -> None:
     listed = [{"path": "./b.jsonl", "weight": weight}]
     assert len(numbers(chosen(folder, sources=listed).train())) == count
+
+
+@pytest.mark.parametrize("held", [None, {"rows": 5}, {"fraction": 0.3}, {"path": "./c.jsonl", "rows": 2}])
+@pytest.mark.parametrize("train", [{}, {"num_train_epochs": 1.5}, {"dataloader_drop_last": True}])
+def test_the_steps_that_a_recipe_foresees_are_those_of_its_rows(
+    folder: Path, held: dict[str, Any] | None, train: dict[str, Any]
+) -> None:
+    json_lines(folder / "c.jsonl", [{"text": "c1"}, {"text": "c2"}])
+    listed = [{"path": "./a.jsonl", "rows": 9}, {"path": "./b.jsonl", "rows": 4, "weight": 2.5}]
+    dataset = {"sources": listed} | ({"eval": held} if held else {})
+    made = recipe(folder, dataset=dataset, train={"per_device_train_batch_size": 2, **train})
+    rows = len(list(select(made).train()))
+    assert most_steps(dict(made.sections)) == steps(made["train"], rows).total
+
+
+def test_packing_that_splits_long_rows_has_as_many_steps_as_the_data_say(folder: Path) -> None:
+    train = {"packing": True, "packing_strategy": "bfd_split"}
+    made = recipe(folder, dataset={"path": "./a.jsonl", "rows": 9}, train=train)
+    assert most_steps(dict(made.sections)) is None
 
 
 def test_sources_follow_each_other_or_are_spread_evenly(folder: Path) -> None:
