@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Sized
 from typing import Any
 
 from loracook.errors import Path, Problem, quote, spell
+from loracook.language.mending import example_of
 from loracook.schema import Schema, fits, kinds_of
 
 Check = Callable[[Any, Any, Schema, Path], Iterator[Problem]]
+Beyond = Callable[[Any, Any], bool]
+MEASURED: dict[type, tuple[str, str]] = {
+    str: ("text", "character"),
+    list: ("list", "entry"),
+    dict: ("mapping", "key"),
+}
 
 
-def _minimum(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
-    if fits(value, "number") and value < bound:
-        yield Problem(path, f"{quote(value)} is too small; write {span(part)}", "range")
+def _number(beyond: Beyond, size: str) -> Check:
+    def check(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
+        if fits(value, "number") and beyond(value, bound):
+            yield Problem(path, f"{quote(value)} is too {size}; write {span(part)}", "range")
 
-
-def _above(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
-    if fits(value, "number") and value <= bound:
-        yield Problem(path, f"{quote(value)} is too small; write {span(part)}", "range")
-
-
-def _maximum(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
-    if fits(value, "number") and value > bound:
-        yield Problem(path, f"{quote(value)} is too large; write {span(part)}", "range")
-
-
-def _below(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
-    if fits(value, "number") and value >= bound:
-        yield Problem(path, f"{quote(value)} is too large; write {span(part)}", "range")
+    return check
 
 
 def span(part: Schema) -> str:
@@ -40,45 +36,24 @@ def span(part: Schema) -> str:
     return f"a {whole}number {' '.join(spans)}"
 
 
-def _min_length(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
-    if isinstance(value, str) and len(value) < bound:
-        yield Problem(path, f"{_count('text', value, 'character')}; write {_least(bound)}", "length")
+def _length(beyond: Beyond, kind: type[Sized], least_or_most: str) -> Check:
+    def check(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
+        if isinstance(value, kind) and beyond(len(value), bound):
+            written = f"{least_or_most} {bound}" if value else _instead(kind, part)
+            yield Problem(path, f"the {_measured(value)}; write {written}", "length")
+
+    return check
 
 
-def _max_length(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
-    if isinstance(value, str) and len(value) > bound:
-        yield Problem(path, f"{_count('text', value, 'character')}; write at most {bound}", "length")
-
-
-def _min_items(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
-    if isinstance(value, list) and len(value) < bound:
-        yield Problem(path, f"{_count('list', value, 'entry')}; write {_least(bound)}", "length")
-
-
-def _max_items(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
-    if isinstance(value, list) and len(value) > bound:
-        yield Problem(path, f"{_count('list', value, 'entry')}; write at most {bound}", "length")
-
-
-def _min_properties(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
-    if isinstance(value, dict) and len(value) < bound:
-        yield Problem(path, f"{_count('mapping', value, 'key')}; write {_least(bound)}", "length")
-
-
-def _max_properties(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
-    if isinstance(value, dict) and len(value) > bound:
-        yield Problem(path, f"{_count('mapping', value, 'key')}; write at most {bound}", "length")
-
-
-def _least(bound: int) -> str:
-    return "at least one" if bound == 1 else f"at least {bound}"
-
-
-def _count(kind: str, value: Sized, unit: str) -> str:
-    if not len(value):
-        return f"the {kind} is empty"
+def _measured(value: Any) -> str:
+    name, unit = MEASURED[type(value)]
     units = unit if len(value) == 1 else unit.replace("entry", "entrie") + "s"
-    return f"the {kind} has {len(value)} {units}"
+    return f"{name} has {len(value)} {units}" if value else f"{name} is empty"
+
+
+def _instead(kind: type, part: Schema) -> str:
+    example = example_of(part)
+    return f"at least one {MEASURED[kind][1]}" if example == "…" else f"something like {quote(example)}"
 
 
 def _unique(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
@@ -94,15 +69,15 @@ def _unique(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Proble
 
 
 BOUNDS: dict[str, Check] = {
-    "minimum": _minimum,
-    "exclusiveMinimum": _above,
-    "maximum": _maximum,
-    "exclusiveMaximum": _below,
-    "minLength": _min_length,
-    "maxLength": _max_length,
-    "minItems": _min_items,
-    "maxItems": _max_items,
+    "minimum": _number(operator.lt, "small"),
+    "exclusiveMinimum": _number(operator.le, "small"),
+    "maximum": _number(operator.gt, "large"),
+    "exclusiveMaximum": _number(operator.ge, "large"),
+    "minLength": _length(operator.lt, str, "at least"),
+    "maxLength": _length(operator.gt, str, "at most"),
+    "minItems": _length(operator.lt, list, "at least"),
+    "maxItems": _length(operator.gt, list, "at most"),
     "uniqueItems": _unique,
-    "minProperties": _min_properties,
-    "maxProperties": _max_properties,
+    "minProperties": _length(operator.lt, dict, "at least"),
+    "maxProperties": _length(operator.gt, dict, "at most"),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 from loracook.errors import clean, quote, spell
@@ -36,8 +37,15 @@ def wrong_kind(value: Any, part: Schema, valid: Callable[[Any], bool]) -> str:
 def example_of(part: Schema) -> str:
     """A value that the schema gives as an example, an ellipsis where there is none to show on a line."""
     example = next(iter(part.get("examples", ())), part.get("const", part.get("default")))
-    spelled = "…" if example is None else scalar(example)
-    return spelled if len(spelled) <= EXAMPLE_LIMIT else "…"
+    spelled = (scalar(shown) for shown in (example, _first(example)) if shown is not None)
+    return next((text for text in spelled if len(text) <= EXAMPLE_LIMIT), "…")
+
+
+def _first(example: Any) -> Any:
+    """A list or a mapping with the first of its entries alone, None for anything else."""
+    if isinstance(example, dict):
+        return dict(islice(example.items(), 1))
+    return example[:1] if isinstance(example, list) else None
 
 
 def _instead(value: Any, part: Schema, valid: Callable[[Any], bool]) -> str:
