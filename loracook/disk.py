@@ -56,10 +56,21 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def broken_file(folder: Path, facts: Facts) -> str | None:
-    """The first file that is missing or differs from the facts, or None when all agree."""
+def broken_file(folder: Path, facts: Facts, *, since: int = 0) -> str | None:
+    """The first file that is missing or differs from the facts, or None when all agree.
+
+    Contents are compared of what was touched since a change time in ns, sizes of all.
+    """
     for name, fact in facts.items():
         path = folder / name
-        if not path.is_file() or path.stat().st_size != fact["bytes"] or sha256(path) != fact["sha256"]:
+        if not path.is_file() or path.stat().st_size != fact["bytes"]:
+            return name
+        if _touched(folder, name) >= since and sha256(path) != fact["sha256"]:
             return name
     return None
+
+
+def _touched(folder: Path, name: str) -> int:
+    """When a file or a folder on the way to it from `folder` was last written to, moved or linked, in ns."""
+    way = (part for part in (Path(name), *Path(name).parents) if part.name not in ("", ".."))
+    return max((folder / part).lstat().st_ctime_ns for part in way)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -11,6 +10,7 @@ from typing import Any
 
 from loracook.disk import sha256, write_whole
 from loracook.errors import MachineError
+from loracook.record import read_record
 
 CARD = "README.md"
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
@@ -56,12 +56,6 @@ def allowed(name: str) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in ALLOWED)
 
 
-def record_of(stage: Path) -> dict[str, Any]:
-    """The record of a finished stage."""
-    record: dict[str, Any] = json.loads((stage / "record.json").read_text("utf-8"))
-    return record
-
-
 def pack(stage: Path, folder: str, card: Path) -> Parcel:
     """The allowed files that a finished stage left in its `folder`, each as recorded, and the card.
 
@@ -69,7 +63,7 @@ def pack(stage: Path, folder: str, card: Path) -> Parcel:
         MachineError: there are no weights among them.
     """
     home = stage / folder
-    facts = dict(sorted(_stated(record_of(stage), folder)))
+    facts = dict(sorted(_stated(read_record(stage), folder)))
     if not any(name.endswith(".safetensors") for name in facts):
         raise MachineError(f"'{home}' holds no weights to push; remove the folder '{stage}' and run again")
     facts[CARD] = {"bytes": card.stat().st_size, "sha256": sha256(card)}

@@ -7,17 +7,17 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from loracook.disk import sha256
 from loracook.errors import RecipeError
+from loracook.record import fault
 from loracook.stages import STAGES
 
 if TYPE_CHECKING:
     from loracook.recipe import Recipe
 
 RUNS = Path("runs")
-RECORD = "record.json"
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,6 @@ def plan(recipe: Recipe, runs: Path = RUNS) -> Plan:
     return Plan(recipe, folder, tuple(stages.values()))
 
 
-def read_record(folder: Path) -> dict[str, Any]:
-    """The record of a finished stage's folder."""
-    record: dict[str, Any] = json.loads((folder / RECORD).read_text("utf-8"))
-    return record
-
-
 def _planned(recipe: Recipe, name: str, run: Path, before: Mapping[str, PlannedStage]) -> PlannedStage:
     stage = STAGES[name]
     missing = [needed for needed in stage.after(recipe) if needed not in before]
@@ -74,8 +68,8 @@ def _planned(recipe: Recipe, name: str, run: Path, before: Mapping[str, PlannedS
         raise RecipeError([recipe.problem((name,), message)])
     digest = _digest(recipe, name, before)
     folder = run / f"{name}-{digest}"
-    fault = _fault(folder)
-    return PlannedStage(name, folder, digest, fault is None, stage.describe(recipe), fault or "")
+    found = fault(folder)
+    return PlannedStage(name, folder, digest, found is None, stage.describe(recipe), found or "")
 
 
 def _digest(recipe: Recipe, name: str, before: Mapping[str, PlannedStage]) -> str:
@@ -87,20 +81,3 @@ def _digest(recipe: Recipe, name: str, before: Mapping[str, PlannedStage]) -> st
     }
     text = json.dumps(decides, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def _fault(folder: Path) -> str | None:
-    """Why a stage does not count as done, "" when it simply was not run, None when it is done."""
-    if not (folder / RECORD).is_file():
-        return ""
-    try:
-        files = read_record(folder)["files"]
-    except (ValueError, KeyError):
-        return f"{RECORD} cannot be read"
-    for name, fact in files.items():
-        path = folder / name
-        if not path.is_file():
-            return f"{name} is missing"
-        if path.stat().st_size != fact["bytes"]:
-            return f"{name} is not as it was written"
-    return None

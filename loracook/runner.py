@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -10,11 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loracook.disk import broken_file, file_facts, write_whole
+from loracook.disk import broken_file, file_facts
 from loracook.errors import LoracookError, dotted
 from loracook.guards import locked, mended
 from loracook.language.tree import entries
-from loracook.planner import RECORD, RUNS, Plan, PlannedStage, plan, read_record
+from loracook.planner import RUNS, Plan, PlannedStage, plan
+from loracook.record import RECORD, read_record, write_record
 from loracook.stages import STAGES
 from loracook.stages.base import Consent, Folders, Progress, Silent
 from loracook.stages.push import before_training, needs_consent
@@ -115,7 +115,7 @@ def _run_stage(
     with mended(stage.name):
         result = STAGES[stage.name].run(planned.recipe, folders, consent=consent, progress=progress)
     record = _record(planned.recipe, stage, result, time.monotonic() - began)
-    write_whole(stage.folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False, default=str) + "\n")
+    write_record(stage.folder, record)
     _link_latest(planned.folder, stage)
     progress.end(record)
 

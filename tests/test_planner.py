@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import loracook
-from loracook.planner import RECORD
+from loracook.disk import file_facts
+from loracook.planner import PlannedStage
+from loracook.record import RECORD, write_record
 
+WEIGHTS = "adapter/adapter.bin"
 RECIPE: dict[str, Any] = {
     "version": 1,
     "name": "soup",
@@ -103,33 +108,65 @@ def test_a_value_that_is_the_default_anyway_changes_nothing(kitchen: Path) -> No
 
 
 def test_a_record_with_all_its_files_makes_a_stage_done(kitchen: Path) -> None:
-    folder = finished(kitchen)
-    assert loracook.plan(loracook.load(kitchen / "recipe.yaml"), folder).stages[0].done
+    assert planned(kitchen, finished(kitchen)).done
+
+
+def turn_a_bit(file: Path) -> None:
+    """Change a file as a failing disk might: its size and its time of writing stay."""
+    before, content = file.stat(), bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def put_another_in_its_place(folder: Path) -> None:
+    """Move a folder that was made earlier to where the adapter's was."""
+    shutil.rmtree(folder / "adapter")
+    (folder.parent / "older").rename(folder / "adapter")
 
 
 @pytest.mark.parametrize(
     ("harm", "fault"),
     [
-        (lambda folder: (folder / "adapter.bin").unlink(), "adapter.bin is missing"),
-        (lambda folder: (folder / "adapter.bin").write_text("ab"), "adapter.bin is not as it was written"),
+        (lambda folder: (folder / WEIGHTS).unlink(), f"{WEIGHTS} is missing"),
+        (lambda folder: (folder / WEIGHTS).write_text("ab"), f"{WEIGHTS} is not as it was written"),
+        (lambda folder: turn_a_bit(folder / WEIGHTS), f"{WEIGHTS} is not as it was written"),
+        (put_another_in_its_place, f"{WEIGHTS} is not as it was written"),
+        (lambda folder: turn_a_bit(folder / RECORD), "record.json cannot be read"),
         (lambda folder: (folder / RECORD).write_text("{"), "record.json cannot be read"),
+        (lambda folder: (folder / RECORD).write_text("[]"), "record.json cannot be read"),
+        (lambda folder: (folder / RECORD).write_text("null"), "record.json cannot be read"),
+        (lambda folder: (folder / RECORD).write_text('{"files": []}'), "record.json cannot be read"),
+        (lambda folder: (folder / RECORD).write_bytes(b"\xff"), "record.json cannot be read"),
         (lambda folder: (folder / RECORD).unlink(), ""),
     ],
 )
 def test_a_stage_with_a_fault_is_to_do_and_says_why(kitchen: Path, harm: Any, fault: str) -> None:
     runs = finished(kitchen)
-    stage = loracook.plan(loracook.load(kitchen / "recipe.yaml"), runs).stages[0]
-    harm(stage.folder)
-    again = loracook.plan(loracook.load(kitchen / "recipe.yaml"), runs).stages[0]
+    harm(planned(kitchen, runs).folder)
+    again = planned(kitchen, runs)
     assert (again.done, again.fault) == (False, fault)
 
 
-def finished(kitchen: Path) -> Path:
-    """A runs folder in which the train stage has a record and the one file that it names."""
+def test_a_copied_run_is_done(kitchen: Path) -> None:
+    runs = finished(kitchen)
+    shutil.copytree(runs, kitchen / "copy")  # the record before the weights, or after them
+    (kitchen / "copy" / planned(kitchen, runs).folder.relative_to(runs) / WEIGHTS).touch()
+    assert planned(kitchen, kitchen / "copy").done
+
+
+def planned(kitchen: Path, runs: Path) -> PlannedStage:
+    """The train stage as planned below a runs folder."""
     (kitchen / "recipe.yaml").write_text(json.dumps(RECIPE))
+    return loracook.plan(loracook.load(kitchen / "recipe.yaml"), runs).stages[0]
+
+
+def finished(kitchen: Path) -> Path:
+    """A runs folder in which the train stage is done, and an older adapter that looks alike lies about."""
     runs = kitchen / "runs"
-    folder = loracook.plan(loracook.load(kitchen / "recipe.yaml"), runs).stages[0].folder
-    folder.mkdir(parents=True)
-    (folder / "adapter.bin").write_text("a")
-    (folder / RECORD).write_text(json.dumps({"files": {"adapter.bin": {"bytes": 1, "sha256": ""}}}))
+    folder = planned(kitchen, runs).folder
+    for place, content in ((folder.parent / "older", "cba"), (folder / "adapter", "abc")):
+        place.mkdir(parents=True)
+        (place / "adapter.bin").write_text(content)
+    write_record(folder, {"files": file_facts(folder), "result": {}})
     return runs

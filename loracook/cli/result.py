@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from loracook.planner import Plan, read_record
+from loracook.planner import Plan
+from loracook.record import read_record
 from loracook.report.generations import figures
 from loracook.stages.push import needs_consent
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from loracook import hub
 from loracook.disk import broken_file, sync, write_whole
 from loracook.errors import LoracookError, MachineError, PushError
-from loracook.parcel import Parcel, allowed, pack, record_of, write_card
+from loracook.parcel import Parcel, allowed, pack, write_card
+from loracook.record import read_record
 from loracook.report.card import model_card
 from loracook.stages.base import Consent, Folders, Progress
 
@@ -105,7 +106,7 @@ def _card(recipe: Recipe, folders: Folders) -> str:
     name = push["repo_id"] if needs_consent(recipe) else f"./{push['folder']}"
     measured = folders.before["evaluate"] / "metrics.json" if "evaluate" in folders.before else None
     metrics = json.loads(measured.read_text("utf-8")) if measured and measured.exists() else {}
-    versions = record_of(folders.before["train"])["versions"]
+    versions = read_record(folders.before["train"])["versions"]
     return model_card(recipe, name=name, metrics=metrics, versions=versions)
 
 

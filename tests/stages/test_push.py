@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from loracook.disk import file_facts
 from loracook.errors import LoracookError, MachineError, PushError
 from loracook.parcel import pack
 from loracook.recipe import Recipe, load
+from loracook.record import write_record
 from loracook.stages import push
 from loracook.stages.base import Consent, Folders, Silent
 from tests.hub_server import TOKEN, Files, Hub, serving
@@ -86,7 +86,7 @@ def finished(stage: Path, folder: str, files: Files) -> Path:
     for name, content in files.items():
         (stage / folder / name).write_bytes(content)
     record = {"versions": {"peft": "0.21.2", "platform": "Linux"}, "files": file_facts(stage)}
-    (stage / "record.json").write_text(json.dumps(record))
+    write_record(stage, record)
     return stage
 
 

@@ -1,0 +1,50 @@
+"""The record of a finished stage: written last, sealed, and held against what lies in the folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from loracook.disk import broken_file, write_whole
+
+RECORD = "record.json"
+
+
+def write_record(folder: Path, record: dict[str, Any]) -> None:
+    """Leave the record in a stage's folder, which makes the stage done."""
+    text = json.dumps(record | {"seal": _seal(record)}, indent=1, ensure_ascii=False, default=str)
+    write_whole(folder / RECORD, text + "\n")
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The record of a finished stage; raises ValueError when it is not as it was written."""
+    record = json.loads((folder / RECORD).read_text("utf-8"))
+    if not isinstance(record, dict) or record.pop("seal", None) != _seal(record):
+        raise ValueError(f"{folder / RECORD} is not as it was written")
+    return record
+
+
+def fault(folder: Path) -> str | None:
+    """Why a stage does not count as done, "" when it simply was not run, None when it is done.
+
+    Sizes are always compared, contents only of what was touched after the record was written: the change
+    time cannot be set back, and 14 GB that lie still cost nothing.
+    """
+    try:
+        files = read_record(folder)["files"]
+        written = (folder / RECORD).stat().st_ctime_ns
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except (OSError, ValueError):
+        return f"{RECORD} cannot be read"
+    broken = broken_file(folder, files, since=written)
+    if broken is None:
+        return None
+    return f"{broken} is not as it was written" if (folder / broken).is_file() else f"{broken} is missing"
+
+
+def _seal(record: dict[str, Any]) -> str:
+    """A digest of the record, which notices a flipped bit and whatever else we did not write."""
+    return hashlib.sha256(json.dumps(record, default=str).encode()).hexdigest()
