@@ -14,7 +14,8 @@ from click.testing import CliRunner
 from loracook.cli import verbs
 from loracook.errors import MachineError
 from loracook.language.complaints import check
-from loracook.language.spellings import CHANGED, HERE, ours
+from loracook.language.spellings import HERE, ours
+from loracook.language.translations import CHANGED
 from loracook.migration import migrated, moves
 from loracook.recipe import load
 from loracook.schema import part_at

@@ -11,7 +11,8 @@ import pytest
 
 import loracook
 from loracook.errors import LINE_LIMIT, Problem, RecipeError
-from loracook.language.spellings import CHANGED, HERE
+from loracook.language.spellings import HERE
+from loracook.language.translations import CHANGED
 from loracook.recipe import load
 from loracook.rules import RULES
 from loracook.schema import part_at

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from loracook.errors import Path, dotted, quote
-from loracook.language.spellings import VALUES
+from loracook.language.translations import VALUES
 from loracook.schema import Schema, all_keys
 
 SHOWN = 8
