@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,13 +22,16 @@ RUNS = Path("runs")
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """A stage of this run; `digest` is over all that decides its result, `fault` says why it is not done."""
+    """A stage of this run: `digest` is over all that decides its result, `before` has the folders it reads,
+    and `fault` says why it is not done.
+    """
 
     name: str
     folder: Path
     digest: str
-    done: bool
     summary: str
+    before: Mapping[str, Path]
+    done: bool = False
     fault: str = ""
 
 
@@ -60,6 +63,12 @@ def plan(recipe: Recipe, runs: Path = RUNS) -> Plan:
     return Plan(recipe, folder, tuple(stages.values()))
 
 
+def examined(stage: PlannedStage) -> PlannedStage:
+    """A stage, done or not as its folder and those before it are now."""
+    found = fault(stage.folder, stage.before.values())
+    return replace(stage, done=found is None, fault=found or "")
+
+
 def _planned(recipe: Recipe, name: str, run: Path, before: Mapping[str, PlannedStage]) -> PlannedStage:
     stage = STAGES[name]
     missing = [needed for needed in stage.after(recipe) if needed not in before]
@@ -67,9 +76,8 @@ def _planned(recipe: Recipe, name: str, run: Path, before: Mapping[str, PlannedS
         message = f"needs the section {missing[0]}; write {missing[0]}: {{}}"
         raise RecipeError([recipe.problem((name,), message)])
     digest = _digest(recipe, name, before)
-    folder = run / f"{name}-{digest}"
-    found = fault(folder)
-    return PlannedStage(name, folder, digest, found is None, stage.describe(recipe), found or "")
+    reads = {earlier: before[earlier].folder for earlier in stage.after(recipe)}
+    return examined(PlannedStage(name, run / f"{name}-{digest}", digest, stage.describe(recipe), reads))
 
 
 def _digest(recipe: Recipe, name: str, before: Mapping[str, PlannedStage]) -> str:

@@ -13,11 +13,11 @@ from loracook.disk import broken_file, file_facts
 from loracook.errors import LoracookError, dotted
 from loracook.guards import locked, mended
 from loracook.language.tree import entries
-from loracook.planner import RUNS, Plan, PlannedStage, plan
-from loracook.record import RECORD, read_record, write_record
+from loracook.planner import RUNS, Plan, PlannedStage, examined, plan
+from loracook.record import RECORD, made_of, read_record, write_record
 from loracook.stages import STAGES
 from loracook.stages.base import Consent, Folders, Progress, Silent
-from loracook.stages.push import before_training, needs_consent
+from loracook.stages.push import before_training, check_consent, needs_consent
 from loracook.versions import versions
 
 if TYPE_CHECKING:
@@ -51,16 +51,17 @@ def run(
         LoracookError: something the user can mend; `exit_code` says of which kind.
     """
     planned = plan(recipe, runs)
-    wanted = _allowed(recipe, _wanted(planned, only), consent, progress)
-    if {"train", "push"} <= {stage.name for stage in wanted}:  # alone, it finds what it pushed
+    chosen = _allowed(recipe, _chosen(planned, only), consent, progress)
+    if {"train", "push"} <= {
+        stage.name for stage in chosen if not stage.done
+    }:  # alone, it finds what it pushed
         before_training(recipe, consent)
     planned.folder.mkdir(parents=True, exist_ok=True)
     with locked(planned.folder):
-        for stage in wanted:
-            _run_stage(planned, stage, consent=consent, cache=cache or default_cache(), progress=progress)
-    return {
-        stage.name: read_record(stage.folder) for stage in planned.stages if (stage.folder / RECORD).is_file()
-    }
+        for stage in map(examined, chosen):  # each at its turn: the one before may have come out otherwise
+            if not stage.done:
+                _run_stage(planned, stage, consent=consent, cache=cache or default_cache(), progress=progress)
+    return {stage.name: read_record(stage.folder) for stage in map(examined, planned.stages) if stage.done}
 
 
 def default_cache() -> Path:
@@ -69,34 +70,31 @@ def default_cache() -> Path:
     return Path(os.environ.get("LORACOOK_CACHE") or Path(home) / "loracook")
 
 
-def _wanted(planned: Plan, only: str | None) -> tuple[PlannedStage, ...]:
+def _chosen(planned: Plan, only: str | None) -> tuple[PlannedStage, ...]:
     if only is None:
-        return planned.to_do
+        return planned.stages
     stage = next((stage for stage in planned.stages if stage.name == only), None)
     if stage is None:
         names = ", ".join(stage.name for stage in planned.stages)
         raise LoracookError(f"the recipe has no stage '{only}'; it has {names}")
-    missing = [name for name in STAGES[only].after(planned.recipe) if _folder(planned, name) is None]
+    missing = [earlier.name for earlier in planned.to_do if earlier.name in stage.before]
     if missing:
         raise LoracookError(f"{only} needs {missing[0]}, which is not done; run it without --only first")
-    return () if stage.done else (stage,)
+    return (stage,)
 
 
 def _allowed(
-    recipe: Recipe, wanted: tuple[PlannedStage, ...], consent: Consent, progress: Progress
+    recipe: Recipe, chosen: tuple[PlannedStage, ...], consent: Consent, progress: Progress
 ) -> tuple[PlannedStage, ...]:
-    """The wanted stages without an upload that the user has not allowed."""
+    """The chosen stages without an upload that the user has not allowed."""
     if consent.push or "push" not in recipe or not needs_consent(recipe):
-        return wanted
-    kept = tuple(stage for stage in wanted if stage.name != "push")
-    if kept != wanted:
+        return chosen
+    kept = tuple(stage for stage in chosen if stage.name != "push")
+    if any(stage.name == "push" and not stage.done for stage in chosen):
+        if not kept:
+            check_consent(recipe, consent)
         progress.note("push is left out: nothing is uploaded without --push")
     return kept
-
-
-def _folder(planned: Plan, name: str) -> Path | None:
-    stage = next(stage for stage in planned.stages if stage.name == name)
-    return stage.folder if (stage.folder / RECORD).is_file() else None
 
 
 def _run_stage(
@@ -104,27 +102,30 @@ def _run_stage(
 ) -> None:
     if stage.fault:
         progress.note(f"{stage.name} is run again: {stage.fault}")
+    with mended(stage.name):
+        _begin(stage)
+        before = {name: _verified(folder) for name, folder in stage.before.items()}
+        folders = Folders(stage.folder, before, planned.folder, cache)
+        progress.begin(stage.name)
+        began = time.monotonic()
+        result = STAGES[stage.name].run(planned.recipe, folders, consent=consent, progress=progress)
+        record = _record(planned.recipe, stage, result, time.monotonic() - began)
+        write_record(stage.folder, record)
+        _link_latest(planned.folder, stage)
+    progress.end(record)
+
+
+def _begin(stage: PlannedStage) -> None:
+    """Have the folder of a stage, without a record, and empty unless the stage goes on from what is there."""
     if stage.name not in RESUMED:
         shutil.rmtree(stage.folder, ignore_errors=True)
     stage.folder.mkdir(exist_ok=True)
     (stage.folder / RECORD).unlink(missing_ok=True)
-    before = {name: _verified(planned, name) for name in STAGES[stage.name].after(planned.recipe)}
-    folders = Folders(stage.folder, before, planned.folder, cache)
-    progress.begin(stage.name)
-    began = time.monotonic()
-    with mended(stage.name):
-        result = STAGES[stage.name].run(planned.recipe, folders, consent=consent, progress=progress)
-    record = _record(planned.recipe, stage, result, time.monotonic() - began)
-    write_record(stage.folder, record)
-    _link_latest(planned.folder, stage)
-    progress.end(record)
 
 
-def _verified(planned: Plan, name: str) -> Path:
+def _verified(folder: Path) -> Path:
     """The folder of a finished stage, every file of it held against its record."""
-    folder = next(stage.folder for stage in planned.stages if stage.name == name)
-    broken = broken_file(folder, read_record(folder)["files"])
-    if broken:
+    if broken := broken_file(folder, read_record(folder)["files"]):
         raise LoracookError(f"{folder / broken} is not as it was written; remove {folder} to make it again")
     return folder
 
@@ -140,6 +141,7 @@ def _record(recipe: Recipe, stage: PlannedStage, result: dict[str, Any], seconds
         "sections": sections,
         "origins": {dotted(path): str(recipe.origin(path)) for path, _ in entries(sections)},
         "result": result,
+        "before": made_of(stage.before.values()),
         "versions": versions(),
         # Checkpoints have manifests of their own and may be removed to save room.
         "files": file_facts(stage.folder, leave_out=stage.folder / "checkpoints"),

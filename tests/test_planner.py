@@ -12,10 +12,10 @@ import pytest
 
 import loracook
 from loracook.disk import file_facts
-from loracook.planner import PlannedStage
-from loracook.record import RECORD, write_record
+from loracook.planner import PlannedStage, examined
+from loracook.record import RECORD, made_of, write_record
 
-WEIGHTS = "adapter/adapter.bin"
+WEIGHTS = "adapter/adapter.safetensors"
 RECIPE: dict[str, Any] = {
     "version": 1,
     "name": "soup",
@@ -145,7 +145,7 @@ def test_a_stage_with_a_fault_is_to_do_and_says_why(kitchen: Path, harm: Any, fa
     runs = finished(kitchen)
     harm(planned(kitchen, runs).folder)
     again = planned(kitchen, runs)
-    assert (again.done, again.fault) == (False, fault)
+    assert state(again) == (False, fault)
 
 
 def test_a_copied_run_is_done(kitchen: Path) -> None:
@@ -155,10 +155,32 @@ def test_a_copied_run_is_done(kitchen: Path) -> None:
     assert planned(kitchen, kitchen / "copy").done
 
 
+def test_a_stage_is_done_until_those_before_it_come_out_otherwise(kitchen: Path) -> None:
+    train, _, merge, _ = stages(kitchen, finished(kitchen))
+    merge.folder.mkdir()
+    write_record(merge.folder, {"files": {}, "before": made_of([train.folder])})
+    kept = (train.folder / RECORD).rename(train.folder / "kept")
+    assert state(examined(merge)) == (True, "")
+    kept.rename(train.folder / RECORD)
+    assert state(examined(merge)) == (True, "")
+
+    write_record(train.folder, {"files": {WEIGHTS: {"bytes": 3, "sha256": "another"}}, "before": {}})
+    assert state(examined(merge)) == (False, f"{train.folder.name} holds other weights now")
+
+
+def state(stage: PlannedStage) -> tuple[bool, str]:
+    return stage.done, stage.fault
+
+
+def stages(kitchen: Path, runs: Path) -> tuple[PlannedStage, ...]:
+    """The stages as planned below a runs folder."""
+    (kitchen / "recipe.yaml").write_text(json.dumps(RECIPE))
+    return loracook.plan(loracook.load(kitchen / "recipe.yaml"), runs).stages
+
+
 def planned(kitchen: Path, runs: Path) -> PlannedStage:
     """The train stage as planned below a runs folder."""
-    (kitchen / "recipe.yaml").write_text(json.dumps(RECIPE))
-    return loracook.plan(loracook.load(kitchen / "recipe.yaml"), runs).stages[0]
+    return stages(kitchen, runs)[0]
 
 
 def finished(kitchen: Path) -> Path:
@@ -167,6 +189,6 @@ def finished(kitchen: Path) -> Path:
     folder = planned(kitchen, runs).folder
     for place, content in ((folder.parent / "older", "cba"), (folder / "adapter", "abc")):
         place.mkdir(parents=True)
-        (place / "adapter.bin").write_text(content)
-    write_record(folder, {"files": file_facts(folder), "result": {}})
+        (place / "adapter.safetensors").write_text(content)
+    write_record(folder, {"files": file_facts(folder), "before": {}})
     return runs

@@ -15,7 +15,9 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 import loracook
-from loracook.errors import DivergedError, LockedError, LoracookError, MachineError
+from loracook.disk import file_facts, sha256
+from loracook.errors import DivergedError, LockedError, MachineError
+from loracook.record import read_record, write_record
 from loracook.stages.checkpoints import MANIFEST, UNFINISHED, newest_sealed, prove
 from tests.cooking import twin_file
 
@@ -44,9 +46,14 @@ def run(recipe: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=recipe.parent, capture_output=True, text=True, check=False)
 
 
+def folders(recipe: Path) -> list[Path]:
+    """The folders of the recipe's stages."""
+    return [stage.folder for stage in loracook.plan(loracook.load(recipe), recipe.parent / "runs").stages]
+
+
 def train_folder(recipe: Path) -> Path:
     """The folder of the recipe's train stage."""
-    return recipe.parent / loracook.plan(loracook.load(recipe), recipe.parent / "runs").stages[0].folder
+    return folders(recipe)[0]
 
 
 def wait_for(folder: Path, pattern: str) -> None:
@@ -64,10 +71,24 @@ def weights(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    recipe = twin_file("opt-350m-lora", tmp_path_factory.mktemp("undisturbed"), train=LONG, **DROPPED)
+def cooked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The recipe of a run that nothing disturbed, trained and merged."""
+    folder = tmp_path_factory.mktemp("cooked")
+    recipe = twin_file("opt-350m-lora", folder, train=LONG, merge={}, **DROPPED)
     assert run(recipe).returncode == 0
-    return weights(train_folder(recipe))
+    return recipe
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cooked: Path) -> dict[str, bytes]:
+    return weights(train_folder(cooked))
+
+
+@pytest.fixture
+def finished(cooked: Path, tmp_path: Path) -> Path:
+    """The same recipe and its run in a place of their own."""
+    shutil.copytree(cooked.parent, tmp_path / "copy", symlinks=True)
+    return tmp_path / "copy" / cooked.name
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(recipe_file: Path, undisturbed: dict[str, bytes]) -> None:
@@ -211,17 +232,49 @@ def poison(file: Path) -> None:
     save_file(tensors, file, {"format": "pt"})
 
 
-def test_a_stage_whose_file_was_changed_is_not_built_upon(recipe_file: Path) -> None:
-    recipe = loracook.load(recipe_file)
-    loracook.run(recipe, recipe_file.parent / "runs")
-    adapter = train_folder(recipe_file) / "adapter" / "adapter_model.safetensors"
-    content = bytearray(adapter.read_bytes())
+def turn_the_last_bit(file: Path) -> None:
+    content = bytearray(file.read_bytes())
     content[-1] ^= 1
-    adapter.write_bytes(content)
-    merging = json.loads(recipe_file.read_text()) | {"merge": {}}
-    recipe_file.write_text(json.dumps(merging))
-    with pytest.raises(LoracookError, match=r"adapter_model\.safetensors is not as it was written"):
-        loracook.run(loracook.load(recipe_file), recipe_file.parent / "runs")
+    file.write_bytes(content)
+
+
+def test_a_stage_that_is_made_again_alike_leaves_those_after_it(
+    finished: Path, undisturbed: dict[str, bytes]
+) -> None:
+    train, merge = folders(finished)
+    turn_the_last_bit(train / "adapter" / "adapter_model.safetensors")
+    before = (merge / "record.json").read_bytes()
+    again = run(finished)
+    fault = "adapter/adapter_model.safetensors is not as it was written"
+    assert (again.returncode, again.stdout.count(f"train is run again: {fault}\n")) == (0, 1)
+    assert weights(train) == undisturbed
+    assert (merge / "record.json").read_bytes() == before
+
+
+def test_a_stage_is_made_again_when_the_one_before_came_out_otherwise(finished: Path) -> None:
+    train, merge = folders(finished)
+    adapter = train / "adapter" / "adapter_model.safetensors"
+    turn_the_last_bit(adapter)
+    record = read_record(train)
+    record["files"][f"adapter/{adapter.name}"] = file_facts(adapter.parent)[adapter.name]
+    write_record(train, record)
+    again = run(finished)
+    assert (again.returncode, "train is run again" in again.stdout) == (0, False)
+    assert f"merge is run again: {train.name} holds other weights now\n" in again.stdout
+    assert read_record(merge)["before"] == {
+        train.name: {"adapter/adapter_model.safetensors": sha256(adapter)}
+    }
+
+
+def test_a_file_that_changed_unseen_is_not_built_upon(finished: Path) -> None:
+    train, merge = folders(finished)
+    shutil.rmtree(merge)
+    turn_the_last_bit(train / "adapter" / "adapter_model.safetensors")
+    time.sleep(0.02)  # the clock of file systems ticks in some 4 ms
+    os.utime(train / "record.json")  # it is the newer one again, as where the disk itself forgets
+    again = run(finished)
+    told = f"adapter_model.safetensors is not as it was written; remove runs/opt-350m-lora/{train.name} "
+    assert (again.returncode, told in again.stderr) == (2, True)
 
 
 def test_an_interrupted_stage_leaves_no_record(recipe_file: Path) -> None:

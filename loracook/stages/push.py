@@ -62,7 +62,7 @@ def before_training(recipe: Recipe, consent: Consent) -> None:
         MachineError: the hub or the right to write is missing.
     """
     if needs_consent(recipe):
-        _check_consent(recipe, consent)
+        check_consent(recipe, consent)
         hub.check(_target(recipe, consent))
 
 
@@ -76,14 +76,15 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
     card = write_card(_card(recipe, folders), folders.own)
     parcel = pack(folders.before[stage], folder, card)
     if needs_consent(recipe):
-        _check_consent(recipe, consent)
+        check_consent(recipe, consent)
         place = _upload(_target(recipe, consent), parcel, folders, progress)
     else:
         place = _publish(parcel, folders.run / recipe["push"]["folder"])
     return place | {"files": dict(parcel.facts)}
 
 
-def _check_consent(recipe: Recipe, consent: Consent) -> None:
+def check_consent(recipe: Recipe, consent: Consent) -> None:
+    """Raise LoracookError when the user did not allow the upload."""
     if not consent.push:
         repo_id = recipe["push"]["repo_id"]
         raise LoracookError(f"'{repo_id}' is pushed to with your word only; add --push")
