@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from loracook.disk import sha256, sync
-from loracook.errors import LoracookError, MachineError, RecipeError
+from loracook.errors import MachineError, RecipeError
+from loracook.model.damage import NAME, reading
 from loracook.shipped import SCHEME, shipped_file
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 Part: TypeAlias = Literal["tokenizer", "description", "weights"]
 """What is wanted of a base model; each part has all that the one before it has."""
 
-NAME = ("base_model", "name_or_path")
 SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
@@ -81,16 +81,22 @@ def commit(folder: Path) -> str | None:
 
 
 def _fetch(recipe: Recipe, cache: Path, part: Part) -> Path:
-    local = local_path(recipe)
-    if local is None:
-        folder = _from_hub(recipe, weights=part == "weights")
-        gguf = recipe["base_model"].get("gguf_file")
-        return _converted(folder / gguf, cache, part) if gguf else folder
     files(recipe)
-    gguf = local if local.is_file() else local / recipe["base_model"].get("gguf_file", "")
-    if gguf.is_file():
-        return _converted(gguf, cache, part)
-    return _with_safetensors(recipe, local) if part == "weights" else local
+    found = local_path(recipe) or _from_hub(recipe, weights=part == "weights")
+    gguf = _gguf(recipe, found)
+    if gguf:
+        return _converted(recipe, gguf, cache, part)
+    return _with_safetensors(recipe, found) if part == "weights" else found
+
+
+def _gguf(recipe: Recipe, found: Path) -> Path | None:
+    """The GGUF file that is the base model, None where a folder of safetensors is."""
+    name: str | None = recipe["base_model"].get("gguf_file")
+    if found.is_file() or name is None:
+        return found if found.is_file() else None
+    if not (found / name).is_file():
+        raise RecipeError([recipe.problem(("base_model", "gguf_file"), f"the model has no file '{name}'")])
+    return found / name
 
 
 def _from_hub(recipe: Recipe, *, weights: bool) -> Path:
@@ -110,7 +116,7 @@ def _from_hub(recipe: Recipe, *, weights: bool) -> Path:
         raise RecipeError([recipe.problem(NAME, message)]) from error
     except (HfHubHTTPError, HFValidationError) as error:
         raise RecipeError([recipe.problem(NAME, _refusal(name, error))]) from error
-    return _with_safetensors(recipe, Path(folder)) if weights and not gguf else Path(folder)
+    return Path(folder)
 
 
 def _refusal(name: str, error: Exception) -> str:
@@ -138,7 +144,7 @@ def _weights_file(recipe: Recipe, path: Path) -> Path:
     raise RecipeError([recipe.problem(NAME, f"{kind}; name a folder with safetensors, or a .gguf file")])
 
 
-def _converted(gguf: Path, cache: Path, part: Part) -> Path:
+def _converted(recipe: Recipe, gguf: Path, cache: Path, part: Part) -> Path:
     """The wanted part of a GGUF file's model as a folder, kept under the hash of the file's content."""
     whole = cache / "models" / f"{gguf.stem}-{sha256(gguf)[:16]}"
     described = part == "description" and whole.is_dir()
@@ -148,7 +154,7 @@ def _converted(gguf: Path, cache: Path, part: Part) -> Path:
     kept.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(dir=kept.parent, prefix=f".{kept.name}."))
     try:
-        _convert(gguf, unfinished, part)
+        _convert(recipe, gguf, unfinished, part)
         for file in unfinished.iterdir():
             sync(file)
         os.chmod(unfinished, 0o755)
@@ -158,24 +164,26 @@ def _converted(gguf: Path, cache: Path, part: Part) -> Path:
     return kept
 
 
-def _convert(gguf: Path, folder: Path, part: Part) -> None:
+def _convert(recipe: Recipe, gguf: Path, folder: Path, part: Part) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig, PreTrainedTokenizerFast
 
     try:
-        PreTrainedTokenizerFast.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
-        if part == "description":
-            AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
-        if part != "weights":
-            return
-        # Packed GGUF blocks can neither train nor be saved, so they are unpacked here.
-        model = AutoModelForCausalLM.from_pretrained(
-            gguf.parent,
-            gguf_file=gguf.name,
-            dtype="bfloat16",
-            quantization_config=GgufConfig(dequantize=True),
-        )
-        model.save_pretrained(folder)
+        with reading(recipe, gguf.parent, gguf.name):
+            PreTrainedTokenizerFast.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+            if part == "description":
+                AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+            if part != "weights":
+                return
+            # Packed GGUF blocks can neither train nor be saved, so they are unpacked here.
+            model = AutoModelForCausalLM.from_pretrained(
+                gguf.parent,
+                gguf_file=gguf.name,
+                dtype="bfloat16",
+                quantization_config=GgufConfig(dequantize=True),
+            )
+            model.save_pretrained(folder)
     except ImportError as error:
         raise MachineError(f"{gguf.name} needs one more package; run: pip install gguf") from error
-    except (ValueError, NotImplementedError, KeyError) as error:
-        raise LoracookError(f"{gguf.name} cannot be converted: {error}") from error
+    except NotImplementedError as error:
+        message = f"{gguf.name} is of a kind that transformers does not convert: {error}"
+        raise RecipeError([recipe.problem(NAME, message)]) from error

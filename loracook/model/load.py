@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loracook.errors import LoracookError, MachineError, RecipeError
-from loracook.model.fetch import NAME
+from loracook.errors import MachineError, RecipeError
+from loracook.model.damage import NAME, reading
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -19,18 +20,19 @@ def load_config(recipe: Recipe, folder: Path) -> PretrainedConfig:
     """The config of the base model in `folder`.
 
     Raises:
-        RecipeError: the model writes no text from left to right (encoder-decoder, encoder, vision …).
+        RecipeError: it cannot be read, or writes no text from left to right (encoder-decoder, vision …).
     """
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except ValueError as error:
-        message = (
-            "its config.json is of no kind that the installed transformers knows without the model's own code"
-        )
-        raise RecipeError([recipe.problem(NAME, message)]) from error
+    with reading(recipe, folder, "its config.json"):
+        try:
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        except ValueError as error:
+            message = (
+                "its config.json is of no kind that this transformers knows without the model's own code"
+            )
+            raise RecipeError([recipe.problem(NAME, message)]) from error
     if config.is_encoder_decoder or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         kind = "an encoder-decoder" if config.is_encoder_decoder else "not a causal language model"
         message = f"'{config.model_type}' is {kind}; loracook trains causal language models"
@@ -42,8 +44,14 @@ def load_tokenizer(recipe: Recipe, folder: Path) -> PreTrainedTokenizerBase:
     """The base model's tokenizer with the special tokens of the recipe's `tokenizer` section.
 
     Where there is no padding token, the end token pads: the loss masks padding by place, not by token.
+
+    Raises:
+        RecipeError: there is none, or it cannot be read.
     """
-    tokenizer = _tokenizer(folder)
+    with reading(recipe, folder, "its tokenizer"):
+        tokenizer = _tokenizer(folder)
+    if len(tokenizer) == len(tokenizer.all_special_ids):  # what some kinds make of no files at all
+        raise RecipeError([recipe.problem(NAME, "there is no tokenizer in it; copy the files of one there")])
     if "tokenizer" in recipe:
         tokenizer.add_special_tokens(recipe["tokenizer"])
     if tokenizer.pad_token is None:
@@ -66,9 +74,11 @@ def load_model(recipe: Recipe, folder: Path) -> PreTrainedModel:
     """The base model on this machine's device, quantized where the recipe says so.
 
     Raises:
+        RecipeError: its weights cannot be read, or are not those of its config.
         MachineError: the quantization or attention asked for cannot run here.
     """
-    base = _load(folder, dtype=recipe["base_model"]["dtype"], **_attention(recipe), **_quantization(recipe))
+    dtype = recipe["base_model"]["dtype"]
+    base = _load(recipe, folder, dtype=dtype, **_attention(recipe), **_quantization(recipe))
     if getattr(base, "is_loaded_in_4bit", False):
         _keep_trainable(base)
     return base
@@ -79,7 +89,7 @@ def skeleton(recipe: Recipe, folder: Path) -> PreTrainedModel:
     import torch
     from transformers import AutoModelForCausalLM
 
-    with torch.device("meta"):
+    with torch.device("meta"), reading(recipe, folder, "its config.json"):
         return AutoModelForCausalLM.from_config(load_config(recipe, folder), trust_remote_code=False)
 
 
@@ -94,7 +104,7 @@ def load_tuned(model: PreTrainedModel, adapter: Path) -> PeftModel:
 
 def load_unquantized(recipe: Recipe, folder: Path, dtype: str) -> PreTrainedModel:
     """The base model in plain weights of `dtype`, as a merge needs them."""
-    return _load(folder, dtype=dtype, **_attention(recipe))
+    return _load(recipe, folder, dtype=dtype, **_attention(recipe))
 
 
 def fit_embeddings(model: PreTrainedModel, vocabulary: int) -> int:
@@ -120,27 +130,35 @@ def has_accelerator() -> bool:
     return bool(torch.accelerator.is_available())
 
 
-def _load(folder: Path, **settings: Any) -> PreTrainedModel:
+def _load(recipe: Recipe, folder: Path, **settings: Any) -> PreTrainedModel:
     from accelerate import PartialState
     from transformers import AutoModelForCausalLM
 
     # One whole copy on each process's own device: training shards nothing by layer.
     device_map = {"": PartialState().device} if has_accelerator() else None
     try:
-        loaded, found = AutoModelForCausalLM.from_pretrained(
-            folder,
-            device_map=device_map,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            **settings,
-        )
+        with reading(recipe, folder, "its weights"):
+            loaded, found = AutoModelForCausalLM.from_pretrained(
+                folder,
+                device_map=device_map,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # refused below, by name
+                **settings,
+            )
     except ImportError as error:
         raise MachineError(f"the base model cannot be loaded here: {str(error).splitlines()[0]}") from error
-    if missing := sorted(found["missing_keys"]):
-        said = f"{folder.name} has no weights for {len(missing)} parameters, {missing[0]} among them"
-        raise LoracookError(f"{said}; they would be random, so name a complete model")
+    _refuse(recipe, found["missing_keys"], "it has no weights")
+    _refuse(recipe, (name for name, *_ in found["mismatched_keys"]), "it has weights of another shape")
     return loaded
+
+
+def _refuse(recipe: Recipe, parameters: Iterable[str], fault: str) -> None:
+    """Raise RecipeError when there are parameters that upstream would fill at random."""
+    if names := sorted(parameters):
+        message = f"{fault} for {len(names)} parameters, {names[0]} among them; name a complete model"
+        raise RecipeError([recipe.problem(NAME, message)])
 
 
 def _keep_trainable(model: PreTrainedModel) -> None:

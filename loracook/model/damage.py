@@ -1,0 +1,40 @@
+"""A base model's files that a library stumbles over, said where the recipe names the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from loracook.errors import LoracookError, RecipeError, shorten
+from loracook.guards import shortage
+
+if TYPE_CHECKING:
+    from loracook.recipe import Recipe
+
+NAME = ("base_model", "name_or_path")
+LIMIT = 90
+"""Characters of a library's own words, so that what to do still fits the line."""
+
+
+@contextmanager
+def reading(recipe: Recipe, folder: Path, what: str) -> Iterator[None]:
+    """Make a problem of what a library raises over the files in `folder`, which is whatever its code met.
+
+    Not of what torch says of memory and devices, nor of a package that is missing.
+    """
+    try:
+        yield
+    except (LoracookError, ImportError, RuntimeError):
+        raise
+    except Exception as error:
+        if shortage(error):
+            raise
+        message = f"{what} cannot be read: {_words(error, folder)}; copy or download the model again"
+        raise RecipeError([recipe.problem(NAME, message)]) from error
+
+
+def _words(error: Exception, folder: Path) -> str:
+    text = " ".join(str(error).split()).replace(f"{folder}/", "").rstrip(".:")
+    return shorten(text if " " in text else repr(error), LIMIT)

@@ -1,0 +1,116 @@
+"""A base model's files that are damaged, incomplete or no model at all, said where the recipe names it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import loracook
+from loracook import model
+from loracook.recipe import Recipe
+from tests.cooking import twin
+
+Damage = Callable[[Path], object]
+READERS: dict[str, Callable[[Recipe, Path], object]] = {
+    "config.json": model.skeleton,
+    "tokenizer": model.load_tokenizer,
+    "weights": model.load_model,
+}
+
+
+def wrote(name: str, text: str) -> Damage:
+    """Damage that replaces a file's content."""
+    return lambda folder: (folder / name).write_text(text, "utf-8")
+
+
+def removed(*names: str) -> Damage:
+    """Damage that removes files."""
+    return lambda folder: [os.remove(folder / name) for name in names]
+
+
+def cut(name: str, size: int) -> Damage:
+    """Damage that leaves the first bytes of a file alone."""
+    return lambda folder: os.truncate(folder / name, size)
+
+
+FAULTS: dict[str, tuple[str, Damage]] = {
+    "its config.json cannot be read: It looks like the config file at 'config.json' is not a valid JSON": (
+        "config.json",
+        wrote("config.json", '{"model_type": '),
+    ),
+    "its config.json is of no kind that": ("config.json", wrote("config.json", "[1]")),
+    "its config.json cannot be read: Validation error for field 'hidden_size'": (
+        "config.json",
+        wrote("config.json", '{"model_type": "opt", "hidden_size": "many"}'),
+    ),
+    "its config.json cannot be read: integer division": (
+        "config.json",
+        wrote("config.json", '{"model_type": "opt", "num_attention_heads": 0}'),
+    ),
+    "its tokenizer cannot be read: Expecting property name": ("tokenizer", wrote("tokenizer.json", "{")),
+    "its tokenizer cannot be read: KeyError('added_tokens')": ("tokenizer", wrote("tokenizer.json", "{}")),
+    "its tokenizer cannot be read: 'list' object has no": ("tokenizer", wrote("tokenizer_config.json", "[]")),
+    "its tokenizer cannot be read: Couldn't instantiate": ("tokenizer", removed("tokenizer.json")),
+    "there is no tokenizer in it; copy": ("tokenizer", removed("tokenizer.json", "tokenizer_config.json")),
+    "its weights cannot be read: Error while deserializing header: inc": (
+        "weights",
+        cut("model.safetensors", 9999),
+    ),
+    "its weights cannot be read: Error while deserializing header: header too small": (
+        "weights",
+        cut("model.safetensors", 0),
+    ),
+    "its weights cannot be read: Error no file named model.safetensors found in directory": (
+        "weights",
+        lambda folder: (folder / "model.safetensors").rename(folder / "part-1.safetensors"),
+    ),
+}
+
+
+@pytest.mark.parametrize("said", FAULTS)
+def test_a_damaged_base_model_is_said_where_the_recipe_names_it(said: str, tmp_path: Path) -> None:
+    what, damage = FAULTS[said]
+    recipe = twin("opt-350m-lora", tmp_path)
+    damage(tmp_path / "model")
+    with pytest.raises(loracook.RecipeError) as caught:
+        READERS[what](recipe, tmp_path / "model")
+    (problem,) = caught.value.problems
+    assert (problem.path, problem.message[: len(said)]) == (("base_model", "name_or_path"), said)
+    assert problem.position is not None
+    assert "\n" not in problem.message
+
+
+def test_weights_of_another_shape_are_refused_by_name(tmp_path: Path) -> None:
+    recipe = twin("opt-350m-lora", tmp_path)
+    config = tmp_path / "model/config.json"
+    config.write_text(config.read_text().replace('"ffn_dim": 128', '"ffn_dim": 64'))
+    with pytest.raises(
+        loracook.RecipeError,
+        match=r"it has weights of another shape for 6 parameters, .*fc1\.bias among them",
+    ):
+        model.load_model(recipe, tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "base_model.name_or_path: cut.gguf cannot be read: cannot mmap an empty file; copy"),
+        (b"GGUF\x03\0\0\0" + b"\x01\0" * 8, "base_model.name_or_path: cut.gguf cannot be read: "),
+    ],
+)
+def test_a_damaged_gguf_file_is_said_where_the_recipe_names_it(
+    content: bytes, said: str, tmp_path: Path
+) -> None:
+    recipe = twin("opt-350m-lora", tmp_path, base_model={"name_or_path": "./cut.gguf"})
+    (tmp_path / "cut.gguf").write_bytes(content)
+    with pytest.raises(loracook.RecipeError, match=said):
+        model.fetch_tokenizer(recipe, tmp_path / "cache")
+
+
+def test_a_gguf_file_that_is_not_in_the_folder_is_refused(tmp_path: Path) -> None:
+    recipe = twin("opt-350m-lora", tmp_path, base_model={"gguf_file": "no.gguf"})
+    with pytest.raises(loracook.RecipeError, match=r"gguf_file: the model has no file 'no\.gguf'"):
+        model.fetch(recipe, tmp_path / "cache")
