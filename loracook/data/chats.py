@@ -102,6 +102,21 @@ class ChatWriter:
         return text[starts[0] : next(differ, len(prompt))] if starts else ""
 
     @cached_property
+    def ends(self) -> set[str]:
+        """The tokens that end what the assistant says: the first one behind an answer, the last of a call."""
+        answer = self._tried((ASKED, ANSWERED)).rpartition(ANSWERED["content"])[2]
+        behind = sorted((mark for mark in self._marks if mark in answer), key=answer.index)
+        call = self._tried((ASKED, CALLED)).rstrip()
+        return {*behind[:1], *(mark for mark in self._marks if call.endswith(mark))}
+
+    def _tried(self, messages: tuple[Message, ...]) -> str:
+        """The messages as text, nothing where there is no template or it refuses such a chat."""
+        try:
+            return self._rendered(messages)[0] if self.template else ""
+        except RowError:
+            return ""
+
+    @cached_property
     def _marks(self) -> tuple[str, ...]:
         return tuple(self.tokenizer.get_added_vocab())
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from loracook.data.chats import ChatWriter
 from loracook.data.encode import MASKED, Encoded
 from loracook.data.rows import Chat, Row
 from loracook.data.selection import Located
@@ -66,7 +67,7 @@ class Tally:
         """Whether the last thing learned in a row, white space aside, is to stop."""
         for token in reversed(row.labels.tolist()):
             if token != MASKED and not self._blank(token):
-                return token in self._added
+                return token in self._ends
         return False
 
     def place(self, index: int) -> dict[str, Any]:
@@ -88,8 +89,9 @@ class Tally:
         self.flaws[name].append(self.rows)
 
     @cached_property
-    def _added(self) -> set[int]:
-        return {*self.tokenizer.get_added_vocab().values(), self.tokenizer.eos_token_id}
+    def _ends(self) -> set[int]:
+        added = self.tokenizer.get_added_vocab()
+        return {self.tokenizer.eos_token_id, *(added[end] for end in ChatWriter(self.tokenizer).ends)}
 
     def _blank(self, token: int) -> bool:
         if token not in self._blanks:

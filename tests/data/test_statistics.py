@@ -62,6 +62,22 @@ def test_every_planted_flaw_is_counted(planted: Recipe) -> None:
     assert found.statistics["tokens"] == sum(map(len, found.train["input_ids"]))
 
 
+@pytest.mark.parametrize(
+    ("kept", "unstopped"), [("Leek.<|im_end|>\n", 0), ("Leek.<|im_end|>\n<|im_start|>", 1)]
+)
+def test_only_what_ends_a_turn_is_a_stop(kept: str, unstopped: int, tmp_path: Path) -> None:
+    json_lines(tmp_path / "rows.jsonl", [chat("Which?", "Leek.", "And else?", "No.")])
+    made = tokenizer("<|im_start|>", "<|im_end|>")
+    limit = len(made(f"<|im_start|>user\nWhich?<|im_end|>\n<|im_start|>assistant\n{kept}")["input_ids"])
+    book = recipe(
+        tmp_path,
+        dataset={"path": "./rows.jsonl"},
+        template={"chat_template": "chatml", "loss": "all"},
+        train={"max_length": limit},
+    )
+    assert prepared(book, made).statistics["flaws"]["without_stop"]["rows"] == unstopped
+
+
 def test_the_worst_rows_over_a_limit_are_named(planted: Recipe) -> None:
     found = data.over_limits(prepared(planted, tokenizer()).statistics, planted)
     lines = [f"{dotted(problem.path)}: {problem.message}" for problem in found]
