@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 Facts = Mapping[str, Mapping[str, Any]]
+PART = ".part"
 
 
 def file_facts(folder: Path, *, leave_out: Path | None = None) -> dict[str, dict[str, Any]]:
     """Size in bytes and SHA-256 of every file below `folder`, by its relative path, sorted.
 
-    What lies below the folder `leave_out` is not looked at.
+    What lies below the folder `leave_out` is not looked at, nor what a kill left half written.
     """
     found = (path for path in folder.rglob("*") if leave_out is None or not path.is_relative_to(leave_out))
-    files = sorted(path for path in found if path.is_file())
+    files = sorted(path for path in found if path.is_file() and not path.name.endswith(PART))
     return {
         path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
         for path in files
@@ -36,7 +37,7 @@ def write_whole(path: Path, text: str) -> None:
 
     A file that is there already keeps its permissions.
     """
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{path.name}{PART}")
     with part.open("w", encoding="utf-8") as file:
         if path.exists():
             part.chmod(stat.S_IMODE(path.stat().st_mode))

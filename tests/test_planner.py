@@ -13,7 +13,7 @@ import pytest
 import loracook
 from loracook.disk import file_facts
 from loracook.planner import PlannedStage, examined
-from loracook.record import RECORD, made_of, write_record
+from loracook.record import RECORD, fault, made_of, write_record
 
 WEIGHTS = "adapter/adapter.safetensors"
 RECIPE: dict[str, Any] = {
@@ -126,7 +126,7 @@ def put_another_in_its_place(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("harm", "fault"),
+    ("harm", "why"),
     [
         (lambda folder: (folder / WEIGHTS).unlink(), f"{WEIGHTS} is missing"),
         (lambda folder: (folder / WEIGHTS).write_text("ab"), f"{WEIGHTS} is not as it was written"),
@@ -141,11 +141,17 @@ def put_another_in_its_place(folder: Path) -> None:
         (lambda folder: (folder / RECORD).unlink(), ""),
     ],
 )
-def test_a_stage_with_a_fault_is_to_do_and_says_why(kitchen: Path, harm: Any, fault: str) -> None:
+def test_a_stage_with_a_fault_is_to_do_and_says_why(kitchen: Path, harm: Any, why: str) -> None:
     runs = finished(kitchen)
     harm(planned(kitchen, runs).folder)
     again = planned(kitchen, runs)
-    assert state(again) == (False, fault)
+    assert state(again) == (False, why)
+
+
+def test_a_record_that_a_kill_left_half_written_is_no_file_of_the_stage(tmp_path: Path) -> None:
+    (tmp_path / f".{RECORD}.part").write_text("{")
+    write_record(tmp_path, {"files": file_facts(tmp_path), "before": {}})
+    assert fault(tmp_path, ()) is None
 
 
 def test_a_copied_run_is_done(kitchen: Path) -> None:
