@@ -144,7 +144,8 @@ def _record(recipe: Recipe, stage: PlannedStage, result: dict[str, Any], seconds
         "before": made_of(stage.before.values()),
         "versions": versions(),
         # Checkpoints have manifests of their own and may be removed to save room.
-        "files": file_facts(stage.folder, leave_out=stage.folder / "checkpoints"),
+        "files": file_facts(stage.folder, leave_out=stage.folder / "checkpoints")
+        | dict(STAGES[stage.name].elsewhere(result)),
     }
 
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from tests.cooking import twin_file
 LORACOOK = Path(sys.executable).parent / "loracook"
 LONG = {"num_train_epochs": None, "max_steps": 24, "save_steps": 4, "logging_steps": 1}
 DROPPED = {"evaluate": None, "dataset": {"path": "./rows.jsonl", "eval": None}}
+PUBLISHED = {"folder": "published"}
 STOPPED = "stopped; run the same command again to go on from here\n"
 
 
@@ -72,9 +74,9 @@ def weights(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def cooked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The recipe of a run that nothing disturbed, trained and merged."""
+    """The recipe of a run that nothing disturbed, trained, merged and published."""
     folder = tmp_path_factory.mktemp("cooked")
-    recipe = twin_file("opt-350m-lora", folder, train=LONG, merge={}, **DROPPED)
+    recipe = twin_file("opt-350m-lora", folder, train=LONG, merge={}, push=PUBLISHED, **DROPPED)
     assert run(recipe).returncode == 0
     return recipe
 
@@ -241,7 +243,7 @@ def turn_the_last_bit(file: Path) -> None:
 def test_a_stage_that_is_made_again_alike_leaves_those_after_it(
     finished: Path, undisturbed: dict[str, bytes]
 ) -> None:
-    train, merge = folders(finished)
+    train, merge, _ = folders(finished)
     turn_the_last_bit(train / "adapter" / "adapter_model.safetensors")
     before = (merge / "record.json").read_bytes()
     again = run(finished)
@@ -252,7 +254,7 @@ def test_a_stage_that_is_made_again_alike_leaves_those_after_it(
 
 
 def test_a_stage_is_made_again_when_the_one_before_came_out_otherwise(finished: Path) -> None:
-    train, merge = folders(finished)
+    train, merge, _ = folders(finished)
     adapter = train / "adapter" / "adapter_model.safetensors"
     turn_the_last_bit(adapter)
     record = read_record(train)
@@ -266,8 +268,40 @@ def test_a_stage_is_made_again_when_the_one_before_came_out_otherwise(finished: 
     }
 
 
+@pytest.mark.parametrize(
+    ("harm", "fault"),
+    [
+        (lambda published: shutil.rmtree(published), "../published/README.md is missing"),
+        (
+            lambda published: turn_the_last_bit(published / "adapter_model.safetensors"),
+            "../published/adapter_model.safetensors is not as it was written",
+        ),
+        (lambda published: publish_another(published), "../published/README.md is not as it was written"),
+    ],
+)
+def test_a_push_to_a_folder_is_done_while_all_of_it_is_there(
+    finished: Path, harm: Callable[[Path], object], fault: str
+) -> None:
+    published = train_folder(finished).parent / "published"
+    before = file_facts(published)
+    harm(published)
+    again = run(finished)
+    assert again.returncode == 0
+    assert "train done" not in again.stdout
+    assert f"  push will be run again: {fault}\n" in again.stdout
+    assert file_facts(published) == before
+
+
+def publish_another(published: Path) -> None:
+    """Run another recipe of the same name that publishes to the same folder."""
+    recipe = published.parents[2] / "recipe.yaml"
+    another = json.loads(recipe.read_text()) | {"description": "Something else"}
+    recipe.with_name("another.yaml").write_text(json.dumps(another))
+    assert run(recipe.with_name("another.yaml")).returncode == 0
+
+
 def test_a_file_that_changed_unseen_is_not_built_upon(finished: Path) -> None:
-    train, merge = folders(finished)
+    train, merge, _ = folders(finished)
     shutil.rmtree(merge)
     turn_the_last_bit(train / "adapter" / "adapter_model.safetensors")
     time.sleep(0.02)  # the clock of file systems ticks in some 4 ms

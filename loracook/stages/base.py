@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from loracook.disk import Facts
     from loracook.recipe import Recipe
 
 
@@ -80,3 +81,6 @@ class Stage(Protocol):
         self, recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progress
     ) -> dict[str, Any]:
         """Do the work in `folders.own` and return what the record should state, as plain JSON values."""
+
+    def elsewhere(self, result: Mapping[str, Any]) -> Facts:
+        """Give the facts of files that a result promises outside of `folders.own`, by their paths from it."""

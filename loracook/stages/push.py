@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loracook import hub
-from loracook.disk import broken_file, sync, write_whole
+from loracook.disk import Facts, broken_file, sync, write_whole
 from loracook.errors import LoracookError, MachineError, PushError
 from loracook.parcel import Parcel, allowed, pack, write_card
 from loracook.record import read_record
@@ -81,6 +81,13 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
     else:
         place = _publish(parcel, folders.run / recipe["push"]["folder"])
     return place | {"files": dict(parcel.facts)}
+
+
+def elsewhere(result: Mapping[str, Any]) -> Facts:
+    """The files that were published to a folder of this machine."""
+    if "folder" not in result:
+        return {}
+    return {f"../{result['folder']}/{name}": fact for name, fact in result["files"].items()}
 
 
 def check_consent(recipe: Recipe, consent: Consent) -> None:
