@@ -23,7 +23,8 @@ def catching() -> Iterator[None]:
     """Obey the stopping signals for as long as the block lasts (main thread only).
 
     The process ends on the spot, as by kill -9, which every stage survives: an exception raised in the
-    middle of a library's import is swallowed or garbled there.
+    middle of a library's import is swallowed or garbled there. A signal that is ignored already, as SIGHUP
+    under nohup, stays so.
     """
     terminal = os.dup(2)  # what standard error is before noise goes to a log
 
@@ -33,7 +34,8 @@ def catching() -> Iterator[None]:
             os.write(terminal, f"{WORDS}\n".encode())
             os._exit(_code())
 
-    before = {number: signal.signal(number, stop) for number in STOPPING}
+    obeyed = [number for number in STOPPING if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in obeyed}
     try:
         yield
     finally:
