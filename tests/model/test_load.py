@@ -27,8 +27,8 @@ def wrote(name: str, text: str) -> Damage:
 
 
 def removed(*names: str) -> Damage:
-    """Damage that removes files."""
-    return lambda folder: [os.remove(folder / name) for name in names]
+    """Damage that moves files away."""
+    return lambda folder: [(folder / name).rename(folder.parent / name) for name in names]
 
 
 def cut(name: str, size: int) -> Damage:
