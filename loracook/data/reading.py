@@ -8,10 +8,11 @@ import gzip
 import itertools
 import lzma
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from loracook.data import tables
 from loracook.data.rows import Place, Record, fault_of, parsed
 
 LINE_LIMIT = 64 * 2**20
@@ -125,28 +126,10 @@ def _array(path: Path, name: str) -> list[object]:
 
 
 def _csv(path: Path, name: str) -> Iterator[Record]:
-    csv.field_size_limit(LINE_LIMIT)
     lines = (line.decode("utf-8", "surrogateescape") for _, line in _lines(path, name))
-    reader = csv.DictReader(lines, delimiter="\t" if kind(path) == ".tsv" else ",", strict=True)
-    head = [cell.encode().decode() for cell in reader.fieldnames or ()]
-    for column in head:
-        if head.count(column) > 1:
-            raise FileError(f"'{name}' has several columns '{column}'; give each a name of its own")
-    for number, columns in enumerate(reader, 1):
-        fault = _cells_fault(columns)
-        yield Record(Place(name, number), {} if fault else columns, fault)
-
-
-def _cells_fault(columns: Mapping[Any, Any]) -> str:
-    """What is wrong with the cells of a CSV row, "" for nothing."""
-    if None in columns or None in columns.values():
-        return "not CSV: the row has more or fewer cells than the head"
-    for column, cell in columns.items():
-        try:
-            cell.encode()
-        except UnicodeEncodeError as error:
-            return f"not UTF-8: byte 0x{ord(cell[error.start]) & 0xFF:02x} in column '{column}'"
-    return ""
+    rows = tables.rows(lines, "\t" if kind(path) == ".tsv" else ",")
+    for number, (columns, fault) in enumerate(rows, 1):
+        yield Record(Place(name, number), columns, fault)
 
 
 def _text(path: Path, name: str) -> Iterator[Record]:

@@ -188,6 +188,24 @@ def test_a_byte_that_is_no_utf_8_makes_a_bad_row_of_csv(tmp_path: Path) -> None:
     assert read(tmp_path, path="./a.csv", on_bad_row="skip") == PAIRS[:1]
 
 
+def test_a_fault_in_the_quotes_of_one_line_makes_a_bad_row_of_csv(tmp_path: Path) -> None:
+    lines = 'prompt,completion\n\nSoup?,"Leek" pie.\nWhat is soup 1?,Leek 1.\n'
+    (tmp_path / "a.csv").write_text(lines)
+    assert refusal(tmp_path, path="./a.csv")[0].endswith(
+        "row 1 of a.csv: not CSV: ',' expected after '\"' in line 3"
+    )
+    assert read(tmp_path, path="./a.csv", on_bad_row="skip") == PAIRS[:1]
+
+
+@pytest.mark.parametrize("rest", ["", 'Soup?,"Potato."\n'])
+def test_a_quote_of_csv_that_takes_other_lines_along_ends_the_reading(rest: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('prompt,completion\nSoup?,"Leek.\nWhat?,Leek 1.\n' + rest)
+    said = (
+        "'a.csv' cannot be read: the quote in line 2 ends in no line or the wrong one; close it or double it"
+    )
+    assert said in refusal(tmp_path, path="./a.csv", on_bad_row="skip")[0]
+
+
 def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         json_lines(tmp_path / folder / "rows.jsonl", [ROWS[0], {"prompt": "Soup?"}])
@@ -240,7 +258,10 @@ def test_broken_files_are_refused_whole(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"prompt,completi\xf6n\nSoup?,Leek.\n")
     assert "'a.csv' cannot be read: " in refusal(tmp_path, path="./a.csv")[0]
     (tmp_path / "a.csv").write_text("prompt,completion,completion\nSoup?,Leek.,Potato.\n")
-    said = "'a.csv' has several columns 'completion'; give each a name of its own"
+    said = "'a.csv' cannot be read: there are several columns 'completion'; give each a name of its own"
+    assert said in refusal(tmp_path, path="./a.csv")[0]
+    (tmp_path / "a.csv").write_text('prompt,"completion"s\nSoup?,Leek.\n')
+    said = "'a.csv' cannot be read: its head is not CSV: ',' expected after '\"' in line 1"
     assert said in refusal(tmp_path, path="./a.csv")[0]
     (tmp_path / "a.jsonl.gz").write_bytes(b"soup")
     assert "'a.jsonl.gz' cannot be read: " in refusal(tmp_path, path="./a.jsonl.gz")[0]
