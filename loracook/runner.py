@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from loracook.disk import broken_file, file_facts
 from loracook.errors import LoracookError, dotted
-from loracook.guards import locked, mended
+from loracook.guards import mended
 from loracook.language.tree import entries
+from loracook.lock import locked, make_run_folder
 from loracook.planner import RUNS, Plan, PlannedStage, examined, plan
 from loracook.record import RECORD, made_of, read_record, write_record
 from loracook.stages import STAGES
@@ -52,11 +53,10 @@ def run(
     """
     planned = plan(recipe, runs)
     chosen = _allowed(recipe, _chosen(planned, only), consent, progress)
-    if {"train", "push"} <= {
-        stage.name for stage in chosen if not stage.done
-    }:  # alone, it finds what it pushed
+    # A push alone finds what it pushed before.
+    if {"train", "push"} <= {stage.name for stage in chosen if not stage.done}:
         before_training(recipe, consent)
-    planned.folder.mkdir(parents=True, exist_ok=True)
+    make_run_folder(planned.folder)
     with locked(planned.folder):
         for stage in map(examined, chosen):  # each at its turn: the one before may have come out otherwise
             if not stage.done:

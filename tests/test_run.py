@@ -1,43 +1,107 @@
-"""What `loracook run` says where nothing may be uploaded."""
+"""What `loracook run` says of what it does, leaves out and refuses."""
 
 from __future__ import annotations
 
+import fcntl
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.cooking import twin_file
 
 LORACOOK = Path(sys.executable).parent / "loracook"
+SECTIONS = {
+    "evaluate": None,
+    "dataset": {"path": "./rows.jsonl", "eval": None},
+    "merge": {},
+    "push": {"repo_id": "me/it"},
+}
 
 
-def test_a_run_without_the_users_word_uploads_nothing_and_says_how_to(tmp_path: Path) -> None:
-    sections = {
-        "evaluate": None,
-        "dataset": {"path": "./rows.jsonl", "eval": None},
-        "push": {"repo_id": "me/it"},
-    }
-    file = twin_file("opt-350m-lora", tmp_path, **sections)
-    done = subprocess.run(
-        [LORACOOK, "run", file.name],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-        stdin=subprocess.DEVNULL,
+def run(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """`loracook run` in a folder, where nobody can be asked."""
+    command = [LORACOOK, "run", "recipe.yaml", *options]
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
     )
+
+
+def ends(folder: Path, *options: str) -> tuple[int, str, str]:
+    """The exit code of such a run, the last line of what it shows, and its errors."""
+    done = run(folder, *options)
+    return done.returncode, done.stdout.splitlines()[-1], done.stderr
+
+
+@pytest.fixture(scope="module")
+def cooked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a recipe of which the training alone was run."""
+    folder = tmp_path_factory.mktemp("cooked")
+    twin_file("opt-350m-lora", folder, **SECTIONS)
+    assert ends(folder, "--only", "train") == (
+        0,
+        "still to do: merge, push; run the same command without --only",
+        "",
+    )
+    return folder
+
+
+@pytest.fixture
+def kitchen(cooked: Path, tmp_path: Path) -> Path:
+    """The same in a place of its own."""
+    return shutil.copytree(cooked, tmp_path / "kitchen", symlinks=True)
+
+
+def test_a_run_without_the_users_word_uploads_nothing_and_says_how_to(kitchen: Path) -> None:
+    done = run(kitchen)
     assert "push is left out: nothing is uploaded without --push\n" in done.stdout
     assert done.stdout.endswith("\nto upload it, run the same command again with --push\n")
-    assert (done.stderr, list(tmp_path.glob("runs/*/push-*"))) == ("", [])
+    assert (done.stderr, list(kitchen.glob("runs/*/push-*"))) == ("", [])
 
-
-def test_a_stage_that_is_not_there_is_refused_when_all_is_done_too(tmp_path: Path) -> None:
-    file = twin_file("opt-350m-lora", tmp_path, evaluate=None, dataset={"path": "./rows.jsonl", "eval": None})
-    command = [LORACOOK, "run", file.name]
-    subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
-    wrong = subprocess.run(
-        [*command, "--only", "nope"], cwd=tmp_path, capture_output=True, text=True, check=False
+    alone = run(kitchen, "--only", "merge")
+    assert "\nmerge is done; nothing was run\n" in alone.stdout
+    assert alone.stdout.endswith(
+        "\nto upload it, run the same command again with --push and without --only\n"
     )
-    assert (wrong.returncode, wrong.stderr) == (2, "the recipe has no stage 'nope'; it has train\n")
-    done = subprocess.run([*command, "--only", "train"], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0
+
+
+def test_an_upload_alone_is_refused_without_the_users_word(kitchen: Path) -> None:
+    refused = "'me/it' is pushed to with your word only; add --push\n"
+    assert ends(kitchen, "--only", "push") == (2, "", refused)
+    assert not list(kitchen.glob("runs/*/push-*"))
+
+
+def test_a_stage_that_is_done_is_not_run_again_alone(kitchen: Path) -> None:
+    done = run(kitchen, "--only", "train")
+    assert (done.returncode, "\ntrain is done; nothing was run\n" in done.stdout) == (0, True)
+    assert done.stdout.endswith("\nstill to do: merge, push; run the same command without --only\n")
+
+
+def test_a_stage_that_is_not_there_is_refused(kitchen: Path) -> None:
+    refused = "the recipe has no stage 'nope'; it has train, merge, push\n"
+    assert ends(kitchen, "--only", "nope") == (2, "", refused)
+
+
+def test_a_folder_that_is_locked_is_refused_before_anything_is_read(kitchen: Path) -> None:
+    (kitchen / "rows.jsonl").unlink()
+    with (kitchen / "runs" / "opt-350m-lora" / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        second = run(kitchen)
+    told = "another run is working in runs/opt-350m-lora; wait for it, or stop it\n"
+    assert (second.returncode, second.stdout, second.stderr) == (6, "", told)
+
+
+@pytest.mark.parametrize("runs", ["rows.jsonl/x", "taken", "loop"])
+def test_a_runs_folder_that_cannot_be_one_is_refused(kitchen: Path, runs: str) -> None:
+    (kitchen / "taken").mkdir()
+    (kitchen / "taken" / "opt-350m-lora").touch()
+    (kitchen / "loop").symlink_to("nowhere")
+    refused = f"'{runs}/opt-350m-lora' cannot be a folder, for a file is in the way; "
+    assert ends(kitchen, "--runs", runs) == (2, "", f"{refused}name another folder: --runs DIR\n")
+
+
+def test_a_runs_folder_that_nobody_may_write_to_is_this_machines_fault(kitchen: Path) -> None:
+    refused = "'/proc/loracook/opt-350m-lora' cannot be written to: no such file or directory; "
+    assert ends(kitchen, "--runs", "/proc/loracook") == (3, "", f"{refused}name another folder: --runs DIR\n")

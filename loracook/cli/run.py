@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from loracook.cli.options import recipe_argument, runs_option, set_option
-from loracook.cli.plan import lines
-from loracook.cli.result import result_lines
 from loracook.cli.screen import Screen, noise_to
 from loracook.errors import clean
-from loracook.planner import Plan, plan
+from loracook.lock import make_run_folder, refuse_locked
 from loracook.recipe import load
-from loracook.stages.base import Consent
-from loracook.stages.push import needs_consent
+
+if TYPE_CHECKING:
+    from loracook.planner import Plan
+    from loracook.stages.base import Consent
 
 
 @click.command(short_help="Run a recipe: train, then what else it has a section for.")
@@ -31,17 +31,30 @@ def command(
 ) -> None:
     """Run what is not done of RECIPE; started again, it goes on where it stopped."""
     loaded = load(recipe, overrides)
+    refuse_locked(runs / loaded.name)  # what follows, its imports too, takes longer than a refusal may
+    from loracook.cli.plan import lines
+    from loracook.cli.result import result_lines
+    from loracook.planner import plan
+    from loracook.stages.base import Consent
+
+    planned = plan(loaded, runs)
     for warning in loaded.warnings:
         click.echo(str(warning), err=True)
-    planned = plan(loaded, runs)
     for line in (*lines(planned), ""):
         click.echo(clean(line))
-    if planned.to_do or only:
-        _cook(planned, runs, only=only, consent=Consent(_push_allowed(planned, push), overwrite))
+    if nothing := _nothing_to_do(planned, only):
+        click.echo(nothing)
     else:
-        click.echo("everything is done; nothing was run")
-    for line in result_lines(plan(loaded, runs)):
+        _cook(planned, runs, only=only, consent=Consent(_push_allowed(planned, only, push), overwrite))
+    for line in result_lines(plan(loaded, runs), only):
         click.echo(clean(line))
+
+
+def _nothing_to_do(planned: Plan, only: str | None) -> str:
+    if not planned.to_do and only is None:
+        return "everything is done; nothing was run"
+    done = any(stage.done for stage in planned.stages if stage.name == only)
+    return f"{only} is done; nothing was run" if done else ""
 
 
 def _cook(planned: Plan, runs: Path, *, only: str | None, consent: Consent) -> None:
@@ -50,14 +63,16 @@ def _cook(planned: Plan, runs: Path, *, only: str | None, consent: Consent) -> N
     from loracook.runner import run
 
     keep_freed_memory()
+    make_run_folder(planned.folder)
     with signals.catching(), noise_to(planned.folder / "log.txt") as out:
         run(planned.recipe, runs=runs, only=only, consent=consent, progress=Screen(out))
 
 
-def _push_allowed(planned: Plan, push: bool) -> bool:
+def _push_allowed(planned: Plan, only: str | None, push: bool) -> bool:
     """Whether the user lets the run upload; asked before training, and only on a terminal."""
-    pushing = any(stage.name == "push" for stage in planned.to_do) and needs_consent(planned.recipe)
-    if push or not pushing or not sys.stdin.isatty():
+    from loracook.stages.push import needs_consent
+
+    pushing = "push" in {stage.name for stage in planned.to_do} and only in (None, "push")
+    if push or not pushing or not needs_consent(planned.recipe) or not sys.stdin.isatty():
         return push
-    target: dict[str, Any] = planned.recipe["push"]
-    return click.confirm(f"upload to {target['repo_id']} when it is trained?")
+    return click.confirm(f"upload to {planned.recipe['push']['repo_id']} when it is trained?")
