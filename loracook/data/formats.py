@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from loracook.data import oasst
+from loracook.data.purposes import CHATS, other_training
 from loracook.data.rows import Chat, Pair, Row, RowError, Text, as_text
 from loracook.data.turns import conversation, normalised, tools
 
@@ -31,9 +32,16 @@ def rows(columns: Mapping[str, Any], shape: Shape) -> Iterator[Row | RowError]:
     named = renamed(columns, shape.columns)
     try:
         if shape.format == "oasst" or chosen(columns, shape.where):
+            _refuse(named, shape)
             yield from READERS[shape.format](named, shape)
     except RowError as error:
         yield error
+
+
+def _refuse(columns: Mapping[str, Any], shape: Shape) -> None:
+    reason = other_training(columns, shape.where) if shape.format in CHATS else ""
+    if reason:
+        raise RowError("other training", reason)
 
 
 def renamed(columns: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

@@ -8,20 +8,8 @@ from typing import Any
 
 from loracook.data import oasst
 from loracook.data.formats import FIELD, Shape, listed, renamed
+from loracook.data.purposes import CHATS, other_training
 from loracook.data.rows import Message
-
-REFUSED = {
-    "chosen": "rows of preferences (chosen, rejected) are for DPO; loracook trains answers",
-    "label": "rows that rate answers (label) are for KTO; loracook trains answers",
-    "images": "rows with images are for vision models; loracook trains text",
-    "image": "rows with an image are for vision models; loracook trains text",
-    "videos": "rows with videos are for vision models; loracook trains text",
-    "turns": "rows of questions without answers train nothing; name them in evaluate.prompts",
-}
-
-
-CHATS = ("messages", "sharegpt", "alpaca", "prompt_completion")
-"""Formats whose rows loracook would train as answers, whatever else stands beside them."""
 
 
 class FormatError(Exception):
@@ -34,17 +22,8 @@ class FormatError(Exception):
 
 def refuse(columns: Mapping[str, Any], shape: Shape) -> None:
     """Raise FormatError for a record that is there for another kind of training."""
-    named = renamed(columns, shape.columns)
-    for name, reason in REFUSED.items():
-        if name not in shape.where and _rates(name, named.get(name)):
-            raise FormatError("format", f"{reason}; {listed(columns)}")
-
-
-def _rates(name: str, value: object) -> bool:
-    """Whether a column holds what its name says in data for preferences, ratings or pictures."""
-    if name in ("label", "turns"):
-        return isinstance(value, bool if name == "label" else list)
-    return value is not None and value != []
+    if reason := other_training(renamed(columns, shape.columns), shape.where):
+        raise FormatError("format", f"{reason}; {listed(columns)}")
 
 
 def check(columns: Mapping[str, Any], shape: Shape) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from loracook.data.formats import Shape, place_holders, rows
-from loracook.data.guess import REFUSED, FormatError, check, guess
+from loracook.data.guess import FormatError, check, guess
+from loracook.data.purposes import REFUSED
 from loracook.data.rows import Chat, Pair, Row, RowError, Text
 
 ASK = {"role": "user", "content": "Soup?"}

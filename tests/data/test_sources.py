@@ -225,6 +225,18 @@ def test_the_first_row_may_be_a_bad_one(tmp_path: Path) -> None:
     )
 
 
+def test_rows_for_other_training_are_seen_wherever_they_stand(tmp_path: Path) -> None:
+    mixed = [{**ROWS[0], "images": ["a.jpg"]}, *ROWS, {**ROWS[0], "label": False}, {**ROWS[0], "images": []}]
+    json_lines(tmp_path / "a.jsonl", mixed)
+    assert [line.rpartition("dataset.path: ")[2] for line in refusal(tmp_path, path="./a.jsonl")] == [
+        "row 1 of a.jsonl: other training: rows with images are for vision models; loracook trains text",
+        "row 7 of a.jsonl: other training: rows that rate answers (label) are for KTO; loracook trains answers",
+        "2 of 8 rows are bad (2 x other training); mend them or write dataset.on_bad_row: skip",
+    ]
+    assert read(tmp_path, path="./a.jsonl", on_bad_row="skip") == [*PAIRS, PAIRS[0]]
+    assert len(read(tmp_path, path="./a.jsonl", where={"label": False})) == 1
+
+
 def test_rows_of_which_none_can_be_used_say_why(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes('{"prompt": "Soup?"}'.encode("utf-16"))
     assert refusal(tmp_path, path="./a.jsonl")[0].endswith(
