@@ -6,6 +6,7 @@ import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TextIO
 
 from loracook.errors import LockedError, LoracookError, MachineError
@@ -13,8 +14,8 @@ from loracook.errors import LockedError, LoracookError, MachineError
 LOCK = ".lock"
 
 
-def make_run_folder(run: Path) -> None:
-    """Make the run folder, and see that it can be written to.
+def make_run_folder(run: Path, file: str = LOCK) -> None:
+    """Make the run folder, and see that `file` and new ones can be written there.
 
     Raises:
         LoracookError: a file is in the way.
@@ -23,7 +24,8 @@ def make_run_folder(run: Path) -> None:
     other = "name another folder: --runs DIR"
     try:
         run.mkdir(parents=True, exist_ok=True)
-        (run / LOCK).touch()
+        (run / file).touch()
+        TemporaryFile(dir=run).close()
     except (FileExistsError, NotADirectoryError) as error:
         raise LoracookError(f"'{run}' cannot be a folder, for a file is in the way; {other}") from error
     except OSError as error:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from loracook.planner import Plan
     from loracook.stages.base import Consent
 
+LOG = "log.txt"
+
 
 @click.command(short_help="Run a recipe: train, then what else it has a section for.")
 @recipe_argument
@@ -63,8 +65,8 @@ def _cook(planned: Plan, runs: Path, *, only: str | None, consent: Consent) -> N
     from loracook.runner import run
 
     keep_freed_memory()
-    make_run_folder(planned.folder)
-    with signals.catching(), noise_to(planned.folder / "log.txt") as out:
+    make_run_folder(planned.folder, LOG)
+    with signals.catching(), noise_to(planned.folder / LOG) as out:
         run(planned.recipe, runs=runs, only=only, consent=consent, progress=Screen(out))
 
 
