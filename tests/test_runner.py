@@ -19,6 +19,7 @@ import loracook
 from loracook.disk import file_facts, sha256
 from loracook.errors import DivergedError, LockedError, MachineError
 from loracook.record import read_record, write_record
+from loracook.stages.callbacks import refuse_infinite
 from loracook.stages.checkpoints import MANIFEST, UNFINISHED, newest_sealed, prove
 from tests.cooking import twin_file
 
@@ -122,6 +123,21 @@ def test_a_signal_stops_with_a_checkpoint_of_the_current_step(
     assert (checkpoint and checkpoint.name, dropped) == (f"checkpoint-{max(steps)}", [])
 
 
+def test_the_log_counts_tokens_on_from_a_checkpoint(recipe_file: Path, checkpoints: Path) -> None:
+    log = checkpoints.parent / "log.jsonl"
+    undisturbed = counted(log)
+    shutil.rmtree(checkpoints / "checkpoint-24")
+    again = run(recipe_file)
+    assert "going on from checkpoint-20" in again.stdout
+    assert counted(log) == undisturbed
+
+
+def counted(log: Path) -> list[int]:
+    """The tokens trained by every line of a log."""
+    lines = (json.loads(line) for line in log.read_text().splitlines())
+    return [line["num_tokens"] for line in lines if "num_tokens" in line]
+
+
 def test_a_signal_during_start_up_stops_within_two_seconds(recipe_file: Path) -> None:
     process = start(recipe_file)
     wait_for(recipe_file.parent / "runs", "*/log.txt")
@@ -221,10 +237,18 @@ def test_a_second_run_on_the_folder_is_refused_at_once(recipe_file: Path) -> Non
 
 def test_a_loss_that_is_no_number_ends_the_run_before_it_reaches_the_weights(recipe_file: Path) -> None:
     poison(recipe_file.parent / "model" / "model.safetensors")
-    with pytest.raises(DivergedError, match="training diverged: grad_norm is nan at step 1; lower"):
+    with pytest.raises(DivergedError, match="training diverged: grad_norm is nan at step 1; lower") as caught:
         loracook.run(loracook.load(recipe_file), recipe_file.parent / "runs")
+    assert str(caught.value).endswith("; there is no checkpoint yet")
     assert newest_sealed(train_folder(recipe_file) / "checkpoints") == (None, [])
     assert not (train_folder(recipe_file) / "record.json").exists()
+
+
+def test_a_loss_that_runs_away_names_the_checkpoint_that_is_kept(tmp_path: Path) -> None:
+    for step in (2, 10, 9):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    with pytest.raises(DivergedError, match=r"loss is inf at step 11; .*; checkpoint-10 is kept"):
+        refuse_infinite({"loss": float("inf")}, 11, tmp_path)
 
 
 def poison(file: Path) -> None:

@@ -12,16 +12,20 @@ from typing import TYPE_CHECKING, Any
 from loracook import signals
 from loracook.errors import DivergedError
 from loracook.stages.base import Progress
-from loracook.stages.checkpoints import final, prove, seal
+from loracook.stages.checkpoints import final, newest_first, prove, seal, tokens
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
+    from trl import SFTTrainer
 
 
-def callbacks(log: Path, made: Mapping[str, Any], progress: Progress) -> list[TrainerCallback]:
+def callbacks(
+    sft: SFTTrainer, log: Path, made: Mapping[str, Any], progress: Progress
+) -> list[TrainerCallback]:
     """The callbacks of a training run.
 
     Args:
+        sft: whose count of tokens goes on from a checkpoint; by itself it would begin anew.
         log: the file that gets one JSON object a line.
         made: what decides the run, for the manifests of its checkpoints.
         progress: is told how far it is.
@@ -30,6 +34,8 @@ def callbacks(log: Path, made: Mapping[str, Any], progress: Progress) -> list[Tr
     from transformers import TrainerCallback
     from transformers.trainer import TRAINER_STATE_NAME
     from transformers.trainer_utils import rotate_checkpoints
+
+    kept = Path(sft.args.output_dir).parent
 
     class Report(TrainerCallback):
         """Draws the progress and writes the log, true values and all."""
@@ -43,7 +49,7 @@ def callbacks(log: Path, made: Mapping[str, Any], progress: Progress) -> list[Tr
             with log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({**logs, "step": state.global_step}) + "\n")
             self.last = f"loss {logs['loss']:.3f}" if "loss" in logs else self.last
-            refuse_infinite(logs, state.global_step)
+            refuse_infinite(logs, state.global_step, kept)
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             done = state.global_step - self.first
@@ -55,13 +61,15 @@ def callbacks(log: Path, made: Mapping[str, Any], progress: Progress) -> list[Tr
 
         def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
             if not args.fp16:  # float16's loss scaling meets infinite gradients by design and skips them
-                refuse_infinite({"grad_norm": gradient_norm(model)}, state.global_step + 1)
+                refuse_infinite({"grad_norm": gradient_norm(model)}, state.global_step + 1, kept)
 
     class Checkpoints(TrainerCallback):
         """Moves each checkpoint in when it is whole; asks for one after the first step and upon a signal."""
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.first = state.global_step + 1
+            if state.global_step:
+                sft._total_train_tokens = tokens(kept / f"checkpoint-{state.global_step}")
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if signals.caught():
@@ -71,29 +79,33 @@ def callbacks(log: Path, made: Mapping[str, Any], progress: Progress) -> list[Tr
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             written = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            kept = final(written)
             if state.best_model_checkpoint == str(written):
-                state.best_model_checkpoint = str(kept)
+                state.best_model_checkpoint = str(final(written))
             if not state.is_world_process_zero:
                 return
             state.save_to_json(str(written / TRAINER_STATE_NAME))
-            seal(written, made)
+            seal(written, made, tokens=sft._total_train_tokens)
             if state.global_step == self.first:
-                prove(kept)
-            rotate_checkpoints(str(kept.parent), args.save_total_limit, state.best_model_checkpoint)
+                prove(final(written))
+            rotate_checkpoints(str(kept), args.save_total_limit, state.best_model_checkpoint)
 
     return [Report(), Guard(), Checkpoints()]
 
 
-def refuse_infinite(logs: dict[str, Any], step: int) -> None:
+def refuse_infinite(logs: dict[str, Any], step: int, checkpoints: Path) -> None:
     """Raise DivergedError when a logged loss or gradient norm is no finite number."""
     for name in ("loss", "eval_loss", "grad_norm"):
         value = logs.get(name, 0.0)
         if not math.isfinite(value):
             raise DivergedError(
                 f"training diverged: {name} is {value} at step {step}; lower train.learning_rate, raise "
-                "train.warmup_steps, or look for bad rows in the data; the last good checkpoint is kept"
+                f"train.warmup_steps, or look for bad rows in the data; {_kept(checkpoints)}"
             )
+
+
+def _kept(checkpoints: Path) -> str:
+    made = newest_first(checkpoints)
+    return f"{made[0].name} is kept" if made else "there is no checkpoint yet"
 
 
 def gradient_norm(model: Any) -> float:

@@ -28,11 +28,17 @@ def final(written: Path) -> Path:
     return written.parent.parent / written.name
 
 
-def seal(written: Path, made: Mapping[str, Any]) -> None:
-    """Bring a checkpoint to the disk with a manifest of its files and of what made it, then move it in."""
+def seal(written: Path, made: Mapping[str, Any], *, tokens: int) -> None:
+    """Bring a checkpoint to the disk with a manifest of its files and of what made it, then move it in.
+
+    Args:
+        written: the folder of the checkpoint, written aside.
+        made: what decides the run.
+        tokens: how many were trained so far, which TRL does not keep.
+    """
     for path in written.rglob("*"):
         sync(path)
-    manifest = {"made": made, "files": file_facts(written)}
+    manifest = {"made": made, "tokens": tokens, "files": file_facts(written)}
     write_whole(written / MANIFEST, json.dumps(manifest, indent=1))
     written.rename(final(written))
     sync(final(written).parent)
@@ -46,20 +52,27 @@ def prove(checkpoint: Path) -> None:
         )
 
 
-def newest_sealed(folder: Path) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint below `folder` that verifies, and a sentence on each newer one, now removed.
-
-    Newest goes by the step in the name, never by the clock.
-    """
+def newest_first(folder: Path) -> list[Path]:
+    """The checkpoints below `folder`, by the step in their names, never by the clock."""
     found = [path for path in folder.glob("checkpoint-*") if path.name.split("-")[-1].isdigit()]
+    return sorted(found, key=lambda path: int(path.name.split("-")[-1]), reverse=True)
+
+
+def newest_sealed(folder: Path) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint below `folder` that verifies, and a sentence on each newer one, now removed."""
     dropped: list[str] = []
-    for checkpoint in sorted(found, key=lambda path: int(path.name.split("-")[-1]), reverse=True):
+    for checkpoint in newest_first(folder):
         fault = _fault(checkpoint)
         if fault is None:
             return checkpoint, dropped
         dropped.append(f"{checkpoint.name} is not used: {fault}")
         shutil.rmtree(checkpoint)
     return None, dropped
+
+
+def tokens(checkpoint: Path) -> int:
+    """How many tokens were trained when a checkpoint was made; 0 where an older loracook did not say."""
+    return int(json.loads((checkpoint / MANIFEST).read_text("utf-8")).get("tokens", 0))
 
 
 def differences(checkpoint: Path, made: Mapping[str, Any]) -> list[str]:

@@ -69,7 +69,8 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
     probe.start()
     output = aside(checkpoints)
     sft = build(recipe, ingredients, output, cache=folders.cache, progress=progress)
-    for callback in (*callbacks(folders.own / "log.jsonl", made, progress), probing(sft, probe, progress)):
+    ours = callbacks(sft, folders.own / "log.jsonl", made, progress)
+    for callback in (*ours, probing(sft, probe, progress)):
         sft.add_callback(callback)
     _place_tensorboard(sft, folders.own / "tensorboard")
     metrics = _train(sft, checkpoint)
