@@ -85,7 +85,7 @@ def _digest(recipe: Recipe, name: str, before: Mapping[str, PlannedStage]) -> st
     decides = {
         "sections": {section: recipe[section] for section in stage.READS if section in recipe},
         "before": [before[earlier].digest for earlier in stage.after(recipe)],
-        "files": [sha256(path) for path in stage.files(recipe)],
+        "files": [(path.name, sha256(path)) for path in stage.files(recipe)],
     }
     text = json.dumps(decides, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -32,9 +32,11 @@ RECIPE: dict[str, Any] = {
 
 @pytest.fixture
 def kitchen(tmp_path: Path) -> Path:
-    (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "completion": "b"}\n' * 4)
-    (tmp_path / "chat.jinja").write_text("{{ messages[0].content }}")
-    return tmp_path
+    folder = tmp_path / "kitchen"
+    folder.mkdir()
+    (folder / "rows.jsonl").write_text('{"prompt": "a", "completion": "b"}\n' * 4)
+    (folder / "chat.jinja").write_text("{{ messages[0].content }}")
+    return folder
 
 
 def digests(folder: Path, recipe: dict[str, Any], name: str = "recipe.yaml") -> dict[str, str]:
@@ -78,6 +80,22 @@ def test_the_content_of_local_files_makes_every_folder_new(kitchen: Path, file: 
         opened.write('{"prompt": "c", "completion": "d"}\n')
     after = digests(kitchen, RECIPE)
     assert {name for name in after if after[name] != before[name]} == set(after)
+
+
+def test_the_names_of_local_files_make_every_folder_new(kitchen: Path) -> None:
+    (kitchen / "rows").mkdir()
+    (kitchen / "rows.jsonl").rename(kitchen / "rows" / "soup.jsonl")
+    recipe = RECIPE | {"dataset": RECIPE["dataset"] | {"path": "./rows"}}
+    before = digests(kitchen, recipe)
+    (kitchen / "rows" / "soup.jsonl").rename(kitchen / "rows" / "soup.txt")
+    after = digests(kitchen, recipe)
+    assert {name for name in after if after[name] != before[name]} == set(after)
+
+
+def test_a_recipe_that_is_moved_with_its_files_has_the_same_folders(kitchen: Path, tmp_path: Path) -> None:
+    before = digests(kitchen, RECIPE)
+    kitchen.rename(tmp_path / "elsewhere")
+    assert digests(tmp_path / "elsewhere", RECIPE) == before
 
 
 @pytest.mark.parametrize(
