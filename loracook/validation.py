@@ -31,16 +31,14 @@ def strict(problems: Iterable[Problem]) -> tuple[Problem, ...]:
 
 
 def recipes(names: Iterable[str]) -> list[str]:
-    """The files that names, folders and patterns stand for; found parents are left to those that extend them.
+    """The files that names, folders and patterns stand for; parents are left to those that extend them.
 
     A folder or a pattern without recipes stands for itself, and is a problem like any other.
     """
-    chosen: dict[str, bool] = {}
-    for name in names:
-        for file in _found(name):
-            chosen[file] = chosen.get(file, False) or file == name
-    parents = _parents(chosen)
-    return [file for file, named in chosen.items() if named or os.path.realpath(file) not in parents]
+    files = list(dict.fromkeys(file for name in names for file in _found(name)))
+    above = {os.path.realpath(file): _parents(file) for file in files}
+    left = set().union(*(parents for file, parents in above.items() if file not in parents))
+    return [file for file in files if os.path.realpath(file) not in left]
 
 
 def _found(name: str) -> list[str]:
@@ -75,11 +73,9 @@ def _is_recipe(file: str) -> bool:
     return file.endswith(SUFFIXES) and not file.startswith(".")
 
 
-def _parents(files: Iterable[str]) -> set[str]:
-    """The real paths of the recipes that others of these extend."""
-    return {
-        os.path.realpath(parent) for file in files if b"extends" in _text(file) for parent in _ancestors(file)
-    }
+def _parents(file: str) -> set[str]:
+    """The real paths of the recipes that one extends, itself among them where they run in a circle."""
+    return set(map(os.path.realpath, _ancestors(file))) if b"extends" in _text(file) else set()
 
 
 def _text(file: str) -> bytes:

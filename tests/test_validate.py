@@ -93,12 +93,21 @@ def test_folders_and_patterns_stand_for_the_recipes_in_them(folder: Path) -> Non
     assert recipes(["good.yaml", "inner", "good.yaml"]) == ["good.yaml", "inner/a.yml", "inner/deep/b.yaml"]
 
 
-def test_a_parent_that_was_found_is_checked_with_its_child_and_a_named_one_by_itself(folder: Path) -> None:
+def test_a_parent_is_checked_with_its_child_and_by_itself_when_it_is_alone(folder: Path) -> None:
     Path("team/base").mkdir(parents=True)
     Path("team/base/base.yaml").write_text("lora: {r: 8}\n")
     Path("team/child.yaml").write_text("extends: base/base.yaml\n" + GOOD.replace("lora: {r: 8}\n", ""))
     assert recipes(["team"]) == ["team/child.yaml"]
-    assert recipes(["team", "team/base/base.yaml"]) == ["team/base/base.yaml", "team/child.yaml"]
+    assert recipes(["team/base/base.yaml", "team/child.yaml"]) == ["team/child.yaml"]
+    assert recipes(["team/base/base.yaml"]) == ["team/base/base.yaml"]
+
+
+@pytest.mark.parametrize("circle", [{"a": "a"}, {"a": "b", "b": "a"}, {"a": "b", "b": "c", "c": "b"}])
+def test_recipes_that_extend_themselves_in_the_end_are_refused(folder: Path, circle: dict[str, str]) -> None:
+    Path("team").mkdir()
+    for child, parent in circle.items():
+        Path(f"team/{child}.yaml").write_text(f"extends: {parent}.yaml\n")
+    assert validate("team").return_value == 2
 
 
 def test_a_parent_of_a_recipe_that_cannot_be_read_is_still_a_parent(folder: Path) -> None:
