@@ -15,6 +15,8 @@ from loracook.language.yaml import flow
 from loracook.schema import inner_part, part_at
 from loracook.source import parse
 
+MARK = "\ufeff"  # some editors open a file in UTF-8 with it
+
 
 @dataclass(frozen=True)
 class Move:
@@ -48,13 +50,14 @@ def moves(text: str, file: str) -> tuple[list[Move], list[Kept]]:
 def migrated(text: str, planned: list[Move]) -> str:
     """The text with the moves done; raises MachineError where ruamel.yaml is missing."""
     yaml = _round_trip()
+    body = text.removeprefix(MARK)
     ends = "\r\n" if "\r\n" in text else "\n"
-    data = yaml.load(text.replace("\r\n", "\n"))
+    data = yaml.load(body.replace("\r\n", "\n"))
     for move in planned:
         _carry_out(data, move)
     written = io.StringIO()
     yaml.dump(data, written)
-    return written.getvalue().replace("\n", ends)
+    return text.removesuffix(body) + written.getvalue().replace("\n", ends)
 
 
 def _shortened(data: dict[str, Any]) -> Iterator[Move]:

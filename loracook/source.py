@@ -33,7 +33,6 @@ class Source:
     """One recipe file as plain data, with the place of every entry in it."""
 
     file: str
-    text: str
     data: Any
     positions: dict[Path, Entry]
 
@@ -50,7 +49,7 @@ def parse(text: str, file: str) -> Source:
     data = None if reader.problems else reader.document(text)
     if reader.problems:
         raise RecipeError(reader.problems)
-    return Source(file, text, data, reader.positions)
+    return Source(file, data, reader.positions)
 
 
 class _TooMuchError(Exception):

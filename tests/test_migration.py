@@ -143,6 +143,15 @@ def test_migrate_rewrites_the_file_and_says_each_change(
     assert load("a.yaml")["lora"]["r"] == 8
 
 
+def test_what_stands_before_the_text_and_how_lines_end_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.yaml").write_bytes(b"\xef\xbb\xbflora_r: 8\r\n")
+    CliRunner().invoke(verbs, ["migrate", "a.yaml"])
+    assert Path("a.yaml").read_bytes() == b"\xef\xbb\xbflora:\r\n  r: 8\r\n"
+
+
 TWICE = """\
 version: 1
 base_model: org/model

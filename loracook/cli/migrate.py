@@ -8,8 +8,8 @@ import click
 
 from loracook.disk import write_whole
 from loracook.errors import MachineError, clean, quote
+from loracook.language.text import text_of
 from loracook.migration import migrated, moves
-from loracook.source import read
 from loracook.validation import problems_of
 
 
@@ -17,7 +17,7 @@ from loracook.validation import problems_of
 @click.argument("file", type=click.Path(path_type=Path))
 def command(file: Path) -> None:
     """Rewrite FILE with loracook's spellings and values; says each change, and what is left to mend."""
-    text = read(file).text
+    text = text_of(str(file))
     planned, kept = moves(text, str(file))
     if planned:
         _write(file, migrated(text, planned))

@@ -54,7 +54,7 @@ def _value(text: str, path: Path, place: Position) -> Source:
             return parse(text, FILE)
         except RecipeError as error:
             raise RecipeError(_shifted(problem, place) for problem in error.problems) from error
-    return Source(FILE, text, _typed(text, kinds), {})
+    return Source(FILE, _typed(text, kinds), {})
 
 
 def _shifted(problem: Problem, value: Position) -> Problem:
