@@ -172,6 +172,8 @@ def test_set_reaches_into_lists_and_removes_with_null(tmp_path: Path) -> None:
         ("=8", "--set:1:1: this names no value; write --set section.key=value"),
         ("extends=a.yaml", "--set:1:1: extends: a parent is named in the recipe alone; write it there"),
         ("lora.target_modules=[q", "--set:1:21: this list is not closed where it should be; write ',' or ']'"),
+        ("train.run_name=soup\u202e", "--set:1:1: there is an invisible character '\\u202e' here; remove it"),
+        ("train.run_name=\udcff", "--set:1:1: there is an invisible character '\\udcff' here; remove it"),
         ("push.repo_id=hf_abcdefghijklmnopqrstuvwxyz", "--set:1:14: push.repo_id: this looks like a secret; remove it, revoke it, and use the environment"),
     ],
 )  # fmt: skip

@@ -128,7 +128,7 @@ def test_a_name_without_a_recipe_is_a_problem_among_the_others(folder: Path) -> 
 
 def test_a_text_that_is_no_unicode_is_refused(folder: Path) -> None:
     ran = validate("good.yaml", "--set", "dataset.path=\udcff")
-    assert (ran.return_value, ran.stderr.splitlines()[0][:24]) == (2, "--set:1:14: dataset.path")
+    assert (ran.return_value, ran.stderr.splitlines()[0][:32]) == (2, "--set:1:1: there is an invisible")
 
 
 @pytest.mark.filterwarnings("error")

@@ -9,6 +9,7 @@ from typing import Any
 from loracook.errors import Path, Position, Problem, RecipeError
 from loracook.language.layers import Layer
 from loracook.language.scalars import resolve
+from loracook.language.text import invisible
 from loracook.schema import fits, kinds_of, part_at
 from loracook.source import Entry, Source, parse
 
@@ -25,6 +26,8 @@ def override(text: str, number: int) -> Layer:
         raise RecipeError(
             [Problem((), "this names no value; write --set section.key=value", "set", position=place)]
         )
+    if hidden := next(invisible(text, FILE), None):
+        raise RecipeError([replace(hidden, position=place)])
     path = path_of(found[0])
     if path[0] == "extends":
         raise RecipeError(
