@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import stat
 from collections.abc import Mapping
@@ -10,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 Facts = Mapping[str, Mapping[str, Any]]
+
+MANIFEST = "manifest.json"
+"""In a sealed folder: size and hash of each of its files, and what else was to be kept of it."""
 PART = ".part"
 
 
@@ -75,3 +79,28 @@ def _touched(folder: Path, name: str) -> int:
     """When a file or a folder on the way to it from `folder` was last written to, moved or linked, in ns."""
     way = (part for part in (Path(name), *Path(name).parents) if part.name not in ("", ".."))
     return max((folder / part).lstat().st_ctime_ns for part in way)
+
+
+def seal(folder: Path, **also: Any) -> None:
+    """Bring a folder's files to the disk, with a manifest that holds their facts and `also`."""
+    for path in folder.rglob("*"):
+        sync(path)
+    write_whole(folder / MANIFEST, json.dumps({**also, "files": file_facts(folder)}, indent=1))
+
+
+def manifest(folder: Path) -> dict[str, Any]:
+    """What the manifest of a sealed folder says."""
+    found: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    return found
+
+
+def fault(folder: Path) -> str | None:
+    """What is not as it was when a folder was sealed, or None when it can be trusted."""
+    if not (folder / MANIFEST).is_file():
+        return "it has no manifest"
+    try:
+        files = manifest(folder)["files"]
+    except (ValueError, KeyError, TypeError):
+        return f"{MANIFEST} cannot be read"
+    broken = broken_file(folder, files)
+    return broken and f"{broken} is not as it was written"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from loracook.data import hub, sources
 from loracook.data.template import chat_template, template_file
-from loracook.disk import sha256, sync
+from loracook.disk import fault, manifest, seal, sha256
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SETTINGS = ("max_length", "packing", "packing_strategy", "eval_packing", "seed")
 UNREAD = ("limits",)
 LIBRARIES = ("datasets", "jinja2", "tokenizers", "transformers", "trl")
-DONE = "statistics.json"
+STATISTICS = "statistics.json"
 
 
 def files(recipe: Recipe) -> tuple[Path, ...]:
@@ -47,14 +47,26 @@ def key(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> str:
         "tokenizer": _tokenizer(tokenizer),
         "libraries": {name: version(name) for name in LIBRARIES},
         "code": [sha256(path) for path in sorted(Path(__file__).parent.glob("*.py"))],
-        "today": str(date.today()) if "strftime_now" in (chat_template(tokenizer) or "") else None,
+        # Rows that are kept hold the date of the day they were made; streamed ones are made every time.
+        "today": str(date.today()) if recipe["dataset"].get("streaming") and dated(tokenizer) else None,
     }
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def dated(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the chat template writes the date of the day."""
+    return "strftime_now" in (chat_template(tokenizer) or "")
+
+
 def is_kept(folder: Path) -> bool:
-    """Whether finished rows are in a folder."""
-    return (folder / DONE).is_file()
+    """Whether rows are in a folder, whole or damaged."""
+    return (folder / STATISTICS).is_file()
+
+
+def digest(folder: Path) -> str:
+    """The digest of the prepared rows themselves, however they came about."""
+    rows = {name: fact["sha256"] for name, fact in manifest(folder)["files"].items() if name != STATISTICS}
+    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @contextmanager
@@ -70,13 +82,15 @@ def writing(folder: Path) -> Iterator[Path]:
 
 
 def _place(fresh: Path, folder: Path) -> None:
-    for path in fresh.iterdir():
-        sync(path)
+    seal(fresh)
     try:
         fresh.rename(folder)
     except OSError:
-        if not is_kept(folder):  # another process may have been first; its rows are the same
+        if not folder.exists():
             raise
+        if fault(folder):  # else another process was first; its rows are the same
+            shutil.rmtree(folder)
+            fresh.rename(folder)
 
 
 def _sources(recipe: Recipe) -> list[sources.Source]:

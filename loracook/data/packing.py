@@ -34,11 +34,12 @@ def longest(recipe: Recipe, use: Use) -> int | None:
 
 
 def pack_file(recipe: Recipe, path: Path) -> None:
-    """Pack the rows of an arrow file in their order."""
+    """Pack the rows of an arrow file in their order; the same rows always give the same bytes."""
     from datasets import Dataset
 
     packed = path.with_name("packed.arrow")
-    pack(recipe, Dataset.from_file(str(path)), cache_file_name=str(packed))
+    # By default the fingerprint, which the file holds, comes from the time of the source.
+    pack(recipe, Dataset.from_file(str(path)), cache_file_name=str(packed), new_fingerprint="packed")
     packed.replace(path)
 
 

@@ -15,6 +15,7 @@ from loracook.data.scan import Scan
 from loracook.data.selection import SAMPLE, Part, Selection, select
 from loracook.data.statistics import Tally, described
 from loracook.data.work import Progress, Work
+from loracook.disk import fault
 from loracook.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -26,10 +27,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What SFTTrainer gets with `skip_prepare_dataset`, and what was counted.
+    """What SFTTrainer gets with `skip_prepare_dataset`, what was counted, and the digest of the rows.
 
     `train` and `evaluation` have the columns input_ids and labels, and seq_lengths when packed;
-    `train` is an IterableDataset when streaming, and the statistics are those of its first rows.
+    `train` is an IterableDataset when streaming, and the statistics are those of its first rows; the
+    digest is then that of what decides the rows.
     """
 
     train: Dataset | IterableDataset
@@ -54,7 +56,7 @@ def prepare(
         evaluation=_rows(evaluation) if evaluation.exists() else None,
         statistics=statistics,
         notes=tuple(notes(statistics)),
-        digest=folder.name,
+        digest=folder.name if statistics["sample"] else kept.digest(folder),
     )
 
 
@@ -68,16 +70,22 @@ def count(
 def _kept(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, cache: Path, progress: Progress | None) -> Path:
     """The folder of the prepared rows, written where it is not there yet."""
     folder = cache / "data" / kept.key(recipe, tokenizer)
-    if not kept.is_kept(folder):
+    damage = fault(folder)
+    if progress and folder.exists():
+        progress.note(f"rows are prepared anew: {damage}" if damage else _reused(tokenizer))
+    if damage:
         with kept.writing(folder) as fresh:
             _write(recipe, tokenizer, fresh, progress)
-    elif progress:
-        progress.note("the rows are as they were prepared before")
     return folder
 
 
+def _reused(tokenizer: PreTrainedTokenizerBase) -> str:
+    of_then = ", with the date of that day" if kept.dated(tokenizer) else ""
+    return f"the rows are as they were prepared before{of_then}"
+
+
 def _statistics(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / kept.DONE).read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads((folder / kept.STATISTICS).read_text(encoding="utf-8"))
     return found
 
 
@@ -99,7 +107,9 @@ def _write(
         pack_file(recipe, folder / "train.arrow")
     statistics = described(train, evaluation, recipe["train"]["max_length"]) | {"sample": streaming}
     statistics["sources"] = list(_sources(selection, train, evaluation))
-    (folder / kept.DONE).write_text(json.dumps(statistics, ensure_ascii=False, indent=1), encoding="utf-8")
+    (folder / kept.STATISTICS).write_text(
+        json.dumps(statistics, ensure_ascii=False, indent=1), encoding="utf-8"
+    )
 
 
 def _write_evaluation(

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from loracook.disk import broken_file, file_facts, sync, write_whole
+from loracook import disk
 from loracook.errors import MachineError
 
-MANIFEST = "manifest.json"
 UNFINISHED = "unfinished"
 """Beside the checkpoints: the folder that they are written in."""
 
@@ -36,17 +34,14 @@ def seal(written: Path, made: Mapping[str, Any], *, tokens: int) -> None:
         made: what decides the run.
         tokens: how many were trained so far, which TRL does not keep.
     """
-    for path in written.rglob("*"):
-        sync(path)
-    manifest = {"made": made, "tokens": tokens, "files": file_facts(written)}
-    write_whole(written / MANIFEST, json.dumps(manifest, indent=1))
+    disk.seal(written, made=made, tokens=tokens)
     written.rename(final(written))
-    sync(final(written).parent)
+    disk.sync(final(written).parent)
 
 
 def prove(checkpoint: Path) -> None:
     """Read a checkpoint back; raises MachineError when it is not what was written."""
-    if fault := _fault(checkpoint):
+    if fault := disk.fault(checkpoint):
         raise MachineError(
             f"{checkpoint} cannot be trusted: {fault}; choose a folder on another disk with --runs"
         )
@@ -62,7 +57,7 @@ def newest_sealed(folder: Path) -> tuple[Path | None, list[str]]:
     """The newest checkpoint below `folder` that verifies, and a sentence on each newer one, now removed."""
     dropped: list[str] = []
     for checkpoint in newest_first(folder):
-        fault = _fault(checkpoint)
+        fault = disk.fault(checkpoint)
         if fault is None:
             return checkpoint, dropped
         dropped.append(f"{checkpoint.name} is not used: {fault}")
@@ -72,23 +67,11 @@ def newest_sealed(folder: Path) -> tuple[Path | None, list[str]]:
 
 def tokens(checkpoint: Path) -> int:
     """How many tokens were trained when a checkpoint was made; 0 where an older loracook did not say."""
-    return int(json.loads((checkpoint / MANIFEST).read_text("utf-8")).get("tokens", 0))
+    return int(disk.manifest(checkpoint).get("tokens", 0))
 
 
 def differences(checkpoint: Path, made: Mapping[str, Any]) -> list[str]:
     """What made a checkpoint and is not so today, as in 'torch was 2.12.0, now 2.13.0'."""
-    before: Mapping[str, Any] = json.loads((checkpoint / MANIFEST).read_text("utf-8"))["made"]
+    before: Mapping[str, Any] = disk.manifest(checkpoint)["made"]
     names = [name for name in {**before, **made} if before.get(name) != made.get(name)]
     return [f"{name} was {before.get(name)}, now {made.get(name)}" for name in names]
-
-
-def _fault(checkpoint: Path) -> str | None:
-    manifest = checkpoint / MANIFEST
-    if not manifest.is_file():
-        return "it has no manifest"
-    try:
-        files = json.loads(manifest.read_text(encoding="utf-8"))["files"]
-    except (ValueError, KeyError):
-        return f"{MANIFEST} cannot be read"
-    broken = broken_file(checkpoint, files)
-    return broken and f"{broken} is not as it was written"

@@ -1,8 +1,10 @@
-"""Prepared rows are kept under a key of everything that decides them, and of nothing else."""
+"""Prepared rows are kept under a key of everything that decides them, and made anew where they are damaged."""
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 import loracook.data as data
+from loracook.data import kept
+from loracook.disk import MANIFEST
 from loracook.errors import RecipeError
 from tests.data.kitchen import chat, json_lines, recipe, tokenizer
 
@@ -39,9 +43,29 @@ def rows(name: str) -> Edit:
     return lambda sections, folder: json_lines(folder / name, [chat("New?", "Yes.") | {"lang": "en"}] * 4)
 
 
-def made(sections: dict[str, Any], folder: Path, known: PreTrainedTokenizerFast) -> data.Prepared:
+def key(sections: dict[str, Any], folder: Path, known: PreTrainedTokenizerFast) -> str:
     book = recipe(folder, **sections)
-    return data.prepare(book, data.with_template(book, known), folder / "cache")
+    return kept.key(book, data.with_template(book, known))
+
+
+class Heard:
+    """Progress that keeps its sentences."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def advance(self, done: int, total: int, text: str) -> None:
+        """Drop the state."""
+
+
+def made(
+    sections: dict[str, Any], folder: Path, known: PreTrainedTokenizerFast, progress: Heard | None = None
+) -> data.Prepared:
+    book = recipe(folder, **sections)
+    return data.prepare(book, data.with_template(book, known), folder / "cache", progress)
 
 
 @pytest.fixture
@@ -90,28 +114,28 @@ INDIFFERENT: dict[str, Edit] = {
 
 @pytest.mark.parametrize("what", DECIDING)
 def test_what_decides_the_rows_changes_the_key(what: str, folder: Path) -> None:
-    before = made(edited("nothing", folder), folder, tokenizer()).digest
-    assert made(edited(what, folder), folder, tokenizer()).digest != before
+    before = key(edited("nothing", folder), folder, tokenizer())
+    assert key(edited(what, folder), folder, tokenizer()) != before
 
 
 @pytest.mark.parametrize("what", INDIFFERENT)
 def test_what_does_not_decide_them_leaves_the_key(what: str, folder: Path) -> None:
-    before = made(edited("nothing", folder), folder, tokenizer()).digest
-    assert made(edited(what, folder), folder, tokenizer()).digest == before
+    before = key(edited("nothing", folder), folder, tokenizer())
+    assert key(edited(what, folder), folder, tokenizer()) == before
 
 
 def test_a_file_under_another_name_is_read_anew(folder: Path) -> None:
     sections = edited("nothing", folder)
     sections["dataset"]["path"] = "./a*"
-    before = made(sections, folder, tokenizer()).digest
+    before = key(sections, folder, tokenizer())
     (folder / "a.jsonl").rename(folder / "a.ndjson")
-    assert made(sections, folder, tokenizer()).digest != before
+    assert key(sections, folder, tokenizer()) != before
 
 
 @pytest.mark.parametrize("other", [tokenizer("<extra>"), tokenizer(bos="<s>")])
 def test_another_tokenizer_changes_the_key(other: PreTrainedTokenizerFast, folder: Path) -> None:
-    before = made(edited("nothing", folder), folder, tokenizer()).digest
-    assert made(edited("nothing", folder), folder, other).digest != before
+    before = key(edited("nothing", folder), folder, tokenizer())
+    assert key(edited("nothing", folder), folder, other) != before
 
 
 def test_kept_rows_are_read_again_and_not_written(folder: Path) -> None:
@@ -125,6 +149,53 @@ def test_kept_rows_are_read_again_and_not_written(folder: Path) -> None:
         first.statistics,
         first.notes,
     )
+
+
+def test_the_same_rows_have_the_same_digest_however_they_came_about(folder: Path) -> None:
+    before = made(edited("nothing", folder), folder, tokenizer())
+    assert made(edited("the format", folder), folder, tokenizer()).digest == before.digest
+    assert made(edited("how many rows", folder), folder, tokenizer()).digest != before.digest
+
+
+def test_packed_rows_have_the_same_digest_when_they_are_packed_again(folder: Path) -> None:
+    before = made(edited("packing", folder), folder, tokenizer()).digest
+    shutil.rmtree(folder / "cache")
+    assert made(edited("packing", folder), folder, tokenizer()).digest == before
+
+
+def flip(file: Path) -> None:
+    """Change one bit in the middle of a file."""
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [flip, lambda file: os.truncate(file, 9), Path.unlink])
+@pytest.mark.parametrize("name", ["train.arrow", "evaluation.arrow", "statistics.json", MANIFEST])
+def test_damaged_rows_are_prepared_anew(name: str, damage: Callable[[Path], None], folder: Path) -> None:
+    before = made(edited("nothing", folder), folder, tokenizer())
+    rows, digest = list(before.train), before.digest
+    (where,) = (folder / "cache/data").iterdir()
+    damage(where / name)
+    heard = Heard()
+    again = made(edited("nothing", folder), folder, tokenizer(), heard)
+    assert (list(again.train), again.digest) == (rows, digest)
+    assert heard.notes[0].startswith("rows are prepared anew: ")
+    assert [path.name for path in (folder / "cache/data").iterdir()] == [where.name]
+
+
+def test_rows_keep_the_date_of_the_day_they_were_made(folder: Path, request: pytest.FixtureRequest) -> None:
+    dated = "{{ strftime_now('%d %b %Y') }}"
+    (folder / "own.jinja").write_text(dated + TEMPLATE + "{% if add_generation_prompt %}assistant{% endif %}")
+    request.addfinalizer(time.tzset)
+    heard, digests = Heard(), []
+    with pytest.MonkeyPatch.context() as patch:
+        for zone in ("WEST+12", "EAST-14"):  # never on the same day
+            patch.setenv("TZ", zone)
+            time.tzset()
+            digests.append(made(edited("nothing", folder), folder, tokenizer(), heard).digest)
+    assert digests[0] == digests[1]
+    assert heard.notes[-1] == "the rows are as they were prepared before, with the date of that day"
 
 
 def test_rows_that_fail_leave_nothing_kept(folder: Path) -> None:
