@@ -171,7 +171,9 @@ def plan(recipe: Path) -> int:
     from loracook.recipe import load
     from loracook.runner import default_cache
 
-    return forecast(plan(load(recipe), recipe.parent / "runs"), default_cache()).memory.peak
+    room = forecast(plan(load(recipe), recipe.parent / "runs"), default_cache()).room
+    assert room is not None
+    return room.needs.training.peak
 
 
 def train(recipe: Path) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from loracook.model.needs import needs
+from loracook.model.needs import Needs, needs
 from loracook.survey import Survey, batch_of
 
 if TYPE_CHECKING:
@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from loracook.recipe import Recipe
 
 Sections = Mapping[str, Mapping[str, Any]]
+HELPS = {
+    "train": {"train"},
+    "quantization": {"train", "evaluate"},
+    "evaluate": {"evaluate"},
+    "merge": {"merge"},
+}
+"""The stages that need less memory after a change in a section."""
 
 
 @dataclass(frozen=True)
@@ -37,29 +44,34 @@ def changes(
     device: Device,
     redraw: Callable[[Recipe], Blueprint],
 ) -> Iterator[Change]:
-    """What to change, the cheapest first, each on top of those before it, until the recipe fits the device.
+    """What to change, the cheapest first, each on top of those before it, until every stage fits the device.
 
     Cheapest is what alters the result least: recomputing, smaller batches with as many rows a step, 4-bit
     weights, smaller optimizer state, and shorter rows last. `redraw` gives the blueprint of a recipe that is
     quantized otherwise, which comes first where the weights alone are too large.
+
+    Raises:
+        WalkError: the model's code does not run without weights.
     """
     candidates = list(_candidates(recipe))
     if drawn.weights.stored > device.bytes:
         candidates.sort(key=lambda candidate: "quantization" not in candidate[1])
-    before = _peak(recipe, drawn, found, device)
+    before = _needs(recipe, drawn, found, device)
     for write, sections in candidates:
+        short = set(before.too_large(device.bytes))
+        if not short.intersection(*(HELPS[section] for section in sections)):
+            continue
         changed = _with(recipe, sections)
         other = redraw(changed) if "quantization" in sections else drawn
-        after = _peak(changed, other, found, device)
-        if after < before:
-            yield Change(write, before - after, after <= device.bytes)
+        after = _needs(changed, other, found, device)
+        saves = max(before.peaks[stage] - after.peaks[stage] for stage in short)
+        if saves > 0:
+            yield Change(write, saves, not after.too_large(device.bytes))
             recipe, drawn, before = changed, other, after
-        if before <= device.bytes:
-            return
 
 
-def _peak(recipe: Recipe, drawn: Blueprint, found: Survey | None, device: Device) -> int:
-    return needs(recipe, drawn, batch_of(recipe, found), device=device.kind).peak
+def _needs(recipe: Recipe, drawn: Blueprint, found: Survey | None, device: Device) -> Needs:
+    return needs(recipe, drawn, batch_of(recipe, found), device=device.kind)
 
 
 def _candidates(recipe: Recipe) -> Iterator[tuple[str, Sections]]:
@@ -71,6 +83,7 @@ def _candidates(recipe: Recipe) -> Iterator[tuple[str, Sections]]:
         size, accumulation = size // 2, accumulation * 2
         smaller = {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulation}
         yield ", ".join(f"train.{key}: {value}" for key, value in smaller.items()), {"train": smaller}
+    yield from _of_other_stages(recipe)
     if "quantization" not in recipe:
         four = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
         yield "quantization: {load_in_4bit: true, bnb_4bit_quant_type: nf4, …}", {"quantization": four}
@@ -79,6 +92,13 @@ def _candidates(recipe: Recipe) -> Iterator[tuple[str, Sections]]:
     longest = train["max_length"] or 0
     for length in filter(None, (longest // 2, longest // 4)):
         yield f"train.max_length: {length}", {"train": {"max_length": length}}
+
+
+def _of_other_stages(recipe: Recipe) -> Iterator[tuple[str, Sections]]:
+    if "evaluate" in recipe and recipe["evaluate"]["batch_size"] > 1:
+        yield "evaluate.batch_size: 1", {"evaluate": {"batch_size": 1}}
+    if "merge" in recipe:
+        yield "merge.dtype: bfloat16", {"merge": {"dtype": "bfloat16"}}
 
 
 def _with(recipe: Recipe, sections: Sections) -> Recipe:

@@ -8,30 +8,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loracook.model.needs import merged_bytes
+from loracook.model.weights import optimizer_bytes
 from loracook.parcel import ADAPTER, CARD
 
 if TYPE_CHECKING:
     from loracook.model.blueprint import Blueprint
     from loracook.recipe import Recipe
+    from loracook.steps import Steps
 
 SMALL = 8 << 20
 """Bytes of a tokenizer and other small files; the largest tokenizers take some 20 MB."""
 
 
-def disk(
-    recipe: Recipe, drawn: Blueprint, *, optimizer: int, steps: int | None, runs: Path
-) -> dict[str, Any]:
+def disk(recipe: Recipe, drawn: Blueprint, steps: Steps | None, runs: Path) -> dict[str, Any]:
     """Bytes that a run writes: adapter, checkpoints kept at once, merged model; and what is free.
 
     Args:
         recipe: what is run.
         drawn: its model.
-        optimizer: bytes of the optimizer's state, which every checkpoint holds.
-        steps: optimizer steps in all, None when not known.
+        steps: the optimizer steps, None when not known.
         runs: the folder that run folders lie in.
     """
     adapter = adapter_bytes(drawn) + SMALL
-    checkpoint = adapter + optimizer
+    checkpoint = adapter + optimizer_bytes(drawn.tuned, recipe["train"])
     written = checkpoints(recipe, steps)
     kept = _kept(recipe, written)
     merged = merged_bytes(recipe, drawn) if "merge" in recipe else 0
@@ -41,8 +40,7 @@ def disk(
         "checkpoints_written": written,
         "checkpoints_kept": kept,
         "merged_bytes": merged,
-        # A checkpoint is written before the oldest one goes.
-        "total_bytes": adapter + merged + checkpoint * ((kept or 0) + 1 if written else 0),
+        "total_bytes": None if kept is None else adapter + merged + checkpoint * _at_once(kept, written),
         "free_bytes": shutil.disk_usage(_existing(runs)).free,
     }
 
@@ -68,34 +66,42 @@ def push(recipe: Recipe, drawn: Blueprint) -> dict[str, Any]:
 
 
 def adapter_bytes(drawn: Blueprint) -> int:
-    """Bytes of the saved adapter; the embeddings travel along where tokens were added."""
-    from loracook.model.weights import trained_bytes
+    """Bytes of the saved adapter as PEFT saves it; embeddings travel along where tokens were added."""
+    from peft import get_peft_model_state_dict
 
-    base = drawn.tuned.get_base_model()
-    head = base.get_output_embeddings()
-    embeddings = {id(part): part for part in (base.get_input_embeddings().weight, head.weight)}
-    grown = (
-        sum(part.numel() * part.element_size() for part in embeddings.values()) if drawn.added_tokens else 0
-    )
-    return int(trained_bytes(drawn.tuned) + grown)
+    saved = get_peft_model_state_dict(drawn.tuned, save_embedding_layers=drawn.added_tokens > 0)
+    return sum(part.numel() * part.element_size() for part in saved.values())
 
 
-def checkpoints(recipe: Recipe, steps: int | None) -> int | None:
-    """How many checkpoints so many steps leave behind: after the first, as often as asked, at the end."""
+def checkpoints(recipe: Recipe, steps: Steps | None) -> int | None:
+    """How many checkpoints a run writes: after the first step, as often as asked, and at the end.
+
+    None where the steps are not known, and under save_strategy best, which depends on the losses.
+    """
     train = recipe["train"]
-    if train["save_strategy"] == "epoch":
-        return 1 + math.ceil(float(train["num_train_epochs"]))
-    if steps is None or train["save_strategy"] != "steps":
-        return 0 if train["save_strategy"] == "no" else None
-    every: int = train["save_steps"] if train["save_steps"] >= 1 else math.ceil(steps * train["save_steps"])
-    return len({1, steps, *range(every, steps, every)})
+    strategy, often = train["save_strategy"], train["save_steps"]
+    if strategy == "no":
+        return 0
+    if steps is None or strategy == "best" or (strategy == "epoch" and not steps.per_epoch):
+        return None
+    every = often if often >= 1 else math.ceil(steps.total * often)
+    every = steps.per_epoch if strategy == "epoch" else every
+    return len({1, steps.total, *range(every, steps.total, every)})
 
 
 def _kept(recipe: Recipe, written: int | None) -> int | None:
+    """The checkpoints that stay: the newest, and the best one beside it where that is loaded at the end."""
     limit: int | None = recipe["train"].get("save_total_limit")
-    if limit is None or written is None:
-        return written if limit is None else limit
-    return min(limit, written)
+    if limit is None:
+        return written
+    if recipe["train"].get("load_best_model_at_end"):
+        limit = max(limit, 2)
+    return limit if written is None else min(limit, written)
+
+
+def _at_once(kept: int, written: int | None) -> int:
+    """The most checkpoints there are at a time: a new one is written before the oldest goes."""
+    return kept + 1 if written is None else min(kept + 1, written)
 
 
 def _existing(folder: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,16 +12,25 @@ from loracook.devices import Device, device_here
 from loracook.errors import LoracookError, RecipeError
 from loracook.fitting import Change, changes
 from loracook.model.blueprint import Blueprint, blueprint, named_tokens, tokenizer_in
-from loracook.model.memory import Memory, autocast
+from loracook.model.memory import autocast
 from loracook.model.needs import Needs, needs
 from loracook.model.origin import Origin, origin
-from loracook.model.walk import saved_without_checkpointing
+from loracook.model.walk import WalkError, saved_without_checkpointing
 from loracook.steps import Batch, Steps
 from loracook.survey import Survey, batch_of, steps_of, survey
 
 if TYPE_CHECKING:
     from loracook.planner import Plan
     from loracook.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Room:
+    """The memory that stages need, activations without checkpointing, and changes that make all stages fit."""
+
+    needs: Needs
+    saved_without_checkpointing: int
+    changes: tuple[Change, ...]
 
 
 @dataclass(frozen=True)
@@ -32,23 +42,11 @@ class Forecast:
     survey: Survey | None
     steps: Steps | None
     batch: Batch
-    needs: Needs
-    saved_without_checkpointing: int
     device: Device
-    changes: tuple[Change, ...]
+    room: Room | None
     disk: dict[str, Any]
     push: dict[str, Any]
     unknown: tuple[str, ...]
-
-    @property
-    def memory(self) -> Memory:
-        """What training needs, part by part."""
-        return self.needs.training
-
-    @property
-    def fits(self) -> bool:
-        """Whether the largest need of any stage fits the device."""
-        return self.needs.peak <= self.device.bytes
 
 
 def forecast(planned: Plan, cache: Path, device: Device | None = None) -> Forecast:
@@ -68,31 +66,45 @@ def forecast(planned: Plan, cache: Path, device: Device | None = None) -> Foreca
     found, vocabulary = _surveyed(recipe, folder, cache, unknown)
     drawn = blueprint(recipe, folder, vocabulary)
     batch, steps, place = batch_of(recipe, found), steps_of(recipe, found), device or device_here()
-    needed = needs(recipe, drawn, batch, device=place.kind)
-    plain = needed.training.activations
-    if recipe["train"].get("activation_checkpointing"):
-        plain = saved_without_checkpointing(drawn.tuned, batch, autocast=autocast(recipe["train"]))
-    state = needed.training.optimizer_state
 
     def redraw(changed: Recipe) -> Blueprint:
         return blueprint(changed, folder, vocabulary)
 
+    try:
+        room = _room(recipe, drawn, found, place, redraw)
+    except WalkError as error:
+        room = None
+        unknown.append(
+            f"memory: this model's code does not run without weights ({error}); add --probe to measure"
+        )
     return Forecast(
         drawn=drawn,
         origin=origin(recipe, folder, unknown),
         survey=found,
         steps=steps,
         batch=batch,
-        needs=needed,
-        saved_without_checkpointing=plain,
         device=place,
-        changes=tuple(changes(recipe, drawn, found, place, redraw)) if needed.peak > place.bytes else (),
-        disk=footprint.disk(
-            recipe, drawn, optimizer=state, steps=steps.total if steps else None, runs=planned.folder.parent
-        ),
+        room=room,
+        disk=footprint.disk(recipe, drawn, steps, planned.folder.parent),
         push=footprint.push(recipe, drawn),
         unknown=tuple(unknown),
     )
+
+
+def _room(
+    recipe: Recipe,
+    drawn: Blueprint,
+    found: Survey | None,
+    device: Device,
+    redraw: Callable[[Recipe], Blueprint],
+) -> Room:
+    batch = batch_of(recipe, found)
+    needed = needs(recipe, drawn, batch, device=device.kind)
+    plain = needed.training.activations
+    if recipe["train"].get("activation_checkpointing"):
+        plain = saved_without_checkpointing(drawn.tuned, batch, autocast=autocast(recipe["train"]))
+    fitting = changes(recipe, drawn, found, device, redraw) if needed.too_large(device.bytes) else ()
+    return Room(needed, plain, tuple(fitting))
 
 
 def _surveyed(

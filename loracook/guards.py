@@ -11,11 +11,15 @@ from pathlib import Path
 
 from loracook.errors import LockedError, LoracookError, MachineError
 
-DISK = "the disk is full; free some room, lower train.save_total_limit, or name another folder: --runs DIR"
-MEMORY = (
-    "out of memory; write train.per_device_train_batch_size: 1 with a larger gradient_accumulation_steps, "
-    "a smaller train.max_length, or quantization: {load_in_4bit: true}"
-)
+DISK = "free some room, write a lower train.save_total_limit, or name another folder: --runs DIR"
+ADVICE = {
+    "train": "write train.per_device_train_batch_size: 1 with a larger gradient_accumulation_steps, "
+    "a smaller train.max_length, or quantization: {load_in_4bit: true}",
+    "evaluate": "write evaluate.batch_size: 1 or a smaller evaluate.generation.max_new_tokens",
+    "merge": "write merge.dtype: bfloat16, or merge on a machine with more memory: --only merge",
+    "push": "stop other programs and run the same command again",
+}
+"""What helps a stage that is out of memory."""
 FULL_DISK = ("No space left on device", "PytorchStreamWriter failed")
 
 
@@ -44,20 +48,22 @@ def mended(stage: str) -> Iterator[None]:
     except Exception as error:
         short = shortage(error)
         if short is not None:
-            raise MachineError(f"{stage}: {short}") from error
+            advice = DISK if short == "disk" else ADVICE[stage]
+            raise MachineError(f"{stage}: out of {short}; {advice}") from error
         error.add_note(f"in the stage {stage}")
         raise
 
 
 def shortage(error: Exception) -> str | None:
-    """What this machine had too little of, and what to write, or None when it is something else.
+    """What this machine had too little of, "disk" or "memory", or None when it is something else.
 
     torch and safetensors raise errors of their own, which only quote the system's words.
     """
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     if full or any(words in str(error) for words in FULL_DISK):
-        return DISK
+        return "disk"
     torch = sys.modules.get("torch")
-    if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
-        return MEMORY
-    return MEMORY if "can't allocate memory" in str(error) else None
+    memory = isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+    if memory or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
+        return "memory"
+    return None

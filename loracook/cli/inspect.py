@@ -63,20 +63,23 @@ def _recipe(model: str, revision: str | None) -> Recipe:
 
 def _inspected(recipe: Recipe, wanted: Sequence[int], asked: str | None) -> dict[str, Any]:
     from loracook import model
-    from loracook.model.anatomy import anatomy, default_targets, ranks
+    from loracook.model.adaptable import default_targets, last_names, unadaptable
+    from loracook.model.anatomy import anatomy, ranks
     from loracook.runner import default_cache
 
     skeleton = model.skeleton(recipe, model.fetch_description(recipe, default_cache()))
     parts, kind = anatomy(skeleton), skeleton.config.model_type
-    targets = _targets(asked, default_targets(kind), model.adaptable_names(skeleton))
+    default = default_targets(skeleton)
+    targets = _targets(asked, default, last_names(part.pattern for part in parts if part.adaptable))
     return {
         "name_or_path": recipe["base_model"]["name_or_path"],
         "model_type": kind,
         "parameters": sum(part.numel() for part in skeleton.parameters()),
         "parts": [asdict(part) for part in parts],
         "kinds": _kinds(parts),
-        "default_targets": default_targets(kind),
+        "default_targets": default,
         "target_modules": targets,
+        "left_out": unadaptable(skeleton) if targets == "all-linear" else [],
         "ranks": [asdict(rank) for rank in ranks(skeleton, wanted, targets)],
     }
 
@@ -109,6 +112,8 @@ def _lines(found: dict[str, Any]) -> list[str]:
     ]
     default = ", ".join(found["default_targets"]) or f"none for '{found['model_type']}'"
     targets = found["target_modules"]
+    named = targets if isinstance(targets, str) else ", ".join(targets)
+    left_out = f" without {', '.join(found['left_out'])}" if found["left_out"] else ""
     return [
         f"{found['name_or_path']}: {found['model_type']}, {found['parameters']:,} parameters",
         "",
@@ -117,7 +122,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
         "by name: " + ", ".join(f"{name} {number}" for name, number in found["kinds"].items()),
         f"PEFT's default: {default}",
         "",
-        f"on {targets if isinstance(targets, str) else ', '.join(targets)}:",
+        f"on {named}{left_out}:",
         f"{'r':>6}{'trainable':>16}{'all':>18}{'share':>10}{'adapter':>12}",
         *(_rank(rank) for rank in found["ranks"]),
     ]

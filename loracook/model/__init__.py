@@ -1,6 +1,6 @@
 """The base model: fetching and loading it, and the modules that an adapter lands on."""
 
-from loracook.model.adapter import adaptable_names, check_modules, lora_config
+from loracook.model.adapter import check_modules, lora_config
 from loracook.model.fetch import commit, fetch, fetch_description, fetch_tokenizer, files
 from loracook.model.generate import generate
 from loracook.model.load import (
@@ -16,7 +16,6 @@ from loracook.model.load import (
 from loracook.model.losses import mean_loss
 
 __all__ = [
-    "adaptable_names",
     "check_modules",
     "commit",
     "fetch",

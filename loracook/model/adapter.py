@@ -1,4 +1,4 @@
-"""The LoRA adapter a recipe asks for, and which of the model's modules it lands on."""
+"""The LoRA adapter a recipe asks for, held against the modules of its model."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from copy import deepcopy
 from typing import TYPE_CHECKING
 
 from loracook.errors import Problem, RecipeError
+from loracook.model.adaptable import adaptable, default_targets, is_meant, last_names, unadaptable
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from loracook.recipe import Recipe
 
 NESTED = ("loraplus",)
+NAMING = ("target_modules", "exclude_modules", "modules_to_save")
 
 
 def lora_config(recipe: Recipe) -> LoraConfig:
@@ -33,66 +35,52 @@ def check_modules(model: Module, recipe: Recipe) -> None:
     PEFT drops a name that matches nothing without a word as long as another one matches.
 
     Raises:
-        RecipeError: names that match nothing, each with the names that would.
+        RecipeError: names that match nothing or nothing that LoRA can adapt, each with those that would do.
     """
-    names = [name for name, _ in model.named_modules()]
+    everything = [name for name, _ in model.named_modules()]
+    known = dict.fromkeys(NAMING, everything) | {"target_modules": adaptable(model)}
     problems = [
-        _unmatched(
-            recipe, path, wanted, adaptable_names(model) if path[1] == "target_modules" else leaf_names(names)
-        )
-        for path, wanted in _wanted(recipe)
-        if not any(name == wanted or name.endswith(f".{wanted}") for name in names)
+        _unmatched(recipe, ("lora", key, index), everything, known[key])
+        for key in NAMING
+        for index, wanted in enumerate(_listed(recipe, key))
+        if not any(is_meant(wanted, name) for name in known[key])
     ]
-    problems += _no_default_targets(model, recipe)
+    problems += _no_default_targets(model, recipe) + _all_linear(model, recipe)
     if problems:
         raise RecipeError(problems)
 
 
-def adaptable_names(model: Module) -> list[str]:
-    """The last names of the modules that LoRA can adapt, those of the output head left out, sorted."""
-    from torch import nn
-    from transformers.pytorch_utils import Conv1D
-
-    kinds = (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d, Conv1D)
-    head = _output_head(model)
-    found = (
-        name for name, module in model.named_modules() if isinstance(module, kinds) and module is not head
-    )
-    return leaf_names(found)
+def _listed(recipe: Recipe, key: str) -> list[str]:
+    """The module names of a key, which may hold a word for all of them instead."""
+    value = recipe["lora"].get(key, [])
+    return value if isinstance(value, list) else []
 
 
-def leaf_names(names: Iterable[str]) -> list[str]:
-    """The last parts of dotted module names, without layer numbers, sorted and each once."""
-    return sorted({name.rsplit(".", 1)[-1] for name in names if name} - set(map(str, range(1000))))
-
-
-def _output_head(model: Module) -> Module | None:
-    get = getattr(model, "get_output_embeddings", None)
-    return get() if get is not None else None
-
-
-def _wanted(recipe: Recipe) -> Iterable[tuple[tuple[str | int, ...], str]]:
-    for key in ("target_modules", "exclude_modules", "modules_to_save"):
-        value = recipe["lora"].get(key, [])
-        if isinstance(value, list):
-            yield from ((("lora", key, index), name) for index, name in enumerate(value))
-
-
-def _unmatched(recipe: Recipe, path: tuple[str | int, ...], wanted: str, known: list[str]) -> Problem:
-    near = difflib.get_close_matches(wanted.rsplit(".", 1)[-1], known, n=3, cutoff=0.5)
-    hint = " or ".join(f"'{name}'" for name in near) if near else "one of " + ", ".join(known[:12])
-    return recipe.problem(path, f"'{wanted}' matches no module of this model; write {hint}")
+def _unmatched(
+    recipe: Recipe, path: tuple[str, str, int], everything: Iterable[str], known: Iterable[str]
+) -> Problem:
+    wanted, names = recipe["lora"][path[1]][path[2]], last_names(known)
+    near = difflib.get_close_matches(wanted.rsplit(".", 1)[-1], names, n=3, cutoff=0.5)
+    hint = " or ".join(f"'{name}'" for name in near) if near else "one of " + ", ".join(names[:12])
+    there = any(is_meant(wanted, name) for name in everything)
+    what = "is no module that LoRA can adapt" if there else "matches no module of this model"
+    return recipe.problem(path, f"'{wanted}' {what}; write {hint}")
 
 
 def _no_default_targets(model: Module, recipe: Recipe) -> list[Problem]:
-    from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as DEFAULTS
-
     lora = recipe["lora"]
-    kind = str(getattr(model.config, "model_type", ""))
-    if lora.get("target_modules") or lora.get("target_parameters") or kind in DEFAULTS:
+    if lora.get("target_modules") or lora.get("target_parameters") or default_targets(model):
         return []
-    names = ", ".join(adaptable_names(model)[:8])
-    message = (
-        f"PEFT has no default for '{kind}' models; write target_modules: all-linear, or names of: {names}"
-    )
+    names = ", ".join(last_names(adaptable(model))[:8])
+    kind = f"'{model.config.model_type}' models"
+    message = f"PEFT has no default for {kind}; write target_modules: all-linear, or names of: {names}"
     return [recipe.problem(("lora",), message)]
+
+
+def _all_linear(model: Module, recipe: Recipe) -> list[Problem]:
+    """The problem of modules that all-linear takes along and PEFT fails on."""
+    if recipe["lora"].get("target_modules") != "all-linear":
+        return []
+    names = ", ".join(name for name in unadaptable(model) if name not in _listed(recipe, "exclude_modules"))
+    message = f"LoRA cannot adapt '{names}' of this model; write exclude_modules: [{names}] beside it"
+    return [recipe.problem(("lora", "target_modules"), message)] if names else []

@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from loracook.errors import RecipeError
 from loracook.model.adapter import check_modules, lora_config
 from loracook.model.counts import Counts, adapted, counted, grow
 from loracook.model.load import load_tokenizer, skeleton
+from loracook.model.refusals import refused
 from loracook.model.weights import Weights, cast, set_dtypes, weigh
 
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from loracook.recipe import Recipe
 
@@ -60,7 +62,7 @@ def blueprint(recipe: Recipe, folder: Path, vocabulary: int | None) -> Blueprint
             `tokenizer` section counts as new.
 
     Raises:
-        RecipeError: the model is no causal language model, or a module name matches nothing.
+        RecipeError: the model is no causal language model, or cannot do what the recipe asks of it.
     """
     base = skeleton(recipe, folder)
     check_modules(base, recipe)
@@ -71,9 +73,19 @@ def blueprint(recipe: Recipe, folder: Path, vocabulary: int | None) -> Blueprint
     added = grow(base, rows + len(named_tokens(recipe)) if vocabulary is None else vocabulary)
     cast(base, dtype)
     weights = weigh(base, quantization)
-    tuned = adapted(base, lora_config(recipe))
+    tuned = _adapted(base, recipe)
     set_dtypes(tuned, quantized=_is_quantized(quantization))
+    if problems := list(refused(tuned, recipe)):
+        raise RecipeError(problems)
     return Blueprint(tuned, counted(tuned), weights, plain, dtype, added)
+
+
+def _adapted(base: PreTrainedModel, recipe: Recipe) -> PeftModel:
+    try:
+        return adapted(base, lora_config(recipe))
+    except (ValueError, TypeError, IndexError, NotImplementedError, RuntimeError) as error:
+        said = " ".join(str(error).split())
+        raise RecipeError([recipe.problem(("lora",), f"PEFT refuses it: {said}")]) from error
 
 
 def tokenizer_in(recipe: Recipe, folder: Path) -> PreTrainedTokenizerBase | None:

@@ -61,11 +61,14 @@ def training(
         batch: the largest forward pass.
         train: the recipe's `train` section.
         device: "cpu" or "cuda".
+
+    Raises:
+        WalkError: the model's code does not run without weights.
     """
     checkpointing = bool(train.get("activation_checkpointing"))
     found = walk(tuned, batch, checkpointing=checkpointing, autocast=autocast(train), device=device)
     adapter = own_bytes(tuned) - _base_bytes(tuned)
-    state = optimizer_bytes(tuned, train.get("optim", "adamw_torch_fused"))
+    state = optimizer_bytes(tuned, train)
     kept = weights.stored + weights.constants + adapter + state
     allocator = _allocator(tuned, found) if device == "cpu" else 0
     return Memory(
@@ -91,7 +94,9 @@ def generation_cache(config: PretrainedConfig, *, batch_size: int, length: int, 
     Two tensors of (batch, key-value heads, length, head size) a layer; source: transformers' DynamicCache.
     """
     text = config.get_text_config()
-    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    heads = getattr(text, "num_key_value_heads", None) or getattr(text, "num_attention_heads", 0)
+    if not heads:  # a state-space model, whose state does not grow with the text
+        return 0
     size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     return int(2 * text.num_hidden_layers * batch_size * heads * size * length * element_size)
 

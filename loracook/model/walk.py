@@ -33,6 +33,10 @@ WALKED = (2, 4)
 """How many layers are walked; two apart, since some models alternate two kinds."""
 
 
+class WalkError(Exception):
+    """A model's own code does not run without weights; the text says what it stumbled over."""
+
+
 @dataclass(frozen=True)
 class Walk:
     """Bytes alive beside weights and optimizer state: after the forward pass, and at each phase's peak."""
@@ -60,6 +64,9 @@ def walk(
         checkpointing: whether activations are recomputed layer by layer.
         autocast: the dtype of mixed precision, None where there is none.
         device: "cpu", or "cuda" for the output head as Triton computes it there.
+
+    Raises:
+        WalkError: the model's code needs real weights.
     """
     return Walk(
         *_of_all_layers(tuned, lambda cut: astuple(_walk(cut, batch, checkpointing, autocast, device)))
@@ -81,9 +88,12 @@ def saved_without_checkpointing(tuned: PeftModel, batch: Batch, *, autocast: tor
 
 def _of_all_layers(tuned: PeftModel, measure: Callable[[PeftModel], tuple[int, ...]]) -> tuple[int, ...]:
     """What is measured of a few layers, carried on to all of them."""
-    layers = repeated_layers(tuned)
-    few, more = (min(count, len(layers)) for count in WALKED)
-    first, second = (measure(_cut(tuned, layers, count)) for count in (few, more))
+    try:
+        layers = repeated_layers(tuned)
+        few, more = (min(count, len(layers)) for count in WALKED)
+        first, second = (measure(_cut(tuned, layers, count)) for count in (few, more))
+    except Exception as error:  # made for real tensors, a model's code may stumble in any way
+        raise WalkError(" ".join(f"{type(error).__name__}: {error}".split())[:120]) from error
     rest, apart = len(layers) - few, max(more - few, 1)
     return tuple(a + (b - a) * rest // apart for a, b in zip(first, second, strict=True))
 
@@ -143,7 +153,7 @@ def _counting(tuned: PeftModel, batch: Batch, *, checkpointing: bool) -> Iterato
         model.activation_checkpointing_enable()
         model.enable_input_require_grads()
     alive = Alive(tuned)
-    with mode, torch.device("cpu"), _unmasked(model, batch), alive.counting():
+    with mode, torch.device("cpu"), _masks(model, batch), alive.counting():
         yield model, alive
 
 
@@ -170,26 +180,35 @@ def _inputs(model: Any, batch: Batch) -> dict[str, Any]:
         "use_cache": False,
     }
     if batch.masked:
-        given["attention_mask"] = torch.zeros(rows, 1, length, length, dtype=torch.bool)
+        given["attention_mask"] = torch.ones(rows, length, dtype=torch.long)
     known = inspect.signature(model.base_model.forward).parameters
     return {name: value for name, value in given.items() if name in known}
 
 
 @contextmanager
-def _unmasked(model: Any, batch: Batch) -> Iterator[None]:
-    """Where no row is filled up there is no mask; transformers, blind on fake tensors, would make one.
+def _masks(model: Any, batch: Batch) -> Iterator[None]:
+    """Have masks made only where rows are filled up; transformers cannot tell from fake tensors.
 
-    It makes none for an attention that it knows nothing of (masking_utils._preprocess_mask_arguments).
+    It makes none for an attention that it knows no mask of (masking_utils._preprocess_mask_arguments).
     """
-    from transformers import AttentionInterface
+    from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     asked = model.config._attn_implementation
-    if asked == "sdpa" and not batch.masked and model._supports_attention_backend:
-        AttentionInterface.register("loracook_walk", sdpa_attention_forward)
-        model.config._attn_implementation_internal = "loracook_walk"
+    if asked == "sdpa" and (batch.masked or model._supports_attention_backend):
+        name = "loracook_masked" if batch.masked else "loracook_unmasked"
+        AttentionInterface.register(name, sdpa_attention_forward)
+        AttentionMaskInterface.register("loracook_masked", _whole_mask)
+        model.config._attn_implementation_internal = name
     yield
     model.config._attn_implementation_internal = asked
+
+
+def _whole_mask(**asked: Any) -> Tensor:
+    """The mask as for real rows of different lengths, which is never left out."""
+    from transformers.masking_utils import sdpa_mask
+
+    return sdpa_mask(**asked | {"allow_is_causal_skip": False})
 
 
 def _make_fake(tuned: Module, mode: Any) -> None:

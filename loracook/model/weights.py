@@ -22,6 +22,8 @@ MIN_8BIT = 4096
 """Tensors with fewer elements keep 32-bit state in bitsandbytes' 8-bit optimizers (min_8bit_size)."""
 OPTIMIZER_BLOCK = 256
 """Elements that share one float32 scale in 8-bit optimizer state (bitsandbytes, optimizer.py)."""
+MERGED_AWAY = ("lora_", ".original_module.", ".trainable_tokens_")
+"""What a merge leaves nothing of, by parts of the parameters' names (peft 0.21)."""
 STATES = {
     "sgd": 0, "schedule_free_sgd": 1, "adafactor": 0,
     "adagrad": 1, "rmsprop": 1, "rmsprop_bnb": 1, "lion": 1,
@@ -77,9 +79,17 @@ def own_bytes(tuned: PeftModel) -> int:
     return sum(map(_bytes, tuned.parameters()))
 
 
-def optimizer_bytes(tuned: PeftModel, optim: str) -> int:
-    """The bytes of an optimizer's state for what trains."""
-    return sum(_state_bytes(part, optim.removeprefix("paged_")) for part in _trained(tuned))
+def optimizer_bytes(tuned: PeftModel, train: Mapping[str, Any]) -> int:
+    """The bytes of the state that the optimizer of a `train` section keeps for what trains."""
+    optim = train.get("optim", "adamw_torch_fused").removeprefix("paged_")
+    return sum(_state_bytes(part, optim) for part in _trained(tuned))
+
+
+def merged_parameters(tuned: PeftModel) -> int:
+    """The parameters of a PEFT model once merged, each once: a trained copy takes the place of its module."""
+    named = tuned.named_parameters(remove_duplicate=False)
+    left = {id(part): part for name, part in named if not any(part in name for part in MERGED_AWAY)}
+    return sum(part.numel() for part in left.values())
 
 
 def _state_bytes(part: Parameter, optim: str) -> int:

@@ -6,15 +6,18 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loracook import devices, meter, model
 from loracook.errors import MachineError
 from loracook.fitting import changes
+from loracook.guards import ADVICE
 from loracook.model.blueprint import Blueprint, blueprint
 from loracook.model.needs import needs
+from loracook.model.walk import WalkError
+from loracook.model.weights import optimizer_bytes
 from loracook.sizes import size
 from loracook.stages.base import Progress, Silent
 from loracook.stages.trainer import Ingredients, build, prepared
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 
 SHORT = 50
 """A run of fewer forward passes is its own probe: one more would cost over 2 % of its time."""
+LATER = ("evaluate", "merge")
+"""Sections of stages whose memory is not the probe's matter."""
 DOUBT = 1.25
 """The plan's worst error on a CPU (benchmarks/README.md); beyond it, a plan that does not fit is believed."""
 
@@ -47,7 +52,7 @@ class Probe:
     device: devices.Device
     folder: Path
     vocabulary: int
-    planned: int
+    planned: int | None
     before: int = 0
     probed: int | None = None
     seconds: float | None = None
@@ -65,7 +70,9 @@ class Probe:
             "planned_bytes": self.planned,
             "probed_bytes": self.probed,
             "measured_bytes": measured,
-            "planned_over_measured": round(self.planned / measured, 3) if measured > 0 else None,
+            "planned_over_measured": round(self.planned / measured, 3)
+            if self.planned and measured > 0
+            else None,
             "batch": {"rows": len(self.batch.rows), "length": self.batch.length},
             "seconds_for_batch": self.seconds,
             "device": asdict(self.device),
@@ -73,14 +80,22 @@ class Probe:
 
     def refusal(self) -> MachineError:
         """The error that says what is needed, what is there, and what to write."""
+        free = f"{size(self.device.bytes)} are free on {self.device.name}"
+        if self.planned is None:
+            return MachineError(f"the largest batch is out of memory: {free}; {ADVICE['train']}")
+        writes = ", ".join(self._writes(self.planned)) or "the name of a smaller base model"
+        return MachineError(f"out of memory: {size(self.planned)} are needed, {free}; write {writes}")
+
+    def _writes(self, planned: int) -> list[str]:
+        """The changes that make training fit; where it was planned to fit and does not, in a tenth less."""
 
         def redraw(changed: Recipe) -> Blueprint:
             return blueprint(changed, self.folder, self.vocabulary)
 
-        fitting = changes(self.recipe, self.drawn, self.found, self.device, redraw)
-        writes = ", ".join(change.write for change in fitting) or "the name of a smaller base model"
-        there = f"{size(self.planned)} are needed, {size(self.device.bytes)} are free on {self.device.name}"
-        return MachineError(f"out of memory: {there}; write {writes}")
+        room = replace(self.device, bytes=min(self.device.bytes, planned * 9 // 10))
+        sections = {name: found for name, found in self.recipe.sections.items() if name not in LATER}
+        training = replace(self.recipe, sections=sections)
+        return [change.write for change in changes(training, self.drawn, self.found, room, redraw)]
 
 
 def plan_memory(recipe: Recipe, ingredients: Ingredients, cache: Path) -> Probe:
@@ -92,11 +107,18 @@ def plan_memory(recipe: Recipe, ingredients: Ingredients, cache: Path) -> Probe:
     folder, vocabulary = model.fetch_description(recipe, cache), len(ingredients.tokenizer)
     drawn, found = blueprint(recipe, folder, vocabulary), surveyed(recipe, ingredients.rows)
     batch, device = batch_of(recipe, found), devices.device_here()
-    planned = needs(recipe, drawn, batch, device=device.kind).training.peak
+    planned = _planned(recipe, drawn, batch, device)
     probe = Probe(recipe, drawn, found, batch, device, folder, vocabulary, planned)
-    if device.kind == "cpu" and planned > DOUBT * device.bytes:
+    if device.kind == "cpu" and planned and planned > DOUBT * device.bytes:
         raise probe.refusal()
     return probe
+
+
+def _planned(recipe: Recipe, drawn: Blueprint, batch: Batch, device: devices.Device) -> int | None:
+    try:
+        return needs(recipe, drawn, batch, device=device.kind).training.peak
+    except WalkError:  # the probe will measure what cannot be foreseen
+        return None
 
 
 def probing(sft: SFTTrainer, probe: Probe, progress: Progress) -> TrainerCallback:
@@ -162,17 +184,16 @@ def measure(sft: SFTTrainer, probe: Probe) -> None:
         if not _is_short(error):
             raise
         raise probe.refusal() from error
-    state = needs(probe.recipe, probe.drawn, probe.batch, device=probe.device.kind).training.optimizer_state
-    probe.probed = (
-        meter.peak(probe.device.kind) - probe.before + state
-    )  # the optimizer has none before its first step
+    # The optimizer has no state before its first step.
+    state = optimizer_bytes(probe.drawn.tuned, probe.recipe["train"])
+    probe.probed = meter.peak(probe.device.kind) - probe.before + state
 
 
 def sentence(probe: Probe) -> str:
     """What was measured beside what was planned."""
     rows, length = len(probe.batch.rows), probe.batch.length
-    taken = f"{size(probe.probed or 0)}, planned {size(probe.planned)}"
-    return f"the largest batch ({rows} rows, {length} tokens) takes {taken}"
+    planned = f", planned {size(probe.planned)}" if probe.planned is not None else ""
+    return f"the largest batch ({rows} rows, {length} tokens) takes {size(probe.probed or 0)}{planned}"
 
 
 def _try(sft: SFTTrainer, rows: list[dict[str, Any]]) -> float:

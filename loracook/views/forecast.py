@@ -16,11 +16,11 @@ ROWS: dict[str, Callable[[dict[str, Any]], str]] = {
     "steps": lambda p: _number(p["steps"], "total"),
     "rows a step": lambda p: _number(p["steps"], "effective_batch_size"),
     "tokens": lambda p: _number(p["tokens"], "total"),
-    "weights": lambda p: size(p["memory"]["parts"]["weights"]),
-    "activations": lambda p: size(p["memory"]["parts"]["activations"]),
-    "peak memory": lambda p: size(p["memory"]["peak_bytes"]),
-    "fits": lambda p: "yes" if p["memory"]["fits"] else "no",
-    "disk": lambda p: size(p["disk"]["total_bytes"]),
+    "weights": lambda p: _size(p["memory"] and p["memory"]["parts"]["weights"]),
+    "activations": lambda p: _size(p["memory"] and p["memory"]["parts"]["activations"]),
+    "peak memory": lambda p: _size(p["memory"] and p["memory"]["peak_bytes"]),
+    "fits": lambda p: {True: "yes", False: "no", None: "?"}[p["memory"] and p["memory"]["fits"]],
+    "disk": lambda p: _size(p["disk"]["total_bytes"]),
 }
 """What is compared of several plans, by what it is called."""
 
@@ -99,17 +99,22 @@ def _tokens(tokens: dict[str, Any] | None) -> list[str]:
     return [f"{about}{tokens['total']:,}, {tokens['per_step']:,.0f} a step (from {tokens['source']})"]
 
 
-def _memory(memory: dict[str, Any]) -> list[str]:
+def _memory(memory: dict[str, Any] | None) -> list[str]:
+    if memory is None:
+        return ["not known"]
     batch, room = memory["batch"], f"{size(memory['device_bytes'])} on {memory['device']}"
     fits = "fits" if memory["fits"] else "does not fit"
+    too_large = [stage for stage in memory["too_large"] if stage != memory["peak_stage"]]
     parts = [
         f"  {name.replace('_', ' '):<34}{size(count):>10}" for name, count in memory["parts"].items() if count
     ]
     return [
-        f"{size(memory['peak_bytes'])} at the peak, {fits} {room}",
+        f"{size(memory['peak_bytes'])} at the peak of {memory['peak_stage']}, {fits} {room}",
+        *(f"{stage} alone does not fit, either" for stage in too_large),
         f"for a batch of {batch['rows']} {TIMES} {batch['length']:,} tokens",
         *parts,
         *(_change(change) for change in memory["changes"]),
+        *_left(memory),
     ]
 
 
@@ -119,10 +124,20 @@ def _change(change: dict[str, Any]) -> str:
     )
 
 
+def _left(memory: dict[str, Any]) -> list[str]:
+    """What is left to do where no change makes everything fit."""
+    if memory["fits"] or any(change["fits"] for change in memory["changes"]):
+        return []
+    later = [stage for stage in memory["too_large"] if stage != "train"]
+    if "train" not in memory["too_large"]:
+        return [f"run {' and '.join(later)} where there is more memory: --only {later[0]}"]
+    return ["that is not enough; write a smaller base model, or choose a larger device"]
+
+
 def _probe(plan: dict[str, Any]) -> list[str]:
     if "probe" not in plan:
         return []
-    taken, planned = size(plan["probe"]["probed_bytes"]), size(plan["probe"]["planned_bytes"])
+    taken, planned = size(plan["probe"]["probed_bytes"]), _size(plan["probe"]["planned_bytes"])
     step, whole = plan["time"]["seconds_per_step"], plan["time"]["seconds"]
     return [
         f"{taken} measured for the largest batch, {planned} planned",
@@ -131,9 +146,10 @@ def _probe(plan: dict[str, Any]) -> list[str]:
 
 
 def _disk(disk: dict[str, Any]) -> list[str]:
-    kept = disk["checkpoints_kept"]
+    total = f"{size(disk['total_bytes'])} at most" if disk["total_bytes"] is not None else "not known"
+    kept = "?" if disk["checkpoints_kept"] is None else disk["checkpoints_kept"]
     return [
-        f"{size(disk['total_bytes'])} at most, {size(disk['free_bytes'])} free",
+        f"{total}, {size(disk['free_bytes'])} free",
         f"adapter {size(disk['adapter_bytes'])}, {kept} checkpoints of {size(disk['checkpoint_bytes'])}"
         + (f", merged model {size(disk['merged_bytes'])}" if disk["merged_bytes"] else ""),
     ]
@@ -147,6 +163,10 @@ def _push(push: dict[str, Any]) -> list[str]:
         f"{push['what']} to {push['to']} ({push['visibility']}), {size(push['bytes'])}{needs}",
         push["files"],
     ]
+
+
+def _size(count: int | None) -> str:
+    return "?" if count is None else size(count)
 
 
 def _number(section: dict[str, Any] | None, key: str) -> str:

@@ -96,15 +96,20 @@ def _tokens(recipe: Recipe, found: Forecast) -> dict[str, Any] | None:
     return {"per_step": per_step, "total": total, "source": found.survey.source, "exact": found.survey.exact}
 
 
-def _memory(found: Forecast) -> dict[str, Any]:
-    needed = found.needs.as_json()
-    without = {"activations_without_checkpointing": found.saved_without_checkpointing}
+def _memory(found: Forecast) -> dict[str, Any] | None:
+    if found.room is None:
+        return None
+    needed, device = found.room.needs, found.device
+    without = {"activations_without_checkpointing": found.room.saved_without_checkpointing}
+    stage, peak = max(needed.peaks.items(), key=lambda item: item[1])
     return {
-        "peak_bytes": needed["peak_bytes"],
-        "parts": needed["parts"] | without,
+        "peak_bytes": peak,
+        "peak_stage": stage,
+        "parts": needed.parts | without,
         "batch": {"rows": len(found.batch.rows), "length": found.batch.length},
-        "device": found.device.name,
-        "device_bytes": found.device.bytes,
-        "fits": found.fits,
-        "changes": [change.as_json() for change in found.changes],
+        "device": device.name,
+        "device_bytes": device.bytes,
+        "fits": not needed.too_large(device.bytes),
+        "too_large": needed.too_large(device.bytes),
+        "changes": [change.as_json() for change in found.room.changes],
     }

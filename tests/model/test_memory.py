@@ -74,7 +74,7 @@ def test_weights_take_what_their_dtype_and_quantization_say(
 )
 def test_optimizers_keep_their_states_for_what_trains(optim: str, bytes_each: int) -> None:
     trained = 6 * (64 * 8 + 8 * 64)  # tensors of 512 elements, which 8-bit optimizers keep in 32 bit
-    assert optimizer_bytes(tuned(), optim) == trained * bytes_each
+    assert optimizer_bytes(tuned(), {"optim": optim}) == trained * bytes_each
 
 
 def test_an_adapter_on_a_quantized_base_trains_in_bfloat16() -> None:

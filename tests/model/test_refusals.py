@@ -1,0 +1,124 @@
+"""What a recipe asks of its model that the model cannot do is said before weights are fetched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoConfig
+
+from tests.planning import invoked, plan, written
+
+SMALL: dict[str, dict[str, Any]] = {
+    "llama": {"intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4},
+    "gpt2": {"n_layer": 2, "n_head": 4, "n_positions": 64},
+    "opt": {"ffn_dim": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "word_embed_proj_dim": 32},
+    "bloom": {"n_layer": 2, "n_head": 4},
+    "ctrl": {"n_layer": 2, "n_head": 4, "dff": 64},
+    "mamba": {"num_hidden_layers": 2, "state_size": 4},
+    "phimoe": {
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_local_experts": 4,
+    },
+    "jetmoe": {"intermediate_size": 64, "num_hidden_layers": 2, "num_key_value_heads": 2, "kv_channels": 8},
+}
+
+
+def recipe_on(folder: Path, kind: str, lora: dict[str, Any], **sections: Any) -> Path:
+    """A recipe on a small model of a kind, of which there is a config alone."""
+    shape = {**SMALL[kind], **sections.pop("config", {})}
+    AutoConfig.for_model(kind, vocab_size=128, hidden_size=32, **shape).save_pretrained(folder / "model")
+    train = {"max_steps": 10, **sections.pop("train", {})}
+    return written(folder, base_model={"name_or_path": "./model"}, lora=lora, train=train, **sections)
+
+
+@pytest.mark.parametrize(
+    ("kind", "lora", "sections", "said"),
+    [
+        (
+            "llama",
+            {"target_modules": ["self_attn"]},
+            {},
+            "lora.target_modules.0: 'self_attn' is no module that LoRA can adapt; "
+            "write one of down_proj, embed_tokens, gate_proj, k_proj",
+        ),
+        (
+            "llama",
+            {"target_modules": ["q_proj"], "layers_to_transform": [99]},
+            {},
+            "lora: PEFT refuses it: ",
+        ),
+        (
+            "llama",
+            {"target_modules": ["q_proj"], "exclude_modules": ["self_attn.q_proj"]},
+            {},
+            "lora: PEFT refuses it: ",
+        ),
+        (
+            "llama",
+            {"target_modules": ["q_proj", "embed_tokens"]},
+            {"merge": {}, "config": {"tie_word_embeddings": True}},
+            "lora.target_modules: a merge would change the output head, which shares the embeddings; "
+            "leave them or it out",
+        ),
+        (
+            "llama",
+            {"target_modules": ["q_proj"], "lora_bias": True},
+            {"merge": {}},
+            "lora.lora_bias: cannot be merged into modules without a bias, as this model's; write false",
+        ),
+        (
+            "ctrl",
+            {"target_modules": "all-linear"},
+            {"train": {"activation_checkpointing": True}},
+            "train.activation_checkpointing: 'ctrl' models cannot recompute activations; write false",
+        ),
+        (
+            "phimoe",
+            {"target_modules": "all-linear"},
+            {},
+            "lora.target_modules: LoRA cannot adapt 'router' of this model; "
+            "write exclude_modules: [router] beside it",
+        ),
+        (
+            "mamba",
+            {"r": 8},
+            {},
+            "lora: PEFT has no default for 'mamba' models; write target_modules: all-linear, "
+            "or names of: dt_proj, embeddings, in_proj, x_proj",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")  # PEFT warns of what is refused here
+def test_what_a_model_cannot_do_is_refused(
+    tmp_path: Path, kind: str, lora: dict[str, Any], sections: dict[str, Any], said: str
+) -> None:
+    result = invoked(recipe_on(tmp_path, kind, lora, **sections))
+    assert said in str(result.exception)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "opt", "bloom"])
+@pytest.mark.parametrize("train", [{}, {"per_device_train_batch_size": 4}, {"packing": True}])
+def test_the_memory_of_a_kind_of_model_is_foreseen(tmp_path: Path, kind: str, train: dict[str, Any]) -> None:
+    lora = {"target_modules": "all-linear", "fan_in_fan_out": kind == "gpt2"}
+    planned = plan(recipe_on(tmp_path, kind, lora, train=train))
+    assert planned["memory"]["peak_bytes"] > 0
+
+
+def test_code_that_needs_real_weights_leaves_the_memory_alone_unknown(tmp_path: Path) -> None:
+    recipe = recipe_on(
+        tmp_path, "jetmoe", {"target_modules": "all-linear"}, train={"activation_checkpointing": False}
+    )
+    planned = plan(recipe)
+    assert planned["memory"] is None
+    assert planned["model"]["trainable_parameters"] > 0
+    assert planned["disk"]["total_bytes"] > 0
+    [said] = [text for text in planned["unknown"] if text.startswith("memory: ")]
+    assert said.startswith("memory: this model's code does not run without weights (")
+    assert said.endswith("); add --probe to measure")
+    text = invoked(recipe).stdout
+    assert "memory    not known" in text
+    assert invoked(recipe, recipe).exit_code == 0
