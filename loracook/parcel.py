@@ -13,6 +13,7 @@ from loracook.errors import MachineError
 from loracook.record import read_record
 
 CARD = "README.md"
+CHAT_TEMPLATE = "chat_template.jinja"
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 MODEL = (
     "config.json",
@@ -32,7 +33,7 @@ TOKENIZER = (
     "tokenizer.model",
     "sentencepiece.bpe.model",
     "spiece.model",
-    "chat_template.jinja",
+    CHAT_TEMPLATE,
 )
 ALLOWED = (*ADAPTER, *MODEL, *TOKENIZER, CARD)
 """Every name that is ever sent out: no arguments, no optimizer state, no logs, nothing that lies about."""

@@ -6,11 +6,14 @@ import ast
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
+import loracook
 from loracook.recipe import Recipe, load
 from loracook.report.card import model_card, snippet
 from loracook.report.markdown import block, code, prose, table
+from tests.cooking import twin
 
 RECIPE = """
 version: 1
@@ -24,12 +27,18 @@ train: {max_steps: 2}
 evaluate: {prompts: [A soup please], generation: {max_new_tokens: 9, do_sample: false}}
 push: {repo_id: me/soup}
 """
+CHAT = ("chat_template.jinja",)
 METRICS = {
     "rows": 60,
     "base": {"loss": 2.13333, "json_match": 0.0},
     "adapter": {"loss": 0.2, "json_match": 0.93},
 }
 VERSIONS = {"trl": "1.16.0", "peft": "0.21.2", "bitsandbytes": "not installed", "platform": "Linux-6.1"}
+COOKED: dict[str, dict[str, Any]] = {
+    "opt-350m-lora": {"evaluate": {"generation": {"max_new_tokens": 4, "stop_strings": ["."]}}},
+    "quickstart": {"evaluate": {"rows": 2}, "template": {"chat_template": "chatml"}},
+}
+"""Recipes on a base model without a chat template: one leaves it at that, one brings its own with its tokens."""
 HOSTILE = "`````python\n---\n# 1. *a* _b_ [c](http://d) <script> | ${e} \\ \"'''\" @f www.g.h </code>"
 
 
@@ -41,7 +50,7 @@ def recipe(tmp_path: Path, **changes: Any) -> Recipe:
 
 
 def card(cooked: Recipe) -> str:
-    return model_card(cooked, name="me/soup", metrics=METRICS, versions=VERSIONS)
+    return model_card(cooked, name="me/soup", files=CHAT, metrics=METRICS, versions=VERSIONS)
 
 
 def test_a_card_says_what_it_is_how_much_it_helped_and_how_to_use_it(tmp_path: Path) -> None:
@@ -91,7 +100,7 @@ messages = [{'role': 'system', 'content': 'Be brief.'}, {'role': 'user', 'conten
 inputs = tokenizer.apply_chat_template(
     messages, add_generation_prompt=True, return_dict=True, return_tensors='pt'
 )
-output = model.generate(**inputs, max_new_tokens=9, do_sample=False)
+output = model.generate(**inputs, max_new_tokens=9, do_sample=False, eos_token_id=tokenizer.eos_token_id)
 print(tokenizer.decode(output[0, inputs['input_ids'].shape[1] :], skip_special_tokens=True))
 ```
 
@@ -120,7 +129,7 @@ def test_a_merged_model_is_loaded_by_transformers_alone(tmp_path: Path) -> None:
     merged = recipe(tmp_path, merge={}, push={"folder": "published", "what": "merged"})
 
     assert "library_name: transformers\n" in card(merged)
-    assert snippet(merged, "./published").splitlines()[:5] == [
+    assert snippet(merged, "./published", CHAT).splitlines()[:5] == [
         "from transformers import AutoModelForCausalLM, AutoTokenizer",
         "",
         "name = './published'",
@@ -129,17 +138,39 @@ def test_a_merged_model_is_loaded_by_transformers_alone(tmp_path: Path) -> None:
     ]
 
 
+@pytest.fixture(scope="module", params=COOKED)
+def cooked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run whose model has no chat template, and of one whose template brings tokens along."""
+    folder = tmp_path_factory.mktemp(request.param)
+    for what in ("adapter", "merged"):
+        sections = COOKED[request.param] | {"merge": {}, "push": {"folder": what, "what": what}}
+        loracook.run(twin(request.param, folder, **sections), folder / "runs")
+    return folder
+
+
+@pytest.mark.parametrize("what", ["adapter", "merged"])
+def test_the_python_on_a_card_runs(
+    cooked: Path, what: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = next((cooked / "runs").iterdir())
+    python = (run / what / "README.md").read_text("utf-8").split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(run)
+    exec(python.replace("folder/of/the/base/model", str(cooked / "model")), {})
+    assert capsys.readouterr().out.endswith("\n")
+    assert ("apply_chat_template" in python) == (run.name == "quickstart")
+
+
 def test_a_base_model_that_the_hub_does_not_have_is_not_named_as_if_it_had(tmp_path: Path) -> None:
-    local = recipe(
-        tmp_path, base_model={"name_or_path": "package://dist/model.gguf"}, template={"chat_template": "none"}
-    )
+    local = recipe(tmp_path, base_model={"name_or_path": "package://dist/model.gguf"}, template={})
 
     assert "base_model" not in front_matter(card(local))
-    assert snippet(local, "me/soup").splitlines()[3:9] == [
+    assert snippet(local, "me/soup", ()).splitlines()[3:11] == [
         "name = 'me/soup'",
         "base = 'folder/of/the/base/model'  # 'package://dist/model.gguf' in the recipe",
         "tokenizer = AutoTokenizer.from_pretrained(name)",
         "model = AutoModelForCausalLM.from_pretrained(base, dtype='bfloat16')",
+        "if len(tokenizer) > model.get_input_embeddings().num_embeddings:  # tokens were added",
+        "    model.resize_token_embeddings(len(tokenizer))",
         "model = PeftModel.from_pretrained(model, name)",
         "inputs = tokenizer('A soup please', return_tensors='pt')",
     ]
@@ -153,7 +184,7 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
         evaluate={"prompts": [HOSTILE]},
     )
     told = card(hostile)
-    code_lines = snippet(hostile, "me/soup")
+    code_lines = snippet(hostile, "me/soup", CHAT)
 
     assert front_matter(told) == front_matter(card(recipe(tmp_path)))
     assert headings(told) == headings(card(recipe(tmp_path)))

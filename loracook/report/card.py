@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from loracook.errors import spell
+from loracook.parcel import CHAT_TEMPLATE
 from loracook.report.markdown import block, code, prose, table
 
 if TYPE_CHECKING:
@@ -22,15 +23,30 @@ SETTINGS = ("quantization", "lora", "train")
 BUILDERS = {"json", "jsonl", "csv", "parquet", "text"}
 
 
-def model_card(recipe: Recipe, *, name: str, metrics: Mapping[str, Any], versions: Mapping[str, str]) -> str:
-    """The card as Markdown; `name` is what the model is loaded by, `metrics` are what evaluate measured."""
+def model_card(
+    recipe: Recipe,
+    *,
+    name: str,
+    files: Collection[str],
+    metrics: Mapping[str, Any],
+    versions: Mapping[str, str],
+) -> str:
+    """The card as Markdown.
+
+    Args:
+        recipe: what was run.
+        name: what the model is loaded by.
+        files: the names of the files beside the card.
+        metrics: what evaluate measured.
+        versions: the packages that trained.
+    """
     parts = [
         f"---\n{_front_matter(recipe)}---",
         f"# {prose(recipe.name)}",
         prose(recipe["description"]) if "description" in recipe else "",
         _what_it_is(recipe),
         _before_and_after(metrics),
-        f"## How to use it\n\n{block(snippet(recipe, name), 'python')}",
+        f"## How to use it\n\n{block(snippet(recipe, name, files), 'python')}",
         f"## How it was trained\n\n{table(('setting', 'value'), _settings(recipe))}",
         f"## Data\n\n{_data(recipe)}",
         f"## Versions\n\n{table(('package', 'version'), _versions(versions))}",
@@ -39,16 +55,15 @@ def model_card(recipe: Recipe, *, name: str, metrics: Mapping[str, Any], version
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def snippet(recipe: Recipe, name: str) -> str:
+def snippet(recipe: Recipe, name: str, files: Collection[str]) -> str:
     """Python that loads the model and lets it answer once."""
     evaluate = recipe.sections.get("evaluate", {})
     prompt = next(iter(evaluate.get("prompts", [])), "What can you do?")
-    settings = {"max_new_tokens": 128} | evaluate.get("generation", {})
-    arguments = ", ".join(f"{key}={value!r}" for key, value in settings.items())
+    asked = _turns(recipe["template"], prompt) if CHAT_TEMPLATE in files else _text(prompt)
     lines = [
         *_loading(recipe, name),
-        *_inputs(recipe["template"], prompt),
-        f"output = model.generate(**inputs, {arguments})",
+        *asked,
+        f"output = model.generate(**inputs, {_arguments(evaluate.get('generation', {}))})",
         "print(tokenizer.decode(output[0, inputs['input_ids'].shape[1] :], skip_special_tokens=True))",
     ]
     return "\n".join(lines)
@@ -76,13 +91,17 @@ def _loading(recipe: Recipe, name: str) -> list[str]:
         "from transformers import AutoModelForCausalLM, AutoTokenizer",
         *(*names, f"base = 'folder/of/the/base/model'  # {base!r} in the recipe", tokenizer),
         f"model = AutoModelForCausalLM.from_pretrained(base, dtype={dtype!r})",
+        "if len(tokenizer) > model.get_input_embeddings().num_embeddings:  # tokens were added",
+        "    model.resize_token_embeddings(len(tokenizer))",
         "model = PeftModel.from_pretrained(model, name)",
     ]
 
 
-def _inputs(template: Mapping[str, Any], prompt: str) -> list[str]:
-    if template.get("chat_template") == "none":
-        return [f"inputs = tokenizer({prompt!r}, return_tensors='pt')"]
+def _text(prompt: str) -> list[str]:
+    return [f"inputs = tokenizer({prompt!r}, return_tensors='pt')"]
+
+
+def _turns(template: Mapping[str, Any], prompt: str) -> list[str]:
     system = [{"role": "system", "content": template["system"]}] if "system" in template else []
     return [
         f"messages = {[*system, {'role': 'user', 'content': prompt}]!r}",
@@ -90,6 +109,15 @@ def _inputs(template: Mapping[str, Any], prompt: str) -> list[str]:
         "    messages, add_generation_prompt=True, return_dict=True, return_tensors='pt'",
         ")",
     ]
+
+
+def _arguments(generation: Mapping[str, Any]) -> str:
+    settings = {"max_new_tokens": 128, **generation}
+    # A base model's own settings do not know at which token the training let answers end.
+    ends = ["eos_token_id=tokenizer.eos_token_id"]
+    if "stop_strings" in settings:
+        ends.append("tokenizer=tokenizer")
+    return ", ".join([*(f"{key}={value!r}" for key, value in settings.items()), *ends])
 
 
 def _front_matter(recipe: Recipe) -> str:

@@ -73,7 +73,7 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
         PushError: the hub did not take it; the same call goes on from there.
     """
     stage, folder = SOURCES[recipe["push"]["what"]]
-    card = write_card(_card(recipe, folders), folders.own)
+    card = write_card(_card(recipe, folders, folders.before[stage] / folder), folders.own)
     parcel = pack(folders.before[stage], folder, card)
     if needs_consent(recipe):
         check_consent(recipe, consent)
@@ -109,13 +109,14 @@ def _target(recipe: Recipe, consent: Consent) -> hub.Target:
     )
 
 
-def _card(recipe: Recipe, folders: Folders) -> str:
+def _card(recipe: Recipe, folders: Folders, home: Path) -> str:
     push = recipe["push"]
     name = push["repo_id"] if needs_consent(recipe) else f"./{push['folder']}"
     measured = folders.before["evaluate"] / "metrics.json" if "evaluate" in folders.before else None
     metrics = json.loads(measured.read_text("utf-8")) if measured and measured.exists() else {}
     versions = read_record(folders.before["train"])["versions"]
-    return model_card(recipe, name=name, metrics=metrics, versions=versions)
+    files = [path.name for path in home.iterdir()]
+    return model_card(recipe, name=name, files=files, metrics=metrics, versions=versions)
 
 
 def _upload(target: hub.Target, parcel: Parcel, folders: Folders, progress: Progress) -> dict[str, Any]:

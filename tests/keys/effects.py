@@ -92,7 +92,7 @@ def _plan(kitchen: Kitchen, recipe: Recipe) -> Any:
 
 
 def _card(kitchen: Kitchen, recipe: Recipe) -> Any:
-    return model_card(recipe, name="soup", metrics={}, versions={})
+    return model_card(recipe, name="soup", files=(), metrics={}, versions={})
 
 
 def _weights(kitchen: Kitchen, recipe: Recipe) -> Any:
