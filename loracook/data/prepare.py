@@ -16,6 +16,7 @@ from loracook.data.selection import SAMPLE, Part, Selection, select
 from loracook.data.statistics import Tally, described
 from loracook.data.work import Progress, Work
 from loracook.disk import fault
+from loracook.errors import Path as Entry
 from loracook.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -99,10 +100,8 @@ def _write(
     train = Work(recipe, tokenizer, selection, longest(recipe, "train"), progress).write(
         rows, folder / "train.arrow", _count(selection.training) or SAMPLE
     )
+    _refuse_nothing(recipe, train, ("dataset",), "trains")
     evaluation = _write_evaluation(recipe, tokenizer, selection, folder) if selection.evaluation else None
-    if train.rows == len(train.flaws["fully_masked"]):
-        message = "no row is left that trains anything; raise train.max_length or change template.loss"
-        raise RecipeError([recipe.problem(("dataset",), message)])
     if is_packed(recipe, "train"):
         pack_file(recipe, folder / "train.arrow")
     statistics = described(train, evaluation, recipe["train"]["max_length"]) | {"sample": streaming}
@@ -120,9 +119,17 @@ def _write_evaluation(
         Work(recipe, tokenizer, selection, longest(recipe, "evaluation")),
     )
     tally = work.write(selection.evaluate(), path, _count(selection.evaluation))
+    _refuse_nothing(recipe, tally, ("dataset", "eval"), "evaluates")
     if is_packed(recipe, "evaluation"):
         pack_file(recipe, path)
     return tally
+
+
+def _refuse_nothing(recipe: Recipe, tally: Tally, at: Entry, use: str) -> None:
+    """Raise RecipeError where nothing is learned in any of the rows."""
+    if tally.rows == len(tally.flaws["fully_masked"]):
+        message = f"no row is left that {use} anything; raise train.max_length or change template.loss"
+        raise RecipeError([recipe.problem(at, message)])
 
 
 def _count(parts: tuple[Any, ...]) -> int:

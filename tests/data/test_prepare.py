@@ -11,6 +11,7 @@ from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
 import loracook.data as data
+from loracook.errors import RecipeError
 from loracook.recipe import Recipe
 from tests.data.kitchen import chat, json_lines, learned, recipe, tokenizer
 
@@ -126,6 +127,32 @@ def test_the_answers_and_their_end_are_learned(tmp_path: Path) -> None:
         "completion": last,
         "all": f"⟦{opening}Leek.<|im_end|>{between}No.<|im_end|>\n⟧",
     }
+
+
+@pytest.mark.parametrize("packing", [False, True])
+@pytest.mark.parametrize(
+    ("eval_rows", "line"),
+    [
+        ([chat("Soup?", "Leek.")], "dataset: no row is left that trains anything; {advice}"),
+        ([chat("Soup? " * 50, "Leek.")], "dataset.eval: no row is left that evaluates anything; {advice}"),
+    ],
+)
+def test_rows_of_which_nothing_is_left_are_refused(
+    eval_rows: list[Any], line: str, packing: bool, tmp_path: Path
+) -> None:
+    trained = chat("Soup?", "Leek.") if "eval" in line else chat("Soup? " * 50, "Leek.")
+    json_lines(tmp_path / "train.jsonl", [trained])
+    json_lines(tmp_path / "eval.jsonl", eval_rows)
+    book = recipe(
+        tmp_path,
+        dataset={"path": "./train.jsonl", "eval": {"path": "./eval.jsonl"}},
+        template={"chat_template": "chatml"},
+        train={"max_length": 40, "packing": packing, "eval_strategy": "epoch"},
+    )
+    with pytest.raises(RecipeError) as caught:
+        prepared(book, tmp_path, tokenizer())
+    advice = "raise train.max_length or change template.loss"
+    assert str(caught.value).endswith(line.format(advice=advice))
 
 
 def test_evaluation_prompts_end_where_the_answer_begins(tmp_path: Path) -> None:
