@@ -1,15 +1,14 @@
-"""What stands around a stage: the lock on its run folder, and errors that the user can mend."""
+"""What stands around a stage: a shortage of disk or memory becomes an error that the user can mend."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from loracook.errors import LockedError, LoracookError, MachineError
+from loracook.errors import LoracookError, MachineError
 
 DISK = "free some room, write a lower train.save_total_limit, or name another folder: --runs DIR"
 ADVICE = {
@@ -21,21 +20,6 @@ ADVICE = {
 }
 """What helps a stage that is out of memory."""
 FULL_DISK = ("No space left on device", "PytorchStreamWriter failed")
-
-
-@contextmanager
-def locked(run: Path) -> Iterator[None]:
-    """Hold the run folder for this process; the kernel lets go of it however the process ends.
-
-    Raises:
-        LockedError: another process holds it.
-    """
-    with (run / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise LockedError(f"another run is working in {run}; wait for it, or stop it") from error
-        yield
 
 
 @contextmanager
