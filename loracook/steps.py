@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import numpy
     from numpy.typing import NDArray
 
+    from loracook.recipe import Recipe
+
     Lengths = NDArray[numpy.int64]
 
 FORESEEN = ("random", "sequential")
@@ -45,6 +47,12 @@ class Batch:
     flat: bool = False
 
 
+def as_trained(recipe: Recipe) -> dict[str, Any]:
+    """The `train` section as the trainer gets it, which shuffles by itself unless it is told not to."""
+    order = {} if recipe["dataset"]["shuffle"] else {"train_sampling_strategy": "sequential"}
+    return {**order, **recipe["train"]}
+
+
 def steps(train: Mapping[str, Any], rows: int) -> Steps:
     """The steps that a `train` section makes of so many prepared rows, on one device."""
     size, accumulation = train["per_device_train_batch_size"], train.get("gradient_accumulation_steps", 1)
@@ -69,7 +77,7 @@ def warmup(train: Mapping[str, Any], total: int) -> int:
 def tokens(train: Mapping[str, Any], lengths: Lengths) -> int:
     """Tokens of a whole run, padding left out, from the lengths of the prepared rows in their order.
 
-    Exact for the sampling strategies in FORESEEN; the others may leave other rows out of a last, short epoch.
+    Exact where `is_foreseen`; else other rows may be left out of a last, short epoch.
     """
     if flattened(train):
         multiple = train.get("pad_to_multiple_of") or 1
@@ -77,10 +85,17 @@ def tokens(train: Mapping[str, Any], lengths: Lengths) -> int:
     return sum(int(batch.sum()) for _, batch in _batches(train, lengths))
 
 
+def is_foreseen(train: Mapping[str, Any], planned: Steps) -> bool:
+    """Whether the rows that a run trains on can be told, since their order can be or none is left out."""
+    if train.get("train_sampling_strategy", "random") in FORESEEN:
+        return True
+    return planned.total % planned.per_epoch == 0 and not train.get("dataloader_drop_last")
+
+
 def longest_batch(train: Mapping[str, Any], lengths: Lengths) -> Batch:
-    """The forward pass with the most tokens, padding included, that the run will meet."""
+    """The forward pass with the most tokens, padding included, that the run can meet."""
     flat = flattened(train)
-    order, batch = max(_batches(train, lengths), key=lambda found: _size(found[1], flat))
+    order, batch = max(_possible(train, lengths), key=lambda found: _size(found[1], flat))
     rows = tuple(int(row) for row in order)
     if flat:
         return Batch(rows, int(batch.sum()), masked=True, flat=True)
@@ -90,6 +105,15 @@ def longest_batch(train: Mapping[str, Any], lengths: Lengths) -> Batch:
 def _size(batch: Lengths, flat: bool) -> tuple[int, int]:
     """Tokens of a batch with padding; of equal ones, the batch that needs an attention mask is the larger."""
     return (int(batch.sum()) if flat else len(batch) * int(batch.max()), int((batch != batch[0]).any()))
+
+
+def _possible(train: Mapping[str, Any], lengths: Lengths) -> Iterator[tuple[Lengths, Lengths]]:
+    """The batches of the run, or where they cannot be told, one of the longest rows."""
+    if train.get("train_sampling_strategy", "random") in FORESEEN:
+        yield from _batches(train, lengths)
+    else:
+        longest = (-lengths).argsort(kind="stable")[: train["per_device_train_batch_size"]]
+        yield longest, lengths[longest]
 
 
 def _batches(train: Mapping[str, Any], lengths: Lengths) -> Iterator[tuple[Lengths, Lengths]]:
@@ -118,5 +142,9 @@ def _order(train: Mapping[str, Any], rows: int, epoch: int) -> Lengths:
 
 def flattened(train: Mapping[str, Any]) -> bool:
     """Whether the rows of a batch are joined to one (trl 1.16, SFTTrainer: padding-free, or packed bins)."""
-    packed = train.get("packing", False) and train.get("packing_strategy", "bfd") != "wrapped"
-    return bool(packed or train.get("padding_free", False))
+    return packs_whole_rows(train) or bool(train.get("padding_free"))
+
+
+def packs_whole_rows(train: Mapping[str, Any]) -> bool:
+    """Whether prepared rows are several texts in one, each with positions of its own."""
+    return bool(train.get("packing")) and train.get("packing_strategy", "bfd") != "wrapped"

@@ -12,7 +12,19 @@ from typing import TYPE_CHECKING, Any
 from loracook import data
 from loracook.data import kept
 from loracook.data.selection import select
-from loracook.steps import Batch, Steps, fixed_steps, flattened, longest_batch, steps, tokens, warmup
+from loracook.steps import (
+    Batch,
+    Steps,
+    as_trained,
+    fixed_steps,
+    flattened,
+    is_foreseen,
+    longest_batch,
+    packs_whole_rows,
+    steps,
+    tokens,
+    warmup,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -69,7 +81,7 @@ def survey(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, cache: Path) -> S
 
 def steps_of(recipe: Recipe, found: Survey | None) -> Steps | None:
     """The optimizer steps, from the rows or from `max_steps`; None when neither tells."""
-    train = recipe["train"]
+    train = as_trained(recipe)
     if found is not None and found.rows is not None:
         return steps(train, found.rows)
     total = fixed_steps(train)
@@ -82,14 +94,19 @@ def steps_of(recipe: Recipe, found: Survey | None) -> Steps | None:
 def tokens_of(recipe: Recipe, found: Survey, planned: Steps) -> int:
     """Tokens of the whole run, padding left out; from a sample, their mean for all."""
     if found.exact:
-        return tokens(recipe["train"], found.lengths)
+        return tokens(as_trained(recipe), found.lengths)
     rows = min(planned.effective_batch_size, found.rows or planned.effective_batch_size)
     return round(planned.total * rows * float(found.lengths.mean()))
 
 
+def is_exact(recipe: Recipe, found: Survey, planned: Steps) -> bool:
+    """Whether the tokens of the whole run can be told to the last one."""
+    return found.exact and is_foreseen(as_trained(recipe), planned)
+
+
 def batch_of(recipe: Recipe, found: Survey | None) -> Batch:
     """The largest forward pass that is to be expected; without rows, one as large as the recipe allows."""
-    train = recipe["train"]
+    train = as_trained(recipe)
     size, limit = train["per_device_train_batch_size"], train["max_length"]
     if found is not None and found.exact and steps(train, len(found.lengths)).batches:
         return longest_batch(train, found.lengths.clip(0, limit))
@@ -97,6 +114,13 @@ def batch_of(recipe: Recipe, found: Survey | None) -> Batch:
     if flattened(train):
         return Batch(tuple(range(size)), longest * size, masked=True, flat=True)
     return Batch(tuple(range(size)), longest, masked=size > 1)
+
+
+def longest_row(recipe: Recipe, found: Survey | None) -> int:
+    """The tokens of the longest text that is read in one go, 0 where none is known."""
+    if found is None or not len(found.lengths) or packs_whole_rows(recipe["train"]):
+        return 0
+    return int(found.lengths.clip(0, recipe["train"]["max_length"]).max())
 
 
 def _streamed(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Survey:

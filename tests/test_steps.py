@@ -23,11 +23,14 @@ SHAPES: dict[str, dict[str, Any]] = {
     "rows cut into blocks": {"packing": True, "packing_strategy": "wrapped", "max_length": 32},
     "a fixed number of steps": {"max_steps": 5, "gradient_accumulation_steps": 2},
     "part of an epoch": {"num_train_epochs": 1.4},
+    "part of an epoch in the file's order": {"num_train_epochs": 1.4, "shuffle": False},
+    "rows of like length together": {"train_sampling_strategy": "group_by_length", "num_train_epochs": 2},
 }
 
 
 def recipe_file(folder: Path, train: dict[str, Any]) -> Path:
-    """A recipe on a tiny model and rows of different lengths."""
+    """A recipe on a tiny model and rows of different lengths; `shuffle` is the data set's."""
+    shuffle = train.get("shuffle", True)
     write_twin(folder / "model", "llama")
     (folder / "rows.jsonl").write_text("".join(json.dumps({"text": row}) + "\n" for row in ROWS), "utf-8")
     recipe = {
@@ -38,6 +41,7 @@ def recipe_file(folder: Path, train: dict[str, Any]) -> Path:
             "path": "./rows.jsonl",
             "format": "text",
             "limits": {"truncated": 1.0, "duplicates": 1.0},
+            "shuffle": shuffle,
         },
         "lora": {"r": 2, "target_modules": ["q_proj"]},
         "train": {
@@ -46,7 +50,7 @@ def recipe_file(folder: Path, train: dict[str, Any]) -> Path:
             "logging_steps": 1,
             "save_strategy": "no",
         }
-        | train,
+        | {key: value for key, value in train.items() if key != "shuffle"},
     }
     (folder / "recipe.yaml").write_text(json.dumps(recipe), "utf-8")
     return folder / "recipe.yaml"
@@ -92,3 +96,25 @@ def test_the_longest_batch_counts_its_padding() -> None:
     lengths = numpy.array([5, 6, 9, 1, 7, 7])
     assert longest_batch(train, lengths) == Batch(rows=(2, 3), length=9, masked=True)
     assert tokens(train, lengths) == 35
+
+
+def test_tokens_are_about_so_many_where_the_rows_left_out_cannot_be_told(tmp_path: Path) -> None:
+    train = {"train_sampling_strategy": "group_by_length", "num_train_epochs": 1.4}
+    planned = plan(recipe_file(tmp_path, train))
+    assert planned["tokens"]["exact"] is False
+    assert planned["memory"]["batch"] == {"rows": 2, "length": 27}
+
+
+def test_a_run_that_may_end_early_takes_at_most_so_many_steps(tmp_path: Path) -> None:
+    train = {
+        "early_stopping": {"early_stopping_patience": 1},
+        "eval_strategy": "steps",
+        "eval_steps": 2,
+        "save_strategy": "steps",
+        "save_steps": 2,
+        "load_best_model_at_end": True,
+    }
+    file = recipe_file(tmp_path, train)
+    text = invoked(file, "--set", "dataset.eval={rows: 2}").stdout
+    assert "\nsteps     at most " in text
+    assert "\ntokens    at most " in text

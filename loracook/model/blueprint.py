@@ -47,9 +47,14 @@ class Blueprint:
     added_tokens: int
 
     @property
+    def base(self) -> PreTrainedModel:
+        """The base model, its modules adapted."""
+        return self.tuned.get_base_model()
+
+    @property
     def config(self) -> PretrainedConfig:
         """The base model's config."""
-        return self.tuned.get_base_model().config
+        return self.base.config
 
 
 def blueprint(recipe: Recipe, folder: Path, vocabulary: int | None) -> Blueprint:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from loracook.errors import Problem
+from loracook.errors import Problem, RecipeError
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from torch.nn import Module
+    from transformers import PreTrainedModel
 
     from loracook.recipe import Recipe
 
@@ -22,26 +22,33 @@ def refused(tuned: PeftModel, recipe: Recipe) -> Iterator[Problem]:
         yield from _merging_biases(tuned, recipe)
 
 
-def too_long(model: Module, recipe: Recipe, longest: int) -> Iterator[Problem]:
-    """The problem of rows with more tokens than a model with learned positions can read."""
-    most = most_positions(model)
+def check_rows(base: PreTrainedModel, recipe: Recipe, longest: int) -> None:
+    """Raise RecipeError where the longest row, in tokens, has more than a model has learned positions for."""
+    most = _most_positions(base)
     if most is not None and longest > most:
         message = f"a row has {longest} tokens and this model reads {most} at most; write max_length: {most}"
-        yield recipe.problem(("train", "max_length"), message)
+        raise RecipeError([recipe.problem(("train", "max_length"), message)])
 
 
-def most_positions(model: Module) -> int | None:
+def check_prompts(base: PreTrainedModel, recipe: Recipe, longest: int) -> None:
+    """Raise RecipeError where the longest prompt, in tokens, and its answer have more than that."""
+    most, path = _most_positions(base), ("evaluate", "generation", "max_new_tokens")
+    if most is not None and longest + recipe["evaluate"]["generation"]["max_new_tokens"] > most:
+        message = f"a prompt has {longest} tokens and this model reads {most} at most"
+        raise RecipeError([recipe.problem(path, f"{message}; write {max(most - longest, 1)} or fewer")])
+
+
+def _most_positions(base: PreTrainedModel) -> int | None:
     """The longest text in tokens for a model that has learned each position; None where they are computed.
 
     OPT and its kin keep two rows more than there are positions (transformers, OPTLearnedPositionalEmbedding).
     """
     from torch.nn import Embedding
 
-    most = getattr(model.config, "max_position_embeddings", None)
-    words = model.get_input_embeddings()
-    learned = (part for part in model.modules() if isinstance(part, Embedding) and part is not words)
-    sizes = [part.num_embeddings for part in learned]
-    return most if any(size in (most, (most or 0) + 2) for size in sizes) else None
+    most: int | None = getattr(base.config, "max_position_embeddings", None)
+    words = base.get_input_embeddings()
+    learned = (part for part in base.modules() if isinstance(part, Embedding) and part is not words)
+    return most if any(part.num_embeddings in (most, (most or 0) + 2) for part in learned) else None
 
 
 def _recomputing(tuned: PeftModel, recipe: Recipe) -> Iterator[Problem]:

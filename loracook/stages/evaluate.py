@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from loracook import data, metrics, model
 from loracook.metrics import Metric
+from loracook.model.refusals import check_prompts
 from loracook.report.generations import side_by_side
 from loracook.stages.base import Consent, Folders, Progress
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from peft import PeftModel
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from loracook.disk import Facts
     from loracook.recipe import Recipe
@@ -50,17 +51,16 @@ def describe(recipe: Recipe) -> str:
     return "base beside adapter: " + "; ".join(filter(None, parts))
 
 
-def before_training(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Return when there will be something to ask and to measure it with.
+def before_training(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, base: PreTrainedModel) -> None:
+    """Return when there will be something to ask, room to answer in, and something to measure it with.
 
     Raises:
-        RecipeError: rows are asked for and none of them has a prompt.
+        RecipeError: no row has a prompt, or one is too long for the `base` model, which may have no weights.
         MachineError: the package of a metric is not installed.
     """
     if "evaluate" in recipe:
         _scores(recipe)
-        if recipe["evaluate"].get("rows"):
-            data.evaluation_prompts(recipe, tokenizer, 1)
+        check_prompts(base, recipe, max((len(row.ids) for row in _asked(recipe, tokenizer)), default=0))
 
 
 def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progress) -> dict[str, Any]:

@@ -16,13 +16,14 @@ from loracook.fitting import changes
 from loracook.guards import ADVICE
 from loracook.model.blueprint import Blueprint, blueprint
 from loracook.model.needs import needs
+from loracook.model.refusals import check_rows
 from loracook.model.walk import WalkError
 from loracook.model.weights import optimizer_bytes
 from loracook.sizes import size
 from loracook.stages.base import Progress, Silent
 from loracook.stages.trainer import Ingredients, build, prepared
 from loracook.steps import Batch
-from loracook.survey import Survey, batch_of, surveyed
+from loracook.survey import Survey, batch_of, longest_row, surveyed
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -106,6 +107,7 @@ def plan_memory(recipe: Recipe, ingredients: Ingredients, cache: Path) -> Probe:
     """
     folder, vocabulary = model.fetch_description(recipe, cache), len(ingredients.tokenizer)
     drawn, found = blueprint(recipe, folder, vocabulary), surveyed(recipe, ingredients.rows)
+    check_rows(drawn.base, recipe, longest_row(recipe, found))
     batch, device = batch_of(recipe, found), devices.device_here()
     planned = _planned(recipe, drawn, batch, device)
     probe = Probe(recipe, drawn, found, batch, device, folder, vocabulary, planned)

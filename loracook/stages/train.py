@@ -61,8 +61,8 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
         StoppedError: a signal came; a checkpoint of the current step is kept.
     """
     ingredients = prepared(recipe, folders.cache, progress)
-    evaluate.before_training(recipe, ingredients.tokenizer)
     probe = plan_memory(recipe, ingredients, folders.cache)
+    evaluate.before_training(recipe, ingredients.tokenizer, probe.drawn.base)
     made = _made(recipe, ingredients, folders, probe.device.kind)
     checkpoints = folders.own / "checkpoints"
     checkpoint = _resumed(checkpoints, made, progress)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from loracook import data, model
 from loracook.errors import MachineError, RecipeError
 from loracook.stages.base import Progress
+from loracook.steps import as_trained
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -97,9 +98,7 @@ def sft_config(recipe: Recipe, output: Path) -> SFTConfig:
     """The recipe's `train` section as TRL's own config, with what loracook decides for every run."""
     from trl import SFTConfig
 
-    section = {key: value for key, value in recipe["train"].items() if key not in NESTED}
-    if not recipe["dataset"]["shuffle"]:  # the trainer shuffles by itself, else
-        section.setdefault("train_sampling_strategy", "sequential")
+    section = {key: value for key, value in as_trained(recipe).items() if key not in NESTED}
     try:
         return SFTConfig(
             **section,

@@ -33,7 +33,7 @@ def lines(plan: dict[str, Any]) -> list[str]:
         "model": _model(plan["model"], plan["disk"]),
         "adapter": _adapter(plan["model"]),
         "steps": _steps(plan["steps"]),
-        "tokens": _tokens(plan["tokens"]),
+        "tokens": _tokens(plan["tokens"], plan["steps"]),
         "memory": _memory(plan["memory"]),
         "probe": _probe(plan),
         "disk": _disk(plan["disk"]),
@@ -89,13 +89,14 @@ def _steps(steps: dict[str, Any] | None) -> list[str]:
         return ["not known"]
     epochs = f", {steps['per_epoch']:,} an epoch" if steps["per_epoch"] else ""
     rows = f"{steps['effective_batch_size']:,} rows a step"
-    return [f"{steps['total']:,}{epochs}, {steps['warmup']:,} to warm up; {rows}"]
+    at_most = "at most " if steps["at_most"] else ""
+    return [f"{at_most}{steps['total']:,}{epochs}, {steps['warmup']:,} to warm up; {rows}"]
 
 
-def _tokens(tokens: dict[str, Any] | None) -> list[str]:
-    if tokens is None:
+def _tokens(tokens: dict[str, Any] | None, steps: dict[str, Any] | None) -> list[str]:
+    if tokens is None or steps is None:
         return ["not known"]
-    about = "" if tokens["exact"] else "about "
+    about = ("at most " if steps["at_most"] else "") + ("" if tokens["exact"] else "about ")
     return [f"{about}{tokens['total']:,}, {tokens['per_step']:,.0f} a step (from {tokens['source']})"]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from loracook.survey import tokens_of
+from loracook.survey import is_exact, tokens_of
 
 if TYPE_CHECKING:
     from loracook.forecast import Forecast
@@ -26,7 +26,7 @@ def as_json(planned: Plan, found: Forecast) -> dict[str, Any]:
     return {
         **stages_json(planned),
         "model": _model(planned.recipe, found),
-        "steps": _steps(found),
+        "steps": _steps(planned.recipe, found),
         "tokens": _tokens(planned.recipe, found),
         "memory": _memory(found),
         "disk": found.disk | {"download_bytes": found.origin.download},
@@ -76,7 +76,7 @@ def _model(recipe: Recipe, found: Forecast) -> dict[str, Any]:
     }
 
 
-def _steps(found: Forecast) -> dict[str, Any] | None:
+def _steps(recipe: Recipe, found: Forecast) -> dict[str, Any] | None:
     if found.steps is None:
         return None
     return {
@@ -85,6 +85,7 @@ def _steps(found: Forecast) -> dict[str, Any] | None:
         "warmup": found.steps.warmup,
         "effective_batch_size": found.steps.effective_batch_size,
         "rows": found.survey.rows if found.survey else None,
+        "at_most": "early_stopping" in recipe["train"],
     }
 
 
@@ -93,7 +94,8 @@ def _tokens(recipe: Recipe, found: Forecast) -> dict[str, Any] | None:
         return None
     total = tokens_of(recipe, found.survey, found.steps)
     per_step = total / max(found.steps.total, 1)
-    return {"per_step": per_step, "total": total, "source": found.survey.source, "exact": found.survey.exact}
+    exact = is_exact(recipe, found.survey, found.steps)
+    return {"per_step": per_step, "total": total, "source": found.survey.source, "exact": exact}
 
 
 def _memory(found: Forecast) -> dict[str, Any] | None:

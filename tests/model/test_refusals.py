@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
+from loracook.errors import RecipeError
+from loracook.model.refusals import check_prompts, check_rows
+from loracook.recipe import Recipe
 from tests.planning import invoked, plan, written
 
 SMALL: dict[str, dict[str, Any]] = {
     "llama": {"intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4},
-    "gpt2": {"n_layer": 2, "n_head": 4, "n_positions": 64},
+    "gpt2": {"n_layer": 2, "n_head": 4},
     "opt": {"ffn_dim": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "word_embed_proj_dim": 32},
     "bloom": {"n_layer": 2, "n_head": 4},
     "ctrl": {"n_layer": 2, "n_head": 4, "dff": 64},
@@ -27,10 +30,14 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 
 
+def config(kind: str, **changed: Any) -> PretrainedConfig:
+    """A small config of a kind."""
+    return AutoConfig.for_model(kind, **{"vocab_size": 128, "hidden_size": 32, **SMALL[kind], **changed})
+
+
 def recipe_on(folder: Path, kind: str, lora: dict[str, Any], **sections: Any) -> Path:
     """A recipe on a small model of a kind, of which there is a config alone."""
-    shape = {**SMALL[kind], **sections.pop("config", {})}
-    AutoConfig.for_model(kind, vocab_size=128, hidden_size=32, **shape).save_pretrained(folder / "model")
+    config(kind, **sections.pop("config", {})).save_pretrained(folder / "model")
     train = {"max_steps": 10, **sections.pop("train", {})}
     return written(folder, base_model={"name_or_path": "./model"}, lora=lora, train=train, **sections)
 
@@ -98,6 +105,28 @@ def test_what_a_model_cannot_do_is_refused(
 ) -> None:
     result = invoked(recipe_on(tmp_path, kind, lora, **sections))
     assert said in str(result.exception)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "opt"])
+def test_rows_beyond_learned_positions_are_refused(kind: str) -> None:
+    recipe = Recipe(Path("recipe.yaml"), {"train": {"max_length": 512}}, ())
+    base = AutoModelForCausalLM.from_config(config(kind, max_position_embeddings=64))
+    check_rows(base, recipe, 64)
+    with pytest.raises(RecipeError, match="a row has 65 tokens and this model reads 64 at most"):
+        check_rows(base, recipe, 65)
+
+
+def test_prompts_and_answers_beyond_learned_positions_are_refused() -> None:
+    recipe = Recipe(Path("recipe.yaml"), {"evaluate": {"generation": {"max_new_tokens": 24}}}, ())
+    base = AutoModelForCausalLM.from_config(config("gpt2", max_position_embeddings=64))
+    check_prompts(base, recipe, 40)
+    with pytest.raises(RecipeError, match=r"a prompt has 41 tokens .* write 23 or fewer"):
+        check_prompts(base, recipe, 41)
+
+
+def test_computed_positions_have_no_end() -> None:
+    base = AutoModelForCausalLM.from_config(config("llama", max_position_embeddings=64))
+    check_rows(base, Recipe(Path("recipe.yaml"), {}, ()), 10_000)
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "opt", "bloom"])
