@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from loracook.errors import MachineError, Path, dotted
+from loracook.errors import MachineError, Path, Position, Problem, RecipeError, clean, dotted
 from loracook.language.complaints import check
 from loracook.language.spellings import ours
+from loracook.language.text import JOINERS
 from loracook.language.tree import entries
 from loracook.language.yaml import flow
 from loracook.schema import inner_part, part_at
@@ -47,17 +49,38 @@ def moves(text: str, file: str) -> tuple[list[Move], list[Kept]]:
     return _with_room(data, [*_shortened(data), *_renamed(data)]) if isinstance(data, dict) else ([], [])
 
 
-def migrated(text: str, planned: list[Move]) -> str:
-    """The text with the moves done; raises MachineError where ruamel.yaml is missing."""
+def migrated(text: str, planned: list[Move], file: str) -> str:
+    """The text with the moves done; raises RecipeError where ruamel.yaml cannot read it.
+
+    Raises MachineError where ruamel.yaml is missing.
+    """
     yaml = _round_trip()
     body = text.removeprefix(MARK)
     ends = "\r\n" if "\r\n" in text else "\n"
-    data = yaml.load(body.replace("\r\n", "\n"))
+    data = _loaded(yaml, body.replace("\r\n", "\n"), file)
     for move in planned:
         _carry_out(data, move)
     written = io.StringIO()
     yaml.dump(data, written)
-    return text.removesuffix(body) + written.getvalue().replace("\n", ends)
+    return text.removesuffix(body) + _escaped(written.getvalue()).replace("\n", ends)
+
+
+def _loaded(yaml: Any, text: str, file: str) -> Any:
+    from ruamel.yaml.error import MarkedYAMLError
+
+    try:
+        return yaml.load(text)
+    except MarkedYAMLError as error:
+        line, column = error.problem_mark.line + 1, error.problem_mark.column + 1
+        message = "ruamel.yaml, which keeps comments, cannot read this; write it otherwise"
+        raise RecipeError(
+            [Problem((), message, "yaml", position=Position(file, line, column, column + 1))]
+        ) from error
+
+
+def _escaped(text: str) -> str:
+    """YAML with joining characters as escapes; ruamel.yaml writes them as they are, which no recipe may."""
+    return re.sub(f"[{JOINERS}]", lambda found: clean(found[0]), text)
 
 
 def _shortened(data: dict[str, Any]) -> Iterator[Move]:

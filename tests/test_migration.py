@@ -66,7 +66,7 @@ quantization:
 
 
 def test_other_spellings_are_rewritten_and_comments_stay() -> None:
-    text = migrated(THEIRS, moves(THEIRS, "a.yaml")[0])
+    text = migrated(THEIRS, moves(THEIRS, "a.yaml")[0], "a.yaml")
     assert parse(text, "a.yaml").data == parse(OURS, "a.yaml").data
     for comment in (
         "# a recipe of another tool",
@@ -87,7 +87,7 @@ def test_what_is_ours_already_is_left_alone() -> None:
 def test_no_spelling_breaks_a_recipe_whatever_its_value(name: str) -> None:
     for value in ("8", "true", "text", "[a]", "{a: 1}", "", "1e-4"):
         text = f"version: 1\n{name}: {value}\n"
-        parse(migrated(text, moves(text, "a.yaml")[0]), "a.yaml")
+        parse(migrated(text, moves(text, "a.yaml")[0], "a.yaml"), "a.yaml")
 
 
 @pytest.mark.parametrize(
@@ -143,6 +143,22 @@ def test_migrate_rewrites_the_file_and_says_each_change(
     assert load("a.yaml")["lora"]["r"] == 8
 
 
+def test_an_escape_that_a_recipe_needs_stays_one() -> None:
+    text = 'lora_r: 8\ndescription: "\\u200d joins"\n'
+    assert (
+        migrated(text, moves(text, "a.yaml")[0], "a.yaml") == 'description: "\\u200d joins"\nlora:\n  r: 8\n'
+    )
+
+
+def test_a_line_that_cannot_be_rewritten_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.yaml").write_text("lora_r: 8\nname\t: soup\n")
+    assert str(CliRunner().invoke(verbs, ["migrate", "a.yaml"]).exception) == (
+        "a.yaml:2:5: ruamel.yaml, which keeps comments, cannot read this; write it otherwise"
+    )
+    assert Path("a.yaml").read_text().startswith("lora_r")
+
+
 def test_what_stands_before_the_text_and_how_lines_end_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,7 +198,7 @@ lora:
 
 def test_a_value_whose_place_is_taken_stays_and_is_said() -> None:
     planned, kept = moves(TWICE, "a.yaml")
-    assert migrated(TWICE, planned) == ONCE
+    assert migrated(TWICE, planned, "a.yaml") == ONCE
     assert [str(one) for one in kept] == [
         "lora_target_linear stays, since lora.target_modules is written too; remove one of the two",
         "train.micro_batch_size stays, since train.per_device_train_batch_size is written too; "

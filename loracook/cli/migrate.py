@@ -20,7 +20,7 @@ def command(file: Path) -> None:
     text = text_of(str(file))
     planned, kept = moves(text, str(file))
     if planned:
-        _write(file, migrated(text, planned))
+        _write(file, migrated(text, planned, str(file)))
     for line in (*planned, *kept):
         click.echo(clean(str(line)))
     left = len(problems_of(str(file)))
