@@ -141,7 +141,11 @@ def _carry_out(data: Any, move: Move) -> None:
         target = source
     else:
         target = _section(data, move.new[:-1], position if move.new[:1] == move.old else len(data))
+        if not target:
+            target.fa.set_block_style()
         target[move.new[-1]] = value
+    if not source:  # ruamel.yaml would write its comment between the key and the braces
+        source.fa.set_flow_style()
     if comment is not None:
         target.ca.items[move.new[-1]] = comment
 

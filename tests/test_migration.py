@@ -150,6 +150,17 @@ def test_an_escape_that_a_recipe_needs_stays_one() -> None:
     )
 
 
+def test_a_section_that_is_left_empty_keeps_its_comment() -> None:
+    text = "dataset:  # rows\n  num_epochs: 16\nlora:\n  max_samples: 5\n"
+    planned, _ = moves(text, "a.yaml")
+    assert migrated(text, planned[:1], "a.yaml") == (
+        "dataset: {} # rows\nlora:\n  max_samples: 5\ntrain:\n  num_train_epochs: 16\n"
+    )
+    assert migrated(text, planned, "a.yaml") == (
+        "dataset:  # rows\n  rows: 5\nlora: {}\ntrain:\n  num_train_epochs: 16\n"
+    )
+
+
 def test_a_line_that_cannot_be_rewritten_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("a.yaml").write_text("lora_r: 8\nname\t: soup\n")
