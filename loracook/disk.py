@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +29,11 @@ def file_facts(folder: Path, *, leave_out: Path | None = None) -> dict[str, dict
         path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
         for path in files
     }
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes that are free where a path is, or where it would be."""
+    return shutil.disk_usage(next(place for place in (path, *path.absolute().parents) if place.exists())).free
 
 
 def sha256(path: Path) -> str:

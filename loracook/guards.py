@@ -1,15 +1,20 @@
-"""What stands around a stage: a shortage of disk or memory becomes an error that the user can mend."""
+"""What stands around a stage: a fault of the machine becomes an error that the user can mend."""
 
 from __future__ import annotations
 
 import errno
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
+from loracook.disk import free_bytes
 from loracook.errors import LoracookError, MachineError
+from loracook.sizes import size
 
-DISK = "free some room, write a lower train.save_total_limit, or name another folder: --runs DIR"
+DISK = "free some room, write a lower train.save_total_limit, or name other folders"
+FOLDERS = "--runs DIR, LORACOOK_CACHE=DIR or HF_HOME=DIR"
 ADVICE = {
     "train": "write train.per_device_train_batch_size: 1 with a larger gradient_accumulation_steps, "
     "a smaller train.max_length, or quantization: {load_in_4bit: true}",
@@ -18,23 +23,56 @@ ADVICE = {
     "push": "stop other programs and run the same command again",
 }
 """What helps a stage that is out of memory."""
-FULL_DISK = ("No space left on device", "PytorchStreamWriter failed")
+HUB = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
+"""Where huggingface_hub keeps what it fetches."""
+PATIENCE = ADVICE["push"]
+FULL_DISK = (
+    "No space left on device",
+    "PytorchStreamWriter failed",
+    "unexpected pos",  # torch, amid a file
+    "iostream error",  # torch, at its end
+    "requested and",  # numpy: so many bytes requested and so few written
+    "Not enough disk space",  # datasets
+)
+UNUSABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EIO}
+"""What the system says of a file or folder that is there and cannot be used."""
 
 
 @contextmanager
-def mended(stage: str) -> Iterator[None]:
-    """Turn a full disk or memory into MachineError, and note on any other the stage it came from."""
+def mended(stage: str, *places: Path) -> Iterator[None]:
+    """Turn a fault of this machine into MachineError, and note on any other error the stage it came from.
+
+    `places` are the folders that the stage writes to.
+    """
     try:
         yield
     except LoracookError:
         raise
     except Exception as error:
-        short = shortage(error)
-        if short is not None:
-            advice = DISK if short == "disk" else ADVICE[stage]
-            raise MachineError(f"{stage}: out of {short}; {advice}") from error
+        if said := fault(error, places, ADVICE[stage]):
+            raise MachineError(f"{stage}: {said}") from error
         error.add_note(f"in the stage {stage}")
         raise
+
+
+def fault(error: Exception, places: Sequence[Path], memory: str = PATIENCE) -> str | None:
+    """What is wrong with this machine, in sizes, and what to do; None when it is something else.
+
+    Args:
+        error: what was raised.
+        places: the folders that were written to.
+        memory: what helps where memory ran out.
+    """
+    short = shortage(error)
+    if short == "memory":
+        return f"out of memory; {memory}"
+    if short == "disk":
+        free = ", ".join(f"{size(free_bytes(place))} at {place}" for place in (*places, HUB))
+        return f"out of disk: free are {free}; {DISK}: {FOLDERS}"
+    if isinstance(error, OSError) and error.errno in UNUSABLE and error.filename:
+        why = (error.strerror or "").lower()
+        return f"{error.filename} cannot be used: {why}; mend that, or name other folders: {FOLDERS}"
+    return None
 
 
 def shortage(error: Exception) -> str | None:

@@ -102,7 +102,7 @@ def _run_stage(
 ) -> None:
     if stage.fault:
         progress.note(f"{stage.name} is run again: {stage.fault}")
-    with mended(stage.name):
+    with mended(stage.name, stage.folder, cache):
         _begin(stage)
         before = {name: _verified(folder) for name, folder in stage.before.items()}
         folders = Folders(stage.folder, before, planned.folder, cache)

@@ -7,11 +7,12 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
-from loracook.errors import LoracookError, RecipeError, clean
+from loracook.errors import LoracookError, MachineError, RecipeError, clean
 
 INTERRUPTED = 130
 
@@ -39,7 +40,7 @@ def ending(command: Callable[[], Any]) -> int:
     except ModuleNotFoundError as error:
         return _missing(error)
     except Exception as error:
-        return _bug(error)
+        return _fault(error) or _bug(error)
     return result if isinstance(result, int) else 0
 
 
@@ -56,6 +57,18 @@ def _missing(error: ModuleNotFoundError) -> int:
         return _bug(error)
     click.echo(f'{error.name} is not installed; run: pip install "loracook[train]"', err=True)
     return 3
+
+
+def _fault(error: Exception) -> int | None:
+    """The exit code for a fault of this machine, said; None when it is something else."""
+    from loracook.guards import fault
+    from loracook.runner import default_cache
+
+    said = fault(error, [Path(), default_cache()])
+    if said is None:
+        return None
+    click.echo(clean(said), err=True)
+    return MachineError.exit_code
 
 
 def _bug(error: Exception) -> int:

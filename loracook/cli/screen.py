@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -88,8 +88,9 @@ def noise_to(log: Path) -> Iterator[TextIO]:
         try:
             yield own
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            with suppress(OSError):  # on a full disk noise is lost; what went wrong is to be said still
+                sys.stdout.flush()
+                sys.stderr.flush()
             for number, descriptor in enumerate(kept, 1):
                 os.dup2(descriptor, number)
                 os.close(descriptor)

@@ -1,0 +1,81 @@
+"""Faults of the machine: a disk that is full, folders that cannot be used."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pyarrow
+import pytest
+import torch
+
+from loracook.errors import MachineError
+from loracook.guards import mended, shortage
+from tests.cooking import twin_file
+
+LORACOOK = Path(sys.executable).parent / "loracook"
+FULL = "/dev/full"
+LARGE = 1_000_000
+
+
+def arrow() -> None:
+    with pyarrow.OSFile(FULL, "wb") as file:
+        file.write(bytes(LARGE))
+
+
+WRITERS: dict[str, Callable[[], Any]] = {
+    "torch": lambda: torch.save(torch.zeros(LARGE), FULL),
+    "torch, a small file": lambda: torch.save(torch.zeros(1), FULL),
+    "text": lambda: Path(FULL).write_text("x" * LARGE),
+    "numpy": lambda: numpy.zeros(LARGE).tofile(FULL),
+    "arrow": arrow,
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_full_disk_is_known_however_a_library_says_it(writer: str) -> None:
+    with pytest.raises((OSError, RuntimeError)) as caught:
+        WRITERS[writer]()
+    assert shortage(caught.value) == "disk"
+
+
+def test_a_full_disk_is_said_with_what_is_free(tmp_path: Path) -> None:
+    said = rf"train: out of disk: free are [\d,.]+ \w+ at {tmp_path}, .*; free some room, write a lower"
+    with pytest.raises(MachineError, match=said), mended("train", tmp_path):
+        Path(FULL).write_text("x")
+
+
+def test_a_disk_that_fills_up_during_training_leaves_the_checkpoints_before(tmp_path: Path) -> None:
+    steps = {"max_steps": 6, "save_steps": 2, "logging_steps": 3}
+    recipe = twin_file("opt-350m-lora", tmp_path, train=steps, evaluate=None, dataset={"eval": None})
+    folder = tmp_path / json.loads(loracook("plan", "--format", "json", recipe).stdout)["stages"][0]["folder"]
+    folder.mkdir(parents=True)
+    (folder / "log.jsonl").symlink_to(FULL)
+    done = loracook("run", recipe)
+    assert (done.returncode, done.stderr[:29]) == (3, "train: out of disk: free are ")
+    assert done.stderr.count("\n") == 1
+    assert {path.name for path in folder.glob("checkpoints/checkpoint-*")} == {"checkpoint-1", "checkpoint-2"}
+
+
+@pytest.mark.parametrize("verb", ["run", "preview"])
+def test_a_cache_that_is_a_file_is_said(verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cache").write_text("")
+    monkeypatch.setenv("LORACOOK_CACHE", str(tmp_path / "cache"))
+    done = loracook(verb, twin_file("opt-350m-lora", tmp_path, evaluate=None, dataset={"eval": None}))
+    told = (
+        f"{tmp_path}/cache/data cannot be used: not a directory; mend that, or name other folders: --runs DIR"
+    )
+    assert (done.returncode, told in done.stderr, done.stderr.count("\n")) == (3, True, 1)
+
+
+def loracook(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    """A verb in a process of its own, in the folder of its recipe."""
+    *verb, recipe = command
+    return subprocess.run(
+        [LORACOOK, *verb, Path(recipe).name], cwd=Path(recipe).parent, capture_output=True, text=True
+    )
