@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from loracook import data, model
 from loracook.errors import MachineError, RecipeError
+from loracook.model.memory import autocast
+from loracook.model.separation import keeps_rows_apart
 from loracook.stages.base import Progress
-from loracook.steps import as_trained
+from loracook.steps import as_trained, flattened
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
     from trl import SFTConfig, SFTTrainer
 
     from loracook.recipe import Recipe
@@ -80,7 +82,9 @@ def build(
     arguments = sft_config(recipe, output)
     base = model.load_model(recipe, model.fetch(recipe, cache))
     if added := model.fit_embeddings(base, len(ingredients.tokenizer)):
-        progress.note(f"{added} embedding rows added for new tokens; lora.modules_to_save would train them")
+        trained = "" if recipe["lora"].get("modules_to_save") else "; lora.modules_to_save would train them"
+        progress.note(f"{added} embedding rows added for new tokens{trained}")
+    check_separation(base, recipe)
     sft = SFTTrainer(
         model=base,
         args=arguments,
@@ -92,6 +96,15 @@ def build(
     )
     _use_loraplus(sft, recipe)
     return sft
+
+
+def check_separation(base: PreTrainedModel, recipe: Recipe) -> None:
+    """Raise RecipeError where rows are to be joined and the model would let them see one another."""
+    train = recipe["train"]
+    if flattened(train) and not keeps_rows_apart(base, autocast(train)):
+        key = "packing" if train.get("packing") else "padding_free"
+        message = f"'{base.config.model_type}' models let joined rows see one another; write {key}: false"
+        raise RecipeError([recipe.problem(("train", key), message)])
 
 
 def sft_config(recipe: Recipe, output: Path) -> SFTConfig:
