@@ -11,23 +11,27 @@ from loracook.errors import LoracookError
 GIB = 1 << 30
 UNITS = {"": GIB, "G": GIB, "GB": GIB, "GIB": GIB, "MB": GIB >> 10, "MIB": GIB >> 10}
 SOLD = {
-    "T4": 16, "P100": 16, "V100-16GB": 16, "V100-32GB": 32, "A10": 24, "A10G": 24, "A30": 24, "L4": 24,
-    "L40S": 48, "A40": 48, "A6000": 48, "A100-40GB": 40, "A100-80GB": 80, "H100": 80, "H200": 141,
-    "B200": 180, "RTX3060": 12, "RTX3080": 10, "RTX3090": 24, "RTX4070": 12, "RTX4080": 16, "RTX4090": 24,
-    "RTX5090": 32,
+    "T4": 15_360, "P100": 16_280, "V100-16GB": 16_160, "V100-32GB": 32_510, "A10": 23_028, "A10G": 23_028,
+    "A30": 24_576, "L4": 23_034, "L40S": 46_068, "A40": 46_068, "A6000": 49_140, "A100-40GB": 40_960,
+    "A100-80GB": 81_920, "H100": 81_559, "H200": 143_771, "B200": 183_359, "RTX3060": 12_288,
+    "RTX3080": 10_240, "RTX3090": 24_576, "RTX4070": 12_282, "RTX4080": 16_376, "RTX4090": 24_564,
+    "RTX5090": 32_607,
 }  # fmt: skip
-"""Memory in GB as the makers' data sheets state it."""
+"""MiB that nvidia-smi states for each; where memory corrects errors, less than what is on the box."""
+NO_BFLOAT16 = ("T4", "P100", "V100-16GB", "V100-32GB")
+"""GPUs older than compute capability 8.0, the first with bfloat16 (CUDA programming guide)."""
 CONTEXT = GIB * 3 // 4
 """What CUDA takes for itself on a GPU before the first tensor; 0.4 to 0.7 GB are usual."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """Where a recipe is to run: its kind ("cpu" or "cuda") and the bytes that tensors may take there."""
+    """Where a recipe is to run: the kind ("cpu" or "cuda"), bytes for tensors, whether bfloat16 is there."""
 
     name: str
     kind: str
     bytes: int
+    bfloat16: bool = True
 
 
 def named_device(name: str | None, memory: str | None) -> Device | None:
@@ -36,15 +40,20 @@ def named_device(name: str | None, memory: str | None) -> Device | None:
     Raises:
         LoracookError: the name or the size is not known.
     """
+    if memory is not None and name is not None:
+        raise LoracookError("--device and --memory both say how much memory there is; write one of them")
     if memory is not None:
         return Device(f"a GPU with {memory}", "cuda", _parsed(memory) - CONTEXT)
-    if name is None:
-        return None
+    return None if name is None else _sold(name)
+
+
+def _sold(name: str) -> Device:
     wanted = re.sub(r"[\s_-]", "", name).upper()
-    known = {re.sub(r"-", "", key): size for key, size in SOLD.items()}
+    known = {model.replace("-", ""): model for model in SOLD}
     if wanted not in known:
         raise LoracookError(f"no device '{name}' is known; write --memory 24GB, or one of {', '.join(SOLD)}")
-    return Device(name, "cuda", known[wanted] * GIB - CONTEXT)
+    model = known[wanted]
+    return Device(name, "cuda", (SOLD[model] << 20) - CONTEXT, model not in NO_BFLOAT16)
 
 
 def device_here() -> Device:
@@ -52,7 +61,8 @@ def device_here() -> Device:
     import torch
 
     if torch.cuda.is_available():
-        return Device(torch.cuda.get_device_name(), "cuda", torch.cuda.mem_get_info()[0])
+        free, bfloat16 = torch.cuda.mem_get_info()[0], torch.cuda.is_bf16_supported(including_emulation=False)
+        return Device(torch.cuda.get_device_name(), "cuda", free, bfloat16)
     return Device("this machine's CPU", "cpu", available_memory())
 
 
@@ -72,7 +82,10 @@ def _parsed(text: str) -> int:
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
     if found is None or found[2].upper() not in UNITS:
         raise LoracookError(f"'{text}' is no amount of memory; write --memory 24GB")
-    return round(float(found[1]) * UNITS[found[2].upper()])
+    size = round(float(found[1]) * UNITS[found[2].upper()])
+    if size <= CONTEXT:
+        raise LoracookError(f"CUDA alone takes more than '{text}'; write --memory 24GB")
+    return size
 
 
 def _lines(path: str) -> list[str]:

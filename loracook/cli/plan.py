@@ -103,7 +103,11 @@ def _probed(planned: Plan, known: dict[str, Any]) -> dict[str, Any]:
     facts = probe_alone(planned.recipe, default_cache()).facts()
     passes = planned.recipe["train"].get("gradient_accumulation_steps", 1)
     step = facts["seconds_for_batch"] * passes
-    return {"probe": facts, "time": {"seconds_per_step": step, "seconds": step * known["steps"]["total"]}}
+    steps = known.get("steps")
+    return {
+        "probe": facts,
+        "time": {"seconds_per_step": step, "seconds": steps and step * steps["total"]},
+    }
 
 
 def _written(plans: list[Plan], known: list[dict[str, Any]], kind: str) -> list[str]:

@@ -9,6 +9,8 @@ from loracook.sizes import size
 
 LABEL = 10
 TIMES = "\N{MULTIPLICATION SIGN}"
+WITHOUT = {"bfloat16": "write base_model.dtype: float16, train.bf16: false and train.fp16: true"}
+"""What to write for a device that lacks something."""
 ROWS: dict[str, Callable[[dict[str, Any]], str]] = {
     "parameters": lambda p: f"{p['model']['all_parameters']:,}",
     "trainable": lambda p: f"{p['model']['trainable_parameters']:,}",
@@ -23,6 +25,12 @@ ROWS: dict[str, Callable[[dict[str, Any]], str]] = {
     "disk": lambda p: _size(p["disk"]["total_bytes"]),
 }
 """What is compared of several plans, by what it is called."""
+PROBED: dict[str, Callable[[dict[str, Any]], str]] = {
+    "measured": lambda p: size(p["probe"]["probed_bytes"]),
+    "seconds a step": lambda p: f"{p['time']['seconds_per_step']:.2g}",
+    "seconds in all": lambda p: "?" if p["time"]["seconds"] is None else f"{p['time']['seconds']:,.0f}",
+}
+"""What is compared beside where the largest batches were tried."""
 
 
 def lines(plan: dict[str, Any]) -> list[str]:
@@ -46,12 +54,14 @@ def lines(plan: dict[str, Any]) -> list[str]:
 
 def table(plans: Sequence[dict[str, Any]]) -> list[str]:
     """Several plans' JSON side by side, one column each."""
+    shown = ROWS | (PROBED if any("probe" in plan for plan in plans) else {})
     rows = [["", *(plan["recipe"] for plan in plans)]]
     rows += [
-        [name, *(write(plan) if "model" in plan else "?" for plan in plans)] for name, write in ROWS.items()
+        [name, *(write(plan) if "model" in plan else "?" for plan in plans)] for name, write in shown.items()
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [_row(row, widths) for row in rows]
+    unknown = [f"{plan['recipe']}: unknown {text}" for plan in plans for text in plan["unknown"]]
+    return [*(_row(row, widths) for row in rows), *([""] if unknown else []), *unknown]
 
 
 def _row(row: Sequence[str], widths: Sequence[int]) -> str:
@@ -112,6 +122,7 @@ def _memory(memory: dict[str, Any] | None) -> list[str]:
     return [
         f"{size(memory['peak_bytes'])} at the peak of {memory['peak_stage']}, {fits} {room}",
         *(f"{stage} alone does not fit, either" for stage in too_large),
+        *(f"{memory['device']} has no {what}; {WITHOUT[what]}" for what in memory["lacks"]),
         f"for a batch of {batch['rows']} {TIMES} {batch['length']:,} tokens",
         *parts,
         *(_change(change) for change in memory["changes"]),
@@ -142,7 +153,7 @@ def _probe(plan: dict[str, Any]) -> list[str]:
     step, whole = plan["time"]["seconds_per_step"], plan["time"]["seconds"]
     return [
         f"{taken} measured for the largest batch, {planned} planned",
-        f"at most {step:.2g} s a step, {whole:,.0f} s in all",
+        f"at most {step:.2g} s a step" + ("" if whole is None else f", {whole:,.0f} s in all"),
     ]
 
 

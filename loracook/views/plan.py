@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from loracook.model.memory import autocast
 from loracook.survey import is_exact, tokens_of
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def as_json(planned: Plan, found: Forecast) -> dict[str, Any]:
         "model": _model(planned.recipe, found),
         "steps": _steps(planned.recipe, found),
         "tokens": _tokens(planned.recipe, found),
-        "memory": _memory(found),
+        "memory": _memory(planned.recipe, found),
         "disk": found.disk | {"download_bytes": found.origin.download},
         "push": found.push,
         "outside": outside(planned.recipe),
@@ -98,7 +99,13 @@ def _tokens(recipe: Recipe, found: Forecast) -> dict[str, Any] | None:
     return {"per_step": per_step, "total": total, "source": found.survey.source, "exact": exact}
 
 
-def _memory(found: Forecast) -> dict[str, Any] | None:
+def _lacking(recipe: Recipe, found: Forecast) -> list[str]:
+    """What the device has not got and the recipe asks for."""
+    asked = {str(found.drawn.dtype), str(autocast(recipe["train"]))}
+    return ["bfloat16"] if "torch.bfloat16" in asked and not found.device.bfloat16 else []
+
+
+def _memory(recipe: Recipe, found: Forecast) -> dict[str, Any] | None:
     if found.room is None:
         return None
     needed, device = found.room.needs, found.device
@@ -113,5 +120,6 @@ def _memory(found: Forecast) -> dict[str, Any] | None:
         "device_bytes": device.bytes,
         "fits": not needed.too_large(device.bytes),
         "too_large": needed.too_large(device.bytes),
+        "lacks": _lacking(recipe, found),
         "changes": [change.as_json() for change in found.room.changes],
     }

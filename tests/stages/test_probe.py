@@ -15,6 +15,7 @@ from loracook.runner import default_cache
 from loracook.stages.base import Silent
 from loracook.stages.probe import plan_memory, probe_alone
 from loracook.stages.trainer import prepared
+from tests.planning import invoked
 from tests.test_steps import recipe_file
 
 
@@ -46,6 +47,13 @@ def test_the_probe_alone_measures_and_leaves_no_folder(tmp_path: Path) -> None:
     assert probe.probed is not None
     assert probe.seconds is not None
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_probes_of_several_recipes_come_side_by_side(tmp_path: Path) -> None:
+    file = recipe_file(tmp_path, {"max_steps": 2})
+    rows = {line.split("  ")[0]: line for line in invoked(file, file, "--probe").stdout.splitlines()}
+    assert {"peak memory", "measured", "seconds a step", "seconds in all"} <= set(rows)
 
 
 def test_what_does_not_fit_ends_with_the_changes_that_would(tmp_path: Path) -> None:

@@ -1,0 +1,68 @@
+"""Devices by name and size, and what a plan says of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loracook.devices import CONTEXT, GIB, named_device
+from loracook.errors import LoracookError
+from tests.planning import config_recipe, invoked, plan
+
+OPT = "facebook__opt-350m"
+LORA = {"r": 8, "target_modules": ["q_proj", "v_proj"]}
+
+
+def test_a_device_is_found_however_its_name_is_spelt() -> None:
+    for name in ("A100-80GB", "a100 80gb", "A100_80GB"):
+        device = named_device(name, None)
+        assert device is not None
+        assert device.bytes == 80 * GIB - CONTEXT
+
+
+def test_memory_is_read_with_and_without_a_unit() -> None:
+    found = [named_device(None, text) for text in ("24", "24GB", "24 GiB", "24576MB")]
+    assert {device and device.bytes for device in found} == {24 * GIB - CONTEXT}
+
+
+@pytest.mark.parametrize(
+    ("name", "memory", "said"),
+    [
+        ("H1000", None, "no device 'H1000' is known; write --memory 24GB, or one of T4, "),
+        (None, "much", "'much' is no amount of memory; write --memory 24GB"),
+        (None, "0", "CUDA alone takes more than '0'; write --memory 24GB"),
+        ("H100", "24GB", "--device and --memory both say how much memory there is; write one of them"),
+    ],
+)
+def test_what_names_no_device_says_what_to_write(name: str | None, memory: str | None, said: str) -> None:
+    with pytest.raises(LoracookError) as caught:
+        named_device(name, memory)
+    assert str(caught.value).startswith(said)
+
+
+def test_a_device_without_bfloat16_is_told_what_to_write_for_it(tmp_path: Path) -> None:
+    line = "T4 has no bfloat16; write base_model.dtype: float16, train.bf16: false and train.fp16: true"
+    assert line in invoked(config_recipe(tmp_path, OPT, LORA), "--device", "T4").stdout
+    half: dict[str, Any] = {"max_steps": 10, "bf16": False, "fp16": True}
+    recipe = config_recipe(tmp_path, OPT, LORA, train=half)
+    planned = plan(recipe, "--device", "T4", "--set", "base_model.dtype=float16")
+    assert planned["memory"]["lacks"] == []
+
+
+def test_a_merge_that_does_not_fit_is_named_with_what_helps_it(tmp_path: Path) -> None:
+    recipe = config_recipe(
+        tmp_path, OPT, LORA, quantization={"load_in_4bit": True}, merge={"dtype": "float32"}
+    )
+    arguments = (recipe, "--memory", "2GB", "--set", "train.max_length=128")
+    memory = plan(*arguments)["memory"]
+    assert (memory["peak_stage"], memory["too_large"]) == ("merge", ["merge"])
+    assert [change["write"] for change in memory["changes"]] == ["merge.dtype: bfloat16"]
+    assert "at the peak of merge, does not fit" in invoked(*arguments).stdout
+
+
+def test_a_merge_that_nothing_makes_fit_is_sent_to_a_larger_machine(tmp_path: Path) -> None:
+    recipe = config_recipe(tmp_path, OPT, LORA, quantization={"load_in_4bit": True}, merge={})
+    text = invoked(recipe, "--memory", "1.4GB", "--set", "train.max_length=32").stdout
+    assert "run merge where there is more memory: --only merge" in text
