@@ -84,6 +84,12 @@ class RecipeError(LoracookError):
         super().__init__("\n".join(map(str, self.problems)))
 
 
+class UnreachableError(RecipeError):
+    """What a recipe names lies on a hub that cannot be asked from here, or not now."""
+
+    exit_code = 3
+
+
 class MachineError(LoracookError):
     """This machine cannot do it: disk, memory, GPU or a missing package."""
 

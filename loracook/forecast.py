@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from loracook import data, footprint, model
 from loracook.devices import Device, device_here
-from loracook.errors import LoracookError, RecipeError
+from loracook.errors import LoracookError, RecipeError, UnreachableError
 from loracook.fitting import Change, changes
 from loracook.model.blueprint import Blueprint, blueprint, named_tokens, tokenizer_in
 from loracook.model.memory import autocast
@@ -132,7 +132,7 @@ def _surveyed(
 
 def is_unreachable(error: LoracookError) -> bool:
     """Whether an error says that there is no network, which leaves things unknown rather than wrong."""
-    return "hub cannot be reached" in str(error)
+    return isinstance(error, UnreachableError)
 
 
 def said(error: LoracookError) -> str:

@@ -87,4 +87,4 @@ def shortage(error: Exception) -> str | None:
     memory = isinstance(error, MemoryError) or "can't allocate memory" in str(error)
     if memory or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
         return "memory"
-    return None
+    return shortage(error.__cause__) if isinstance(error.__cause__, Exception) else None

@@ -111,8 +111,8 @@ def test_a_missing_model_says_what_to_do(hub: Hub, recipe: Path, verb: str) -> N
 def test_a_hub_that_fails_on_the_data_says_so(hub: Hub, recipe: Path) -> None:
     hub.faults["tree"] = ["", *["500"] * 20]
     refused = loracook(hub, recipe, "run")
-    assert refused.returncode == 2
-    assert "dataset.path: the hub " in refused.stderr
+    assert refused.returncode == 3
+    assert "dataset.path: the hub answers 500 for now; " in refused.stderr
 
 
 def test_a_missing_data_set_says_so_before_weights_are_fetched(hub: Hub, recipe: Path) -> None:
@@ -121,3 +121,22 @@ def test_a_missing_data_set_says_so_before_weights_are_fetched(hub: Hub, recipe:
     assert refused.returncode == 2
     assert "dataset.path: not found on the hub" in refused.stderr
     assert not list(recipe.parent.glob("hf/**/*.safetensors"))
+
+
+@pytest.mark.parametrize("fault", ["500", "429", "cut", "page"])
+@pytest.mark.parametrize("asked", ["base_model.name_or_path: the hub ", "dataset.path: the hub "])
+def test_a_hub_that_does_not_answer_is_no_fault_of_the_recipe(
+    asked: str, fault: str, hub: Hub, recipe: Path
+) -> None:
+    first = [] if asked.startswith("base_model") else [""]
+    hub.faults["info"] = [*first, *[fault] * 99]
+    refused = loracook(hub, recipe, "preview")
+    assert (refused.returncode, asked in refused.stderr, refused.stderr.count("\n")) == (3, True, 1)
+
+
+@pytest.mark.parametrize("asked", ["base_model.name_or_path: the hub ref", "dataset.path: the hub ref"])
+def test_a_hub_that_says_no_is_heard(asked: str, hub: Hub, recipe: Path) -> None:
+    first = [] if asked.startswith("base_model") else [""]
+    hub.faults["info"] = [*first, *["403"] * 99]
+    refused = loracook(hub, recipe, "preview")
+    assert (refused.returncode, asked in refused.stderr, refused.stderr.count("\n")) == (2, True, 1)

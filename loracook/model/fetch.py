@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from loracook.disk import sha256, sync
-from loracook.errors import MachineError, RecipeError
+from loracook.errors import MachineError, RecipeError, UnreachableError
+from loracook.hub.failures import refusal, unheard
 from loracook.model.damage import NAME, reading
 from loracook.shipped import SCHEME, shipped_file
 
@@ -70,7 +71,8 @@ def fetch(recipe: Recipe, cache: Path) -> Path:
     """A folder with the whole base model: config, tokenizer and safetensors weights.
 
     Raises:
-        RecipeError: the hub cannot be reached or has no such model, or its weights are pickles.
+        RecipeError: the hub has no such model, or its weights are pickles.
+        UnreachableError: the hub cannot be reached.
     """
     return _fetch(recipe, cache, "weights")
 
@@ -101,21 +103,23 @@ def _gguf(recipe: Recipe, found: Path) -> Path | None:
 
 def _from_hub(recipe: Recipe, *, weights: bool) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, HTTPError
 
     base = recipe["base_model"]
     name, gguf = base["name_or_path"], base.get("gguf_file")
     wanted = [gguf] if gguf else [*SMALL_FILES, *(["*.safetensors"] if weights else [])]
     try:
         folder = snapshot_download(name, revision=base.get("revision"), allow_patterns=wanted)
-    except LocalEntryNotFoundError as error:
-        message = (
-            f"the hub cannot be reached and '{name}' is not kept here; "
-            f"where there is a network run: hf download {name}"
-        )
-        raise RecipeError([recipe.problem(NAME, message)]) from error
-    except (HfHubHTTPError, HFValidationError) as error:
+    except HFValidationError as error:
         raise RecipeError([recipe.problem(NAME, _refusal(name, error))]) from error
+    except (HTTPError, OSError) as error:
+        if no := refusal(error):
+            raise RecipeError([recipe.problem(NAME, _refusal(name, no))]) from error
+        if why := unheard(error):
+            way_out = f"where there is a network run: hf download {name}"
+            problem = recipe.problem(NAME, f"{why} and '{name}' is not kept here; {way_out}")
+            raise UnreachableError([problem]) from error
+        raise
     return Path(folder)
 
 
@@ -125,7 +129,7 @@ def _refusal(name: str, error: Exception) -> str:
         "GatedRepoError": f"'{name}' is gated; accept its terms on its page, then log in: hf auth login",
         "RepositoryNotFoundError": f"there is no '{name}', or hides it; check the id or run: hf auth login",
         "RevisionNotFoundError": f"'{name}' has no such revision; leave revision out for the newest",
-    }.get(kind, f"the hub refused '{name}' ({kind})")
+    }.get(kind, f"the hub refused '{name}': {str(error).partition(chr(10))[0]}")
 
 
 def _with_safetensors(recipe: Recipe, folder: Path) -> Path:
