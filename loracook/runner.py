@@ -56,11 +56,8 @@ def run(
     # A push alone finds what it pushed before.
     if {"train", "push"} <= {stage.name for stage in chosen if not stage.done}:
         before_training(recipe, consent)
-    make_run_folder(planned.folder)
-    with locked(planned.folder):
-        for stage in map(examined, chosen):  # each at its turn: the one before may have come out otherwise
-            if not stage.done:
-                _run_stage(planned, stage, consent=consent, cache=cache or default_cache(), progress=progress)
+    if not all(stage.done for stage in chosen):
+        _cook(planned, chosen, consent=consent, cache=cache or default_cache(), progress=progress)
     return {stage.name: read_record(stage.folder) for stage in map(examined, planned.stages) if stage.done}
 
 
@@ -95,6 +92,17 @@ def _allowed(
             check_consent(recipe, consent)
         progress.note("push is left out: nothing is uploaded without --push")
     return kept
+
+
+def _cook(
+    planned: Plan, stages: tuple[PlannedStage, ...], *, consent: Consent, cache: Path, progress: Progress
+) -> None:
+    """Run what is not done, each stage looked at in its turn: the one before may have come out otherwise."""
+    make_run_folder(planned.folder)
+    with locked(planned.folder):
+        for stage in map(examined, stages):
+            if not stage.done:
+                _run_stage(planned, stage, consent=consent, cache=cache, progress=progress)
 
 
 def _run_stage(
