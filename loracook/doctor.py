@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from loracook.devices import GIB, available_memory
+from loracook.disk import free_bytes
 
 LOW_DISK = 10 * GIB
 STACK = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate", "gguf", "jinja2")
@@ -130,10 +130,12 @@ def _memory() -> Finding:
 
 
 def _disk(cache: Path) -> Finding:
-    folder = next(path for path in (cache, *cache.absolute().parents) if path.exists())
-    free = shutil.disk_usage(folder).free
+    place = next(path for path in (cache, *cache.absolute().parents) if path.exists())
+    free = free_bytes(place)
     means = "" if free > LOW_DISK else "a model of 7 billion parameters takes 15 GB, and as much again merged"
-    return Finding("disk", f"{free / GIB:.1f} GiB free at {folder}", means)
+    if not (place.is_dir() and os.access(place, os.W_OK)):
+        means = "nothing can be kept there; name a folder that can be written to: LORACOOK_CACHE=DIR"
+    return Finding("disk", f"{free / GIB:.1f} GiB free at {place}", means)
 
 
 def _hub() -> Iterator[Finding]:

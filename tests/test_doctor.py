@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from loracook.cli.doctor import command
-from loracook.doctor import within
+from loracook.doctor import findings, within
 
 
 def test_every_part_of_the_stack_is_named_and_nothing_secret(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,3 +40,9 @@ def test_every_part_of_the_stack_is_named_and_nothing_secret(monkeypatch: pytest
 )
 def test_versions_are_compared_by_number(found: str, asked: str, inside: bool) -> None:
     assert within(found, asked) is inside
+
+
+def test_a_cache_that_cannot_be_written_is_found(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("")
+    (disk,) = (found for found in findings(tmp_path / "cache" / "below") if found.what == "disk")
+    assert disk.means.startswith("nothing can be kept there; name a folder that can be written to: ")
