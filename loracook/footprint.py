@@ -7,9 +7,11 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from loracook.errors import MachineError
 from loracook.model.needs import merged_bytes
 from loracook.model.weights import optimizer_bytes
 from loracook.parcel import ADAPTER, CARD
+from loracook.sizes import size
 
 if TYPE_CHECKING:
     from loracook.model.blueprint import Blueprint
@@ -34,15 +36,27 @@ def disk(recipe: Recipe, drawn: Blueprint, steps: Steps | None, runs: Path) -> d
     written = checkpoints(recipe, steps)
     kept = _kept(recipe, written)
     merged = merged_bytes(recipe, drawn) if "merge" in recipe else 0
+    published = pushed_bytes(recipe, drawn) if "folder" in recipe.sections.get("push", {}) else 0
     return {
         "adapter_bytes": adapter,
         "checkpoint_bytes": checkpoint,
         "checkpoints_written": written,
         "checkpoints_kept": kept,
         "merged_bytes": merged,
-        "total_bytes": None if kept is None else adapter + merged + checkpoint * _at_once(kept, written),
+        "published_bytes": published,
+        "total_bytes": adapter + merged + published + checkpoint * _at_once(kept, written),
         "free_bytes": shutil.disk_usage(_existing(runs)).free,
     }
+
+
+def check_disk(recipe: Recipe, drawn: Blueprint, steps: Steps | None, stage: Path) -> None:
+    """Raise MachineError where the disk has no room for what a run will write beside what `stage` holds."""
+    found = disk(recipe, drawn, steps, stage)
+    needed = found["total_bytes"] - sum(path.stat().st_size for path in stage.rglob("*") if path.is_file())
+    if needed > found["free_bytes"]:
+        fewer = "write train.save_total_limit: 1 or " if found["checkpoints_kept"] > 1 else ""
+        free = f"{size(needed)} are needed, {size(found['free_bytes'])} are free in {stage.parent}"
+        raise MachineError(f"the disk is too small: {free}; {fewer}name another folder: --runs DIR")
 
 
 def push(recipe: Recipe, drawn: Blueprint) -> dict[str, Any]:
@@ -60,9 +74,15 @@ def push(recipe: Recipe, drawn: Blueprint) -> dict[str, Any]:
         if "repo_id" in section
         else "this machine",
         "files": f"{weights}, tokenizer files, {CARD}",
-        "bytes": (merged_bytes(recipe, drawn) if merged else adapter_bytes(drawn)) + SMALL,
+        "bytes": pushed_bytes(recipe, drawn),
         "needs": "--push" if "repo_id" in section else "",
     }
+
+
+def pushed_bytes(recipe: Recipe, drawn: Blueprint) -> int:
+    """Bytes of what a push brings out."""
+    merged = recipe["push"]["what"] == "merged"
+    return (merged_bytes(recipe, drawn) if merged else adapter_bytes(drawn)) + SMALL
 
 
 def adapter_bytes(drawn: Blueprint) -> int:
@@ -89,11 +109,9 @@ def checkpoints(recipe: Recipe, steps: Steps | None) -> int | None:
     return len({1, steps.total, *range(every, steps.total, every)})
 
 
-def _kept(recipe: Recipe, written: int | None) -> int | None:
+def _kept(recipe: Recipe, written: int | None) -> int:
     """The checkpoints that stay: the newest, and the best one beside it where that is loaded at the end."""
-    limit: int | None = recipe["train"].get("save_total_limit")
-    if limit is None:
-        return written
+    limit: int = recipe["train"]["save_total_limit"]
     if recipe["train"].get("load_best_model_at_end"):
         limit = max(limit, 2)
     return limit if written is None else min(limit, written)

@@ -7,7 +7,7 @@ TrainingArguments.get_warmup_steps; the order of rows is that of accelerate 1.15
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 FORESEEN = ("random", "sequential")
 """The sampling strategies whose order can be told beforehand."""
+MANY = 20
+"""Epochs beyond which the longest batch is taken for one of the longest rows, to which it comes near."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +81,14 @@ def tokens(train: Mapping[str, Any], lengths: Lengths) -> int:
 
     Exact where `is_foreseen`; else other rows may be left out of a last, short epoch.
     """
-    if flattened(train):
-        multiple = train.get("pad_to_multiple_of") or 1
-        return sum(-(-int(batch.sum()) // multiple) * multiple for _, batch in _batches(train, lengths))
-    return sum(int(batch.sum()) for _, batch in _batches(train, lengths))
+    import numpy
+
+    multiple = (train.get("pad_to_multiple_of") or 1) if flattened(train) else 1
+    size, found = train["per_device_train_batch_size"], 0
+    for order in _epochs(train, len(lengths)):
+        batches = numpy.add.reduceat(lengths[order], numpy.arange(0, len(order), size))
+        found += int((-(-batches // multiple) * multiple).sum())
+    return found
 
 
 def is_foreseen(train: Mapping[str, Any], planned: Steps) -> bool:
@@ -94,37 +100,34 @@ def is_foreseen(train: Mapping[str, Any], planned: Steps) -> bool:
 
 def longest_batch(train: Mapping[str, Any], lengths: Lengths) -> Batch:
     """The forward pass with the most tokens, padding included, that the run can meet."""
-    flat = flattened(train)
-    order, batch = max(_possible(train, lengths), key=lambda found: _size(found[1], flat))
-    rows = tuple(int(row) for row in order)
-    if flat:
-        return Batch(rows, int(batch.sum()), masked=True, flat=True)
-    return Batch(rows, int(batch.max()), masked=bool((batch != batch[0]).any()))
-
-
-def _size(batch: Lengths, flat: bool) -> tuple[int, int]:
-    """Tokens of a batch with padding; of equal ones, the batch that needs an attention mask is the larger."""
-    return (int(batch.sum()) if flat else len(batch) * int(batch.max()), int((batch != batch[0]).any()))
-
-
-def _possible(train: Mapping[str, Any], lengths: Lengths) -> Iterator[tuple[Lengths, Lengths]]:
-    """The batches of the run, or where they cannot be told, one of the longest rows."""
-    if train.get("train_sampling_strategy", "random") in FORESEEN:
-        yield from _batches(train, lengths)
+    plan, size = steps(train, len(lengths)), train["per_device_train_batch_size"]
+    if train.get("train_sampling_strategy", "random") in FORESEEN and plan.total <= MANY * plan.per_epoch:
+        epochs: Iterable[Lengths] = _epochs(train, len(lengths))
     else:
-        longest = (-lengths).argsort(kind="stable")[: train["per_device_train_batch_size"]]
-        yield longest, lengths[longest]
+        epochs = [(-lengths).argsort(kind="stable")[:size]]
+    found = (_largest(order, lengths, size=size, flat=flattened(train)) for order in epochs)
+    return max(found, key=lambda batch: (len(batch.rows) ** (not batch.flat) * batch.length, batch.masked))
 
 
-def _batches(train: Mapping[str, Any], lengths: Lengths) -> Iterator[tuple[Lengths, Lengths]]:
-    """The row numbers and lengths of every forward pass of the run."""
-    plan, accumulation = steps(train, len(lengths)), train.get("gradient_accumulation_steps", 1)
+def _largest(order: Lengths, lengths: Lengths, *, size: int, flat: bool) -> Batch:
+    """The batch with the most tokens of an epoch; of equal ones, one that needs an attention mask."""
+    import numpy
+
+    taken, starts = lengths[order], numpy.arange(0, len(order), size)
+    longest, total = numpy.maximum.reduceat(taken, starts), numpy.add.reduceat(taken, starts)
+    ragged = longest != numpy.minimum.reduceat(taken, starts)
+    counts = numpy.minimum(size, len(order) - starts)
+    top = int((2 * (total if flat else counts * longest) + ragged).argmax())
+    rows = tuple(int(row) for row in order[starts[top] : starts[top] + size])
+    return Batch(rows, int((total if flat else longest)[top]), masked=flat or bool(ragged[top]), flat=flat)
+
+
+def _epochs(train: Mapping[str, Any], rows: int) -> Iterator[Lengths]:
+    """The row numbers of each epoch in the order they are trained in, without those left out at its end."""
+    plan, accumulation = steps(train, rows), train.get("gradient_accumulation_steps", 1)
     size, left, epoch = train["per_device_train_batch_size"], plan.total, 0
     while left > 0 and plan.batches:
-        order = _order(train, len(lengths), epoch)
-        for batch in range(min(left * accumulation, plan.batches)):
-            rows = order[batch * size : (batch + 1) * size]
-            yield rows, lengths[rows]
+        yield _order(train, rows, epoch)[: min(left * accumulation, plan.batches) * size]
         left, epoch = left - plan.per_epoch, epoch + 1
 
 

@@ -55,9 +55,10 @@ LAYERS = (
         "starter",
         "survey",
         "fitting",
+        "footprint",
     },
     {"stages"},
-    {"planner", "forecast", "footprint"},
+    {"planner", "forecast"},
     {"runner"},
     {"views", "cli"},
 )

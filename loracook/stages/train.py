@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from loracook import data, model, signals
 from loracook.errors import DivergedError, LoracookError
+from loracook.footprint import check_disk
 from loracook.stages import evaluate
 from loracook.stages.base import Consent, Folders, Progress
 from loracook.stages.callbacks import callbacks
 from loracook.stages.checkpoints import aside, differences, newest_sealed
 from loracook.stages.probe import plan_memory, probing
 from loracook.stages.trainer import Ingredients, build, prepared
+from loracook.survey import steps_of
 from loracook.versions import versions
 
 if TYPE_CHECKING:
@@ -63,6 +65,7 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
     ingredients = prepared(recipe, folders.cache, progress)
     probe = plan_memory(recipe, ingredients, folders.cache)
     evaluate.before_training(recipe, ingredients.tokenizer, probe.drawn.base)
+    check_disk(recipe, probe.drawn, steps_of(recipe, probe.found), folders.own)
     made = _made(recipe, ingredients, folders, probe.device.kind)
     checkpoints = folders.own / "checkpoints"
     checkpoint = _resumed(checkpoints, made, progress)

@@ -22,7 +22,7 @@ ROWS: dict[str, Callable[[dict[str, Any]], str]] = {
     "activations": lambda p: _size(p["memory"] and p["memory"]["parts"]["activations"]),
     "peak memory": lambda p: _size(p["memory"] and p["memory"]["peak_bytes"]),
     "fits": lambda p: {True: "yes", False: "no", None: "?"}[p["memory"] and p["memory"]["fits"]],
-    "disk": lambda p: _size(p["disk"]["total_bytes"]),
+    "disk": lambda p: size(p["disk"]["total_bytes"]),
 }
 """What is compared of several plans, by what it is called."""
 PROBED: dict[str, Callable[[dict[str, Any]], str]] = {
@@ -158,10 +158,9 @@ def _probe(plan: dict[str, Any]) -> list[str]:
 
 
 def _disk(disk: dict[str, Any]) -> list[str]:
-    total = f"{size(disk['total_bytes'])} at most" if disk["total_bytes"] is not None else "not known"
-    kept = "?" if disk["checkpoints_kept"] is None else disk["checkpoints_kept"]
+    kept = disk["checkpoints_kept"]
     return [
-        f"{total}, {size(disk['free_bytes'])} free",
+        f"{size(disk['total_bytes'])} at most, {size(disk['free_bytes'])} free",
         f"adapter {size(disk['adapter_bytes'])}, {kept} checkpoints of {size(disk['checkpoint_bytes'])}"
         + (f", merged model {size(disk['merged_bytes'])}" if disk["merged_bytes"] else ""),
     ]

@@ -11,6 +11,7 @@ import pytest
 
 import loracook
 from loracook.devices import Device
+from loracook.errors import MachineError
 from loracook.runner import default_cache
 from loracook.stages.base import Silent
 from loracook.stages.probe import plan_memory, probe_alone
@@ -54,6 +55,14 @@ def test_probes_of_several_recipes_come_side_by_side(tmp_path: Path) -> None:
     file = recipe_file(tmp_path, {"max_steps": 2})
     rows = {line.split("  ")[0]: line for line in invoked(file, file, "--probe").stdout.splitlines()}
     assert {"peak memory", "measured", "seconds a step", "seconds in all"} <= set(rows)
+
+
+def test_a_disk_without_room_for_all_checkpoints_is_found_before_training(tmp_path: Path) -> None:
+    train = {"max_steps": 100_000, "save_strategy": "steps", "save_steps": 1, "save_total_limit": 100_000}
+    recipe = loracook.load(recipe_file(tmp_path, train))
+    with pytest.raises(MachineError, match=r"the disk is too small: .* write train.save_total_limit: 1 or"):
+        loracook.run(recipe, tmp_path / "runs")
+    assert not list((tmp_path / "runs").rglob("checkpoint-*"))
 
 
 def test_what_does_not_fit_ends_with_the_changes_that_would(tmp_path: Path) -> None:
