@@ -162,7 +162,8 @@ def _disk(disk: dict[str, Any]) -> list[str]:
     return [
         f"{size(disk['total_bytes'])} at most, {size(disk['free_bytes'])} free",
         f"adapter {size(disk['adapter_bytes'])}, {kept} checkpoints of {size(disk['checkpoint_bytes'])}"
-        + (f", merged model {size(disk['merged_bytes'])}" if disk["merged_bytes"] else ""),
+        + (f", merged model {size(disk['merged_bytes'])}" if disk["merged_bytes"] else "")
+        + (f", published copy {size(disk['published_bytes'])}" if disk["published_bytes"] else ""),
     ]
 
 
