@@ -10,15 +10,14 @@ counting); trl 1.16, trl/kernels/chunked_logprob.py, for the output head and the
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import astuple, dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from loracook.model.alive import Alive
+from loracook.model.fake import inputs, pretending
 from loracook.model.head import score, triton_bytes
 
 if TYPE_CHECKING:
@@ -77,7 +76,7 @@ def saved_without_checkpointing(tuned: PeftModel, batch: Batch, *, autocast: tor
     """The bytes that are kept for the backward pass when nothing is recomputed; takes what `walk` takes."""
 
     def measure(cut: PeftModel) -> tuple[int]:
-        with _counting(cut, batch, checkpointing=False) as (model, alive), _mixed(autocast):
+        with pretending(cut, batch, checkpointing=False) as (model, alive), _mixed(autocast):
             hidden = _forward(model, batch)
             kept = alive.bytes
         del hidden  # held what is kept until here
@@ -129,7 +128,7 @@ def _cut(tuned: PeftModel, layers: Sequence[Module], count: int) -> PeftModel:
 def _walk(
     tuned: PeftModel, batch: Batch, checkpointing: bool, autocast: torch.dtype | None, device: str
 ) -> Walk:
-    with _counting(tuned, batch, checkpointing=checkpointing) as (model, alive):
+    with pretending(tuned, batch, checkpointing=checkpointing) as (model, alive):
         with _mixed(autocast):
             hidden = _forward(model, batch)
             saved, forward = alive.bytes, alive.take_peak()
@@ -140,26 +139,9 @@ def _walk(
     return Walk(saved, forward, head, alive.take_peak())
 
 
-@contextmanager
-def _counting(tuned: PeftModel, batch: Batch, *, checkpointing: bool) -> Iterator[tuple[Any, Alive]]:
-    """The base model on fake tensors, ready to train, and the count of all that its operators make."""
-    import torch
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
-    _make_fake(tuned, mode)
-    model = tuned.train().get_base_model()
-    if checkpointing:
-        model.activation_checkpointing_enable()
-        model.enable_input_require_grads()
-    alive = Alive(tuned)
-    with mode, torch.device("cpu"), _masks(model, batch), alive.counting():
-        yield model, alive
-
-
 def _forward(model: Any, batch: Batch) -> Tensor:
     """The last hidden states, which hold all that the backward pass needs."""
-    hidden: Tensor = model.base_model(**_inputs(model, batch)).last_hidden_state
+    hidden: Tensor = model.base_model(**inputs(model, batch)).last_hidden_state
     return hidden
 
 
@@ -167,64 +149,3 @@ def _mixed(autocast: torch.dtype | None) -> AbstractContextManager[Any]:
     import torch
 
     return torch.autocast("cpu", autocast) if autocast else nullcontext()
-
-
-def _inputs(model: Any, batch: Batch) -> dict[str, Any]:
-    """What the trainer's collator hands to the model; a mask where short rows are filled up."""
-    import torch
-
-    rows, length = (1 if batch.flat else len(batch.rows)), batch.length
-    given: dict[str, Any] = {
-        "input_ids": torch.zeros(rows, length, dtype=torch.long),
-        "position_ids": torch.zeros(rows, length, dtype=torch.long),
-        "use_cache": False,
-    }
-    if batch.masked:
-        given["attention_mask"] = torch.ones(rows, length, dtype=torch.long)
-    known = inspect.signature(model.base_model.forward).parameters
-    return {name: value for name, value in given.items() if name in known}
-
-
-@contextmanager
-def _masks(model: Any, batch: Batch) -> Iterator[None]:
-    """Have masks made only where rows are filled up; transformers cannot tell from fake tensors.
-
-    It makes none for an attention that it knows no mask of (masking_utils._preprocess_mask_arguments).
-    """
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
-    asked = model.config._attn_implementation
-    if asked == "sdpa" and (batch.masked or model._supports_attention_backend):
-        name = "loracook_masked" if batch.masked else "loracook_unmasked"
-        AttentionInterface.register(name, sdpa_attention_forward)
-        AttentionMaskInterface.register("loracook_masked", _whole_mask)
-        model.config._attn_implementation_internal = name
-    yield
-    model.config._attn_implementation_internal = asked
-
-
-def _whole_mask(**asked: Any) -> Tensor:
-    """The mask as for real rows of different lengths, which is never left out."""
-    from transformers.masking_utils import sdpa_mask
-
-    return sdpa_mask(**asked | {"allow_is_causal_skip": False})
-
-
-def _make_fake(tuned: Module, mode: Any) -> None:
-    """Put fake tensors of the CPU in place of all parameters and buffers; tied ones stay tied."""
-    import torch
-    from torch._subclasses.fake_tensor import FakeTensor
-    from torch.nn import Parameter
-
-    made: dict[int, Any] = {}
-
-    def fake(part: Tensor) -> Any:
-        if id(part) not in made:
-            new = FakeTensor(mode, part.detach().to("meta"), torch.device("cpu"))
-            made[id(part)] = Parameter(new, part.requires_grad) if isinstance(part, Parameter) else new
-        return made[id(part)]
-
-    for module in tuned.modules():
-        for owned in (module._parameters, module._buffers):
-            owned.update({name: fake(part) for name, part in owned.items() if part is not None})
