@@ -15,8 +15,9 @@ from loracook.stages import evaluate
 from loracook.stages.base import Consent, Folders, Progress
 from loracook.stages.callbacks import callbacks
 from loracook.stages.checkpoints import aside, differences, newest_sealed
-from loracook.stages.probe import plan_memory, probing
+from loracook.stages.probe import plan_memory
 from loracook.stages.trainer import Ingredients, build, prepared
+from loracook.stages.trial import probing
 from loracook.survey import steps_of
 from loracook.versions import versions
 

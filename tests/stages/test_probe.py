@@ -14,8 +14,9 @@ from loracook.devices import Device
 from loracook.errors import MachineError
 from loracook.runner import default_cache
 from loracook.stages.base import Silent
-from loracook.stages.probe import plan_memory, probe_alone
+from loracook.stages.probe import plan_memory
 from loracook.stages.trainer import prepared
+from loracook.stages.trial import probe_alone
 from tests.planning import invoked
 from tests.test_steps import recipe_file
 
@@ -76,3 +77,12 @@ def test_what_does_not_fit_ends_with_the_changes_that_would(tmp_path: Path) -> N
 
 def _losses(entries: Any) -> list[float]:
     return [entry["loss"] for entry in entries if "loss" in entry]
+
+
+def test_memory_that_runs_out_in_any_step_ends_with_the_changes_too(tmp_path: Path) -> None:
+    recipe = loracook.load(recipe_file(tmp_path, {"per_device_train_batch_size": 4}))
+    probe = plan_memory(recipe, prepared(recipe, default_cache(), Silent()), default_cache())
+    with pytest.raises(MachineError, match=r"out of memory: .* write "), probe.guarding():
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+    with pytest.raises(RuntimeError, match="another"), probe.guarding():
+        raise RuntimeError("another")
