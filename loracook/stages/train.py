@@ -77,7 +77,8 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
     for callback in (*ours, probing(sft, probe, progress)):
         sft.add_callback(callback)
     _place_tensorboard(sft, folders.own / "tensorboard")
-    metrics = _train(sft, checkpoint)
+    with probe.guarding():
+        metrics = _train(sft, checkpoint)
     if sft.accelerator.is_main_process:
         save_adapter(sft, recipe, folders)
         shutil.rmtree(output, ignore_errors=True)
