@@ -91,13 +91,30 @@ def seal(folder: Path, **also: Any) -> None:
     """Bring a folder's files to the disk, with a manifest that holds their facts and `also`."""
     for path in folder.rglob("*"):
         sync(path)
-    write_whole(folder / MANIFEST, json.dumps({**also, "files": file_facts(folder)}, indent=1))
+    write_sealed(folder / MANIFEST, {**also, "files": file_facts(folder)})
 
 
 def manifest(folder: Path) -> dict[str, Any]:
-    """What the manifest of a sealed folder says."""
-    found: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    """What the manifest of a sealed folder says; raises ValueError when it is not as it was written."""
+    return read_sealed(folder / MANIFEST)
+
+
+def write_sealed(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON with a digest of itself, which notices a flipped bit and whatever else we did not write."""
+    text = json.dumps(content | {"seal": _digest(content)}, indent=1, ensure_ascii=False, default=str)
+    write_whole(path, text + "\n")
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """What `write_sealed` wrote; raises ValueError when it is not as it was written."""
+    found = json.loads(path.read_text("utf-8"))
+    if not isinstance(found, dict) or found.pop("seal", None) != _digest(found):
+        raise ValueError(f"{path} is not as it was written")
     return found
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
 
 
 def fault(folder: Path) -> str | None:
@@ -106,7 +123,7 @@ def fault(folder: Path) -> str | None:
         return "it has no manifest"
     try:
         files = manifest(folder)["files"]
-    except (ValueError, KeyError, TypeError):
+    except ValueError:
         return f"{MANIFEST} cannot be read"
     broken = broken_file(folder, files)
     return broken and f"{broken} is not as it was written"

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from loracook.disk import broken_file, write_whole
+from loracook.disk import broken_file, read_sealed, write_sealed
 
 RECORD = "record.json"
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:
     """Leave the record in a stage's folder, which makes the stage done."""
-    text = json.dumps(record | {"seal": _seal(record)}, indent=1, ensure_ascii=False, default=str)
-    write_whole(folder / RECORD, text + "\n")
+    write_sealed(folder / RECORD, record)
 
 
 def read_record(folder: Path) -> dict[str, Any]:
     """The record of a finished stage; raises ValueError when it is not as it was written."""
-    record = json.loads((folder / RECORD).read_text("utf-8"))
-    if not isinstance(record, dict) or record.pop("seal", None) != _seal(record):
-        raise ValueError(f"{folder / RECORD} is not as it was written")
-    return record
+    return read_sealed(folder / RECORD)
 
 
 def made_of(before: Iterable[Path]) -> dict[str, dict[str, str]]:
@@ -58,8 +52,3 @@ def _weights(folder: Path) -> dict[str, str] | None:
     except (OSError, ValueError):
         return None
     return {name: fact["sha256"] for name, fact in files.items() if name.endswith(".safetensors")}
-
-
-def _seal(record: dict[str, Any]) -> str:
-    """A digest of the record, which notices a flipped bit and whatever else we did not write."""
-    return hashlib.sha256(json.dumps(record, default=str).encode()).hexdigest()

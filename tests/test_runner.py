@@ -16,7 +16,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 import loracook
-from loracook.disk import MANIFEST, file_facts, sha256
+from loracook.disk import MANIFEST, file_facts, read_sealed, sha256, write_sealed
 from loracook.errors import DivergedError, LockedError, MachineError
 from loracook.record import read_record, write_record
 from loracook.stages.callbacks import refuse_infinite
@@ -212,9 +212,9 @@ def test_a_run_does_not_go_on_from_what_was_made_differently(
     recipe_file: Path, checkpoints: Path, name: str, was: object
 ) -> None:
     manifest = checkpoints / "checkpoint-24" / MANIFEST
-    facts = json.loads(manifest.read_text())
+    facts = read_sealed(manifest)
     now, facts["made"][name] = facts["made"][name], was
-    manifest.write_text(json.dumps(facts))
+    write_sealed(manifest, facts)
     again = run(recipe_file)
     folder = checkpoints.relative_to(recipe_file.parent)
     assert (again.returncode, again.stderr) == (

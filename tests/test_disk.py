@@ -1,0 +1,41 @@
+"""Sealed folders: a manifest that changed is noticed as its files are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from loracook.data import kept
+from loracook.disk import MANIFEST, fault
+from loracook.stages import checkpoints
+
+
+def checkpoint(place: Path) -> Path:
+    """A checkpoint as training leaves it."""
+    written = checkpoints.aside(place) / "checkpoint-1"
+    written.mkdir(parents=True)
+    (written / "optimizer.pt").write_text("abc")
+    checkpoints.seal(written, {"seed": 42}, tokens=10)
+    return checkpoints.final(written)
+
+
+def rows(place: Path) -> Path:
+    """Prepared rows as they are kept."""
+    with kept.writing(place / "rows") as fresh:
+        (fresh / "train.arrow").write_text("abc")
+    return place / "rows"
+
+
+@pytest.mark.parametrize("turned", [1, 2, 0x80])
+@pytest.mark.parametrize("sealed", [checkpoint, rows])
+def test_a_flipped_bit_anywhere_in_a_manifest_is_noticed(
+    sealed: Callable[[Path], Path], turned: int, tmp_path: Path
+) -> None:
+    folder = sealed(tmp_path)
+    content = (folder / MANIFEST).read_bytes()
+    assert fault(folder) is None
+    for at in range(len(content)):
+        (folder / MANIFEST).write_bytes(content[:at] + bytes([content[at] ^ turned]) + content[at + 1 :])
+        assert fault(folder) == f"{MANIFEST} cannot be read"
