@@ -1,4 +1,4 @@
-"""How much memory devices have: those that are sold, by name, and the one at hand."""
+"""How much memory devices have: the usual ones, by name, and the one at hand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from loracook.errors import LoracookError
 
 GIB = 1 << 30
 UNITS = {"": GIB, "G": GIB, "GB": GIB, "GIB": GIB, "MB": GIB >> 10, "MIB": GIB >> 10}
-SOLD = {
+STATED = {
     "T4": 15_360, "P100": 16_280, "V100-16GB": 16_160, "V100-32GB": 32_510, "A10": 23_028, "A10G": 23_028,
     "A30": 24_576, "L4": 23_034, "L40S": 46_068, "A40": 46_068, "A6000": 49_140, "A100-40GB": 40_960,
     "A100-80GB": 81_920, "H100": 81_559, "H200": 143_771, "B200": 183_359, "RTX3060": 12_288,
@@ -44,16 +44,18 @@ def named_device(name: str | None, memory: str | None) -> Device | None:
         raise LoracookError("--device and --memory both say how much memory there is; write one of them")
     if memory is not None:
         return Device(f"a GPU with {memory}", "cuda", _parsed(memory) - CONTEXT)
-    return None if name is None else _sold(name)
+    return None if name is None else _named(name)
 
 
-def _sold(name: str) -> Device:
+def _named(name: str) -> Device:
     wanted = re.sub(r"[\s_-]", "", name).upper()
-    known = {model.replace("-", ""): model for model in SOLD}
+    known = {model.replace("-", ""): model for model in STATED}
     if wanted not in known:
-        raise LoracookError(f"no device '{name}' is known; write --memory 24GB, or one of {', '.join(SOLD)}")
+        raise LoracookError(
+            f"no device '{name}' is known; write --memory 24GB, or one of {', '.join(STATED)}"
+        )
     model = known[wanted]
-    return Device(name, "cuda", (SOLD[model] << 20) - CONTEXT, model not in NO_BFLOAT16)
+    return Device(name, "cuda", (STATED[model] << 20) - CONTEXT, model not in NO_BFLOAT16)
 
 
 def device_here() -> Device:
