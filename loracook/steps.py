@@ -145,9 +145,5 @@ def _order(train: Mapping[str, Any], rows: int, epoch: int) -> Lengths:
 
 def flattened(train: Mapping[str, Any]) -> bool:
     """Whether the rows of a batch are joined to one (trl 1.16, SFTTrainer: padding-free, or packed bins)."""
-    return packs_whole_rows(train) or bool(train.get("padding_free"))
-
-
-def packs_whole_rows(train: Mapping[str, Any]) -> bool:
-    """Whether prepared rows are several texts in one, each with positions of its own."""
-    return bool(train.get("packing")) and train.get("packing_strategy", "bfd") != "wrapped"
+    packed = train.get("packing", False) and train.get("packing_strategy", "bfd") != "wrapped"
+    return bool(packed or train.get("padding_free", False))

@@ -20,7 +20,6 @@ from loracook.steps import (
     flattened,
     is_foreseen,
     longest_batch,
-    packs_whole_rows,
     steps,
     tokens,
     warmup,
@@ -114,13 +113,6 @@ def batch_of(recipe: Recipe, found: Survey | None) -> Batch:
     if flattened(train):
         return Batch(tuple(range(size)), longest * size, masked=True, flat=True)
     return Batch(tuple(range(size)), longest, masked=size > 1)
-
-
-def longest_row(recipe: Recipe, found: Survey | None) -> int:
-    """The tokens of the longest text that is read in one go, 0 where none is known."""
-    if found is None or not len(found.lengths) or packs_whole_rows(recipe["train"]):
-        return 0
-    return int(found.lengths.clip(0, recipe["train"]["max_length"]).max())
 
 
 def _streamed(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Survey:

@@ -17,17 +17,11 @@ if TYPE_CHECKING:
 def refused(tuned: PeftModel, recipe: Recipe) -> Iterator[Problem]:
     """The problems of a recipe with its model, which is on the meta device with the adapter on it."""
     yield from _recomputing(tuned, recipe)
+    yield from _beyond_positions(tuned, recipe)
+    yield from _training_shared_tokens(tuned, recipe)
     if "merge" in recipe:
         yield from _merging_shared_embeddings(tuned, recipe)
         yield from _merging_biases(tuned, recipe)
-
-
-def check_rows(base: PreTrainedModel, recipe: Recipe, longest: int) -> None:
-    """Raise RecipeError where the longest row, in tokens, has more than a model has learned positions for."""
-    most = _most_positions(base)
-    if most is not None and longest > most:
-        message = f"a row has {longest} tokens and this model reads {most} at most; write max_length: {most}"
-        raise RecipeError([recipe.problem(("train", "max_length"), message)])
 
 
 def check_prompts(base: PreTrainedModel, recipe: Recipe, longest: int) -> None:
@@ -38,8 +32,14 @@ def check_prompts(base: PreTrainedModel, recipe: Recipe, longest: int) -> None:
         raise RecipeError([recipe.problem(path, f"{message}; write {max(most - longest, 1)} or fewer")])
 
 
+def _beyond_positions(tuned: PeftModel, recipe: Recipe) -> Iterator[Problem]:
+    most = _most_positions(tuned.get_base_model())
+    if most is not None and recipe["train"]["max_length"] > most:
+        yield recipe.problem(("train", "max_length"), f"this model reads {most} tokens at most; write {most}")
+
+
 def _most_positions(base: PreTrainedModel) -> int | None:
-    """The longest text in tokens for a model that has learned each position; None where they are computed.
+    """The longest text in tokens for a model with a table of positions; None where they have no end.
 
     OPT and its kin keep two rows more than there are positions (transformers, OPTLearnedPositionalEmbedding).
     """
@@ -47,8 +47,9 @@ def _most_positions(base: PreTrainedModel) -> int | None:
 
     most: int | None = getattr(base.config, "max_position_embeddings", None)
     words = base.get_input_embeddings()
-    learned = (part for part in base.modules() if isinstance(part, Embedding) and part is not words)
-    return most if any(part.num_embeddings in (most, (most or 0) + 2) for part in learned) else None
+    learned = [part.weight for part in base.modules() if isinstance(part, Embedding) and part is not words]
+    tables = (*learned, *base.buffers())  # some, as gptj, keep computed positions in a table
+    return most if any(table.shape[:1] in ((most,), ((most or 0) + 2,)) for table in tables) else None
 
 
 def _recomputing(tuned: PeftModel, recipe: Recipe) -> Iterator[Problem]:
@@ -56,6 +57,15 @@ def _recomputing(tuned: PeftModel, recipe: Recipe) -> Iterator[Problem]:
     if recipe["train"].get("activation_checkpointing") and not base.supports_gradient_checkpointing:
         message = f"'{base.config.model_type}' models cannot recompute activations; write false"
         yield recipe.problem(("train", "activation_checkpointing"), message)
+
+
+def _training_shared_tokens(tuned: PeftModel, recipe: Recipe) -> Iterator[Problem]:
+    base = tuned.get_base_model()
+    if "trainable_token_indices" in recipe["lora"] and base.config.get_text_config().tie_word_embeddings:
+        message = (
+            "the output head shares the embeddings, which TRL cannot train so; write modules_to_save"
+        )
+        yield recipe.problem(("lora", "trainable_token_indices"), message)
 
 
 def _merging_shared_embeddings(tuned: PeftModel, recipe: Recipe) -> Iterator[Problem]:
