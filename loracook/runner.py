@@ -140,6 +140,7 @@ def _verified(folder: Path) -> Path:
 
 def _record(recipe: Recipe, stage: PlannedStage, result: dict[str, Any], seconds: float) -> dict[str, Any]:
     sections = {name: recipe[name] for name in STAGES[stage.name].READS if name in recipe}
+    elsewhere = result.pop("elsewhere", {})
     return {
         "stage": stage.name,
         "digest": stage.digest,
@@ -152,8 +153,7 @@ def _record(recipe: Recipe, stage: PlannedStage, result: dict[str, Any], seconds
         "before": made_of(stage.before.values()),
         "versions": versions(),
         # Checkpoints have manifests of their own and may be removed to save room.
-        "files": file_facts(stage.folder, leave_out=stage.folder / "checkpoints")
-        | dict(STAGES[stage.name].elsewhere(result)),
+        "files": file_facts(stage.folder, leave_out=stage.folder / "checkpoints") | elsewhere,
     }
 
 

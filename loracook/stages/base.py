@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from loracook.disk import Facts
     from loracook.recipe import Recipe
 
 
@@ -80,7 +79,7 @@ class Stage(Protocol):
     def run(
         self, recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progress
     ) -> dict[str, Any]:
-        """Do the work in `folders.own` and return what the record should state, as plain JSON values."""
+        """Do the work in `folders.own` and return what the record should state, as plain JSON values.
 
-    def elsewhere(self, result: Mapping[str, Any]) -> Facts:
-        """Give the facts of files that a result promises outside of `folders.own`, by their paths from it."""
+        Files promised outside of `folders.own` are given as `elsewhere`: facts by their paths from it.
+        """

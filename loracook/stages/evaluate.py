@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from loracook.disk import Facts
     from loracook.recipe import Recipe
 
 READS: tuple[str, ...] = ("evaluate",)
@@ -88,11 +87,6 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
     measured["rows"] = sum("scores" in row for row in generations)
     _write(folders.own, generations, measured)
     return measured
-
-
-def elsewhere(result: Mapping[str, Any]) -> Facts:
-    """Nothing outside of its own folder."""
-    return {}
 
 
 def _tuned(recipe: Recipe, folders: Folders, adapter: Path) -> PeftModel:

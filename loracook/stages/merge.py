@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-    from loracook.disk import Facts
     from loracook.recipe import Recipe
 
 READS: tuple[str, ...] = ("merge",)
@@ -81,11 +79,6 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
             f"more than {TOLERANCE:.0%}; write merge.dtype: float32"
         )
     return {"dtype": dtype(recipe), "logits_difference": difference, "prompts": len(PROBES)}
-
-
-def elsewhere(result: Mapping[str, Any]) -> Facts:
-    """Nothing outside of its own folder."""
-    return {}
 
 
 def _stop_as_trained(merged: Any, tokenizer: PreTrainedTokenizerBase) -> None:

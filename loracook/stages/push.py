@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loracook import hub
-from loracook.disk import Facts, broken_file, sync, write_whole
+from loracook.disk import broken_file, sync, write_whole
 from loracook.errors import LoracookError, MachineError, PushError
 from loracook.parcel import Parcel, allowed, pack, write_card
 from loracook.record import read_record
@@ -83,13 +83,6 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
     return place | {"files": dict(parcel.facts)}
 
 
-def elsewhere(result: Mapping[str, Any]) -> Facts:
-    """The files that were published to a folder of this machine."""
-    if "folder" not in result:
-        return {}
-    return {f"../{result['folder']}/{name}": fact for name, fact in result["files"].items()}
-
-
 def check_consent(recipe: Recipe, consent: Consent) -> None:
     """Raise LoracookError when the user did not allow the upload."""
     if not consent.push:
@@ -156,7 +149,8 @@ def _publish(parcel: Parcel, place: Path) -> dict[str, Any]:
     part.rename(place)
     sync(place.parent)
     _remove(old)
-    return {"folder": place.name}
+    published = {f"../{place.name}/{name}": fact for name, fact in parcel.facts.items()}
+    return {"folder": place.name, "elsewhere": published}
 
 
 def _remove(folder: Path) -> None:

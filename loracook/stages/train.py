@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from trl import SFTTrainer
 
-    from loracook.disk import Facts
     from loracook.recipe import Recipe
 
 COMPUTING = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
@@ -92,11 +91,6 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
         "data": {"digest": ingredients.rows.digest, "statistics": ingredients.rows.statistics},
         "best_checkpoint": sft.state.best_model_checkpoint and Path(sft.state.best_model_checkpoint).name,
     }
-
-
-def elsewhere(result: Mapping[str, Any]) -> Facts:
-    """Nothing outside of its own folder."""
-    return {}
 
 
 def save_adapter(sft: SFTTrainer, recipe: Recipe, folders: Folders) -> None:

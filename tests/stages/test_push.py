@@ -355,7 +355,9 @@ def test_a_local_push_needs_no_word_and_no_hub(folders: Folders) -> None:
 
     published = folders.run / "published"
     assert {path.name: path.read_bytes() for path in published.iterdir()} == ADAPTER | card_of(folders)
-    assert result == {"folder": "published", "files": file_facts(published)}
+    facts = file_facts(published)
+    elsewhere = {f"../published/{name}": fact for name, fact in facts.items()}
+    assert result == {"folder": "published", "files": facts, "elsewhere": elsewhere}
 
 
 def test_a_local_push_takes_the_place_of_the_one_before(folders: Folders) -> None:
