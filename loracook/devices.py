@@ -18,6 +18,8 @@ STATED = {
     "RTX5090": 32_607,
 }  # fmt: skip
 """MiB that nvidia-smi states for each; where memory corrects errors, less than what is on the box."""
+MAKERS = re.compile(r"NVIDIA|Tesla|GeForce|SXM\d|PCIe|HBM\d|RTX(?=[\s_-]*A)", re.IGNORECASE)
+"""Words that torch and nvidia-smi print around the name that a device goes by."""
 NO_BFLOAT16 = ("T4", "P100", "V100-16GB", "V100-32GB")
 """GPUs older than compute capability 8.0, the first with bfloat16 (CUDA programming guide)."""
 CONTEXT = GIB * 3 // 4
@@ -48,14 +50,24 @@ def named_device(name: str | None, memory: str | None) -> Device | None:
 
 
 def _named(name: str) -> Device:
-    wanted = re.sub(r"[\s_-]", "", name).upper()
-    known = {model.replace("-", ""): model for model in STATED}
-    if wanted not in known:
-        raise LoracookError(
-            f"no device '{name}' is known; write --memory 24GB, or one of {', '.join(STATED)}"
-        )
-    model = known[wanted]
+    known = {_bare(model): model for model in STATED}
+    sized = {f"{bare}{round(STATED[model] / 1024)}GB": model for bare, model in known.items()}
+    model = (sized | known).get(_bare(name))
+    if model is None:
+        raise LoracookError(f"no device '{name}' is known; {_hint(_bare(name))}")
     return Device(name, "cuda", (STATED[model] << 20) - CONTEXT, model not in NO_BFLOAT16)
+
+
+def _bare(name: str) -> str:
+    """A device's name without makers' words and what stands between words: A10080GB."""
+    return re.sub(r"[\s_-]", "", MAKERS.sub("", name)).upper()
+
+
+def _hint(bare: str) -> str:
+    longer = [model for model in STATED if bare and _bare(model).startswith(bare)]
+    if longer:
+        return f"did you mean {' or '.join(longer)}"
+    return f"write --memory 24GB, or one of {', '.join(STATED)}"
 
 
 def device_here() -> Device:

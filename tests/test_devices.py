@@ -22,6 +22,28 @@ def test_a_device_is_found_however_its_name_is_spelt() -> None:
         assert device.bytes == 80 * GIB - CONTEXT
 
 
+@pytest.mark.parametrize(
+    ("printed", "meant"),
+    [
+        ("Tesla T4", "T4"),
+        ("Tesla P100-PCIE-16GB", "P100"),
+        ("Tesla V100-SXM2-32GB", "V100-32GB"),
+        ("NVIDIA A100-SXM4-80GB", "A100-80GB"),
+        ("NVIDIA A100-PCIE-40GB", "A100-40GB"),
+        ("nvidia-a100-sxm4-80gb", "A100-80GB"),
+        ("NVIDIA H100 80GB HBM3", "H100"),
+        ("NVIDIA H100 PCIe", "H100"),
+        ("NVIDIA GeForce RTX 4090", "RTX4090"),
+        ("NVIDIA RTX A6000", "A6000"),
+    ],
+)
+def test_a_device_is_found_by_the_name_that_torch_and_nvidia_smi_print(printed: str, meant: str) -> None:
+    found, known = named_device(printed, None), named_device(meant, None)
+    assert found is not None
+    assert known is not None
+    assert (found.name, found.bytes, found.bfloat16) == (printed, known.bytes, known.bfloat16)
+
+
 def test_memory_is_read_with_and_without_a_unit() -> None:
     found = [named_device(None, text) for text in ("24", "24GB", "24 GiB", "24576MB")]
     assert {device and device.bytes for device in found} == {24 * GIB - CONTEXT}
@@ -31,6 +53,13 @@ def test_memory_is_read_with_and_without_a_unit() -> None:
     ("name", "memory", "said"),
     [
         ("H1000", None, "no device 'H1000' is known; write --memory 24GB, or one of T4, "),
+        ("a100", None, "no device 'a100' is known; did you mean A100-40GB or A100-80GB"),
+        (
+            "NVIDIA RTX 4070 Ti",
+            None,
+            "no device 'NVIDIA RTX 4070 Ti' is known; write --memory 24GB, or one of T4, ",
+        ),
+        ("NVIDIA", None, "no device 'NVIDIA' is known; write --memory 24GB, or one of T4, "),
         (None, "much", "'much' is no amount of memory; write --memory 24GB"),
         (None, "0", "CUDA alone takes more than '0'; write --memory 24GB"),
         ("H100", "24GB", "--device and --memory both say how much memory there is; write one of them"),
