@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,13 +27,12 @@ ADVICE = {
 HUB = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
 """Where huggingface_hub keeps what it fetches."""
 PATIENCE = ADVICE["push"]
-FULL_DISK = (
-    "No space left on device",
-    "PytorchStreamWriter failed",
-    "unexpected pos",  # torch, amid a file
-    "iostream error",  # torch, at its end
-    "requested and",  # numpy: so many bytes requested and so few written
-    "Not enough disk space",  # datasets
+FULL_DISK = re.compile(
+    r"No space left on device|PytorchStreamWriter failed"
+    r"|unexpected pos \d+ vs \d+"  # torch, amid a file
+    r"|basic_ios::clear: iostream error"  # torch, at its end
+    r"|\d+ requested and \d+ written"  # numpy
+    r"|Not enough disk space"  # datasets
 )
 UNUSABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EIO}
 """What the system says of a file or folder that is there and cannot be used."""
@@ -81,7 +81,7 @@ def shortage(error: Exception) -> str | None:
     torch and safetensors raise errors of their own, which only quote the system's words.
     """
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    if full or any(words in str(error) for words in FULL_DISK):
+    if full or FULL_DISK.search(str(error)):
         return "disk"
     torch = sys.modules.get("torch")
     memory = isinstance(error, MemoryError) or "can't allocate memory" in str(error)

@@ -44,6 +44,18 @@ def test_a_full_disk_is_known_however_a_library_says_it(writer: str) -> None:
     assert shortage(caught.value) == "disk"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Flash Attention was requested and is not available",
+        "unexpected positional argument",
+        "an iostream error is what the row is about",
+    ],
+)
+def test_other_errors_are_not_taken_for_a_full_disk(words: str) -> None:
+    assert shortage(RuntimeError(words)) is None
+
+
 def test_a_full_disk_is_said_with_what_is_free(tmp_path: Path) -> None:
     said = rf"train: out of disk: free are [\d,.]+ \w+ at {tmp_path}, .*; free some room, write a lower"
     with pytest.raises(MachineError, match=said), mended("train", tmp_path):
