@@ -136,5 +136,14 @@ def test_what_is_unknown_of_several_plans_is_told_below_the_table(tmp_path: Path
     recipe = config_recipe(tmp_path, OPT, {"r": 8, "target_modules": QV})
     recipe.write_text(recipe.read_text("utf-8").replace("./model", "someone/nothing"), "utf-8")
     lines = invoked(recipe, recipe, "--offline").stdout.splitlines()
-    assert lines[0].split() == ["kitchen", "kitchen"]
-    assert lines[-1].startswith("kitchen: unknown model, steps, tokens and memory: ")
+    assert lines[-1].startswith(f"{recipe}: unknown model, steps, tokens and memory: ")
+
+
+def test_plans_side_by_side_are_headed_with_their_names_or_with_their_files_where_names_are_equal(
+    tmp_path: Path,
+) -> None:
+    lora = {"r": 8, "target_modules": QV}
+    first, twin = (config_recipe(tmp_path / folder, OPT, lora) for folder in ("a", "b"))
+    other = config_recipe(tmp_path / "c", OPT, lora, name="other")
+    heads = [invoked(first, file).stdout.splitlines()[0].split() for file in (other, twin)]
+    assert heads == [["kitchen", "other"], [str(first), str(twin)]]

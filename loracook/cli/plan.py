@@ -116,6 +116,14 @@ def _written(plans: list[Plan], known: list[dict[str, Any]], kind: str) -> list[
     if kind == "json":
         return json.dumps(known if len(known) > 1 else known[0], indent=2, ensure_ascii=False).splitlines()
     if len(plans) > 1:
-        return forecast.table(known)
+        heads = zip(known, _titles(plans), strict=True)
+        return forecast.table([one | {"recipe": title} for one, title in heads])
     nothing = [] if plans[0].to_do else ["everything is done; there is nothing to do"]
     return [*lines(plans[0]), *nothing, "", *forecast.lines(known[0])]
+
+
+def _titles(plans: list[Plan]) -> list[str]:
+    """The recipes' names, or their files where two have one name."""
+    names = [planned.recipe.name for planned in plans]
+    alike = len(set(names)) < len(names)
+    return [str(planned.recipe.file) for planned in plans] if alike else names
