@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
-from loracook.model.memory import Memory, generation_cache, training
+from loracook.model.memory import Memory, autocast, generation_cache, training
+from loracook.model.walk import scoring
 from loracook.model.weights import merged_parameters
+from loracook.steps import Batch
 
 if TYPE_CHECKING:
+    import torch
+
     from loracook.model.blueprint import Blueprint
     from loracook.recipe import Recipe
-    from loracook.steps import Batch
 
 
 @dataclass(frozen=True)
@@ -45,15 +48,41 @@ def needs(recipe: Recipe, drawn: Blueprint, batch: Batch, *, device: str) -> Nee
     Raises:
         WalkError: the model's code does not run without weights, so that nothing can be foreseen.
     """
-    trained = training(drawn.tuned, drawn.weights, batch, recipe["train"], device=device)
-    cache = _cache(recipe, drawn, batch) if "evaluate" in recipe else 0
-    loaded = drawn.weights.stored + drawn.weights.constants + trained.adapter
+    trained = _trained(recipe, drawn, batch, device)
+    cache, working = 0, 0
+    if "evaluate" in recipe:
+        cache = _cache(recipe, drawn, batch)
+        loaded = drawn.weights.stored + drawn.weights.constants + trained.adapter + drawn.weights.unpacked
+        size = recipe["evaluate"]["batch_size"]
+        losses = _scoring(recipe, drawn, batch, size, None, device) if "eval" in recipe["dataset"] else 0
+        working = loaded + max(cache, losses)
     return Needs(
         training=trained,
         generation_cache=cache,
-        evaluate=loaded + cache + drawn.weights.unpacked if "evaluate" in recipe else 0,
+        evaluate=working,
         merge=_merge(recipe, drawn, trained.adapter) if "merge" in recipe else 0,
     )
+
+
+def _trained(recipe: Recipe, drawn: Blueprint, batch: Batch, device: str) -> Memory:
+    """The memory of training, or of the evaluations amid it where they need more."""
+    train = recipe["train"]
+    found = training(drawn.tuned, drawn.weights, batch, train, device=device)
+    if train.get("eval_strategy", "no") == "no":
+        return found
+    size = train.get("per_device_eval_batch_size", 8)
+    losses = _scoring(recipe, drawn, batch, size, autocast(train), device)
+    kept = found.kept + found.allocator + drawn.weights.unpacked
+    return replace(found, peak=max(found.peak, kept + losses))
+
+
+def _scoring(
+    recipe: Recipe, drawn: Blueprint, batch: Batch, size: int, mixed: torch.dtype | None, device: str
+) -> int:
+    """What the losses of an evaluation take beside weights, for rows as long as the longest of training."""
+    length = recipe["train"]["max_length"] if batch.flat else batch.length
+    rows = Batch(tuple(range(size)), length, masked=size > 1)
+    return scoring(drawn.tuned, rows, autocast=mixed, device=device)
 
 
 def merged_bytes(recipe: Recipe, drawn: Blueprint) -> int:
@@ -67,10 +96,12 @@ def merged_bytes(recipe: Recipe, drawn: Blueprint) -> int:
 
 def _cache(recipe: Recipe, drawn: Blueprint, batch: Batch) -> int:
     section = recipe["evaluate"]
-    written = section["generation"]["max_new_tokens"]
-    length = min(batch.length, recipe["train"]["max_length"] or batch.length) + written
+    prompts, asked = section.get("prompts", []), section.get("rows", 0)
+    # A token of a prompt has one character at least.
+    longest = batch.length if asked else max(map(len, prompts), default=0)
+    length = min(longest, recipe["train"]["max_length"]) + section["generation"]["max_new_tokens"]
     beams = section["generation"].get("num_beams", 1)
-    rows = int(section["batch_size"] * beams)
+    rows = int(min(section["batch_size"], asked + len(prompts)) * beams)
     return generation_cache(drawn.config, batch_size=rows, length=length, element_size=drawn.dtype.itemsize)
 
 

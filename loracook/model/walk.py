@@ -18,7 +18,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from loracook.model.fake import inputs, pretending
-from loracook.model.head import score, triton_bytes
+from loracook.model.head import losses, score, triton_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -70,6 +70,22 @@ def walk(
     return Walk(
         *_of_all_layers(tuned, lambda cut: astuple(_walk(cut, batch, checkpointing, autocast, device)))
     )
+
+
+def scoring(tuned: PeftModel, batch: Batch, *, autocast: torch.dtype | None, device: str) -> int:
+    """The bytes at the peak of a forward pass and its loss without gradients; takes what `walk` takes."""
+
+    def measure(cut: PeftModel) -> tuple[int]:
+        import torch
+
+        with pretending(cut, batch, checkpointing=False) as (model, alive), torch.no_grad(), _mixed(autocast):
+            hidden = _forward(model, batch)
+            if device == "cpu":
+                losses(model, hidden)
+                return (alive.take_peak(),)
+            return (max(alive.take_peak(), alive.bytes + triton_bytes(hidden, autocast)),)
+
+    return _of_all_layers(tuned, measure)[0]
 
 
 def saved_without_checkpointing(tuned: PeftModel, batch: Batch, *, autocast: torch.dtype | None) -> int:
