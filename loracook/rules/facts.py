@@ -72,7 +72,7 @@ def _most_trained(data: Data) -> int | None:
     held = held_out(data, [source["rows"] for source in found])
     left = [(source["rows"] - out, source.get("weight", 1)) for source, out in zip(found, held, strict=True)]
     trained: int = sum(int(weight) * rows + round(weight % 1 * rows) for rows, weight in left)
-    return trained
+    return trained if trained > 0 else None  # of held out more than there are, another rule tells
 
 
 def evaluates(data: Data) -> bool:
