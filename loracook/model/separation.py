@@ -34,9 +34,11 @@ def keeps_rows_apart(model: PreTrainedModel, autocast: torch.dtype | None = None
     was_training = model.training
     model.eval()
     mixed = torch.autocast(model.device.type, autocast, enabled=autocast is not None)
-    with torch.no_grad(), mixed, _rows_quantized_alone(model):
-        seen = [_second_row(model, first) for first in (TOKENS, 2 * TOKENS)]
-    model.train(was_training)
+    try:
+        with torch.no_grad(), mixed, _rows_quantized_alone(model):
+            seen = [_second_row(model, first) for first in (TOKENS, 2 * TOKENS)]
+    finally:
+        model.train(was_training)
     return bool((seen[0] - seen[1]).norm() <= NOISE * seen[0].norm())
 
 
@@ -47,9 +49,11 @@ def _rows_quantized_alone(model: PreTrainedModel) -> Iterator[None]:
     thresholds = [layer.threshold for layer in layers]
     for layer in layers:
         layer.threshold = 0.0
-    yield
-    for layer, threshold in zip(layers, thresholds, strict=True):
-        layer.threshold = threshold
+    try:
+        yield
+    finally:
+        for layer, threshold in zip(layers, thresholds, strict=True):
+            layer.threshold = threshold
 
 
 def _second_row(model: Any, start: int) -> Tensor:

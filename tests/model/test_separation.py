@@ -45,6 +45,14 @@ def test_models_that_mind_positions_keep_rows_apart(kind: str) -> None:
     assert model.training
 
 
+def test_a_model_that_fails_is_left_as_it_was() -> None:
+    model = small("llama", LLAMA).train()
+    model.base_model.norm = torch.nn.Linear(1, 1)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        keeps_rows_apart(model)
+    assert model.training
+
+
 @pytest.mark.parametrize("kind", JOINED)
 def test_packing_is_refused_where_rows_would_see_one_another(kind: str) -> None:
     model = small(kind, JOINED[kind])
