@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from loracook.data import oasst
-from loracook.data.purposes import CHATS, other_training
+from loracook.data.purposes import ANSWERS, other_training
 from loracook.data.rows import Chat, Pair, Row, RowError, Text, as_text
 from loracook.data.turns import conversation, normalised, tools
 
@@ -39,7 +39,7 @@ def rows(columns: Mapping[str, Any], shape: Shape) -> Iterator[Row | RowError]:
 
 
 def _refuse(columns: Mapping[str, Any], shape: Shape) -> None:
-    reason = other_training(columns, shape.where) if shape.format in CHATS else ""
+    reason = other_training(columns, shape.where) if shape.format in ANSWERS else ""
     if reason:
         raise RowError("other training", reason)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from loracook.data import oasst
 from loracook.data.formats import FIELD, Shape, listed, renamed
-from loracook.data.purposes import CHATS, other_training
+from loracook.data.purposes import ANSWERS, other_training
 from loracook.data.rows import Message
 
 
@@ -28,7 +28,7 @@ def refuse(columns: Mapping[str, Any], shape: Shape) -> None:
 
 def check(columns: Mapping[str, Any], shape: Shape) -> None:
     """Raise FormatError when a record lacks a column that the recipe names or the format needs."""
-    if shape.format in CHATS:
+    if shape.format in ANSWERS:
         refuse(columns, shape)
     there = set(columns)
     inner = set(columns["prompt"]) if isinstance(columns.get("prompt"), dict) else set()

@@ -13,7 +13,7 @@ REFUSED = {
     "videos": "rows with videos are for vision models; loracook trains text",
     "turns": "rows of questions without answers train nothing; name them in evaluate.prompts",
 }
-CHATS = ("messages", "sharegpt", "alpaca", "prompt_completion")
+ANSWERS = ("messages", "sharegpt", "alpaca", "prompt_completion")
 """Formats whose rows would be trained as answers, whatever else stands beside them."""
 
 
