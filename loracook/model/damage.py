@@ -13,7 +13,7 @@ from loracook.guards import shortage
 if TYPE_CHECKING:
     from loracook.recipe import Recipe
 
-NAME = ("base_model", "name_or_path")
+BASE_MODEL = ("base_model", "name_or_path")
 LIMIT = 90
 """Characters of a library's own words, so that what to do still fits the line."""
 
@@ -32,7 +32,7 @@ def reading(recipe: Recipe, folder: Path, what: str) -> Iterator[None]:
         if shortage(error):
             raise
         message = f"{what} cannot be read: {_words(error, folder)}; copy or download the model again"
-        raise RecipeError([recipe.problem(NAME, message)]) from error
+        raise RecipeError([recipe.problem(BASE_MODEL, message)]) from error
 
 
 def _words(error: Exception, folder: Path) -> str:

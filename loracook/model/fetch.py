@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from loracook.disk import sha256, sync
 from loracook.errors import MachineError, RecipeError, UnreachableError
 from loracook.hub.failures import refusal, unheard
-from loracook.model.damage import NAME, reading
+from loracook.model.damage import BASE_MODEL, reading
 from loracook.shipped import SCHEME, shipped_file
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def local_path(recipe: Recipe) -> Path | None:
         try:
             return shipped_file(name)
         except FileNotFoundError as error:
-            raise RecipeError([recipe.problem(NAME, str(error))]) from error
+            raise RecipeError([recipe.problem(BASE_MODEL, str(error))]) from error
     return recipe.resolve(name) if name.startswith(("./", "../")) else None
 
 
@@ -46,13 +46,13 @@ def files(recipe: Recipe) -> tuple[Path, ...]:
         return ()
     if not path.exists():
         message = f"there is no '{path.name}' in {path.parent.name}/; name a folder or a .gguf file"
-        raise RecipeError([recipe.problem(NAME, message)])
+        raise RecipeError([recipe.problem(BASE_MODEL, message)])
     if path.is_file():
         return (_weights_file(recipe, path),)
     found = tuple(sorted(file for file in path.iterdir() if file.is_file()))
     if not any(file.name == "config.json" for file in found):
         raise RecipeError(
-            [recipe.problem(NAME, "the folder holds no config.json; name a folder with a model")]
+            [recipe.problem(BASE_MODEL, "the folder holds no config.json; name a folder with a model")]
         )
     return found
 
@@ -111,13 +111,13 @@ def _from_hub(recipe: Recipe, *, weights: bool) -> Path:
     try:
         folder = snapshot_download(name, revision=base.get("revision"), allow_patterns=wanted)
     except HFValidationError as error:
-        raise RecipeError([recipe.problem(NAME, _refusal(name, error))]) from error
+        raise RecipeError([recipe.problem(BASE_MODEL, _refusal(name, error))]) from error
     except (HTTPError, OSError) as error:
         if no := refusal(error):
-            raise RecipeError([recipe.problem(NAME, _refusal(name, no))]) from error
+            raise RecipeError([recipe.problem(BASE_MODEL, _refusal(name, no))]) from error
         if why := unheard(error):
             way_out = f"where there is a network run: hf download {name}"
-            problem = recipe.problem(NAME, f"{why} and '{name}' is not kept here; {way_out}")
+            problem = recipe.problem(BASE_MODEL, f"{why} and '{name}' is not kept here; {way_out}")
             raise UnreachableError([problem]) from error
         raise
     return Path(folder)
@@ -136,7 +136,7 @@ def _with_safetensors(recipe: Recipe, folder: Path) -> Path:
     if any(folder.glob("*.safetensors")):
         return folder
     message = "no safetensors weights there, and pickles can run code; name a revision that has *.safetensors"
-    raise RecipeError([recipe.problem(NAME, message)])
+    raise RecipeError([recipe.problem(BASE_MODEL, message)])
 
 
 def _weights_file(recipe: Recipe, path: Path) -> Path:
@@ -145,7 +145,9 @@ def _weights_file(recipe: Recipe, path: Path) -> Path:
     kind = (
         "a pickle can run code" if path.suffix in PICKLES else f"a {path.suffix or 'plain'} file is no model"
     )
-    raise RecipeError([recipe.problem(NAME, f"{kind}; name a folder with safetensors, or a .gguf file")])
+    raise RecipeError(
+        [recipe.problem(BASE_MODEL, f"{kind}; name a folder with safetensors, or a .gguf file")]
+    )
 
 
 def _converted(recipe: Recipe, gguf: Path, cache: Path, part: Part) -> Path:
@@ -190,4 +192,4 @@ def _convert(recipe: Recipe, gguf: Path, folder: Path, part: Part) -> None:
         raise MachineError(f"{gguf.name} needs one more package; run: pip install gguf") from error
     except NotImplementedError as error:
         message = f"{gguf.name} is of a kind that transformers does not convert: {error}"
-        raise RecipeError([recipe.problem(NAME, message)]) from error
+        raise RecipeError([recipe.problem(BASE_MODEL, message)]) from error

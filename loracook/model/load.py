@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loracook.errors import MachineError, RecipeError
-from loracook.model.damage import NAME, reading
+from loracook.model.damage import BASE_MODEL, reading
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -32,11 +32,11 @@ def load_config(recipe: Recipe, folder: Path) -> PretrainedConfig:
             message = (
                 "its config.json is of no kind that this transformers knows without the model's own code"
             )
-            raise RecipeError([recipe.problem(NAME, message)]) from error
+            raise RecipeError([recipe.problem(BASE_MODEL, message)]) from error
     if config.is_encoder_decoder or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         kind = "an encoder-decoder" if config.is_encoder_decoder else "not a causal language model"
         message = f"'{config.model_type}' is {kind}; loracook trains causal language models"
-        raise RecipeError([recipe.problem(NAME, message)])
+        raise RecipeError([recipe.problem(BASE_MODEL, message)])
     return config
 
 
@@ -51,7 +51,9 @@ def load_tokenizer(recipe: Recipe, folder: Path) -> PreTrainedTokenizerBase:
     with reading(recipe, folder, "its tokenizer"):
         tokenizer = _tokenizer(folder)
     if len(tokenizer) == len(tokenizer.all_special_ids):  # what some kinds make of no files at all
-        raise RecipeError([recipe.problem(NAME, "there is no tokenizer in it; copy the files of one there")])
+        raise RecipeError(
+            [recipe.problem(BASE_MODEL, "there is no tokenizer in it; copy the files of one there")]
+        )
     if "tokenizer" in recipe:
         tokenizer.add_special_tokens(recipe["tokenizer"])
     if tokenizer.pad_token is None:
@@ -158,7 +160,7 @@ def _refuse(recipe: Recipe, parameters: Iterable[str], fault: str) -> None:
     """Raise RecipeError when there are parameters that upstream would fill at random."""
     if names := sorted(parameters):
         message = f"{fault} for {len(names)} parameters, {names[0]} among them; name a complete model"
-        raise RecipeError([recipe.problem(NAME, message)])
+        raise RecipeError([recipe.problem(BASE_MODEL, message)])
 
 
 def _keep_trainable(model: PreTrainedModel) -> None:
