@@ -78,7 +78,6 @@ def noise_to(log: Path) -> Iterator[TextIO]:
 
     File descriptors are exchanged rather than sys.stdout, since native code writes too.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
     kept = os.dup(1), os.dup(2)
