@@ -33,7 +33,12 @@ def file_facts(folder: Path, *, leave_out: Path | None = None) -> dict[str, dict
 
 def free_bytes(path: Path) -> int:
     """Bytes that are free where a path is, or where it would be."""
-    return shutil.disk_usage(next(place for place in (path, *path.absolute().parents) if place.exists())).free
+    return shutil.disk_usage(existing(path)).free
+
+
+def existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that is there."""
+    return next(place for place in (path, *path.absolute().parents) if place.exists())
 
 
 def sha256(path: Path) -> str:

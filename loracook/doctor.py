@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from loracook.devices import GIB, available_memory
-from loracook.disk import free_bytes
+from loracook.disk import existing, free_bytes
 
 LOW_DISK = 10 * GIB
 STACK = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate", "gguf", "jinja2")
@@ -130,7 +130,7 @@ def _memory() -> Finding:
 
 
 def _disk(cache: Path) -> Finding:
-    place = next(path for path in (cache, *cache.absolute().parents) if path.exists())
+    place = existing(cache)
     free = free_bytes(place)
     means = "" if free > LOW_DISK else "a model of 7 billion parameters takes 15 GB, and as much again merged"
     if not (place.is_dir() and os.access(place, os.W_OK)):
