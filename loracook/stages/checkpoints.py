@@ -66,8 +66,8 @@ def newest_sealed(folder: Path) -> tuple[Path | None, list[str]]:
 
 
 def tokens(checkpoint: Path) -> int:
-    """How many tokens were trained when a checkpoint was made; 0 where an older loracook did not say."""
-    return int(disk.manifest(checkpoint).get("tokens", 0))
+    """How many tokens were trained when a checkpoint was made."""
+    return int(disk.manifest(checkpoint)["tokens"])
 
 
 def differences(checkpoint: Path, made: Mapping[str, Any]) -> list[str]:
