@@ -122,7 +122,7 @@ def _digest(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
 
 
-def fault(folder: Path) -> str | None:
+def damage(folder: Path) -> str | None:
     """What is not as it was when a folder was sealed, or None when it can be trusted."""
     if not (folder / MANIFEST).is_file():
         return "it has no manifest"

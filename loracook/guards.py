@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -24,9 +23,6 @@ ADVICE = {
     "push": "stop other programs and run the same command again",
 }
 """What helps a stage that is out of memory."""
-HUB = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
-"""Where huggingface_hub keeps what it fetches."""
-PATIENCE = ADVICE["push"]
 FULL_DISK = re.compile(
     r"No space left on device|PytorchStreamWriter failed"
     r"|unexpected pos \d+ vs \d+"  # torch, amid a file
@@ -49,13 +45,13 @@ def mended(stage: str, *places: Path) -> Iterator[None]:
     except LoracookError:
         raise
     except Exception as error:
-        if said := fault(error, places, ADVICE[stage]):
+        if said := said_of(error, places, ADVICE[stage]):
             raise MachineError(f"{stage}: {said}") from error
         error.add_note(f"in the stage {stage}")
         raise
 
 
-def fault(error: Exception, places: Sequence[Path], memory: str = PATIENCE) -> str | None:
+def said_of(error: Exception, places: Sequence[Path], memory: str = ADVICE["push"]) -> str | None:
     """What is wrong with this machine, in sizes, and what to do; None when it is something else.
 
     Args:
@@ -67,12 +63,18 @@ def fault(error: Exception, places: Sequence[Path], memory: str = PATIENCE) -> s
     if short == "memory":
         return f"out of memory; {memory}"
     if short == "disk":
-        free = ", ".join(f"{size(free_bytes(place))} at {place}" for place in (*places, HUB))
+        free = ", ".join(f"{size(free_bytes(place))} at {place}" for place in (*places, *_hub_cache()))
         return f"out of disk: free are {free}; {DISK}: {FOLDERS}"
     if isinstance(error, OSError) and error.errno in UNUSABLE and error.filename:
         why = (error.strerror or "").lower()
         return f"{error.filename} cannot be used: {why}; mend that, or name other folders: {FOLDERS}"
     return None
+
+
+def _hub_cache() -> list[Path]:
+    """Where huggingface_hub keeps what it fetches, if this process made use of it."""
+    constants = sys.modules.get("huggingface_hub.constants")
+    return [Path(constants.HF_HUB_CACHE)] if constants else []
 
 
 def shortage(error: Exception) -> str | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from loracook.disk import sha256
 from loracook.errors import RecipeError
-from loracook.record import fault
+from loracook.record import why_not_done
 from loracook.stages import STAGES
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def plan(recipe: Recipe, runs: Path = RUNS) -> Plan:
 
 def examined(stage: PlannedStage) -> PlannedStage:
     """A stage, done or not as its folder and those before it are now."""
-    found = fault(stage.folder, stage.before.values())
+    found = why_not_done(stage.folder, stage.before.values())
     return replace(stage, done=found is None, fault=found or "")
 
 

@@ -26,7 +26,7 @@ def made_of(before: Iterable[Path]) -> dict[str, dict[str, str]]:
     return {folder.name: weights for folder in before if (weights := _weights(folder)) is not None}
 
 
-def fault(folder: Path, before: Iterable[Path]) -> str | None:
+def why_not_done(folder: Path, before: Iterable[Path]) -> str | None:
     """Why a stage does not count as done, "" when it simply was not run, None when it is done.
 
     Sizes are always compared, contents only of what was touched after the record was written: the change

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from loracook.data import kept
-from loracook.disk import MANIFEST, fault
+from loracook.disk import MANIFEST, damage
 from loracook.stages import checkpoints
 
 
@@ -35,7 +35,7 @@ def test_a_flipped_bit_anywhere_in_a_manifest_is_noticed(
 ) -> None:
     folder = sealed(tmp_path)
     content = (folder / MANIFEST).read_bytes()
-    assert fault(folder) is None
+    assert damage(folder) is None
     for at in range(len(content)):
         (folder / MANIFEST).write_bytes(content[:at] + bytes([content[at] ^ turned]) + content[at + 1 :])
-        assert fault(folder) == f"{MANIFEST} cannot be read"
+        assert damage(folder) == f"{MANIFEST} cannot be read"

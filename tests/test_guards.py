@@ -13,6 +13,7 @@ import numpy
 import pyarrow
 import pytest
 import torch
+from huggingface_hub.constants import HF_HUB_CACHE
 
 from loracook.errors import MachineError
 from loracook.guards import mended, shortage
@@ -57,7 +58,7 @@ def test_other_errors_are_not_taken_for_a_full_disk(words: str) -> None:
 
 
 def test_a_full_disk_is_said_with_what_is_free(tmp_path: Path) -> None:
-    said = rf"train: out of disk: free are [\d,.]+ \w+ at {tmp_path}, .*; free some room, write a lower"
+    said = rf"train: out of disk: free are [\d,.]+ \w+ at {tmp_path}, .* at {HF_HUB_CACHE}; free some room"
     with pytest.raises(MachineError, match=said), mended("train", tmp_path):
         Path(FULL).write_text("x")
 

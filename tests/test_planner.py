@@ -13,7 +13,7 @@ import pytest
 import loracook
 from loracook.disk import file_facts
 from loracook.planner import PlannedStage, examined
-from loracook.record import RECORD, fault, made_of, write_record
+from loracook.record import RECORD, made_of, why_not_done, write_record
 
 WEIGHTS = "adapter/adapter.safetensors"
 RECIPE: dict[str, Any] = {
@@ -169,7 +169,7 @@ def test_a_stage_with_a_fault_is_to_do_and_says_why(kitchen: Path, harm: Any, wh
 def test_a_record_that_a_kill_left_half_written_is_no_file_of_the_stage(tmp_path: Path) -> None:
     (tmp_path / f".{RECORD}.part").write_text("{")
     write_record(tmp_path, {"files": file_facts(tmp_path), "before": {}})
-    assert fault(tmp_path, ()) is None
+    assert why_not_done(tmp_path, ()) is None
 
 
 def test_a_copied_run_is_done(kitchen: Path) -> None:

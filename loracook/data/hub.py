@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from loracook.data.rows import Place, Record
 from loracook.errors import RecipeError, UnreachableError
-from loracook.guards import fault
+from loracook.guards import said_of
 from loracook.hub.failures import refusal, unheard
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def asking(entry: Mapping[str, Any], fail: Fail) -> Iterator[None]:
     except (HTTPError, OSError, ValueError, DatasetsError) as error:
         if why := unheard(error):
             raise UnreachableError(fail("path", f"{why}; {_OFFLINE}").problems) from error
-        if fault(error, []):  # this machine's, not the hub's
+        if said_of(error, []):  # this machine's, not the hub's
             raise
         raise fail(*_said(error, entry)) from error
 

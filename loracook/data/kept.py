@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from loracook.data import hub, sources
 from loracook.data.template import chat_template, template_file
-from loracook.disk import fault, manifest, seal, sha256
+from loracook.disk import damage, manifest, seal, sha256
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -88,7 +88,7 @@ def _place(fresh: Path, folder: Path) -> None:
     except OSError:
         if not folder.exists():
             raise
-        if fault(folder):  # else another process was first; its rows are the same
+        if damage(folder):  # else another process was first; its rows are the same
             shutil.rmtree(folder)
             fresh.rename(folder)
 

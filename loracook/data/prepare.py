@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from loracook import disk
 from loracook.data import kept
 from loracook.data.notes import notes
 from loracook.data.packing import is_packed, longest, pack, pack_file, shuffled_stream
@@ -15,7 +16,6 @@ from loracook.data.scan import Scan
 from loracook.data.selection import SAMPLE, Part, Selection, select
 from loracook.data.statistics import Tally, described
 from loracook.data.work import Progress, Work
-from loracook.disk import fault
 from loracook.errors import Path as Entry
 from loracook.errors import RecipeError
 
@@ -71,7 +71,7 @@ def count(
 def _kept(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, cache: Path, progress: Progress | None) -> Path:
     """The folder of the prepared rows, written where it is not there yet."""
     folder = cache / "data" / kept.key(recipe, tokenizer)
-    damage = fault(folder)
+    damage = disk.damage(folder)
     if progress and folder.exists():
         progress.note(f"rows are prepared anew: {damage}" if damage else _reused(tokenizer))
     if damage:

@@ -41,9 +41,9 @@ def seal(written: Path, made: Mapping[str, Any], *, tokens: int) -> None:
 
 def prove(checkpoint: Path) -> None:
     """Read a checkpoint back; raises MachineError when it is not what was written."""
-    if fault := disk.fault(checkpoint):
+    if damage := disk.damage(checkpoint):
         raise MachineError(
-            f"{checkpoint} cannot be trusted: {fault}; choose a folder on another disk with --runs"
+            f"{checkpoint} cannot be trusted: {damage}; choose a folder on another disk with --runs"
         )
 
 
@@ -57,10 +57,10 @@ def newest_sealed(folder: Path) -> tuple[Path | None, list[str]]:
     """The newest checkpoint below `folder` that verifies, and a sentence on each newer one, now removed."""
     dropped: list[str] = []
     for checkpoint in newest_first(folder):
-        fault = disk.fault(checkpoint)
-        if fault is None:
+        damage = disk.damage(checkpoint)
+        if damage is None:
             return checkpoint, dropped
-        dropped.append(f"{checkpoint.name} is not used: {fault}")
+        dropped.append(f"{checkpoint.name} is not used: {damage}")
         shutil.rmtree(checkpoint)
     return None, dropped
 
