@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from loracook import signals
 from loracook.errors import DivergedError
 from loracook.stages.base import Progress
-from loracook.stages.checkpoints import final, newest_first, prove, seal, tokens
+from loracook.stages.checkpoints import STATE, best, final, newest_first, prove, seal, tokens
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -32,7 +32,6 @@ def callbacks(
     """
     # transformers demands subclasses, and is imported only once training starts.
     from transformers import TrainerCallback
-    from transformers.trainer import TRAINER_STATE_NAME
     from transformers.trainer_utils import rotate_checkpoints
 
     kept = Path(sft.args.output_dir).parent
@@ -69,7 +68,9 @@ def callbacks(
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.first = state.global_step + 1
             if state.global_step:
-                sft._total_train_tokens = tokens(kept / f"checkpoint-{state.global_step}")
+                resumed = kept / f"checkpoint-{state.global_step}"
+                sft._total_train_tokens = tokens(resumed)
+                state.best_model_checkpoint = (found := best(resumed)) and str(found)
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if signals.caught():
@@ -77,13 +78,18 @@ def callbacks(
             if state.global_step == self.first and args.save_strategy != "no":
                 control.should_save = True  # better now than hours later, should it not work
 
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
+            last = "train_runtime" in logs  # and next the best is loaded
+            if last and args.load_best_model_at_end and state.best_model_checkpoint:
+                prove(Path(state.best_model_checkpoint))
+
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             written = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             if state.best_model_checkpoint == str(written):
                 state.best_model_checkpoint = str(final(written))
             if not state.is_world_process_zero:
                 return
-            state.save_to_json(str(written / TRAINER_STATE_NAME))
+            state.save_to_json(str(written / STATE))
             seal(written, made, tokens=sft._total_train_tokens)
             if state.global_step == self.first:
                 prove(final(written))

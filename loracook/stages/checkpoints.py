@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,8 @@ from loracook.errors import MachineError
 
 UNFINISHED = "unfinished"
 """Beside the checkpoints: the folder that they are written in."""
+STATE = "trainer_state.json"
+"""In a checkpoint: how far transformers was with it."""
 
 
 def aside(folder: Path) -> Path:
@@ -57,12 +60,24 @@ def newest_sealed(folder: Path) -> tuple[Path | None, list[str]]:
     """The newest checkpoint below `folder` that verifies, and a sentence on each newer one, now removed."""
     dropped: list[str] = []
     for checkpoint in newest_first(folder):
-        damage = disk.damage(checkpoint)
+        damage = disk.damage(checkpoint) or _damage_of_best(checkpoint)
         if damage is None:
             return checkpoint, dropped
         dropped.append(f"{checkpoint.name} is not used: {damage}")
         shutil.rmtree(checkpoint)
     return None, dropped
+
+
+def best(checkpoint: Path) -> Path | None:
+    """The best checkpoint as of this one, beside it: its state holds a path as it was spelt back then."""
+    named = json.loads((checkpoint / STATE).read_text("utf-8"))["best_model_checkpoint"]
+    return named and checkpoint.with_name(Path(named).name)
+
+
+def _damage_of_best(checkpoint: Path) -> str | None:
+    kept = best(checkpoint) or checkpoint
+    damage = disk.damage(kept) if kept != checkpoint else None
+    return damage and f"{kept.name}, its best, cannot be trusted: {damage}"
 
 
 def tokens(checkpoint: Path) -> int:

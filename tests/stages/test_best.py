@@ -1,0 +1,121 @@
+"""The best checkpoint: found again however the folder is spelt, and never trusted unseen."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import loracook
+from loracook.errors import MachineError
+from loracook.runner import run
+from loracook.stages.base import Silent
+from tests.cooking import twin_file
+
+ADAPTER = "adapter_model.safetensors"
+BEST_IS_THE_FIRST = {
+    "num_train_epochs": None,
+    "max_steps": 6,
+    "save_steps": 2,
+    "save_total_limit": 3,
+    "eval_strategy": "steps",
+    "eval_steps": 2,
+    "load_best_model_at_end": True,
+    "metric_for_best_model": "mean_token_accuracy",
+    "learning_rate": 1e-7,  # which no token is guessed otherwise for, and a tie is no gain
+}
+
+
+class Notes(Silent):
+    """Keeps what a stage notes."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+class Harm(Silent):
+    """Turns a bit of the best checkpoint when two steps are left."""
+
+    def __init__(self, runs: Path) -> None:
+        self.runs = runs
+
+    def advance(self, done: int, total: int, text: str) -> None:
+        if total == 6 and done == 4:
+            turn_the_last_bit(next(self.runs.glob(f"*/train-*/checkpoints/checkpoint-2/{ADAPTER}")))
+
+
+@pytest.fixture(scope="module")
+def cooked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a recipe and its run, which was told of the folder as it is spelt from there."""
+    folder = tmp_path_factory.mktemp("cooked")
+    recipe = twin_file("opt-350m-lora", folder, train=BEST_IS_THE_FIRST, evaluate=None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        record = run(loracook.load(recipe), runs=Path("runs"))["train"]
+    assert record["result"]["best_checkpoint"] == "checkpoint-2"
+    return folder
+
+
+@pytest.fixture
+def stopped(cooked: Path, tmp_path: Path) -> Path:
+    """The same in a place of its own, stopped two steps before its end."""
+    folder = shutil.copytree(cooked, tmp_path / "kitchen", symlinks=True)
+    (train_folder(folder) / "record.json").unlink()
+    shutil.rmtree(train_folder(folder) / "adapter")
+    shutil.rmtree(train_folder(folder) / "checkpoints" / "checkpoint-6")
+    return folder
+
+
+def train_folder(folder: Path) -> Path:
+    return next(folder.glob("runs/*/train-*"))
+
+
+def weights(folder: Path) -> bytes:
+    return (train_folder(folder) / "adapter" / ADAPTER).read_bytes()
+
+
+def turn_the_last_bit(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+def go_on(folder: Path) -> list[str]:
+    """Run the recipe, the folder spelt from the root, and return what was noted."""
+    progress = Notes()
+    run(loracook.load(folder / "recipe.yaml"), runs=folder / "runs", progress=progress)
+    return progress.notes
+
+
+def test_a_run_goes_on_to_its_best_however_its_folder_is_spelt(cooked: Path, stopped: Path) -> None:
+    assert "going on from checkpoint-4" in go_on(stopped)
+    assert weights(stopped) == weights(cooked)
+    assert (train_folder(stopped) / "checkpoints" / "checkpoint-2").exists()
+
+
+@pytest.mark.parametrize(
+    ("harm", "fault"),
+    [
+        (lambda best: turn_the_last_bit(best / ADAPTER), f"{ADAPTER} is not as it was written"),
+        (shutil.rmtree, "it has no manifest"),
+    ],
+)
+def test_a_checkpoint_is_not_used_without_the_best_before_it(
+    cooked: Path, stopped: Path, harm: Callable[[Path], object], fault: str
+) -> None:
+    harm(train_folder(stopped) / "checkpoints" / "checkpoint-2")
+    notes = go_on(stopped)
+    assert f"checkpoint-4 is not used: checkpoint-2, its best, cannot be trusted: {fault}" in notes
+    assert weights(stopped) == weights(cooked)
+
+
+def test_a_best_checkpoint_that_is_damaged_meanwhile_is_no_result(stopped: Path) -> None:
+    recipe, runs = loracook.load(stopped / "recipe.yaml"), stopped / "runs"
+    with pytest.raises(MachineError, match=rf"checkpoint-2 cannot be trusted: {ADAPTER} is not as it was"):
+        run(recipe, runs=runs, progress=Harm(runs))
+    assert not (train_folder(stopped) / "adapter").exists()
