@@ -13,7 +13,7 @@ import click
 from loracook.cli.options import runs_option, set_option
 from loracook.cli.screen import noise_to
 from loracook.devices import Device, named_device
-from loracook.errors import RecipeError, clean
+from loracook.errors import UnreachableError, clean
 from loracook.memory import collecting_seldom, keep_freed_memory
 from loracook.planner import Plan, plan
 from loracook.recipe import load
@@ -83,15 +83,13 @@ def _known(planned: Plan, place: Device | None) -> dict[str, Any]:
     """The plan's JSON, as far as it can be known here."""
     if any(find_spec(name) is None for name in STACK):
         return stages_json(planned) | {"unknown": [MISSING]}
-    from loracook.forecast import forecast, is_unreachable, said
+    from loracook.forecast import forecast, said
     from loracook.runner import default_cache
     from loracook.views.plan import as_json
 
     try:
         return as_json(planned, forecast(planned, default_cache(), place))
-    except RecipeError as error:
-        if not is_unreachable(error):
-            raise
+    except UnreachableError as error:
         return stages_json(planned) | {"unknown": [f"model, steps, tokens and memory: {said(error)}"]}
 
 
