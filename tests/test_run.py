@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import shutil
 import subprocess
 import sys
@@ -65,6 +66,20 @@ def test_a_run_without_the_users_word_uploads_nothing_and_says_how_to(kitchen: P
     assert alone.stdout.endswith(
         "\nto upload it, run the same command again with --push and without --only\n"
     )
+
+
+def test_a_run_of_which_only_the_upload_is_left_changes_nothing(kitchen: Path) -> None:
+    recipe = kitchen / "recipe.yaml"
+    sections = json.loads(recipe.read_text())
+    recipe.write_text(json.dumps({name: sections[name] for name in sections if name != "merge"}))
+    (log,) = kitchen.glob("runs/*/log.txt")
+    log.unlink()
+    before = {path: path.stat().st_mtime_ns for path in kitchen.rglob("*")}
+    done = run(kitchen)
+    assert {path: path.stat().st_mtime_ns for path in kitchen.rglob("*")} == before
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\neverything but the push is done; nothing was run\n" in done.stdout
+    assert done.stdout.endswith("\nto upload it, run the same command again with --push\n")
 
 
 def test_an_upload_alone_is_refused_without_the_users_word(kitchen: Path) -> None:

@@ -44,17 +44,23 @@ def command(
         click.echo(str(warning), err=True)
     for line in (*lines(planned), ""):
         click.echo(clean(line))
-    if nothing := _nothing_to_do(planned, only):
+    consent = Consent(_push_allowed(planned, only, push), overwrite)
+    if nothing := _nothing_to_do(planned, only, consent):
         click.echo(nothing)
     else:
-        _cook(planned, runs, only=only, consent=Consent(_push_allowed(planned, only, push), overwrite))
+        _cook(planned, runs, only=only, consent=consent)
     for line in result_lines(plan(loaded, runs), only):
         click.echo(clean(line))
 
 
-def _nothing_to_do(planned: Plan, only: str | None) -> str:
-    if not planned.to_do and only is None:
+def _nothing_to_do(planned: Plan, only: str | None, consent: Consent) -> str:
+    from loracook.stages.push import needs_consent
+
+    left = [stage.name for stage in planned.to_do]
+    if not left and only is None:
         return "everything is done; nothing was run"
+    if left == ["push"] and only is None and needs_consent(planned.recipe) and not consent.push:
+        return "everything but the push is done; nothing was run"
     done = any(stage.done for stage in planned.stages if stage.name == only)
     return f"{only} is done; nothing was run" if done else ""
 
