@@ -22,6 +22,8 @@ HELPS = {
     "merge": {"merge"},
 }
 """The stages that need less memory after a change in a section."""
+WORTH = 100
+"""A change that saves less than a hundredth of the peak is not worth writing."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def changes(
         other = redraw(changed) if "quantization" in sections else drawn
         after = _needs(changed, other, found, device)
         saves = max(before.peaks[stage] - after.peaks[stage] for stage in short)
-        if saves > 0:
+        if saves * WORTH > max(before.peaks.values()):
             yield Change(write, saves, not after.too_large(device.bytes))
             recipe, drawn, before = changed, other, after
 
@@ -89,8 +91,7 @@ def _candidates(recipe: Recipe) -> Iterator[tuple[str, Sections]]:
         yield "quantization: {load_in_4bit: true, bnb_4bit_quant_type: nf4, …}", {"quantization": four}
     if "8bit" not in train.get("optim", ""):
         yield "train.optim: adamw_8bit", {"train": {"optim": "adamw_8bit"}}
-    longest = train["max_length"] or 0
-    for length in filter(None, (longest // 2, longest // 4)):
+    for length in filter(None, (train["max_length"] // 2, train["max_length"] // 4)):
         yield f"train.max_length: {length}", {"train": {"max_length": length}}
 
 

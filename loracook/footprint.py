@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from loracook.disk import free_bytes
 from loracook.errors import MachineError
 from loracook.model.needs import merged_bytes
 from loracook.model.weights import optimizer_bytes
@@ -45,16 +45,17 @@ def disk(recipe: Recipe, drawn: Blueprint, steps: Steps | None, runs: Path) -> d
         "merged_bytes": merged,
         "published_bytes": published,
         "total_bytes": adapter + merged + published + checkpoint * _at_once(kept, written),
-        "free_bytes": shutil.disk_usage(_existing(runs)).free,
+        "free_bytes": free_bytes(runs),
     }
 
 
 def check_disk(recipe: Recipe, drawn: Blueprint, steps: Steps | None, stage: Path) -> None:
-    """Raise MachineError where the disk has no room for what a run will write beside what `stage` holds."""
+    """Raise MachineError where there is no room for what training will write beside what `stage` holds."""
     found = disk(recipe, drawn, steps, stage)
-    needed = found["total_bytes"] - sum(path.stat().st_size for path in stage.rglob("*") if path.is_file())
+    training = found["total_bytes"] - found["merged_bytes"] - found["published_bytes"]
+    needed = training - sum(path.stat().st_size for path in stage.rglob("*") if path.is_file())
     if needed > found["free_bytes"]:
-        fewer = "write train.save_total_limit: 1 or " if found["checkpoints_kept"] > 1 else ""
+        fewer = "write train.save_total_limit: 1 or " if recipe["train"]["save_total_limit"] > 1 else ""
         free = f"{size(needed)} are needed, {size(found['free_bytes'])} are free in {stage.parent}"
         raise MachineError(f"the disk is too small: {free}; {fewer}name another folder: --runs DIR")
 
@@ -120,7 +121,3 @@ def _kept(recipe: Recipe, written: int | None) -> int:
 def _at_once(kept: int, written: int | None) -> int:
     """The most checkpoints there are at a time: a new one is written before the oldest goes."""
     return kept + 1 if written is None else min(kept + 1, written)
-
-
-def _existing(folder: Path) -> Path:
-    return folder if folder.exists() else _existing(folder.absolute().parent)

@@ -71,7 +71,7 @@ def forecast(planned: Plan, cache: Path, device: Device | None = None) -> Foreca
         return blueprint(changed, folder, vocabulary)
 
     try:
-        room = _room(recipe, drawn, found, place, redraw)
+        room = _room(recipe, drawn, found, batch, place, redraw)
     except WalkError as error:
         room = None
         unknown.append(
@@ -95,10 +95,10 @@ def _room(
     recipe: Recipe,
     drawn: Blueprint,
     found: Survey | None,
+    batch: Batch,
     device: Device,
     redraw: Callable[[Recipe], Blueprint],
 ) -> Room:
-    batch = batch_of(recipe, found)
     needed = needs(recipe, drawn, batch, device=device.kind)
     plain = needed.training.activations
     if recipe["train"].get("activation_checkpointing"):
@@ -121,16 +121,9 @@ def _surveyed(
     tokenizer = data.with_template(recipe, tokenizer)
     try:
         return survey(recipe, tokenizer, cache), len(tokenizer)
-    except LoracookError as error:
-        if not is_unreachable(error):
-            raise
+    except UnreachableError as error:
         unknown.append(f"tokens and steps: {said(error)}")
         return None, len(tokenizer)
-
-
-def is_unreachable(error: LoracookError) -> bool:
-    """Whether an error says that there is no network, which leaves things unknown rather than wrong."""
-    return isinstance(error, UnreachableError)
 
 
 def said(error: LoracookError) -> str:

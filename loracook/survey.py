@@ -34,21 +34,20 @@ if TYPE_CHECKING:
 
 FEW = 1000
 """Up to so many rows all are prepared, and of more a sample of this size."""
-UNLIMITED = 8192
-"""The length of a row in tokens that is reckoned with where a recipe sets no limit and no row is known."""
 
 
 @dataclass(frozen=True)
 class Survey:
     """Prepared training rows, blocks when packed: how many, and the lengths in tokens of those looked at.
 
-    `rows` is None when the data is streamed.
+    `rows` is None when the data is streamed; `over_limits` says which limits of the recipe would stop a run.
     """
 
     rows: int | None
     lengths: Lengths
     evaluation: int
     source: str
+    over_limits: tuple[str, ...] = ()
 
     @property
     def exact(self) -> bool:
@@ -70,12 +69,15 @@ def survey(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, cache: Path) -> S
     total = _rows(selection.training)
     with tempfile.TemporaryDirectory(prefix="loracook-") as folder:
         if total <= FEW:
-            return _counted(data.prepare(recipe, tokenizer, Path(folder)), f"all {total} rows")
+            return _counted(recipe, data.prepare(recipe, tokenizer, Path(folder)), f"all {total} rows")
         sample = data.prepare(_sampled(recipe, len(selection.training)), tokenizer, Path(folder))
-        looked = _counted(sample, "")
-    read = sum(source["used_rows"] for source in sample.statistics["sources"] if source["use"] == "train")
-    rows = round(total * len(looked.lengths) / read)
-    return Survey(rows, looked.lengths, _rows(selection.evaluation), f"a sample of {read} of {total} rows")
+        looked = _counted(recipe, sample, f"a sample of {_read(sample)} of {total} rows")
+    rows = round(total * len(looked.lengths) / _read(sample))
+    return replace(looked, rows=rows, evaluation=_rows(selection.evaluation))
+
+
+def _read(sample: data.Prepared) -> int:
+    return sum(source["used_rows"] for source in sample.statistics["sources"] if source["use"] == "train")
 
 
 def steps_of(recipe: Recipe, found: Survey | None) -> Steps | None:
@@ -109,7 +111,7 @@ def batch_of(recipe: Recipe, found: Survey | None) -> Batch:
     size, limit = train["per_device_train_batch_size"], train["max_length"]
     if found is not None and found.exact and steps(train, len(found.lengths)).batches:
         return longest_batch(train, found.lengths.clip(0, limit))
-    longest = (limit or UNLIMITED) if found is None else int(found.lengths.clip(0, limit).max())
+    longest = limit if found is None else int(found.lengths.clip(0, limit).max())
     if flattened(train):
         return Batch(tuple(range(size)), longest * size, masked=True, flat=True)
     return Batch(tuple(range(size)), longest, masked=size > 1)
@@ -126,7 +128,7 @@ def surveyed(recipe: Recipe, prepared: data.Prepared) -> Survey:
     import numpy
 
     if not recipe["dataset"].get("streaming"):
-        return _counted(prepared, "the prepared data")
+        return _counted(recipe, prepared, "the prepared data")
     first = [len(row["input_ids"]) for row in itertools.islice(prepared.train, FEW)]
     evaluation = prepared.statistics["rows"]["evaluation"]
     return Survey(None, numpy.array(first), evaluation, f"the first {len(first)} rows of a stream")
@@ -136,10 +138,11 @@ def _rows(parts: Iterable[Any]) -> int:
     return sum(len(part) for part in parts)
 
 
-def _counted(prepared: data.Prepared, source: str) -> Survey:
+def _counted(recipe: Recipe, prepared: data.Prepared, source: str) -> Survey:
     lengths = row_lengths(prepared.train)
     evaluation = len(prepared.evaluation) if prepared.evaluation is not None else 0
-    return Survey(len(lengths), lengths, evaluation, source)
+    over = tuple(str(problem) for problem in data.over_limits(prepared.statistics, recipe))
+    return Survey(len(lengths), lengths, evaluation, source, over)
 
 
 def row_lengths(rows: Dataset) -> Lengths:

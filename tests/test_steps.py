@@ -102,7 +102,7 @@ def test_tokens_are_about_so_many_where_the_rows_left_out_cannot_be_told(tmp_pat
     train = {"train_sampling_strategy": "group_by_length", "num_train_epochs": 1.4}
     planned = plan(recipe_file(tmp_path, train))
     assert planned["tokens"]["exact"] is False
-    assert planned["memory"]["batch"] == {"rows": 2, "length": 27}
+    assert planned["memory"]["batch"] == {"rows": 2, "length": 27, "joined": False}
 
 
 def test_a_run_that_may_end_early_takes_at_most_so_many_steps(tmp_path: Path) -> None:
@@ -118,3 +118,22 @@ def test_a_run_that_may_end_early_takes_at_most_so_many_steps(tmp_path: Path) ->
     text = invoked(file, "--set", "dataset.eval={rows: 2}").stdout
     assert "\nsteps     at most " in text
     assert "\ntokens    at most " in text
+
+
+def test_a_plan_says_which_limits_would_stop_the_run(tmp_path: Path) -> None:
+    file = recipe_file(tmp_path, {"max_length": 8})
+    text = invoked(file, "--set", "dataset.limits.truncated=0.1").stdout
+    assert "\nstops     " in text
+    assert "dataset.limits.truncated: " in text
+
+
+def test_steps_of_packed_rows_are_about_so_many_from_a_sample(tmp_path: Path) -> None:
+    file = recipe_file(tmp_path, {"packing": True})
+    lines = "".join(json.dumps({"text": ROWS[number % 21] + f" {number}"}) + "\n" for number in range(1200))
+    (tmp_path / "rows.jsonl").write_text(lines, "utf-8")
+    planned = plan(file)
+    assert planned["steps"]["exact"] is False
+    assert planned["memory"]["batch"]["joined"] is True
+    text = invoked(file).stdout
+    assert "\nsteps     about " in text
+    assert " rows joined to one of " in text

@@ -81,6 +81,7 @@ def _all_linear(model: Module, recipe: Recipe) -> list[Problem]:
     """The problem of modules that all-linear takes along and PEFT fails on."""
     if recipe["lora"].get("target_modules") != "all-linear":
         return []
-    names = ", ".join(name for name in unadaptable(model) if name not in _listed(recipe, "exclude_modules"))
+    left_out = last_names(_listed(recipe, "exclude_modules"))
+    names = ", ".join(name for name in unadaptable(model) if name not in left_out)
     message = f"LoRA cannot adapt '{names}' of this model; write exclude_modules: [{names}] beside it"
     return [recipe.problem(("lora", "target_modules"), message)] if names else []

@@ -90,7 +90,8 @@ def _adapted(base: PreTrainedModel, recipe: Recipe) -> PeftModel:
         return adapted(base, lora_config(recipe))
     except (ValueError, TypeError, IndexError, NotImplementedError, RuntimeError) as error:
         said = " ".join(str(error).split())
-        raise RecipeError([recipe.problem(("lora",), f"PEFT refuses it: {said}")]) from error
+        write = "" if "target_modules" in recipe["lora"] else "; write target_modules: all-linear"
+        raise RecipeError([recipe.problem(("lora",), f"PEFT refuses it{write}: {said}")]) from error
 
 
 def tokenizer_in(recipe: Recipe, folder: Path) -> PreTrainedTokenizerBase | None:

@@ -9,7 +9,10 @@ from loracook.sizes import size
 
 LABEL = 10
 TIMES = "\N{MULTIPLICATION SIGN}"
-WITHOUT = {"bfloat16": "write base_model.dtype: float16, train.bf16: false and train.fp16: true"}
+WITHOUT = {
+    "bfloat16": "write base_model.dtype: float16, train.bf16: false and train.fp16: true, "
+    "and float16 for bnb_4bit_compute_dtype where it is set"
+}
 """What to write for a device that lacks something."""
 ROWS: dict[str, Callable[[dict[str, Any]], str]] = {
     "parameters": lambda p: f"{p['model']['all_parameters']:,}",
@@ -47,6 +50,7 @@ def lines(plan: dict[str, Any]) -> list[str]:
         "disk": _disk(plan["disk"]),
         "push": _push(plan["push"]),
         "outside": plan["outside"],
+        "stops": plan["over_limits"],
         "unknown": plan["unknown"],
     }
     return [line for label, said in parts.items() for line in _labelled(label, said)]
@@ -99,8 +103,8 @@ def _steps(steps: dict[str, Any] | None) -> list[str]:
         return ["not known"]
     epochs = f", {steps['per_epoch']:,} an epoch" if steps["per_epoch"] else ""
     rows = f"{steps['effective_batch_size']:,} rows a step"
-    at_most = "at most " if steps["at_most"] else ""
-    return [f"{at_most}{steps['total']:,}{epochs}, {steps['warmup']:,} to warm up; {rows}"]
+    about = ("at most " if steps["at_most"] else "") + ("" if steps["exact"] else "about ")
+    return [f"{about}{steps['total']:,}{epochs}, {steps['warmup']:,} to warm up; {rows}"]
 
 
 def _tokens(tokens: dict[str, Any] | None, steps: dict[str, Any] | None) -> list[str]:
@@ -123,7 +127,9 @@ def _memory(memory: dict[str, Any] | None) -> list[str]:
         f"{size(memory['peak_bytes'])} at the peak of {memory['peak_stage']}, {fits} {room}",
         *(f"{stage} alone does not fit, either" for stage in too_large),
         *(f"{memory['device']} has no {what}; {WITHOUT[what]}" for what in memory["lacks"]),
-        f"for a batch of {batch['rows']} {TIMES} {batch['length']:,} tokens",
+        f"for {batch['rows']} rows joined to one of {batch['length']:,} tokens"
+        if batch["joined"]
+        else f"for a batch of {batch['rows']} {TIMES} {batch['length']:,} tokens",
         *parts,
         *(_change(change) for change in memory["changes"]),
         *_left(memory),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from loracook.model.memory import autocast
+from loracook.steps import fixed_steps
 from loracook.survey import is_exact, tokens_of
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def as_json(planned: Plan, found: Forecast) -> dict[str, Any]:
         "disk": found.disk | {"download_bytes": found.origin.download},
         "push": found.push,
         "outside": outside(planned.recipe),
+        "over_limits": list(found.survey.over_limits) if found.survey else [],
         "unknown": list(found.unknown),
     }
 
@@ -87,6 +89,7 @@ def _steps(recipe: Recipe, found: Forecast) -> dict[str, Any] | None:
         "effective_batch_size": found.steps.effective_batch_size,
         "rows": found.survey.rows if found.survey else None,
         "at_most": "early_stopping" in recipe["train"],
+        "exact": bool(fixed_steps(recipe["train"]) or (found.survey and found.survey.exact)),
     }
 
 
@@ -101,7 +104,8 @@ def _tokens(recipe: Recipe, found: Forecast) -> dict[str, Any] | None:
 
 def _lacking(recipe: Recipe, found: Forecast) -> list[str]:
     """What the device has not got and the recipe asks for."""
-    asked = {str(found.drawn.dtype), str(autocast(recipe["train"]))}
+    computing = recipe.sections.get("quantization", {}).get("bnb_4bit_compute_dtype")
+    asked = {str(found.drawn.dtype), str(autocast(recipe["train"])), f"torch.{computing}"}
     return ["bfloat16"] if "torch.bfloat16" in asked and not found.device.bfloat16 else []
 
 
@@ -115,7 +119,11 @@ def _memory(recipe: Recipe, found: Forecast) -> dict[str, Any] | None:
         "peak_bytes": peak,
         "peak_stage": stage,
         "parts": needed.parts | without,
-        "batch": {"rows": len(found.batch.rows), "length": found.batch.length},
+        "batch": {
+            "rows": len(found.batch.rows),
+            "length": found.batch.length,
+            "joined": found.batch.flat,
+        },
         "device": device.name,
         "device_bytes": device.bytes,
         "fits": not needed.too_large(device.bytes),
