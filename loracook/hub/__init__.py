@@ -112,8 +112,7 @@ def _talk(
     child: subprocess.Popen[str], request: Mapping[str, Any], note: Callable[[str], None]
 ) -> dict[str, Any] | None:
     ask, answers = _pipes(child)
-    with ask:
-        ask.write(json.dumps(request))
+    print(json.dumps(request), file=ask, flush=True)  # and it stays open: at its end the child ends too
     for line in answers:
         said: dict[str, Any] = json.loads(line)
         if "note" not in said:

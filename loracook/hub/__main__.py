@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -23,7 +25,8 @@ def main() -> None:
     """Answer one request."""
     from huggingface_hub import HfApi, get_token
 
-    request, output, token = json.load(sys.stdin), sys.stdout, get_token()
+    request, output, token = json.loads(sys.stdin.readline()), sys.stdout, get_token()
+    threading.Thread(target=_end_with_the_one_that_asked, daemon=True).start()
 
     def say(kind: str, what: Any) -> None:
         if isinstance(what, str) and token:
@@ -36,6 +39,12 @@ def main() -> None:
     work = _work(request, HfApi(token=token, library_name="loracook"))
     with redirect_stdout(sys.stderr):
         say(*_answer(work, request["pauses"], lambda text: say("note", text)))
+
+
+def _end_with_the_one_that_asked() -> None:
+    """Wait for the end of the input, which comes however the parent ends, and upload nothing after it."""
+    os.read(0, 1)
+    os._exit(1)
 
 
 def _work(request: Mapping[str, Any], api: Any) -> Callable[[], Any]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,6 +49,10 @@ RESIDUE = {
     "optimizer.pt": b"pickle",
     "log.jsonl": b"{}",
 }
+ASKING = """
+from loracook import hub
+hub.check(hub.Target("me/soup", private=True, commit_message="soup"))
+"""
 YES = Consent(push=True)
 QUICK = hub.Patience((0.01, 0.01), 60)
 
@@ -212,6 +219,15 @@ def test_a_hub_that_never_answers_is_given_up_at_the_deadline(server: Hub, folde
 
     with pytest.raises(MachineError, match="the hub gave no answer in 3 s about 'me/soup'"):
         upload(folders, hub.Patience((), 3))
+
+
+def test_what_talks_to_the_hub_ends_with_the_one_that_asked(server: Hub) -> None:
+    server.faults["whoami"] = ["hang"]
+    asking = subprocess.Popen([sys.executable, "-c", ASKING], stderr=subprocess.PIPE)
+    while "whoami" not in server.asked:
+        time.sleep(0.02)
+    asking.kill()
+    asking.communicate(timeout=5)  # which waits for all that hold its standard error
 
 
 def test_a_hub_that_keeps_failing_ends_the_push_and_not_the_result(server: Hub, folders: Folders) -> None:
