@@ -128,8 +128,11 @@ def _upload(target: hub.Target, parcel: Parcel, folders: Folders, progress: Prog
 
 
 def _begun(journal: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What a push of these files has done so far; another push's journal is begun anew."""
-    kept = json.loads(journal.read_text("utf-8")) if journal.exists() else {}
+    """What a push of these files has done so far; a damaged journal, or another push's, is begun anew."""
+    try:
+        kept = json.loads(journal.read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        kept = {}
     if kept.get("files") != facts:
         kept = {"files": dict(facts)}
         write_whole(journal, json.dumps(kept, indent=2) + "\n")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -167,9 +168,12 @@ def test_a_push_that_is_done_asks_the_hub_nothing(server: Hub, folders: Folders)
     assert server.asked == []
 
 
-def test_a_push_whose_journal_is_lost_finds_its_commit(server: Hub, folders: Folders) -> None:
+@pytest.mark.parametrize("harm", [shutil.rmtree, lambda own: os.truncate(own / push.JOURNAL, 20)])
+def test_a_push_whose_journal_is_lost_finds_its_commit(
+    server: Hub, folders: Folders, harm: Callable[[Path], object]
+) -> None:
     first = to_hub(folders)
-    shutil.rmtree(folders.own)
+    harm(folders.own)
     server.asked.clear()
 
     assert to_hub(folders) == first
