@@ -20,7 +20,7 @@ def load_config(recipe: Recipe, folder: Path) -> PretrainedConfig:
     """The config of the base model in `folder`.
 
     Raises:
-        RecipeError: it cannot be read, or writes no text from left to right (encoder-decoder, vision …).
+        RecipeError: it cannot be read, or writes no text from left to right (encoders, vision …).
     """
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
@@ -33,11 +33,19 @@ def load_config(recipe: Recipe, folder: Path) -> PretrainedConfig:
                 "its config.json is of no kind that this transformers knows without the model's own code"
             )
             raise RecipeError([recipe.problem(BASE_MODEL, message)]) from error
-    if config.is_encoder_decoder or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+    causal = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and not _attends_both_ways(config)
+    if config.is_encoder_decoder or not causal:
         kind = "an encoder-decoder" if config.is_encoder_decoder else "not a causal language model"
         message = f"'{config.model_type}' is {kind}; loracook trains causal language models"
         raise RecipeError([recipe.problem(BASE_MODEL, message)])
     return config
+
+
+def _attends_both_ways(config: PretrainedConfig) -> bool:
+    """Whether tokens see those after them, as in encoders that are not made decoders: the loss would leak."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
+
+    return type(config) in MODEL_FOR_MASKED_LM_MAPPING and getattr(config, "is_decoder", None) is False
 
 
 def load_tokenizer(recipe: Recipe, folder: Path) -> PreTrainedTokenizerBase:

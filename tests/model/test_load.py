@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 import loracook
 from loracook import model
+from loracook.model.load import load_config
 from loracook.recipe import Recipe
 from tests.cooking import twin
 
@@ -114,3 +117,28 @@ def test_a_gguf_file_that_is_not_in_the_folder_is_refused(tmp_path: Path) -> Non
     recipe = twin("opt-350m-lora", tmp_path, base_model={"gguf_file": "no.gguf"})
     with pytest.raises(loracook.RecipeError, match=r"gguf_file: the model has no file 'no\.gguf'"):
         model.fetch(recipe, tmp_path / "cache")
+
+
+ENCODERS = {
+    "bert", "big_bird", "camembert", "data2vec-text", "electra", "ernie", "megatron-bert", "reformer", "rembert",
+    "roberta", "roberta-prelayernorm", "roc_bert", "roformer", "xlm-roberta", "xlm-roberta-xl", "xmod",
+}  # fmt: skip
+
+
+def test_encoders_are_refused_unless_they_are_made_decoders_and_no_other_kind_is(tmp_path: Path) -> None:
+    recipe = twin("opt-350m-lora", tmp_path)
+    kinds = sorted(set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) - {"gemma4_assistant"})  # needs more than its kind
+    assert {kind for kind in kinds if refused(recipe, kind)} == ENCODERS
+    assert not {kind for kind in ENCODERS if refused(recipe, kind, is_decoder=True)}
+
+
+def refused(recipe: Recipe, kind: str, **settings: bool) -> bool:
+    """Whether a kind of model is said to be no causal one."""
+    config = recipe.root / "model/config.json"
+    config.write_text(json.dumps({"model_type": kind, **settings}))
+    try:
+        load_config(recipe, config.parent)
+    except loracook.RecipeError as error:
+        (problem,) = error.problems
+        return "is not a causal language model; loracook trains causal" in problem.message
+    return False
