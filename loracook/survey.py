@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from loracook import data
 from loracook.data import kept
 from loracook.data.selection import select
+from loracook.errors import RecipeError
 from loracook.steps import (
     Batch,
     Steps,
@@ -81,10 +82,18 @@ def _read(sample: data.Prepared) -> int:
 
 
 def steps_of(recipe: Recipe, found: Survey | None) -> Steps | None:
-    """The optimizer steps, from the rows or from `max_steps`; None when neither tells."""
+    """The optimizer steps, from the rows or from `max_steps`; None when neither tells.
+
+    Raises:
+        RecipeError: the last batch, which is dropped, is the only one.
+    """
     train = as_trained(recipe)
     if found is not None and found.rows is not None:
-        return steps(train, found.rows)
+        planned = steps(train, found.rows)
+        if not planned.batches:
+            message = f"drops the only batch: there are {found.rows} rows; write false, or a smaller batch"
+            raise RecipeError([recipe.problem(("train", "dataloader_drop_last"), message)])
+        return planned
     total = fixed_steps(train)
     if total is None:
         return None

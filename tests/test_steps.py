@@ -10,6 +10,7 @@ import numpy
 import pytest
 
 import loracook
+from loracook.errors import RecipeError
 from loracook.steps import Batch, Steps, longest_batch, steps, tokens
 from tests.planning import invoked, plan
 from tests.twins import LINES, write_twin
@@ -137,3 +138,11 @@ def test_steps_of_packed_rows_are_about_so_many_from_a_sample(tmp_path: Path) ->
     text = invoked(file).stdout
     assert "\nsteps     about " in text
     assert " rows joined to one of " in text
+
+
+def test_a_batch_that_is_dropped_and_the_only_one_is_refused(tmp_path: Path) -> None:
+    file = recipe_file(tmp_path, {"dataloader_drop_last": True, "per_device_train_batch_size": 64})
+    said = "train.dataloader_drop_last: drops the only batch: there are 21 rows; write false"
+    assert said in str(invoked(file).exception)
+    with pytest.raises(RecipeError, match="drops the only batch"):
+        loracook.run(loracook.load(file), tmp_path / "runs")

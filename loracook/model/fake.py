@@ -65,8 +65,10 @@ def _masks(model: Any, batch: Batch) -> Iterator[None]:
         AttentionInterface.register(name, sdpa_attention_forward)
         AttentionMaskInterface.register("loracook_masked", _whole_mask)
         model.config._attn_implementation_internal = name
-    yield
-    model.config._attn_implementation_internal = asked
+    try:
+        yield
+    finally:
+        model.config._attn_implementation_internal = asked
 
 
 def _whole_mask(**asked: Any) -> Tensor:
