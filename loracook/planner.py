@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from loracook.disk import sha256
 from loracook.errors import RecipeError
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from loracook.recipe import Recipe
 
 RUNS = Path("runs")
+UNDECISIVE = {"save_total_limit"}
+"""Keys that leave the result as it is: on a full disk a lower one lets training go on, not begin anew."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +85,16 @@ def _planned(recipe: Recipe, name: str, run: Path, before: Mapping[str, PlannedS
 def _digest(recipe: Recipe, name: str, before: Mapping[str, PlannedStage]) -> str:
     stage = STAGES[name]
     decides = {
-        "sections": {section: recipe[section] for section in stage.READS if section in recipe},
+        "sections": {name: _deciding(recipe[name]) for name in stage.READS if name in recipe},
         "before": [before[earlier].digest for earlier in stage.after(recipe)],
         "files": [(path.name, sha256(path)) for path in stage.files(recipe)],
     }
     text = json.dumps(decides, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _deciding(section: Any) -> Any:
+    """A section without the keys that decide nothing of the result."""
+    if not isinstance(section, Mapping):
+        return section
+    return {key: value for key, value in section.items() if key not in UNDECISIVE}

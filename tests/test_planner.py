@@ -73,6 +73,10 @@ def test_what_training_reads_makes_every_folder_new(
     assert changed(kitchen, section, values) == {"train", "evaluate", "merge", "push"}
 
 
+def test_a_full_disk_is_made_room_on_without_training_anew(kitchen: Path) -> None:
+    assert changed(kitchen, "train", {"save_total_limit": 1}) == set()
+
+
 @pytest.mark.parametrize("file", ["rows.jsonl", "chat.jinja"])
 def test_the_content_of_local_files_makes_every_folder_new(kitchen: Path, file: str) -> None:
     before = digests(kitchen, RECIPE)
