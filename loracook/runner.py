@@ -51,14 +51,27 @@ def run(
     Raises:
         LoracookError: something the user can mend; `exit_code` says of which kind.
     """
-    planned = plan(recipe, runs)
+    return carry_out(plan(recipe, runs), only=only, consent=consent, cache=cache, progress=progress)
+
+
+def carry_out(
+    planned: Plan,
+    *,
+    only: str | None = None,
+    consent: Consent = NOTHING_MORE,
+    cache: Path | None = None,
+    progress: Progress = UNSEEN,
+) -> dict[str, dict[str, Any]]:
+    """Run what is not done of a plan; all but the plan, and what is returned, is as for `run`."""
+    recipe = planned.recipe
     chosen = _allowed(recipe, _chosen(planned, only), consent, progress)
     # A push alone finds what it pushed before.
     if {"train", "push"} <= {stage.name for stage in chosen if not stage.done}:
         before_training(recipe, consent)
     if not all(stage.done for stage in chosen):
         _cook(planned, chosen, consent=consent, cache=cache or default_cache(), progress=progress)
-    return {stage.name: read_record(stage.folder) for stage in map(examined, planned.stages) if stage.done}
+    done = (stage for stage in planned.stages if stage.done or stage in chosen)
+    return {stage.name: read_record(stage.folder) for stage in done}
 
 
 def default_cache() -> Path:

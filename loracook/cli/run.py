@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,7 @@ def command(
     refuse_locked(runs / loaded.name)  # what follows, its imports too, takes longer than a refusal may
     from loracook.cli.plan import lines
     from loracook.cli.result import result_lines
-    from loracook.planner import plan
+    from loracook.planner import examined, plan
     from loracook.stages.base import Consent
 
     planned = plan(loaded, runs)
@@ -48,8 +49,9 @@ def command(
     if nothing := _nothing_to_do(planned, only, consent):
         click.echo(nothing)
     else:
-        _cook(planned, runs, only=only, consent=consent)
-    for line in result_lines(plan(loaded, runs), only):
+        _cook(planned, only, consent)
+        planned = replace(planned, stages=tuple(map(examined, planned.stages)))
+    for line in result_lines(planned, only):
         click.echo(clean(line))
 
 
@@ -65,15 +67,15 @@ def _nothing_to_do(planned: Plan, only: str | None, consent: Consent) -> str:
     return f"{only} is done; nothing was run" if done else ""
 
 
-def _cook(planned: Plan, runs: Path, *, only: str | None, consent: Consent) -> None:
+def _cook(planned: Plan, only: str | None, consent: Consent) -> None:
     from loracook import signals
     from loracook.memory import keep_freed_memory
-    from loracook.runner import run
+    from loracook.runner import carry_out
 
     keep_freed_memory()
     make_run_folder(planned.folder, LOG)
     with signals.catching(), noise_to(planned.folder / LOG) as out:
-        run(planned.recipe, runs=runs, only=only, consent=consent, progress=Screen(out))
+        carry_out(planned, only=only, consent=consent, progress=Screen(out))
 
 
 def _push_allowed(planned: Plan, only: str | None, push: bool) -> bool:
