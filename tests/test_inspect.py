@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from click.testing import CliRunner
 
 from loracook.cli.inspect import command
+from loracook.errors import LoracookError
 from tests.planning import CONFIGS
 
 OPT = CONFIGS / "facebook__opt-350m"
@@ -58,12 +60,35 @@ def test_modules_by_name_and_the_default() -> None:
     assert found["parameters"] == 331_196_416
 
 
-def test_a_name_that_matches_nothing_names_those_that_would() -> None:
-    result = CliRunner().invoke(command, [str(OPT), "--target-modules", "q_prj"])
-    assert str(result.exception) == (
-        "'q_prj' matches no module of this model; it has embed_positions, embed_tokens, fc1, fc2, k_proj, "
-        "out_proj, project_in, project_out, q_proj, v_proj"
-    )
+@pytest.mark.parametrize(
+    ("kind", "name", "said"),
+    [
+        ("gpt2", "c_atn", "'c_atn' matches no module of this model; write 'c_attn'"),
+        ("gpt2", "x.y.c_attn", "'x.y.c_attn' matches no module of this model; write 'c_attn'"),
+        (
+            "gpt2",
+            "lm_head",
+            "'lm_head' is no module that LoRA can adapt; write one of c_attn, c_fc, c_proj, wpe, wte",
+        ),
+        (
+            "mamba",
+            "out_proj",
+            "'out_proj' is no module that LoRA can adapt; write 'dt_proj' or 'x_proj' or 'in_proj'",
+        ),
+    ],
+)
+def test_a_name_that_will_not_do_is_told_those_that_would(
+    kind: str, name: str, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}), "utf-8")
+    result = CliRunner().invoke(command, [str(tmp_path), "--target-modules", name])
+    assert isinstance(result.exception, LoracookError)
+    assert str(result.exception).startswith(said)
+
+
+def test_a_name_may_lead_to_one_module() -> None:
+    found = inspected(str(OPT), "--r", "8", "--target-modules", "layers.0.self_attn.q_proj")
+    assert found["ranks"][0]["trainable"] == 8 * (1024 + 1024)
 
 
 def test_a_path_that_is_not_there_is_no_hub_id(tmp_path: Path) -> None:

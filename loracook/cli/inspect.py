@@ -19,6 +19,8 @@ from loracook.recipe import Recipe
 from loracook.sizes import size
 
 if TYPE_CHECKING:
+    from torch.nn import Module
+
     from loracook.model.anatomy import Part
 
 RANKS = (1, 8, 16, 32, 64, 128)
@@ -63,14 +65,14 @@ def _recipe(model: str, revision: str | None) -> Recipe:
 
 def _inspected(recipe: Recipe, wanted: Sequence[int], asked: str | None) -> dict[str, Any]:
     from loracook import model
-    from loracook.model.adaptable import default_targets, last_names, unadaptable
+    from loracook.model.adaptable import default_targets, unadaptable
     from loracook.model.anatomy import anatomy, ranks
     from loracook.runner import default_cache
 
     skeleton = model.skeleton(recipe, model.fetch_description(recipe, default_cache()))
     parts, kind = anatomy(skeleton), skeleton.config.model_type
     default = default_targets(skeleton)
-    targets = _targets(asked, default, last_names(part.pattern for part in parts if part.adaptable))
+    targets = _targets(asked, default, skeleton)
     return {
         "name_or_path": recipe["base_model"]["name_or_path"],
         "model_type": kind,
@@ -84,13 +86,17 @@ def _inspected(recipe: Recipe, wanted: Sequence[int], asked: str | None) -> dict
     }
 
 
-def _targets(asked: str | None, default: list[str], known: list[str]) -> str | list[str]:
+def _targets(asked: str | None, default: list[str], skeleton: Module) -> str | list[str]:
     """The modules asked for, else PEFT's default, else all linear ones."""
+    from loracook.model.adaptable import adaptable, is_meant, unmatched
+
     if asked is None or asked == "all-linear":
         return "all-linear" if asked else default or "all-linear"
-    names = [name.strip() for name in asked.split(",")]
-    if wrong := [name for name in names if name.rsplit(".", 1)[-1] not in known]:
-        raise LoracookError(f"'{wrong[0]}' matches no module of this model; it has {', '.join(known)}")
+    names, known = [name.strip() for name in asked.split(",")], adaptable(skeleton)
+    wrong = [name for name in names if not any(is_meant(name, one) for one in known)]
+    if wrong:
+        everything = [name for name, _ in skeleton.named_modules()]
+        raise LoracookError(unmatched(wrong[0], everything, known))
     return names
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,16 @@ def default_targets(model: Module) -> list[str]:
 def is_meant(wanted: str, name: str) -> bool:
     """Whether PEFT takes a module for one that is named in a list."""
     return name == wanted or name.endswith(f".{wanted}")
+
+
+def unmatched(wanted: str, everything: Iterable[str], known: Iterable[str]) -> str:
+    """What to say of a module name that means none of the known ones, which are some of everything."""
+    names = last_names(known)
+    near = difflib.get_close_matches(wanted.rsplit(".", 1)[-1], names, n=3, cutoff=0.5)
+    hint = " or ".join(f"'{name}'" for name in near) if near else "one of " + ", ".join(names[:12])
+    there = any(is_meant(wanted, name) for name in everything)
+    what = "is no module that LoRA can adapt" if there else "matches no module of this model"
+    return f"'{wanted}' {what}; write {hint}"
 
 
 def last_names(names: Iterable[str]) -> list[str]:

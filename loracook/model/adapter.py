@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from copy import deepcopy
 from typing import TYPE_CHECKING
 
 from loracook.errors import Problem, RecipeError
-from loracook.model.adaptable import adaptable, default_targets, is_meant, last_names, unadaptable
+from loracook.model.adaptable import adaptable, default_targets, is_meant, last_names, unadaptable, unmatched
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -40,7 +38,7 @@ def check_modules(model: Module, recipe: Recipe) -> None:
     everything = [name for name, _ in model.named_modules()]
     known = dict.fromkeys(NAMING, everything) | {"target_modules": adaptable(model)}
     problems = [
-        _unmatched(recipe, ("lora", key, index), everything, known[key])
+        recipe.problem(("lora", key, index), unmatched(wanted, everything, known[key]))
         for key in NAMING
         for index, wanted in enumerate(_listed(recipe, key))
         if not any(is_meant(wanted, name) for name in known[key])
@@ -54,17 +52,6 @@ def _listed(recipe: Recipe, key: str) -> list[str]:
     """The module names of a key, which may hold a word for all of them instead."""
     value = recipe["lora"].get(key, [])
     return value if isinstance(value, list) else []
-
-
-def _unmatched(
-    recipe: Recipe, path: tuple[str, str, int], everything: Iterable[str], known: Iterable[str]
-) -> Problem:
-    wanted, names = recipe["lora"][path[1]][path[2]], last_names(known)
-    near = difflib.get_close_matches(wanted.rsplit(".", 1)[-1], names, n=3, cutoff=0.5)
-    hint = " or ".join(f"'{name}'" for name in near) if near else "one of " + ", ".join(names[:12])
-    there = any(is_meant(wanted, name) for name in everything)
-    what = "is no module that LoRA can adapt" if there else "matches no module of this model"
-    return recipe.problem(path, f"'{wanted}' {what}; write {hint}")
 
 
 def _no_default_targets(model: Module, recipe: Recipe) -> list[Problem]:
