@@ -62,7 +62,7 @@ def carry_out(
     cache: Path | None = None,
     progress: Progress = UNSEEN,
 ) -> dict[str, dict[str, Any]]:
-    """Run what is not done of a plan; all but the plan, and what is returned, is as for `run`."""
+    """Run what is not done of a plan; arguments, result and errors are those of `run`."""
     recipe = planned.recipe
     chosen = _allowed(recipe, _chosen(planned, only), consent, progress)
     # A push alone finds what it pushed before.
