@@ -46,7 +46,8 @@ def callbacks(
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
             with log.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({**logs, "step": state.global_step}) + "\n")
+                figures = of_all_tries(logs) if self.first else logs
+                file.write(json.dumps({**figures, "step": state.global_step}) + "\n")
             self.last = f"loss {logs['loss']:.3f}" if "loss" in logs else self.last
             refuse_infinite(logs, state.global_step, kept)
 
@@ -79,7 +80,7 @@ def callbacks(
                 control.should_save = True  # better now than hours later, should it not work
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
-            last = "train_runtime" in logs  # and next the best is loaded
+            last = "train_loss" in logs  # and next the best is loaded
             if last and args.load_best_model_at_end and state.best_model_checkpoint:
                 prove(Path(state.best_model_checkpoint))
 
@@ -96,6 +97,11 @@ def callbacks(
             rotate_checkpoints(str(kept), args.save_total_limit, state.best_model_checkpoint)
 
     return [Report(), Guard(), Checkpoints()]
+
+
+def of_all_tries(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of a run that went on from a checkpoint, without those that count the last try alone."""
+    return {name: value for name, value in figures.items() if not name.startswith("train_")}
 
 
 def refuse_infinite(logs: dict[str, Any], step: int, checkpoints: Path) -> None:

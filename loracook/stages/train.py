@@ -13,7 +13,7 @@ from loracook.errors import DivergedError, LoracookError
 from loracook.footprint import check_disk
 from loracook.stages import evaluate
 from loracook.stages.base import Consent, Folders, Progress
-from loracook.stages.callbacks import callbacks
+from loracook.stages.callbacks import callbacks, of_all_tries
 from loracook.stages.checkpoints import aside, differences, newest_sealed
 from loracook.stages.probe import plan_memory
 from loracook.stages.trainer import Ingredients, build, prepared
@@ -83,6 +83,7 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
         shutil.rmtree(output, ignore_errors=True)
     return {
         "metrics": metrics,
+        "resumed_from": checkpoint and checkpoint.name,
         "parameters": _parameters(sft.model),
         "settings": {"train": sft.args.to_dict(), "lora": sft.model.peft_config["default"].to_dict()},
         "steps": sft.state.global_step,
@@ -108,6 +109,9 @@ def save_adapter(sft: SFTTrainer, recipe: Recipe, folders: Folders) -> None:
     config = tuned.peft_config["default"]
     config.base_model_name_or_path = recipe["base_model"]["name_or_path"]
     config.revision = recipe["base_model"].get("revision")
+    for name, value in vars(config).items():
+        if isinstance(value, set):  # PEFT would write it in an order that differs from process to process
+            setattr(config, name, sorted(value))
     # Grown embeddings travel along, since nobody else has those rows.
     tuned.save_pretrained(folder, save_embedding_layers=tuned.config.vocab_size != before)
     sft.processing_class.save_pretrained(folder)
@@ -159,7 +163,7 @@ def _train(sft: SFTTrainer, checkpoint: Path | None) -> Mapping[str, float]:
     if signals.caught():
         raise signals.stopped()
     metrics: dict[str, float] = output.metrics
-    return metrics
+    return of_all_tries(metrics) if checkpoint else metrics
 
 
 def _parameters(tuned: PeftModel) -> dict[str, int]:

@@ -1,15 +1,18 @@
-"""The best checkpoint: found again however the folder is spelt, and never trusted unseen."""
+"""Going on from a checkpoint: with the best one found and verified, and to a record that is true."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import loracook
 from loracook.errors import MachineError
+from loracook.record import read_record
 from loracook.runner import run
 from loracook.stages.base import Silent
 from tests.cooking import twin_file
@@ -26,6 +29,9 @@ BEST_IS_THE_FIRST = {
     "metric_for_best_model": "mean_token_accuracy",
     "learning_rate": 1e-7,  # which no token is guessed otherwise for, and a tie is no gain
 }
+
+EVERYWHERE = {"target_modules": "all-linear"}
+OF_ONE_TRY = {"train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss"}
 
 
 class Notes(Silent):
@@ -53,7 +59,7 @@ class Harm(Silent):
 def cooked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a recipe and its run, which was told of the folder as it is spelt from there."""
     folder = tmp_path_factory.mktemp("cooked")
-    recipe = twin_file("opt-350m-lora", folder, train=BEST_IS_THE_FIRST, evaluate=None)
+    recipe = twin_file("opt-350m-lora", folder, train=BEST_IS_THE_FIRST, lora=EVERYWHERE, evaluate=None)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         record = run(loracook.load(recipe), runs=Path("runs"))["train"]
@@ -119,3 +125,24 @@ def test_a_best_checkpoint_that_is_damaged_meanwhile_is_no_result(stopped: Path)
     with pytest.raises(MachineError, match=rf"checkpoint-2 cannot be trusted: {ADAPTER} is not as it was"):
         run(recipe, runs=runs, progress=Harm(runs))
     assert not (train_folder(stopped) / "adapter").exists()
+
+
+def test_what_counts_one_try_alone_is_not_told_of_the_whole(cooked: Path, stopped: Path) -> None:
+    go_on(stopped)
+    (whole, line), (resumed, last) = told(cooked), told(stopped)
+    assert (whole["resumed_from"], resumed["resumed_from"]) == (None, "checkpoint-4")
+    assert whole["metrics"].keys() - resumed["metrics"].keys() == OF_ONE_TRY
+    assert line.keys() - last.keys() == OF_ONE_TRY
+    assert whole["metrics"]["epoch"] == resumed["metrics"]["epoch"]
+
+
+def told(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The result in the record of training, and the last line of its log."""
+    log = (train_folder(folder) / "log.jsonl").read_text("utf-8")
+    return read_record(train_folder(folder))["result"], json.loads(log.splitlines()[-1])
+
+
+def test_an_adapter_names_its_modules_in_the_same_order_in_every_process(cooked: Path) -> None:
+    config = json.loads((train_folder(cooked) / "adapter" / "adapter_config.json").read_text("utf-8"))
+    assert len(config["target_modules"]) > 5
+    assert config["target_modules"] == sorted(config["target_modules"])
