@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
+import pytest
+
+from tests.planning import written
+
+LORACOOK = Path(sys.executable).parent / "loracook"
 HANGING_UP = """
 import os, signal
 from loracook.signals import catching
@@ -23,3 +32,27 @@ def test_under_nohup_it_goes_on() -> None:
     command = ["nohup", sys.executable, "-c", HANGING_UP]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "went on\n")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_run_that_only_reads_its_files_yet_ends_as_any_other(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    recipe = written(tmp_path, base_model={"name_or_path": "org/model"}, lora={"r": 4})
+    os.truncate(tmp_path / "rows.jsonl", 1 << 30)  # so that hashing it takes a while
+    command: list[str | Path] = [LORACOOK, "run", recipe.name]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while not obeys(process.pid, signal.SIGUSR1):  # its handler comes after those of both
+        time.sleep(0.01)
+    process.send_signal(number)
+    said = "stopped; run the same command again to go on from here\n"
+    assert (*process.communicate(timeout=30), process.returncode) == ("", said, code)
+
+
+def obeys(process: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler for a signal."""
+    status = Path(f"/proc/{process}/status").read_text("utf-8")
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(int(caught.split()[1], 16) >> (number - 1) & 1)

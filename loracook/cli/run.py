@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from loracook import signals
 from loracook.cli.options import recipe_argument, runs_option, set_option
 from loracook.cli.screen import Screen, noise_to
 from loracook.errors import clean
@@ -29,6 +30,7 @@ LOG = "log.txt"
 @click.option("--only", metavar="STAGE", help="Run this stage alone; those before it must be done.")
 @click.option("--push", is_flag=True, help="Let the recipe's push stage upload to the hub.")
 @click.option("--overwrite", is_flag=True, help="Let it upload into a repository that already holds files.")
+@signals.catching()
 def command(
     recipe: Path, runs: Path, overrides: tuple[str, ...], only: str | None, push: bool, overwrite: bool
 ) -> None:
@@ -68,13 +70,12 @@ def _nothing_to_do(planned: Plan, only: str | None, consent: Consent) -> str:
 
 
 def _cook(planned: Plan, only: str | None, consent: Consent) -> None:
-    from loracook import signals
     from loracook.memory import keep_freed_memory
     from loracook.runner import carry_out
 
     keep_freed_memory()
     make_run_folder(planned.folder, LOG)
-    with signals.catching(), noise_to(planned.folder / LOG) as out:
+    with noise_to(planned.folder / LOG) as out:
         carry_out(planned, only=only, consent=consent, progress=Screen(out))
 
 
