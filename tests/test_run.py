@@ -108,6 +108,12 @@ def test_a_folder_that_is_locked_is_refused_before_anything_is_read(kitchen: Pat
     assert (second.returncode, second.stdout, second.stderr) == (6, "", told)
 
 
+def test_a_runs_folder_without_a_name_is_refused(kitchen: Path) -> None:
+    done = run(kitchen, "--runs", "")
+    assert done.returncode == 2
+    assert done.stderr.endswith("Error: Invalid value for '--runs': no folder is named; write --runs DIR\n")
+
+
 @pytest.mark.parametrize("runs", ["rows.jsonl/x", "taken", "loop"])
 def test_a_runs_folder_that_cannot_be_one_is_refused(kitchen: Path, runs: str) -> None:
     (kitchen / "taken").mkdir()
