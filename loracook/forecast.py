@@ -15,6 +15,7 @@ from loracook.model.blueprint import Blueprint, blueprint, named_tokens, tokeniz
 from loracook.model.memory import autocast
 from loracook.model.needs import Needs, needs
 from loracook.model.origin import Origin, origin
+from loracook.model.refusals import check_rows
 from loracook.model.walk import WalkError, saved_without_checkpointing
 from loracook.steps import Batch, Steps
 from loracook.survey import Survey, batch_of, steps_of, survey
@@ -65,6 +66,8 @@ def forecast(planned: Plan, cache: Path, device: Device | None = None) -> Foreca
     folder = model.fetch_description(recipe, cache)
     found, vocabulary = _surveyed(recipe, folder, cache, unknown)
     drawn = blueprint(recipe, folder, vocabulary)
+    if found is not None:
+        check_rows(drawn.base, recipe, found.longest)
     batch, steps, place = batch_of(recipe, found), steps_of(recipe, found), device or device_here()
 
     def redraw(changed: Recipe) -> Blueprint:

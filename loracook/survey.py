@@ -41,13 +41,15 @@ FEW = 1000
 class Survey:
     """Prepared training rows, blocks when packed: how many, and the lengths in tokens of those looked at.
 
-    `rows` is None when the data is streamed; `over_limits` says which limits of the recipe would stop a run.
+    `rows` is None when the data is streamed; `longest` is the length of the longest text that is read in one
+    go, in training or evaluation; `over_limits` says which limits of the recipe would stop a run.
     """
 
     rows: int | None
     lengths: Lengths
     evaluation: int
     source: str
+    longest: int
     over_limits: tuple[str, ...] = ()
 
     @property
@@ -140,7 +142,8 @@ def surveyed(recipe: Recipe, prepared: data.Prepared) -> Survey:
         return _counted(recipe, prepared, "the prepared data")
     first = [len(row["input_ids"]) for row in itertools.islice(prepared.train, FEW)]
     evaluation = prepared.statistics["rows"]["evaluation"]
-    return Survey(None, numpy.array(first), evaluation, f"the first {len(first)} rows of a stream")
+    said = f"the first {len(first)} rows of a stream"
+    return Survey(None, numpy.array(first), evaluation, said, _longest(recipe, prepared))
 
 
 def _rows(parts: Iterable[Any]) -> int:
@@ -151,7 +154,15 @@ def _counted(recipe: Recipe, prepared: data.Prepared, source: str) -> Survey:
     lengths = row_lengths(prepared.train)
     evaluation = len(prepared.evaluation) if prepared.evaluation is not None else 0
     over = tuple(str(problem) for problem in data.over_limits(prepared.statistics, recipe))
-    return Survey(len(lengths), lengths, evaluation, source, over)
+    return Survey(len(lengths), lengths, evaluation, source, _longest(recipe, prepared), over)
+
+
+def _longest(recipe: Recipe, prepared: data.Prepared) -> int:
+    train, told = recipe["train"], prepared.statistics
+    limit: int = train["max_length"]
+    if train.get("packing") and train.get("packing_strategy") == "wrapped":
+        return limit
+    return min(limit, int(max(told["lengths"]["longest"], told["evaluation_longest"])))
 
 
 def row_lengths(rows: Dataset) -> Lengths:

@@ -146,3 +146,17 @@ def test_a_batch_that_is_dropped_and_the_only_one_is_refused(tmp_path: Path) -> 
     assert said in str(invoked(file).exception)
     with pytest.raises(RecipeError, match="drops the only batch"):
         loracook.run(loracook.load(file), tmp_path / "runs")
+
+
+@pytest.mark.parametrize("rows", ["training", "packed", "evaluation"])
+def test_texts_beyond_a_models_positions_are_refused_before_training(tmp_path: Path, rows: str) -> None:
+    train = {"eval_strategy": "epoch"} if rows == "evaluation" else {"packing": rows == "packed"}
+    file = recipe_file(tmp_path, {"max_length": 1024, **train})
+    write_twin(tmp_path / "model", "opt")
+    config = json.loads((tmp_path / "model/config.json").read_text("utf-8"))
+    long = json.dumps({"text": "word " * config["max_position_embeddings"] * 2}) + "\n"
+    target = "held.jsonl" if rows == "evaluation" else "rows.jsonl"
+    (tmp_path / "held.jsonl").write_text('{"text": "kept aside"}\n', "utf-8")
+    (tmp_path / target).write_text(long + '{"text": "short"}\n', "utf-8")
+    held = ("--set", "dataset.eval={path: ./held.jsonl}") if rows == "evaluation" else ()
+    assert "train.max_length: a row has " in str(invoked(file, *held).exception)

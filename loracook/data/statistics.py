@@ -120,6 +120,7 @@ def described(train: Tally, evaluation: Tally | None, limit: int | None) -> dict
     found = {**{name: list(rows) for name, rows in train.flaws.items()}, "duplicates": again}
     return {
         "rows": {"train": train.rows - len(train.flaws["fully_masked"]), "evaluation": _left(evaluation)},
+        "evaluation_longest": max(evaluation.lengths, default=0) if evaluation else 0,
         "evaluation_dropped": len(evaluation.flaws["fully_masked"]) if evaluation else 0,
         "tokens": train.tokens,
         "trained_tokens": train.trained_tokens,

@@ -17,11 +17,18 @@ if TYPE_CHECKING:
 def refused(tuned: PeftModel, recipe: Recipe) -> Iterator[Problem]:
     """The problems of a recipe with its model, which is on the meta device with the adapter on it."""
     yield from _recomputing(tuned, recipe)
-    yield from _beyond_positions(tuned, recipe)
     yield from _training_shared_tokens(tuned, recipe)
     if "merge" in recipe:
         yield from _merging_shared_embeddings(tuned, recipe)
         yield from _merging_biases(tuned, recipe)
+
+
+def check_rows(base: PreTrainedModel, recipe: Recipe, longest: int) -> None:
+    """Raise RecipeError where the longest row, in tokens, has more than a model has positions for."""
+    most = _most_positions(base)
+    if most is not None and longest > most:
+        message = f"a row has {longest} tokens and this model reads {most} at most; write {most}"
+        raise RecipeError([recipe.problem(("train", "max_length"), message)])
 
 
 def check_prompts(base: PreTrainedModel, recipe: Recipe, longest: int) -> None:
@@ -30,12 +37,6 @@ def check_prompts(base: PreTrainedModel, recipe: Recipe, longest: int) -> None:
     if most is not None and longest + recipe["evaluate"]["generation"]["max_new_tokens"] > most:
         message = f"a prompt has {longest} tokens and this model reads {most} at most"
         raise RecipeError([recipe.problem(path, f"{message}; write {max(most - longest, 1)} or fewer")])
-
-
-def _beyond_positions(tuned: PeftModel, recipe: Recipe) -> Iterator[Problem]:
-    most = _most_positions(tuned.get_base_model())
-    if most is not None and recipe["train"]["max_length"] > most:
-        yield recipe.problem(("train", "max_length"), f"this model reads {most} tokens at most; write {most}")
 
 
 def _most_positions(base: PreTrainedModel) -> int | None:
@@ -62,9 +63,7 @@ def _recomputing(tuned: PeftModel, recipe: Recipe) -> Iterator[Problem]:
 def _training_shared_tokens(tuned: PeftModel, recipe: Recipe) -> Iterator[Problem]:
     base = tuned.get_base_model()
     if "trainable_token_indices" in recipe["lora"] and base.config.get_text_config().tie_word_embeddings:
-        message = (
-            "the output head shares the embeddings, which TRL cannot train so; write modules_to_save"
-        )
+        message = "the output head shares the embeddings, which TRL cannot train so; write modules_to_save"
         yield recipe.problem(("lora", "trainable_token_indices"), message)
 
 

@@ -14,6 +14,7 @@ from loracook.fitting import changes
 from loracook.guards import ADVICE, shortage
 from loracook.model.blueprint import Blueprint, blueprint
 from loracook.model.needs import needs
+from loracook.model.refusals import check_rows
 from loracook.model.walk import WalkError
 from loracook.sizes import size
 from loracook.stages.trainer import Ingredients
@@ -107,6 +108,7 @@ def plan_memory(recipe: Recipe, ingredients: Ingredients, cache: Path) -> Probe:
     """
     folder, vocabulary = model.fetch_description(recipe, cache), len(ingredients.tokenizer)
     drawn, found = blueprint(recipe, folder, vocabulary), surveyed(recipe, ingredients.rows)
+    check_rows(drawn.base, recipe, found.longest)
     batch, device = batch_of(recipe, found), devices.device_here()
     planned = _planned(recipe, drawn, batch, device)
     probe = Probe(recipe, drawn, found, batch, device, folder, vocabulary, planned)

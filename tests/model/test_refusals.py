@@ -9,7 +9,7 @@ import pytest
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from loracook.errors import RecipeError
-from loracook.model.refusals import check_prompts
+from loracook.model.refusals import check_prompts, check_rows
 from loracook.recipe import Recipe
 from tests.planning import invoked, plan, written
 
@@ -84,18 +84,6 @@ def recipe_on(folder: Path, kind: str, lora: dict[str, Any], **sections: Any) ->
             {"train": {"activation_checkpointing": True}},
             "train.activation_checkpointing: 'ctrl' models cannot recompute activations; write false",
         ),
-        *(
-            (
-                kind,
-                {
-                    "target_modules": ["q_proj"] if kind != "gpt2" else ["c_attn"],
-                    "fan_in_fan_out": kind == "gpt2",
-                },
-                {"config": {"max_position_embeddings": 64}},
-                "train.max_length: this model reads 64 tokens at most; write 64",
-            )
-            for kind in ("gpt2", "opt", "gptj")
-        ),
         (
             "llama",
             {"target_modules": ["q_proj"], "trainable_token_indices": [1, 2]},
@@ -124,6 +112,20 @@ def test_what_a_model_cannot_do_is_refused(
 ) -> None:
     result = invoked(recipe_on(tmp_path, kind, lora, **sections))
     assert said in str(result.exception)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "opt", "gptj"])
+def test_rows_beyond_a_table_of_positions_are_refused(kind: str) -> None:
+    recipe = Recipe(Path("recipe.yaml"), {"train": {"max_length": 512}}, ())
+    base = AutoModelForCausalLM.from_config(config(kind, max_position_embeddings=64))
+    check_rows(base, recipe, 64)
+    with pytest.raises(RecipeError, match="a row has 65 tokens and this model reads 64 at most"):
+        check_rows(base, recipe, 65)
+
+
+def test_computed_positions_have_no_end() -> None:
+    base = AutoModelForCausalLM.from_config(config("llama", max_position_embeddings=64))
+    check_rows(base, Recipe(Path("recipe.yaml"), {}, ()), 10_000)
 
 
 def test_prompts_and_answers_beyond_learned_positions_are_refused() -> None:
