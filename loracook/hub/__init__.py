@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -85,7 +86,19 @@ def upload(
 
 
 def _ask(request: Mapping[str, Any], seconds: float, note: Callable[[str], None]) -> Any:
-    start = time.monotonic()
+    start, answer = time.monotonic(), None
+    with suppress(BrokenPipeError):  # it ended before it was asked, which is no answer either
+        answer = _answered(request, seconds, note)
+    if answer is None:
+        late = time.monotonic() - start >= seconds
+        how = f"gave no answer in {seconds:.0f} s" if late else "could not be asked"
+        raise MachineError(f"the hub {how} about '{request['target']['repo_id']}'")
+    return _result(answer)
+
+
+def _answered(
+    request: Mapping[str, Any], seconds: float, note: Callable[[str], None]
+) -> dict[str, Any] | None:
     with subprocess.Popen(
         [sys.executable, "-P", "-W", "ignore", "-m", "loracook.hub"],
         env=os.environ | QUIET | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
@@ -97,15 +110,10 @@ def _ask(request: Mapping[str, Any], seconds: float, note: Callable[[str], None]
         deadline = threading.Timer(seconds, child.kill)
         deadline.start()
         try:
-            answer = _talk(child, request, note)
+            return _talk(child, request, note)
         finally:
             deadline.cancel()
             child.kill()
-    if answer is None:
-        late = time.monotonic() - start >= seconds
-        how = f"gave no answer in {seconds:.0f} s" if late else f"could not be asked ({child.returncode})"
-        raise MachineError(f"the hub {how} about '{request['target']['repo_id']}'")
-    return _result(answer)
 
 
 def _talk(

@@ -430,3 +430,12 @@ def test_a_push_comes_after_what_it_sends_and_what_its_card_tells(folders: Folde
     merged = recipe(folders, "{folder: published, what: merged}\nmerge: {}\nevaluate: {prompts: [Hello]}")
 
     assert [push.after(plain), push.after(merged)] == [("train",), ("train", "merge", "evaluate")]
+
+
+def test_a_helper_that_ends_before_it_is_asked_is_a_fault_of_the_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "executable", shutil.which("true"))
+    longer_than_a_pipe = hub.Target("me/soup", private=True, commit_message="x" * 500_000)
+    with pytest.raises(MachineError, match="the hub could not be asked about 'me/soup'"):
+        hub.check(longer_than_a_pipe)
