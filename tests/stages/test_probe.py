@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -58,9 +60,11 @@ def test_probes_of_several_recipes_come_side_by_side(tmp_path: Path) -> None:
     assert {"peak memory", "measured", "seconds a step", "seconds in all"} <= set(rows)
 
 
-def test_a_disk_without_room_for_all_checkpoints_is_found_before_training(tmp_path: Path) -> None:
-    train = {"max_steps": 100_000, "save_strategy": "steps", "save_steps": 1, "save_total_limit": 100_000}
-    recipe = loracook.load(recipe_file(tmp_path, train))
+def test_a_disk_without_room_for_all_checkpoints_is_found_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = loracook.load(recipe_file(tmp_path, {"max_steps": 3, "save_strategy": "steps"}))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=1 << 30, free=20 << 20))
     with pytest.raises(MachineError, match=r"the disk is too small: .* write train.save_total_limit: 1 or"):
         loracook.run(recipe, tmp_path / "runs")
     assert not list((tmp_path / "runs").rglob("checkpoint-*"))
