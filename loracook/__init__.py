@@ -82,8 +82,8 @@ def trainer(recipe: Recipe, output: str | Path = "runs/trainer") -> SFTTrainer:
     Raises:
         RecipeError: the recipe does not fit its model or its data.
     """
+    from loracook.progress import Silent
     from loracook.runner import default_cache
-    from loracook.stages.base import Silent
     from loracook.stages.trainer import trainer
 
     return trainer(recipe, Path(output), cache=default_cache(), progress=Silent())

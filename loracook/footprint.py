@@ -11,7 +11,7 @@ from loracook.errors import MachineError
 from loracook.model.needs import merged_bytes
 from loracook.model.weights import optimizer_bytes
 from loracook.parcel import ADAPTER, CARD
-from loracook.sizes import size
+from loracook.units import size
 
 if TYPE_CHECKING:
     from loracook.model.blueprint import Blueprint

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from loracook.disk import free_bytes
 from loracook.errors import LoracookError, MachineError
-from loracook.sizes import size
+from loracook.units import size
 
 DISK = "free some room, write a lower train.save_total_limit, or name other folders"
 FOLDERS = "--runs DIR, LORACOOK_CACHE=DIR or HF_HOME=DIR"

@@ -16,7 +16,7 @@ from loracook.cli.screen import noise_to
 from loracook.errors import LoracookError, clean
 from loracook.memory import collecting_seldom
 from loracook.recipe import Recipe
-from loracook.sizes import size
+from loracook.units import size
 
 if TYPE_CHECKING:
     from torch.nn import Module

@@ -35,7 +35,7 @@ class Screen:
 
     def end(self, record: dict[str, Any]) -> None:
         """Say that a stage is done, and how long it took."""
-        from loracook.stages.callbacks import duration
+        from loracook.units import duration
 
         self.line(f"{record['stage']:<{NAME}}done in {duration(record['seconds'])}")
 

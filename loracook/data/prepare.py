@@ -15,9 +15,10 @@ from loracook.data.packing import is_packed, longest, pack, pack_file, shuffled_
 from loracook.data.scan import Scan
 from loracook.data.selection import SAMPLE, Part, Selection, select
 from loracook.data.statistics import Tally, described
-from loracook.data.work import Progress, Work
+from loracook.data.work import Work
 from loracook.errors import Path as Entry
 from loracook.errors import RecipeError
+from loracook.progress import Progress
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset

@@ -16,8 +16,9 @@ from loracook.data.prepare import count
 from loracook.data.render import Rendered, Renderer
 from loracook.data.rows import RowError
 from loracook.data.selection import Located, select
-from loracook.data.work import Progress, truncated
+from loracook.data.work import truncated
 from loracook.errors import RecipeError
+from loracook.progress import Progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

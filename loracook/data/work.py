@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from loracook.data.encode import MASKED, Encoded, encode
 from loracook.data.render import Rendered, Renderer
@@ -16,6 +16,7 @@ from loracook.data.scan import EXAMPLES, fails
 from loracook.data.selection import Located, Selection
 from loracook.data.statistics import Tally
 from loracook.errors import RecipeError
+from loracook.progress import Progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -23,16 +24,6 @@ if TYPE_CHECKING:
     from loracook.recipe import Recipe
 
 BATCH = 1000
-
-
-class Progress(Protocol):
-    """Where the caller is told how far the rows are."""
-
-    def note(self, text: str) -> None:
-        """Take one finished sentence."""
-
-    def advance(self, done: int, total: int, text: str) -> None:
-        """Take how many rows are done of how many."""
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from loracook import signals
 from loracook.errors import DivergedError
-from loracook.stages.base import Progress
+from loracook.progress import Progress
 from loracook.stages.checkpoints import STATE, best, final, newest_first, prove, seal, tokens
+from loracook.units import duration
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -128,12 +129,3 @@ def gradient_norm(model: Any) -> float:
     if not gradients:
         return 0.0
     return float(torch.stack([norm.float() for norm in torch._foreach_norm(gradients, math.inf)]).max())
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: 41s, 3m20s, 2h05m."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours}h{minutes:02}m"
-    return f"{minutes}m{rest:02}s" if minutes else f"{rest}s"

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from loracook import model
 from loracook.errors import LoracookError
 from loracook.model.generate import end_tokens
-from loracook.stages.base import Consent, Folders, Progress
+from loracook.progress import Progress
+from loracook.stages.base import Consent, Folders
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,10 +16,10 @@ from loracook.model.blueprint import Blueprint, blueprint
 from loracook.model.needs import needs
 from loracook.model.refusals import check_rows
 from loracook.model.walk import WalkError
-from loracook.sizes import size
 from loracook.stages.trainer import Ingredients
 from loracook.steps import Batch
 from loracook.survey import Survey, batch_of, surveyed
+from loracook.units import size
 
 if TYPE_CHECKING:
     from loracook.recipe import Recipe

@@ -12,9 +12,10 @@ from loracook import hub
 from loracook.disk import broken_file, sync, write_whole
 from loracook.errors import LoracookError, MachineError, PushError
 from loracook.parcel import Parcel, allowed, pack, write_card
+from loracook.progress import Progress
 from loracook.record import read_record
 from loracook.report.card import model_card
-from loracook.stages.base import Consent, Folders, Progress
+from loracook.stages.base import Consent, Folders
 
 if TYPE_CHECKING:
     from loracook.recipe import Recipe

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from loracook import data, model, signals
 from loracook.errors import DivergedError, LoracookError
 from loracook.footprint import check_disk
+from loracook.progress import Progress
 from loracook.stages import evaluate
-from loracook.stages.base import Consent, Folders, Progress
+from loracook.stages.base import Consent, Folders
 from loracook.stages.callbacks import callbacks, of_all_tries
 from loracook.stages.checkpoints import aside, differences, newest_sealed
 from loracook.stages.probe import plan_memory

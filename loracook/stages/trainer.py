@@ -11,7 +11,7 @@ from loracook import data, model
 from loracook.errors import MachineError, RecipeError
 from loracook.model.memory import autocast
 from loracook.model.separation import keeps_rows_apart
-from loracook.stages.base import Progress
+from loracook.progress import Progress
 from loracook.steps import as_trained, flattened
 
 if TYPE_CHECKING:

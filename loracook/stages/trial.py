@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from loracook import meter
 from loracook.model.weights import optimizer_bytes
-from loracook.sizes import size
-from loracook.stages.base import Progress, Silent
+from loracook.progress import Progress, Silent
 from loracook.stages.probe import Probe, plan_memory
 from loracook.stages.trainer import build, prepared
+from loracook.units import size
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from loracook.sizes import size
+from loracook.units import size
 
 LABEL = 10
 TIMES = "\N{MULTIPLICATION SIGN}"

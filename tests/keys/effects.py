@@ -14,10 +14,11 @@ import pytest
 
 import loracook
 from loracook import data, model
+from loracook.progress import Silent
 from loracook.recipe import Recipe
 from loracook.report.card import model_card
 from loracook.stages import STAGES
-from loracook.stages.base import Consent, Folders, Silent
+from loracook.stages.base import Consent, Folders
 from loracook.stages.trainer import sft_config, trainer
 from tests.hub_server import TOKEN, serving
 

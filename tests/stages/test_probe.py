@@ -14,8 +14,8 @@ import pytest
 import loracook
 from loracook.devices import Device
 from loracook.errors import MachineError
+from loracook.progress import Silent
 from loracook.runner import default_cache
-from loracook.stages.base import Silent
 from loracook.stages.probe import plan_memory
 from loracook.stages.trainer import prepared
 from loracook.stages.trial import probe_alone

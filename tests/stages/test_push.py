@@ -18,10 +18,11 @@ from loracook import hub
 from loracook.disk import file_facts
 from loracook.errors import LoracookError, MachineError, PushError
 from loracook.parcel import pack
+from loracook.progress import Silent
 from loracook.recipe import Recipe, load
 from loracook.record import write_record
 from loracook.stages import push
-from loracook.stages.base import Consent, Folders, Silent
+from loracook.stages.base import Consent, Folders
 from tests.hub_server import TOKEN, Files, Hub, serving
 
 RECIPE = """

@@ -12,9 +12,9 @@ import pytest
 
 import loracook
 from loracook.errors import MachineError
+from loracook.progress import Silent
 from loracook.record import read_record
 from loracook.runner import run
-from loracook.stages.base import Silent
 from tests.cooking import twin_file
 
 ADAPTER = "adapter_model.safetensors"

@@ -1,4 +1,4 @@
-"""Bytes as a person reads them."""
+"""Bytes and seconds as a person reads them."""
 
 from __future__ import annotations
 
@@ -11,3 +11,12 @@ def size(count: int) -> str:
         if count >= unit:
             return f"{count / unit:.3g} {name}" if count < 1000 * unit else f"{count / unit:,.0f} {name}"
     return f"{count} bytes"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 41s, 3m20s, 2h05m."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes:02}m"
+    return f"{minutes}m{rest:02}s" if minutes else f"{rest}s"

@@ -1,0 +1,37 @@
+"""Where work tells how far it is."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+
+class Progress(Protocol):
+    """Where a stage tells the user how far it is; the command line draws it, a library user may ignore it."""
+
+    def begin(self, stage: str) -> None:
+        """Take the name of the stage that starts now."""
+
+    def end(self, record: dict[str, Any]) -> None:
+        """Take the record of the stage that has just finished."""
+
+    def note(self, text: str) -> None:
+        """Take one finished sentence worth keeping on the screen."""
+
+    def advance(self, done: int, total: int, text: str) -> None:
+        """Take how much of the running work is done, in units of the caller's choice, and a short state."""
+
+
+class Silent:
+    """The progress of those who do not want to see any."""
+
+    def begin(self, stage: str) -> None:
+        """Drop the name."""
+
+    def end(self, record: dict[str, Any]) -> None:
+        """Drop the record."""
+
+    def note(self, text: str) -> None:
+        """Drop the sentence."""
+
+    def advance(self, done: int, total: int, text: str) -> None:
+        """Drop the state."""
