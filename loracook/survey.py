@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loracook import data
-from loracook.data import kept
+from loracook.data import cache as kept
 from loracook.data.selection import select
 from loracook.errors import RecipeError
 from loracook.steps import (

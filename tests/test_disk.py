@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from loracook.data import kept
+from loracook.data import cache as kept
 from loracook.disk import MANIFEST, damage
 from loracook.stages import checkpoints
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loracook import disk
-from loracook.data import kept
-from loracook.data.notes import notes
+from loracook.data import cache as kept
 from loracook.data.packing import is_packed, longest, pack, pack_file, shuffled_stream
 from loracook.data.scan import Scan
 from loracook.data.selection import SAMPLE, Part, Selection, select
 from loracook.data.statistics import Tally, described
+from loracook.data.warnings import notes
 from loracook.data.work import Work
 from loracook.errors import Path as Entry
 from loracook.errors import RecipeError

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from loracook.data.encode import MASKED, Encoded, encode
 from loracook.data.limits import over_limits
-from loracook.data.notes import notes
 from loracook.data.packing import longest
 from loracook.data.prepare import count
 from loracook.data.render import Rendered, Renderer
 from loracook.data.rows import RowError
 from loracook.data.selection import Located, select
+from loracook.data.warnings import notes
 from loracook.data.work import truncated
 from loracook.errors import RecipeError
 from loracook.progress import Progress

@@ -13,7 +13,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 import loracook.data as data
-from loracook.data import kept
+from loracook.data import cache as kept
 from loracook.disk import MANIFEST
 from loracook.errors import RecipeError
 from tests.data.kitchen import chat, json_lines, recipe, tokenizer
