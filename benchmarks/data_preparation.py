@@ -22,9 +22,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from loracook.data.formats import Shape, rows
-from loracook.data.reading import records
-from loracook.data.rows import Chat, Pair
+from loracook.data.read.files import records
+from loracook.data.read.formats import Shape, rows
+from loracook.data.read.rows import Chat, Pair
 
 MAX_LENGTH = 1024
 SYSTEM = "You answer questions in a kitchen."
@@ -122,10 +122,10 @@ def by_trl(folder: Path) -> int:
     from transformers import AutoTokenizer
     from trl import SFTConfig, SFTTrainer
 
-    import loracook.data.template
+    import loracook.data.tokenize.template
 
     tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
-    tokenizer.chat_template = (loracook.data.template.OURS / "chatml.jinja").read_text()
+    tokenizer.chat_template = (loracook.data.tokenize.template.OURS / "chatml.jinja").read_text()
     args = SFTConfig(
         output_dir=str(folder / "out"),
         max_length=MAX_LENGTH,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from loracook import data
 from loracook.data import cache as kept
-from loracook.data.selection import select
+from loracook.data.read.selection import select
 from loracook.errors import RecipeError
 from loracook.steps import (
     Batch,

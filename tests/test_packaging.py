@@ -65,4 +65,4 @@ def test_the_wheel_brings_templates_and_asks_for_two_packages_alone(built: Path)
         line for line in metadata.splitlines() if line.startswith("Requires-Dist") and "extra ==" not in line
     ]
     assert sorted(line.split()[1].split(">")[0] for line in required) == ["click", "pyyaml"]
-    assert "loracook/data/templates/chatml.jinja" in names
+    assert "loracook/data/tokenize/templates/chatml.jinja" in names

@@ -4,7 +4,7 @@ from loracook.data.cache import files
 from loracook.data.eval_prompts import EvaluationPrompt, evaluation_prompts, prompt_ids
 from loracook.data.limits import over_limits
 from loracook.data.prepare import Prepared, prepare
-from loracook.data.template import with_template
+from loracook.data.tokenize.template import with_template
 
 __all__ = [
     "EvaluationPrompt",

@@ -13,8 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loracook.data import hub, sources
-from loracook.data.template import chat_template, template_file
+from loracook.data.read import hub, sources
+from loracook.data.tokenize.template import chat_template, template_file
 from loracook.disk import damage, manifest, seal, sha256
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from loracook.data.encode import token_ids
-from loracook.data.render import Renderer, paired
-from loracook.data.rows import Chat, Message, Pair, Row, RowError
-from loracook.data.selection import evaluation_rows
+from loracook.data.read.rows import Chat, Message, Pair, Row, RowError
+from loracook.data.read.selection import evaluation_rows
+from loracook.data.tokenize.encode import token_ids
+from loracook.data.tokenize.render import Renderer, paired
 from loracook.errors import RecipeError
 
 if TYPE_CHECKING:

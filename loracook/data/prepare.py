@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from loracook import disk
 from loracook.data import cache as kept
-from loracook.data.packing import is_packed, longest, pack, pack_file, shuffled_stream
-from loracook.data.scan import Scan
-from loracook.data.selection import SAMPLE, Part, Selection, select
-from loracook.data.statistics import Tally, described
+from loracook.data.read.scan import Scan
+from loracook.data.read.selection import SAMPLE, Part, Selection, select
+from loracook.data.tokenize.batches import Work
+from loracook.data.tokenize.packing import is_packed, longest, pack, pack_file, shuffled_stream
+from loracook.data.tokenize.statistics import Tally, described
 from loracook.data.warnings import notes
-from loracook.data.work import Work
 from loracook.errors import Path as Entry
 from loracook.errors import RecipeError
 from loracook.progress import Progress

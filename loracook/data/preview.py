@@ -8,15 +8,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from loracook.data.encode import MASKED, Encoded, encode
 from loracook.data.limits import over_limits
-from loracook.data.packing import longest
 from loracook.data.prepare import count
-from loracook.data.render import Rendered, Renderer
-from loracook.data.rows import RowError
-from loracook.data.selection import Located, select
+from loracook.data.read.rows import RowError
+from loracook.data.read.selection import Located, select
+from loracook.data.tokenize.batches import truncated
+from loracook.data.tokenize.encode import MASKED, Encoded, encode
+from loracook.data.tokenize.packing import longest
+from loracook.data.tokenize.render import Rendered, Renderer
 from loracook.data.warnings import notes
-from loracook.data.work import truncated
 from loracook.errors import RecipeError
 from loracook.progress import Progress
 

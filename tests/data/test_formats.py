@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from loracook.data.formats import Shape, place_holders, rows
-from loracook.data.guess import FormatError, check, guess
-from loracook.data.purposes import REFUSED
-from loracook.data.rows import Chat, Pair, Row, RowError, Text
+from loracook.data.read.detect import FormatError, check, guess
+from loracook.data.read.formats import Shape, place_holders, rows
+from loracook.data.read.other_tasks import REFUSED
+from loracook.data.read.rows import Chat, Pair, Row, RowError, Text
 
 ASK = {"role": "user", "content": "Soup?"}
 ANSWER = {"role": "assistant", "content": "Leek."}

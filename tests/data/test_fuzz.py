@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from loracook.data.formats import READERS, Shape, place_holders, rows
-from loracook.data.guess import FormatError, check, guess
-from loracook.data.oasst import roots
-from loracook.data.rows import Place, Record, RowError
+from loracook.data.read.detect import FormatError, check, guess
+from loracook.data.read.formats import READERS, Shape, place_holders, rows
+from loracook.data.read.oasst import roots
+from loracook.data.read.rows import Place, Record, RowError
 
 KEYS = [
     "messages",

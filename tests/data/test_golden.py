@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from loracook.data import with_template
-from loracook.data.encode import encode
-from loracook.data.formats import Shape, rows
-from loracook.data.render import Renderer
-from loracook.data.rows import RowError
+from loracook.data.read.formats import Shape, rows
+from loracook.data.read.rows import RowError
+from loracook.data.tokenize.encode import encode
+from loracook.data.tokenize.render import Renderer
 from tests.data.kitchen import learned, recipe, tokenizer
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from loracook.data.formats import Shape, rows
-from loracook.data.oasst import roots
-from loracook.data.rows import Chat, Place, Record, RowError
+from loracook.data.read.formats import Shape, rows
+from loracook.data.read.oasst import roots
+from loracook.data.read.rows import Chat, Place, Record, RowError
 
 
 def node(text: str, *replies: dict[str, Any], **more: Any) -> dict[str, Any]:

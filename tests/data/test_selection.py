@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from loracook.data.rows import Text
-from loracook.data.selection import Selection, select
+from loracook.data.read.rows import Text
+from loracook.data.read.selection import Selection, select
 from loracook.errors import RecipeError
 from loracook.rules.facts import most_steps
 from loracook.steps import steps

@@ -15,8 +15,8 @@ import pyarrow.parquet
 import pytest
 
 import loracook.data as data
-from loracook.data import selection, sources
-from loracook.data.rows import Pair, Text
+from loracook.data.read import selection, sources
+from loracook.data.read.rows import Pair, Text
 from loracook.errors import RecipeError
 from tests.data.kitchen import json_lines, recipe
 

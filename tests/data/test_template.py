@@ -9,7 +9,7 @@ import pytest
 from transformers import AutoTokenizer
 
 import loracook.data as data
-from loracook.data import template
+from loracook.data.tokenize import template
 from loracook.errors import RecipeError, dotted
 from tests.data.kitchen import chat, json_lines, learned, recipe, tokenizer
 

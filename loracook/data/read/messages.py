@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Any
 
-from loracook.data.rows import Message, RowError, as_text, fault_of, parsed
+from loracook.data.read.rows import Message, RowError, as_text, fault_of, parsed
 
 ROLES = {
     "system": "system",

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from loracook.data import sources
-from loracook.data.rows import Place, Row
-from loracook.data.scan import Scan, scan, sound, usable
-from loracook.data.sources import Source
+from loracook.data.read import sources
+from loracook.data.read.rows import Place, Row
+from loracook.data.read.scan import Scan, scan, sound, usable
+from loracook.data.read.sources import Source
 from loracook.errors import RecipeError
 from loracook.rules.facts import held_out
 

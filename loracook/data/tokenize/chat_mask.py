@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from loracook.data.rows import Message, RowError
-from loracook.data.template import can_mask, chat_template
+from loracook.data.read.rows import Message, RowError
+from loracook.data.tokenize.template import can_mask, chat_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

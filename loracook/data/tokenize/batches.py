@@ -9,12 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loracook.data.encode import MASKED, Encoded, encode
-from loracook.data.render import Rendered, Renderer
-from loracook.data.rows import RowError
-from loracook.data.scan import EXAMPLES, fails
-from loracook.data.selection import Located, Selection
-from loracook.data.statistics import Tally
+from loracook.data.read.rows import RowError
+from loracook.data.read.scan import EXAMPLES, fails
+from loracook.data.read.selection import Located, Selection
+from loracook.data.tokenize.encode import MASKED, Encoded, encode
+from loracook.data.tokenize.render import Rendered, Renderer
+from loracook.data.tokenize.statistics import Tally
 from loracook.errors import RecipeError
 from loracook.progress import Progress
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from loracook.data.chats import ChatWriter
-from loracook.data.encode import MASKED, Encoded
-from loracook.data.rows import Chat, Row
-from loracook.data.selection import Located
+from loracook.data.read.rows import Chat, Row
+from loracook.data.read.selection import Located
+from loracook.data.tokenize.chat_mask import ChatWriter
+from loracook.data.tokenize.encode import MASKED, Encoded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

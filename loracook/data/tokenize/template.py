@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loracook.data.sandbox import complaint
+from loracook.data.tokenize.sandbox import complaint
 from loracook.errors import RecipeError
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from loracook.data import oasst
-from loracook.data.formats import FIELD, Shape, listed, renamed
-from loracook.data.purposes import ANSWERS, other_training
-from loracook.data.rows import Message
+from loracook.data.read import oasst
+from loracook.data.read.formats import FIELD, Shape, listed, renamed
+from loracook.data.read.other_tasks import ANSWERS, other_training
+from loracook.data.read.rows import Message
 
 
 class FormatError(Exception):

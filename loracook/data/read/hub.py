@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loracook.data.rows import Place, Record
+from loracook.data.read.rows import Place, Record
 from loracook.errors import RecipeError, UnreachableError
 from loracook.guards import said_of
 from loracook.hub.failures import refusal, unheard

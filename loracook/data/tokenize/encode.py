@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from loracook.data.render import Rendered
+from loracook.data.tokenize.render import Rendered
 
 if TYPE_CHECKING:
     import numpy

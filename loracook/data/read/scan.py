@@ -6,9 +6,9 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from loracook.data import formats
-from loracook.data.rows import Place, Record, Row, RowError
-from loracook.data.sources import Source
+from loracook.data.read import formats
+from loracook.data.read.rows import Place, Record, Row, RowError
+from loracook.data.read.sources import Source
 from loracook.errors import Problem, RecipeError
 
 EXAMPLES = 5

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
-from loracook.data.rows import Chat, Record, RowError
-from loracook.data.turns import conversation
+from loracook.data.read.messages import conversation
+from loracook.data.read.rows import Chat, Record, RowError
 
 Node: TypeAlias = dict[str, Any]
 Where: TypeAlias = Mapping[str, Any]

@@ -9,9 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loracook.data import guess, hub, oasst, reading
-from loracook.data.formats import Shape
-from loracook.data.rows import Record
+from loracook.data.read import detect as guess
+from loracook.data.read import files as reading
+from loracook.data.read import hub, oasst
+from loracook.data.read.formats import Shape
+from loracook.data.read.rows import Record
 from loracook.errors import Path as Entry
 from loracook.errors import RecipeError
 from loracook.shipped import SCHEME, shipped_file

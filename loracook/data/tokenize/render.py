@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from loracook.data.chats import ChatWriter
-from loracook.data.rows import Chat, Message, Pair, Row, RowError, Text
-from loracook.data.template import cannot_mask
+from loracook.data.read.rows import Chat, Message, Pair, Row, RowError, Text
+from loracook.data.tokenize.chat_mask import ChatWriter
+from loracook.data.tokenize.template import cannot_mask
 from loracook.errors import RecipeError
 
 if TYPE_CHECKING:

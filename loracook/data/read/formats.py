@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from loracook.data import oasst
-from loracook.data.purposes import ANSWERS, other_training
-from loracook.data.rows import Chat, Pair, Row, RowError, Text, as_text
-from loracook.data.turns import conversation, normalised, tools
+from loracook.data.read import oasst
+from loracook.data.read.messages import conversation, normalised, tools
+from loracook.data.read.other_tasks import ANSWERS, other_training
+from loracook.data.read.rows import Chat, Pair, Row, RowError, Text, as_text
 
 FIELD = re.compile(r"\{([^{}\"':,\n]+)\}")
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from loracook.data import tables
-from loracook.data.rows import Place, Record, fault_of, parsed
+from loracook.data.read import csv_rows as tables
+from loracook.data.read.rows import Place, Record, fault_of, parsed
 
 LINE_LIMIT = 64 * 2**20
 WHOLE_LIMIT = 2 * 2**30

@@ -1,0 +1,1 @@
+"""Rows as the trainer gets them: template, mask, tokens, packing, and what was counted."""
