@@ -67,7 +67,7 @@ SETUPS = [
     setup(model="phi", batch=1, length=1024),
     setup(quantization=NF4, batch=1),
 ]
-"""The allocator's share in loracook/model/memory.py was fitted to the first fifteen; the others test it."""
+"""The allocator's share (loracook/estimate/memory.py) was fitted to the first fifteen; the others test it."""
 
 
 def main() -> None:
@@ -166,7 +166,7 @@ def tiny(kind: str, folder: Path) -> None:
 
 def plan(recipe: Path) -> int:
     """The planned peak in bytes."""
-    from loracook.forecast import forecast
+    from loracook.estimate.forecast import forecast
     from loracook.planner import plan
     from loracook.recipe import load
     from loracook.runner import default_cache

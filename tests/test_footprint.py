@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import loracook
-from loracook.footprint import SMALL
+from loracook.estimate.disk import SMALL
 from tests.planning import plan
 from tests.test_steps import recipe_file
 from tests.twins import write_twin

@@ -11,7 +11,8 @@ import pytest
 
 import loracook
 from loracook.errors import RecipeError
-from loracook.steps import Batch, Steps, longest_batch, steps, tokens
+from loracook.estimate.batches import Batch, longest_batch, tokens
+from loracook.steps import Steps, steps
 from tests.planning import invoked, plan
 from tests.twins import LINES, write_twin
 

@@ -83,7 +83,7 @@ def _known(planned: Plan, place: Device | None) -> dict[str, Any]:
     """The plan's JSON, as far as it can be known here."""
     if any(find_spec(name) is None for name in STACK):
         return stages_json(planned) | {"unknown": [MISSING]}
-    from loracook.forecast import forecast, said
+    from loracook.estimate.forecast import forecast, said
     from loracook.runner import default_cache
     from loracook.views.plan import as_json
 

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from loracook import devices, meter, model
 from loracook.errors import MachineError
-from loracook.fitting import changes
+from loracook.estimate.batches import Batch
+from loracook.estimate.fake_step import WalkError
+from loracook.estimate.make_it_fit import changes
+from loracook.estimate.meta_model import Blueprint, blueprint
+from loracook.estimate.rows import Survey, batch_of, surveyed
+from loracook.estimate.stage_memory import needs
 from loracook.guards import ADVICE, shortage
-from loracook.model.blueprint import Blueprint, blueprint
-from loracook.model.needs import needs
 from loracook.model.refusals import check_rows
-from loracook.model.walk import WalkError
 from loracook.stages.trainer import Ingredients
-from loracook.steps import Batch
-from loracook.survey import Survey, batch_of, surveyed
 from loracook.units import size
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from loracook import data, model, signals
 from loracook.errors import DivergedError, LoracookError
-from loracook.footprint import check_disk
+from loracook.estimate.disk import check_disk
+from loracook.estimate.rows import steps_of
 from loracook.progress import Progress
 from loracook.stages import evaluate
 from loracook.stages.base import Consent, Folders
@@ -19,7 +20,6 @@ from loracook.stages.checkpoints import aside, differences, newest_sealed
 from loracook.stages.probe import plan_memory
 from loracook.stages.trainer import Ingredients, build, prepared
 from loracook.stages.trial import probing
-from loracook.survey import steps_of
 from loracook.versions import versions
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from loracook import data, model
 from loracook.errors import MachineError, RecipeError
-from loracook.model.memory import autocast
+from loracook.estimate.batches import as_trained, flattened
+from loracook.estimate.memory import autocast
 from loracook.model.separation import keeps_rows_apart
 from loracook.progress import Progress
-from loracook.steps import as_trained, flattened
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

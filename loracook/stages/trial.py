@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loracook import meter
-from loracook.model.weights import optimizer_bytes
+from loracook.estimate.weight_bytes import optimizer_bytes
 from loracook.progress import Progress, Silent
 from loracook.stages.probe import Probe, plan_memory
 from loracook.stages.trainer import build, prepared

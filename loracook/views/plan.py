@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from loracook.model.memory import autocast
+from loracook.estimate.memory import autocast
+from loracook.estimate.rows import is_exact, tokens_of
 from loracook.steps import fixed_steps
-from loracook.survey import is_exact, tokens_of
 
 if TYPE_CHECKING:
-    from loracook.forecast import Forecast
+    from loracook.estimate.forecast import Forecast
     from loracook.planner import Plan
     from loracook.recipe import Recipe
 

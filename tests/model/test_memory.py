@@ -10,11 +10,11 @@ import torch
 from peft import LoraConfig, PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
+from loracook.estimate.batches import Batch
+from loracook.estimate.fake_step import Walk, walk
+from loracook.estimate.memory import generation_cache
+from loracook.estimate.weight_bytes import Weights, cast, optimizer_bytes, set_dtypes, trained_bytes, weigh
 from loracook.model.counts import adapted
-from loracook.model.memory import generation_cache
-from loracook.model.walk import Walk, walk
-from loracook.model.weights import Weights, cast, optimizer_bytes, set_dtypes, trained_bytes, weigh
-from loracook.steps import Batch
 from tests.planning import CONFIGS, config_recipe, plan
 
 SHAPE = {
@@ -88,7 +88,7 @@ def test_an_adapter_on_a_quantized_base_trains_in_bfloat16() -> None:
 def test_a_few_layers_tell_of_all(checkpointing: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = Batch((0, 1), 48, masked=False)
     followed = walk(tuned(), batch, checkpointing=checkpointing, autocast=torch.bfloat16)
-    monkeypatch.setattr("loracook.model.walk.WALKED", (6, 6))
+    monkeypatch.setattr("loracook.estimate.fake_step.WALKED", (6, 6))
     assert _close(followed, walk(tuned(), batch, checkpointing=checkpointing, autocast=torch.bfloat16))
 
 

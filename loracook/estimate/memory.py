@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from loracook.estimate.fake_step import Walk, walk
+from loracook.estimate.weight_bytes import Weights, optimizer_bytes, own_bytes, trained_bytes
 from loracook.model.counts import is_base
-from loracook.model.walk import Walk, walk
-from loracook.model.weights import Weights, optimizer_bytes, own_bytes, trained_bytes
 
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
     from transformers import PretrainedConfig
 
-    from loracook.steps import Batch
+    from loracook.estimate.batches import Batch
 
 
 HOLES, HOLES_A_MODULE, MOST_HOLES = 0.25, 0.003, 0.9

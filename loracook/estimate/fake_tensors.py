@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from loracook.model.alive import Alive
+from loracook.estimate.live_bytes import Alive
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from torch import Tensor
     from torch.nn import Module
 
-    from loracook.steps import Batch
+    from loracook.estimate.batches import Batch
 
 
 @contextmanager

@@ -7,18 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loracook import data, footprint, model
+from loracook import data, model
 from loracook.devices import Device, device_here
 from loracook.errors import LoracookError, RecipeError, UnreachableError
-from loracook.fitting import Change, changes
-from loracook.model.blueprint import Blueprint, blueprint, named_tokens, tokenizer_in
-from loracook.model.memory import autocast
-from loracook.model.needs import Needs, needs
+from loracook.estimate import disk as footprint
+from loracook.estimate.batches import Batch
+from loracook.estimate.fake_step import WalkError, saved_without_checkpointing
+from loracook.estimate.make_it_fit import Change, changes
+from loracook.estimate.memory import autocast
+from loracook.estimate.meta_model import Blueprint, blueprint, named_tokens, tokenizer_in
+from loracook.estimate.rows import Survey, batch_of, steps_of, survey
+from loracook.estimate.stage_memory import Needs, needs
 from loracook.model.origin import Origin, origin
 from loracook.model.refusals import check_rows
-from loracook.model.walk import WalkError, saved_without_checkpointing
-from loracook.steps import Batch, Steps
-from loracook.survey import Survey, batch_of, steps_of, survey
+from loracook.steps import Steps
 
 if TYPE_CHECKING:
     from loracook.planner import Plan

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
-from loracook.model.memory import Memory, autocast, generation_cache, training
-from loracook.model.walk import scoring
-from loracook.model.weights import merged_parameters
-from loracook.steps import Batch
+from loracook.estimate.batches import Batch
+from loracook.estimate.fake_step import scoring
+from loracook.estimate.memory import Memory, autocast, generation_cache, training
+from loracook.estimate.weight_bytes import merged_parameters
 
 if TYPE_CHECKING:
     import torch
 
-    from loracook.model.blueprint import Blueprint
+    from loracook.estimate.meta_model import Blueprint
     from loracook.recipe import Recipe
 
 

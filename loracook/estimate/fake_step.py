@@ -17,8 +17,8 @@ from dataclasses import astuple, dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from loracook.model.fake import inputs, pretending
-from loracook.model.head import losses, score, triton_bytes
+from loracook.estimate.fake_tensors import inputs, pretending
+from loracook.estimate.lm_head import losses, score, triton_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module, ModuleList
 
-    from loracook.steps import Batch
+    from loracook.estimate.batches import Batch
 
 WALKED = (2, 4)
 """How many layers are walked; two apart, since some models alternate two kinds."""

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from loracook.model.needs import Needs, needs
-from loracook.survey import Survey, batch_of
+from loracook.estimate.rows import Survey, batch_of
+from loracook.estimate.stage_memory import Needs, needs
 
 if TYPE_CHECKING:
     from loracook.devices import Device
-    from loracook.model.blueprint import Blueprint
+    from loracook.estimate.meta_model import Blueprint
     from loracook.recipe import Recipe
 
 Sections = Mapping[str, Mapping[str, Any]]

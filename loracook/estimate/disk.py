@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from loracook.disk import free_bytes
 from loracook.errors import MachineError
-from loracook.model.needs import merged_bytes
-from loracook.model.weights import optimizer_bytes
+from loracook.estimate.stage_memory import merged_bytes
+from loracook.estimate.weight_bytes import optimizer_bytes
 from loracook.parcel import ADAPTER, CARD
 from loracook.units import size
 
 if TYPE_CHECKING:
-    from loracook.model.blueprint import Blueprint
+    from loracook.estimate.meta_model import Blueprint
     from loracook.recipe import Recipe
     from loracook.steps import Steps
 

@@ -13,25 +13,15 @@ from loracook import data
 from loracook.data import cache as kept
 from loracook.data.read.selection import select
 from loracook.errors import RecipeError
-from loracook.steps import (
-    Batch,
-    Steps,
-    as_trained,
-    fixed_steps,
-    flattened,
-    is_foreseen,
-    longest_batch,
-    steps,
-    tokens,
-    warmup,
-)
+from loracook.estimate.batches import Batch, as_trained, flattened, is_foreseen, longest_batch, tokens
+from loracook.steps import Steps, fixed_steps, steps, warmup
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
+    from loracook.estimate.batches import Lengths
     from loracook.recipe import Recipe
-    from loracook.steps import Lengths
 
 FEW = 1000
 """Up to so many rows all are prepared, and of more a sample of this size."""
