@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from loracook.devices import CONTEXT, GIB, named_device
 from loracook.errors import LoracookError
+from loracook.machine.devices import CONTEXT, GIB, named_device
 from tests.planning import config_recipe, invoked, plan
 
 OPT = "facebook__opt-350m"

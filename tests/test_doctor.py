@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from loracook.cli.doctor import command
-from loracook.doctor import findings, within
+from loracook.machine.doctor import findings, within
 
 
 def test_every_part_of_the_stack_is_named_and_nothing_secret(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ import torch
 from huggingface_hub.constants import HF_HUB_CACHE
 
 from loracook.errors import MachineError
-from loracook.guards import mended, shortage
+from loracook.machine.faults import mended, shortage
 from tests.cooking import twin_file
 
 LORACOOK = Path(sys.executable).parent / "loracook"

@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 
 from loracook.cli.screen import noise_to
-from loracook.doctor import Finding, findings
 from loracook.errors import clean
+from loracook.machine.doctor import Finding, findings
 from loracook.runner import default_cache
 
 WIDTH = 14

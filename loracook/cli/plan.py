@@ -12,9 +12,9 @@ import click
 
 from loracook.cli.options import runs_option, set_option
 from loracook.cli.screen import noise_to
-from loracook.devices import Device, named_device
 from loracook.errors import UnreachableError, clean
-from loracook.memory import collecting_seldom, keep_freed_memory
+from loracook.machine.allocator import collecting_seldom, keep_freed_memory
+from loracook.machine.devices import Device, named_device
 from loracook.planner import Plan, plan
 from loracook.recipe import load
 from loracook.views.plan import stages_json

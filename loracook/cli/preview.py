@@ -13,7 +13,7 @@ import click
 from loracook.cli.options import recipe_argument, set_option
 from loracook.cli.screen import noise_to
 from loracook.errors import clean
-from loracook.memory import collecting_seldom
+from loracook.machine.allocator import collecting_seldom
 from loracook.recipe import load
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from loracook import signals
 from loracook.cli.options import recipe_argument, runs_option, set_option
 from loracook.cli.screen import Screen, noise_to
 from loracook.errors import clean
 from loracook.lock import make_run_folder, refuse_locked
+from loracook.machine import signals
 from loracook.recipe import load
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def _nothing_to_do(planned: Plan, only: str | None, consent: Consent) -> str:
 
 
 def _cook(planned: Plan, only: str | None, consent: Consent) -> None:
-    from loracook.memory import keep_freed_memory
+    from loracook.machine.allocator import keep_freed_memory
     from loracook.runner import carry_out
 
     keep_freed_memory()

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loracook import data, model
-from loracook.devices import Device, device_here
 from loracook.errors import LoracookError, RecipeError, UnreachableError
 from loracook.estimate import disk as footprint
 from loracook.estimate.batches import Batch
@@ -18,6 +17,7 @@ from loracook.estimate.memory import autocast
 from loracook.estimate.meta_model import Blueprint, blueprint, named_tokens, tokenizer_in
 from loracook.estimate.rows import Survey, batch_of, steps_of, survey
 from loracook.estimate.stage_memory import Needs, needs
+from loracook.machine.devices import Device, device_here
 from loracook.model.origin import Origin, origin
 from loracook.model.refusals import check_rows
 from loracook.steps import Steps

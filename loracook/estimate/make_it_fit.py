@@ -10,8 +10,8 @@ from loracook.estimate.rows import Survey, batch_of
 from loracook.estimate.stage_memory import Needs, needs
 
 if TYPE_CHECKING:
-    from loracook.devices import Device
     from loracook.estimate.meta_model import Blueprint
+    from loracook.machine.devices import Device
     from loracook.recipe import Recipe
 
 Sections = Mapping[str, Mapping[str, Any]]

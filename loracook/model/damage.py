@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loracook.errors import LoracookError, RecipeError, shorten
-from loracook.guards import shortage
+from loracook.machine.faults import shortage
 
 if TYPE_CHECKING:
     from loracook.recipe import Recipe

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loracook import signals
 from loracook.errors import DivergedError
+from loracook.machine import signals
 from loracook.progress import Progress
 from loracook.stages.checkpoints import STATE, best, final, newest_first, prove, seal, tokens
 from loracook.units import duration

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loracook import devices, meter, model
+from loracook import model
 from loracook.errors import MachineError
 from loracook.estimate.batches import Batch
 from loracook.estimate.fake_step import WalkError
@@ -16,7 +16,9 @@ from loracook.estimate.make_it_fit import changes
 from loracook.estimate.meta_model import Blueprint, blueprint
 from loracook.estimate.rows import Survey, batch_of, surveyed
 from loracook.estimate.stage_memory import needs
-from loracook.guards import ADVICE, shortage
+from loracook.machine import devices
+from loracook.machine import peak_memory as meter
+from loracook.machine.faults import ADVICE, shortage
 from loracook.model.refusals import check_rows
 from loracook.stages.trainer import Ingredients
 from loracook.units import size

@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loracook import data, model, signals
+from loracook import data, model
 from loracook.errors import DivergedError, LoracookError
 from loracook.estimate.disk import check_disk
 from loracook.estimate.rows import steps_of
+from loracook.machine import signals
+from loracook.machine.versions import versions
 from loracook.progress import Progress
 from loracook.stages import evaluate
 from loracook.stages.base import Consent, Folders
@@ -20,7 +22,6 @@ from loracook.stages.checkpoints import aside, differences, newest_sealed
 from loracook.stages.probe import plan_memory
 from loracook.stages.trainer import Ingredients, build, prepared
 from loracook.stages.trial import probing
-from loracook.versions import versions
 
 if TYPE_CHECKING:
     from peft import PeftModel

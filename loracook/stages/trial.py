@@ -8,8 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loracook import meter
 from loracook.estimate.weight_bytes import optimizer_bytes
+from loracook.machine import peak_memory as meter
 from loracook.progress import Progress, Silent
 from loracook.stages.probe import Probe, plan_memory
 from loracook.stages.trainer import build, prepared

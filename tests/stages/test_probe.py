@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 import loracook
-from loracook.devices import Device
 from loracook.errors import MachineError
+from loracook.machine.devices import Device
 from loracook.progress import Silent
 from loracook.runner import default_cache
 from loracook.stages.probe import plan_memory

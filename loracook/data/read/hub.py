@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from loracook.data.read.rows import Place, Record
 from loracook.errors import RecipeError, UnreachableError
-from loracook.guards import said_of
 from loracook.hub.failures import refusal, unheard
+from loracook.machine.faults import said_of
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset

@@ -1,0 +1,1 @@
+"""This computer: devices, memory, versions, signals, and what its faults mean."""
