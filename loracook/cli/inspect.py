@@ -21,7 +21,7 @@ from loracook.units import size
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from loracook.model.anatomy import Part
+    from loracook.model.modules import Part
 
 RANKS = (1, 8, 16, 32, 64, 128)
 
@@ -65,8 +65,8 @@ def _recipe(model: str, revision: str | None) -> Recipe:
 
 def _inspected(recipe: Recipe, wanted: Sequence[int], asked: str | None) -> dict[str, Any]:
     from loracook import model
-    from loracook.model.adaptable import default_targets, unadaptable
-    from loracook.model.anatomy import anatomy, ranks
+    from loracook.model.modules import anatomy, ranks
+    from loracook.model.target_modules import default_targets, unadaptable
     from loracook.runner import default_cache
 
     skeleton = model.skeleton(recipe, model.fetch_description(recipe, default_cache()))
@@ -88,7 +88,7 @@ def _inspected(recipe: Recipe, wanted: Sequence[int], asked: str | None) -> dict
 
 def _targets(asked: str | None, default: list[str], skeleton: Module) -> str | list[str]:
     """The modules asked for, else PEFT's default, else all linear ones."""
-    from loracook.model.adaptable import adaptable, is_meant, unmatched
+    from loracook.model.target_modules import adaptable, is_meant, unmatched
 
     if asked is None or asked == "all-linear":
         return "all-linear" if asked else default or "all-linear"

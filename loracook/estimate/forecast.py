@@ -18,8 +18,8 @@ from loracook.estimate.meta_model import Blueprint, blueprint, named_tokens, tok
 from loracook.estimate.rows import Survey, batch_of, steps_of, survey
 from loracook.estimate.stage_memory import Needs, needs
 from loracook.machine.devices import Device, device_here
-from loracook.model.origin import Origin, origin
-from loracook.model.refusals import check_rows
+from loracook.model.hub_info import Origin, origin
+from loracook.model.unsupported import check_rows
 from loracook.steps import Steps
 
 if TYPE_CHECKING:

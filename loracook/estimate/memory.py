@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from loracook.estimate.fake_step import Walk, walk
 from loracook.estimate.weight_bytes import Weights, optimizer_bytes, own_bytes, trained_bytes
-from loracook.model.counts import is_base
+from loracook.model.parameters import is_base
 
 if TYPE_CHECKING:
     import torch

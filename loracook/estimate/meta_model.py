@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from loracook.errors import RecipeError
 from loracook.estimate.weight_bytes import Weights, cast, set_dtypes, weigh
 from loracook.model.adapter import check_modules, lora_config
-from loracook.model.counts import Counts, adapted, counted, grow
 from loracook.model.load import load_tokenizer, skeleton
-from loracook.model.refusals import refused
+from loracook.model.parameters import Counts, adapted, counted, grow
+from loracook.model.unsupported import refused
 
 if TYPE_CHECKING:
     import torch

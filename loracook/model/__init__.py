@@ -13,7 +13,7 @@ from loracook.model.load import (
     load_unquantized,
     skeleton,
 )
-from loracook.model.losses import mean_loss
+from loracook.model.mean_loss import mean_loss
 
 __all__ = [
     "check_modules",

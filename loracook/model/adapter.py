@@ -6,7 +6,14 @@ from copy import deepcopy
 from typing import TYPE_CHECKING
 
 from loracook.errors import Problem, RecipeError
-from loracook.model.adaptable import adaptable, default_targets, is_meant, last_names, unadaptable, unmatched
+from loracook.model.target_modules import (
+    adaptable,
+    default_targets,
+    is_meant,
+    last_names,
+    unadaptable,
+    unmatched,
+)
 
 if TYPE_CHECKING:
     from peft import LoraConfig

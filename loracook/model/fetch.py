@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from loracook.disk import sha256, sync
 from loracook.errors import MachineError, RecipeError, UnreachableError
 from loracook.hub.failures import refusal, unheard
-from loracook.model.damage import BASE_MODEL, reading
+from loracook.model.broken_files import BASE_MODEL, reading
 from loracook.shipped import SCHEME, shipped_file
 
 if TYPE_CHECKING:

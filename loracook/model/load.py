@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loracook.errors import MachineError, RecipeError
-from loracook.model.damage import BASE_MODEL, reading
+from loracook.model.broken_files import BASE_MODEL, reading
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from loracook import data, metrics, model
 from loracook.metrics import Metric
-from loracook.model.refusals import check_prompts
+from loracook.model.unsupported import check_prompts
 from loracook.progress import Progress
 from loracook.report.generations import side_by_side
 from loracook.stages.base import Consent, Folders

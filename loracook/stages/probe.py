@@ -19,7 +19,7 @@ from loracook.estimate.stage_memory import needs
 from loracook.machine import devices
 from loracook.machine import peak_memory as meter
 from loracook.machine.faults import ADVICE, shortage
-from loracook.model.refusals import check_rows
+from loracook.model.unsupported import check_rows
 from loracook.stages.trainer import Ingredients
 from loracook.units import size
 

@@ -11,7 +11,7 @@ from loracook import data, model
 from loracook.errors import MachineError, RecipeError
 from loracook.estimate.batches import as_trained, flattened
 from loracook.estimate.memory import autocast
-from loracook.model.separation import keeps_rows_apart
+from loracook.model.packing_isolation import keeps_rows_apart
 from loracook.progress import Progress
 
 if TYPE_CHECKING:

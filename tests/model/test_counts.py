@@ -8,7 +8,7 @@ import pytest
 from peft import LoraConfig
 from torch import nn
 
-from loracook.model.counts import Counts, count, fold
+from loracook.model.parameters import Counts, count, fold
 
 LINEAR = [
     nn.Linear(20, 2000),

@@ -14,7 +14,7 @@ from loracook.estimate.batches import Batch
 from loracook.estimate.fake_step import Walk, walk
 from loracook.estimate.memory import generation_cache
 from loracook.estimate.weight_bytes import Weights, cast, optimizer_bytes, set_dtypes, trained_bytes, weigh
-from loracook.model.counts import adapted
+from loracook.model.parameters import adapted
 from tests.planning import CONFIGS, config_recipe, plan
 
 SHAPE = {

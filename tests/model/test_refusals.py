@@ -9,7 +9,7 @@ import pytest
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from loracook.errors import RecipeError
-from loracook.model.refusals import check_prompts, check_rows
+from loracook.model.unsupported import check_prompts, check_rows
 from loracook.recipe import Recipe
 from tests.planning import invoked, plan, written
 

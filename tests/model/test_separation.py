@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from loracook.errors import RecipeError
-from loracook.model.separation import keeps_rows_apart
+from loracook.model.packing_isolation import keeps_rows_apart
 from loracook.recipe import Recipe
 from loracook.stages.trainer import check_separation
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from loracook.model.adaptable import adaptable, unadaptable
-from loracook.model.counts import count, fold
+from loracook.model.parameters import count, fold
+from loracook.model.target_modules import adaptable, unadaptable
 
 if TYPE_CHECKING:
     from torch.nn import Module
