@@ -107,7 +107,7 @@ def by_loracook(folder: Path) -> int:
     from transformers import AutoTokenizer
 
     from loracook.data import prepare, with_template
-    from loracook.recipe import load
+    from loracook.recipe.recipe import load
 
     recipe = load(folder / "recipe.yaml")
     tokenizer = with_template(recipe, AutoTokenizer.from_pretrained(folder / "tokenizer"))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from trl import SFTTrainer
 
     from loracook.planner import Plan
-    from loracook.recipe import Recipe
+    from loracook.recipe.recipe import Recipe
 
 __version__ = "0.1.0"
 __all__ = ["LoracookError", "RecipeError", "load", "plan", "run", "trainer"]
@@ -36,7 +36,7 @@ def load(file: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: with every problem of the recipe, each at its line and column.
     """
-    from loracook.recipe import load
+    from loracook.recipe.recipe import load
 
     return load(file, overrides)
 

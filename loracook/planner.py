@@ -15,7 +15,7 @@ from loracook.record import why_not_done
 from loracook.stages import STAGES
 
 if TYPE_CHECKING:
-    from loracook.recipe import Recipe
+    from loracook.recipe.recipe import Recipe
 
 RUNS = Path("runs")
 UNDECISIVE = {"save_total_limit"}

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 from loracook.disk import broken_file, file_facts
 from loracook.errors import LoracookError, dotted
-from loracook.language.tree import entries
 from loracook.lock import locked, make_run_folder
 from loracook.machine.faults import mended
 from loracook.machine.versions import versions
 from loracook.planner import RUNS, Plan, PlannedStage, examined, plan
 from loracook.progress import Progress, Silent
+from loracook.recipe.tree import entries
 from loracook.record import RECORD, made_of, read_record, write_record
 from loracook.stages import STAGES
 from loracook.stages.base import Consent, Folders
 from loracook.stages.push import before_training, check_consent, needs_consent
 
 if TYPE_CHECKING:
-    from loracook.recipe import Recipe
+    from loracook.recipe.recipe import Recipe
 
 NOTHING_MORE, UNSEEN = Consent(), Silent()
 RESUMED = ("train", "push")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from loracook.recipe import Recipe, load
+from loracook.recipe.recipe import Recipe, load
 from tests.twins import LINES, write_twin
 
 RECIPES = Path(__file__).parent.parent / "recipes"

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from loracook.errors import LINE_LIMIT
-from loracook.validation import problems_of
+from loracook.recipe.validate import problems_of
 
 ROOT = Path(__file__).parent.parent
 SEEDS = sorted([*ROOT.glob("recipes/*.yaml"), *ROOT.glob("tests/recipes/valid/*.yaml")])

@@ -11,10 +11,10 @@ from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
-from loracook.language.complaints import check
-from loracook.language.yaml import rows
-from loracook.schema import Schema, all_keys, kinds_of
-from loracook.validation import problems_of
+from loracook.recipe.schema import Schema, all_keys, kinds_of
+from loracook.recipe.schema_errors import check
+from loracook.recipe.validate import problems_of
+from loracook.recipe.yaml_writer import rows
 
 FOLDER = Path(__file__).parent / "recipes" / "invalid" / "generated"
 BASE: dict[str, Any] = {

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 import loracook
-from loracook.recipe import Recipe, load
+from loracook.recipe.recipe import Recipe, load
 from loracook.report.card import model_card, snippet
 from loracook.report.markdown import block, code, prose, table
 from tests.cooking import twin

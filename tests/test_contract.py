@@ -11,8 +11,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from loracook.errors import dotted
-from loracook.language.complaints import check
-from loracook.schema import Schema, all_keys, kinds_of, schema
+from loracook.recipe.schema import Schema, all_keys, kinds_of, schema
+from loracook.recipe.schema_errors import check
 from tests.upstream import differences, parameters, resolve, sections
 
 KEYWORDS = {

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from loracook.validation import problems_of
+from loracook.recipe.validate import problems_of
 from tests.fuzz import fault, mutants
 
 PARTS = 4

@@ -13,13 +13,13 @@ from click.testing import CliRunner
 
 from loracook.cli import verbs
 from loracook.errors import MachineError
-from loracook.language.complaints import check
-from loracook.language.spellings import HERE, ours
-from loracook.language.translations import CHANGED
-from loracook.migration import migrated, moves
-from loracook.recipe import load
-from loracook.schema import part_at
-from loracook.source import parse
+from loracook.recipe.foreign_keys import HERE, ours
+from loracook.recipe.foreign_values import CHANGED
+from loracook.recipe.migrate import migrated, moves
+from loracook.recipe.recipe import load
+from loracook.recipe.schema import part_at
+from loracook.recipe.schema_errors import check
+from loracook.recipe.source import parse
 
 THEIRS = """\
 # a recipe of another tool

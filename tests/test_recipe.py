@@ -11,12 +11,12 @@ import pytest
 
 import loracook
 from loracook.errors import LINE_LIMIT, Problem, RecipeError
-from loracook.language.spellings import HERE
-from loracook.language.translations import CHANGED
-from loracook.recipe import load
-from loracook.rules import RULES
-from loracook.schema import part_at
-from loracook.validation import problems_of
+from loracook.recipe.foreign_keys import HERE
+from loracook.recipe.foreign_values import CHANGED
+from loracook.recipe.recipe import load
+from loracook.recipe.rules import RULES
+from loracook.recipe.schema import part_at
+from loracook.recipe.validate import problems_of
 from tests.make_invalid import FOLDER as GENERATED
 from tests.make_invalid import cases, lines
 

@@ -11,9 +11,9 @@ import jsonschema_rs
 import pytest
 
 from loracook.errors import RecipeError, dotted
-from loracook.language.complaints import check, complaints
-from loracook.schema import all_keys, schema
-from loracook.source import read
+from loracook.recipe.schema import all_keys, schema
+from loracook.recipe.schema_errors import check, complaints
+from loracook.recipe.source import read
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted([*ROOT.glob("recipes/**/*.yaml"), *ROOT.glob("tests/recipes/**/*.yaml")])

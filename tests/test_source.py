@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from loracook.errors import Position, RecipeError
-from loracook.language.text import BYTES
-from loracook.source import VALUES, parse, read
+from loracook.recipe.source import VALUES, parse, read
+from loracook.recipe.text import BYTES
 
 VALID = Path(__file__).parent / "recipes" / "valid"
 DATA_OF_EVERY_VALID_RECIPE = """

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from loracook.cli import verbs
 from loracook.cli.endings import ending
-from loracook.validation import problems_of, recipes
+from loracook.recipe.validate import problems_of, recipes
 
 INVALID = Path(__file__).parent / "recipes" / "invalid"
 GOOD = "version: 1\nbase_model: {name_or_path: org/model}\ndataset: {path: org/rows}\nlora: {r: 8}\n"

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from loracook.errors import LoracookError
-from loracook.language.yaml import rows, scalar
-from loracook.recipe import Recipe, load
-from loracook.schema import all_keys
-from loracook.source import parse
+from loracook.recipe.recipe import Recipe, load
+from loracook.recipe.schema import all_keys
+from loracook.recipe.source import parse
+from loracook.recipe.yaml_writer import rows, scalar
 from loracook.views.diff import diff
 from loracook.views.explain import explain
 from loracook.views.show import as_json, as_yaml, effective

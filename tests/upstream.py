@@ -14,8 +14,8 @@ from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from loracook.errors import dotted
-from loracook.language.complaints import check
-from loracook.schema import Schema, all_keys, schema
+from loracook.recipe.schema import Schema, all_keys, schema
+from loracook.recipe.schema_errors import check
 
 FORWARDS = {
     "transformers.AutoModelForCausalLM.from_pretrained": "transformers.PreTrainedModel.from_pretrained"

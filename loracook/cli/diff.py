@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from loracook.cli.options import set_option
-from loracook.recipe import load
+from loracook.recipe.recipe import load
 from loracook.views.diff import diff
 
 

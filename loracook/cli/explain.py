@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from loracook.cli.options import recipe_argument, set_option
-from loracook.recipe import load
+from loracook.recipe.recipe import load
 from loracook.views.explain import explain
 
 

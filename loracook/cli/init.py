@@ -8,10 +8,10 @@ from pathlib import Path
 import click
 
 from loracook.errors import LoracookError, RecipeError, clean, quote
-from loracook.language.complaints import check
-from loracook.recipe import load
-from loracook.schema import part_at
-from loracook.starter import starter
+from loracook.recipe.recipe import load
+from loracook.recipe.schema import part_at
+from loracook.recipe.schema_errors import check
+from loracook.recipe.starter import starter
 
 QUESTIONS = {"model": "Base model (organization/name)", "data": "Data (organization/name or ./file)"}
 

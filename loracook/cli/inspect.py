@@ -15,7 +15,7 @@ import click
 from loracook.cli.screen import noise_to
 from loracook.errors import LoracookError, clean
 from loracook.machine.allocator import collecting_seldom
-from loracook.recipe import Recipe
+from loracook.recipe.recipe import Recipe
 from loracook.units import size
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ import click
 
 from loracook.disk import write_whole
 from loracook.errors import MachineError, clean, quote
-from loracook.language.text import text_of
-from loracook.migration import migrated, moves
-from loracook.validation import problems_of
+from loracook.recipe.migrate import migrated, moves
+from loracook.recipe.text import text_of
+from loracook.recipe.validate import problems_of
 
 
 @click.command(short_help="Rewrite other tools' spellings as ours, comments kept.")

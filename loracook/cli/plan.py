@@ -16,7 +16,7 @@ from loracook.errors import UnreachableError, clean
 from loracook.machine.allocator import collecting_seldom, keep_freed_memory
 from loracook.machine.devices import Device, named_device
 from loracook.planner import Plan, plan
-from loracook.recipe import load
+from loracook.recipe.recipe import load
 from loracook.views.plan import stages_json
 
 STACK = ("torch", "transformers", "peft", "datasets", "trl")

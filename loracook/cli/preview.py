@@ -14,11 +14,11 @@ from loracook.cli.options import recipe_argument, set_option
 from loracook.cli.screen import noise_to
 from loracook.errors import clean
 from loracook.machine.allocator import collecting_seldom
-from loracook.recipe import load
+from loracook.recipe.recipe import load
 
 if TYPE_CHECKING:
     from loracook.data.preview import Preview
-    from loracook.recipe import Recipe
+    from loracook.recipe.recipe import Recipe
 
 
 @click.command(short_help="Show rows as the trainer will see them.")

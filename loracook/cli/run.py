@@ -14,7 +14,7 @@ from loracook.cli.screen import Screen, noise_to
 from loracook.errors import clean
 from loracook.lock import make_run_folder, refuse_locked
 from loracook.machine import signals
-from loracook.recipe import load
+from loracook.recipe.recipe import load
 
 if TYPE_CHECKING:
     from loracook.planner import Plan

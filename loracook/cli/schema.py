@@ -6,7 +6,7 @@ import json
 
 import click
 
-from loracook.schema import schema
+from loracook.recipe.schema import schema
 
 
 @click.command(short_help="Print the schema of recipes, as JSON.")

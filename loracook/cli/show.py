@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from loracook.cli.options import recipe_argument, set_option
-from loracook.recipe import load
+from loracook.recipe.recipe import load
 from loracook.views.show import as_json, as_yaml
 
 FORMATS = {"yaml": as_yaml, "json": as_json}

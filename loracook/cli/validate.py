@@ -10,7 +10,7 @@ import click
 
 from loracook.cli.options import set_option
 from loracook.errors import Problem
-from loracook.validation import problems_of, recipes, strict
+from loracook.recipe.validate import problems_of, recipes, strict
 from loracook.views.problems import FORMATS
 from loracook.views.snippets import COLOURED, as_snippets
 

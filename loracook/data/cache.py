@@ -20,7 +20,7 @@ from loracook.disk import damage, manifest, seal, sha256
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from loracook.recipe import Recipe
+    from loracook.recipe.recipe import Recipe
 
 SETTINGS = ("max_length", "packing", "packing_strategy", "eval_packing", "seed")
 UNREAD = ("limits",)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from loracook.errors import Problem
 
 if TYPE_CHECKING:
-    from loracook.recipe import Recipe
+    from loracook.recipe.recipe import Recipe
 
 ADVICE = {
     "truncated": ("rows are longer than train.max_length", "raise it or take them out"),

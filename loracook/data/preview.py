@@ -23,7 +23,7 @@ from loracook.progress import Progress
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from loracook.recipe import Recipe
+    from loracook.recipe.recipe import Recipe
 
 CUT_SHOWN = 200
 State = Literal["masked", "trained", "cut"]

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from loracook.steps import Steps, steps
+from loracook.recipe.step_counts import Steps, steps
 
 if TYPE_CHECKING:
     import numpy
     from numpy.typing import NDArray
 
-    from loracook.recipe import Recipe
+    from loracook.recipe.recipe import Recipe
 
     Lengths = NDArray[numpy.int64]
 

@@ -20,11 +20,11 @@ from loracook.estimate.stage_memory import Needs, needs
 from loracook.machine.devices import Device, device_here
 from loracook.model.hub_info import Origin, origin
 from loracook.model.unsupported import check_rows
-from loracook.steps import Steps
+from loracook.recipe.step_counts import Steps
 
 if TYPE_CHECKING:
     from loracook.planner import Plan
-    from loracook.recipe import Recipe
+    from loracook.recipe.recipe import Recipe
 
 
 @dataclass(frozen=True)

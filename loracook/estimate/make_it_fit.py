@@ -12,7 +12,7 @@ from loracook.estimate.stage_memory import Needs, needs
 if TYPE_CHECKING:
     from loracook.estimate.meta_model import Blueprint
     from loracook.machine.devices import Device
-    from loracook.recipe import Recipe
+    from loracook.recipe.recipe import Recipe
 
 Sections = Mapping[str, Mapping[str, Any]]
 HELPS = {

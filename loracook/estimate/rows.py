@@ -14,14 +14,14 @@ from loracook.data import cache as kept
 from loracook.data.read.selection import select
 from loracook.errors import RecipeError
 from loracook.estimate.batches import Batch, as_trained, flattened, is_foreseen, longest_batch, tokens
-from loracook.steps import Steps, fixed_steps, steps, warmup
+from loracook.recipe.step_counts import Steps, fixed_steps, steps, warmup
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
     from loracook.estimate.batches import Lengths
-    from loracook.recipe import Recipe
+    from loracook.recipe.recipe import Recipe
 
 FEW = 1000
 """Up to so many rows all are prepared, and of more a sample of this size."""

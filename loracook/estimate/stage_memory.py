@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
     from loracook.estimate.meta_model import Blueprint
-    from loracook.recipe import Recipe
+    from loracook.recipe.recipe import Recipe
 
 
 @dataclass(frozen=True)

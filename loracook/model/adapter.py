@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from peft import LoraConfig
     from torch.nn import Module
 
-    from loracook.recipe import Recipe
+    from loracook.recipe.recipe import Recipe
 
 NESTED = ("loraplus",)
 NAMING = ("target_modules", "exclude_modules", "modules_to_save")

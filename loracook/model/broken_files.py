@@ -11,7 +11,7 @@ from loracook.errors import LoracookError, RecipeError, shorten
 from loracook.machine.faults import shortage
 
 if TYPE_CHECKING:
-    from loracook.recipe import Recipe
+    from loracook.recipe.recipe import Recipe
 
 BASE_MODEL = ("base_model", "name_or_path")
 LIMIT = 90

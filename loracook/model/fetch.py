@@ -15,7 +15,7 @@ from loracook.model.broken_files import BASE_MODEL, reading
 from loracook.shipped import SCHEME, shipped_file
 
 if TYPE_CHECKING:
-    from loracook.recipe import Recipe
+    from loracook.recipe.recipe import Recipe
 
 Part: TypeAlias = Literal["tokenizer", "description", "weights"]
 """What is wanted of a base model; each part has all that the one before it has."""

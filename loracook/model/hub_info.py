@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from loracook.model.fetch import commit, local_path
 
 if TYPE_CHECKING:
-    from loracook.recipe import Recipe
+    from loracook.recipe.recipe import Recipe
 
 LICENSE = re.compile(r"^license:\s*['\"]?([\w.+-]+)", re.MULTILINE)
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-    from loracook.recipe import Recipe
+    from loracook.recipe.recipe import Recipe
 
 
 def load_config(recipe: Recipe, folder: Path) -> PretrainedConfig:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-    from loracook.recipe import Recipe
+    from loracook.recipe.recipe import Recipe
 
 
 def refused(tuned: PeftModel, recipe: Recipe) -> Iterator[Problem]:

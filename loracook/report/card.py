@@ -13,7 +13,7 @@ from loracook.parcel import CHAT_TEMPLATE
 from loracook.report.markdown import block, code, prose, table
 
 if TYPE_CHECKING:
-    from loracook.recipe import Recipe
+    from loracook.recipe.recipe import Recipe
 
 MADE_BY = (
     "version", "name", "description", "base_model", "tokenizer", "dataset", "template", "quantization",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from loracook.progress import Progress
 
 if TYPE_CHECKING:
-    from loracook.recipe import Recipe
+    from loracook.recipe.recipe import Recipe
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-    from loracook.recipe import Recipe
+    from loracook.recipe.recipe import Recipe
 
 READS: tuple[str, ...] = ("merge",)
 PROBES = (

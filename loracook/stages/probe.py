@@ -24,7 +24,7 @@ from loracook.stages.trainer import Ingredients
 from loracook.units import size
 
 if TYPE_CHECKING:
-    from loracook.recipe import Recipe
+    from loracook.recipe.recipe import Recipe
 
 LATER = ("evaluate", "merge")
 """Sections of stages whose memory is not the probe's matter."""

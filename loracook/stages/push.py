@@ -18,7 +18,7 @@ from loracook.report.card import model_card
 from loracook.stages.base import Consent, Folders
 
 if TYPE_CHECKING:
-    from loracook.recipe import Recipe
+    from loracook.recipe.recipe import Recipe
 
 READS: tuple[str, ...] = ("name", "description", "push")
 SOURCES = {"adapter": ("train", "adapter"), "merged": ("merge", "model")}

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from trl import SFTTrainer
 
-    from loracook.recipe import Recipe
+    from loracook.recipe.recipe import Recipe
 
 COMPUTING = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
 READS: tuple[str, ...] = ("base_model", "tokenizer", "dataset", "template", "quantization", "lora", "train")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
     from trl import SFTConfig, SFTTrainer
 
-    from loracook.recipe import Recipe
+    from loracook.recipe.recipe import Recipe
 
 NESTED = ("early_stopping",)
 

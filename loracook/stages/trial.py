@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from transformers import TrainerCallback
     from trl import SFTTrainer
 
-    from loracook.recipe import Recipe
+    from loracook.recipe.recipe import Recipe
 
 SHORT = 50
 """A run of fewer forward passes is its own probe: one more would cost over 2 % of its time."""

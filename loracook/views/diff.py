@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from loracook.errors import Path, dotted
-from loracook.language.yaml import flow
-from loracook.recipe import Recipe
-from loracook.rules.facts import batch, most_steps
+from loracook.recipe.derived import batch, most_steps
+from loracook.recipe.recipe import Recipe
+from loracook.recipe.yaml_writer import flow
 from loracook.views.show import effective, origin_of
 
 Values = dict[str, Any]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from loracook.errors import LoracookError, Path, dotted, quote
-from loracook.language.bounds import span
-from loracook.language.hints import nearest
-from loracook.language.mending import KINDS
-from loracook.language.overrides import path_of
-from loracook.language.spellings import ours
-from loracook.language.yaml import flow
-from loracook.recipe import Recipe
-from loracook.schema import Schema, all_keys, kinds_of, part_at, resolved
+from loracook.recipe.did_you_mean import nearest
+from loracook.recipe.foreign_keys import ours
+from loracook.recipe.overrides import path_of
+from loracook.recipe.recipe import Recipe
+from loracook.recipe.schema import Schema, all_keys, kinds_of, part_at, resolved
+from loracook.recipe.schema_bounds import span
+from loracook.recipe.type_fixes import KINDS
+from loracook.recipe.yaml_writer import flow
 from loracook.views.show import effective, origin_of
 
 BOUNDED = {"minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum"}

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from loracook.estimate.memory import autocast
 from loracook.estimate.rows import is_exact, tokens_of
-from loracook.steps import fixed_steps
+from loracook.recipe.step_counts import fixed_steps
 
 if TYPE_CHECKING:
     from loracook.estimate.forecast import Forecast
     from loracook.planner import Plan
-    from loracook.recipe import Recipe
+    from loracook.recipe.recipe import Recipe
 
 
 def stages_json(planned: Plan) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from copy import deepcopy
 from typing import Any
 
 from loracook.errors import Path, clean, dotted
-from loracook.language.yaml import rows
-from loracook.recipe import Recipe
-from loracook.rules import contradictions
-from loracook.schema import part_at
+from loracook.recipe.recipe import Recipe
+from loracook.recipe.rules import contradictions
+from loracook.recipe.schema import part_at
+from loracook.recipe.yaml_writer import rows
 
 UPSTREAM: tuple[tuple[str, str], ...] = (
     ("base_model", "revision"),

@@ -10,7 +10,7 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from loracook.recipe import Recipe, load
+from loracook.recipe.recipe import Recipe, load
 
 WORDS = ["What is the soup of the day, please?", "The soup is leek and potato.", "system user assistant\n\n"]
 

@@ -12,7 +12,7 @@ from trl import SFTConfig, SFTTrainer
 
 import loracook.data as data
 from loracook.errors import RecipeError
-from loracook.recipe import Recipe
+from loracook.recipe.recipe import Recipe
 from tests.data.kitchen import chat, json_lines, learned, recipe, tokenizer
 
 ASKED = [chat(f"What is soup {i}?", f"Leek, {i} times.", "And now?", "Potato " * i) for i in range(1, 9)]

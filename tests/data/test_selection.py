@@ -11,8 +11,8 @@ import pytest
 from loracook.data.read.rows import Text
 from loracook.data.read.selection import Selection, select
 from loracook.errors import RecipeError
-from loracook.rules.facts import most_steps
-from loracook.steps import steps
+from loracook.recipe.derived import most_steps
+from loracook.recipe.step_counts import steps
 from tests.data.kitchen import json_lines, recipe
 
 

@@ -13,7 +13,7 @@ from loracook.data.page import as_html
 from loracook.data.preview import as_json, preview
 from loracook.data.shown import as_text
 from loracook.errors import dotted
-from loracook.recipe import Recipe
+from loracook.recipe.recipe import Recipe
 from tests.data.kitchen import chat, json_lines, recipe, tokenizer
 
 LIMIT = 64

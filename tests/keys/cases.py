@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
-from loracook.language.complaints import check
-from loracook.schema import all_keys
+from loracook.recipe.schema import all_keys
+from loracook.recipe.schema_errors import check
 
 ABSENT = object()
 KEYS = {".".join(map(str, path)): part for path, part in all_keys() if "properties" not in part}

@@ -15,7 +15,7 @@ import pytest
 import loracook
 from loracook import data, model
 from loracook.progress import Silent
-from loracook.recipe import Recipe
+from loracook.recipe.recipe import Recipe
 from loracook.report.card import model_card
 from loracook.stages import STAGES
 from loracook.stages.base import Consent, Folders

@@ -12,7 +12,7 @@ import pytest
 
 import loracook
 from loracook.errors import LoracookError
-from loracook.recipe import Recipe
+from loracook.recipe.recipe import Recipe
 from tests.keys.cases import BASE, KEYS, another, changed, context, prefixes
 from tests.keys.effects import EFFECTS, Kitchen, write_data
 from tests.twins import write_twin

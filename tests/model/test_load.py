@@ -13,7 +13,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 import loracook
 from loracook import model
 from loracook.model.load import load_config
-from loracook.recipe import Recipe
+from loracook.recipe.recipe import Recipe
 from tests.cooking import twin
 
 Damage = Callable[[Path], object]

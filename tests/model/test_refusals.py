@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from loracook.errors import RecipeError
 from loracook.model.unsupported import check_prompts, check_rows
-from loracook.recipe import Recipe
+from loracook.recipe.recipe import Recipe
 from tests.planning import invoked, plan, written
 
 SMALL: dict[str, dict[str, Any]] = {

@@ -19,7 +19,7 @@ from loracook.disk import file_facts
 from loracook.errors import LoracookError, MachineError, PushError
 from loracook.parcel import pack
 from loracook.progress import Silent
-from loracook.recipe import Recipe, load
+from loracook.recipe.recipe import Recipe, load
 from loracook.record import write_record
 from loracook.stages import push
 from loracook.stages.base import Consent, Folders

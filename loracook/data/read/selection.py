@@ -13,10 +13,10 @@ from loracook.data.read.rows import Place, Row
 from loracook.data.read.scan import Scan, scan, sound, usable
 from loracook.data.read.sources import Source
 from loracook.errors import RecipeError
-from loracook.rules.facts import held_out
+from loracook.recipe.derived import held_out
 
 if TYPE_CHECKING:
-    from loracook.recipe import Recipe
+    from loracook.recipe.recipe import Recipe
 
 OUT, TRAIN, EVALUATION = 0, 1, 2
 SAMPLE = 2000

@@ -19,7 +19,7 @@ from loracook.errors import RecipeError
 from loracook.shipped import SCHEME, shipped_file
 
 if TYPE_CHECKING:
-    from loracook.recipe import Recipe
+    from loracook.recipe.recipe import Recipe
 
 BUILDERS = {"json": ".json", "csv": ".csv", "parquet": ".parquet", "text": ".txt"}
 LOOKED_AT = 100

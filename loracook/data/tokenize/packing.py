@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from loracook.rules.facts import SPLITTING
+from loracook.recipe.derived import SPLITTING
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
 
-    from loracook.recipe import Recipe
+    from loracook.recipe.recipe import Recipe
 
     Rows = TypeVar("Rows", Dataset, IterableDataset)
 

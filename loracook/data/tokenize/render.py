@@ -15,7 +15,7 @@ from loracook.errors import RecipeError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from loracook.recipe import Recipe
+    from loracook.recipe.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from loracook.errors import RecipeError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from loracook.recipe import Recipe
+    from loracook.recipe.recipe import Recipe
 
 OURS = Path(__file__).parent / "templates"
 SIZE_LIMIT = 256 * 1024

@@ -9,9 +9,9 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from loracook.errors import EXTENDED, Problem, RecipeError, quote
-from loracook.language.layers import Layer
-from loracook.language.safety import outside
-from loracook.source import Source, read
+from loracook.recipe.layers import Layer
+from loracook.recipe.source import Source, read
+from loracook.recipe.untrusted import outside
 
 GENERATIONS = 8
 KEY = ("extends",)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from loracook.errors import Problem, quote
-from loracook.rules.facts import Data, batch, most_rows
+from loracook.recipe.derived import Data, batch, most_rows
 
 PRECISIONS = (("bf16", "fp16"), ("bf16_full_eval", "fp16_full_eval"))
 ADAM = ("adam_beta1", "adam_beta2", "adam_epsilon")

@@ -7,18 +7,26 @@ from dataclasses import replace
 from typing import Any
 
 from loracook.errors import Problem
-from loracook.rules import adapter, dataset, evaluation, results, schedule, training, watching
+from loracook.recipe.rules import (
+    adapter,
+    dataset,
+    eval_during_training,
+    evaluate,
+    merge_push,
+    schedule,
+    train,
+)
 
 Rule = Callable[[dict[str, Any]], Iterator[Problem]]
 
 RULES: tuple[Rule, ...] = (
     *adapter.RULES,
     *dataset.RULES,
-    *training.RULES,
+    *train.RULES,
     *schedule.RULES,
-    *watching.RULES,
-    *evaluation.RULES,
-    *results.RULES,
+    *eval_during_training.RULES,
+    *evaluate.RULES,
+    *merge_push.RULES,
 )
 
 

@@ -13,7 +13,7 @@ from loracook.errors import Path
 
 PLACES = (
     FilePath(__file__).parent / "recipe.schema.json",  # in a wheel
-    FilePath(__file__).parent.parent / "schemas" / "recipe.schema.json",  # in a checkout
+    FilePath(__file__).parents[2] / "schemas" / "recipe.schema.json",  # in a checkout
 )
 TYPES: dict[str, type | tuple[type, ...]] = {
     "object": dict,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from loracook.errors import Path, dotted, quote, spell
-from loracook.language.translations import CHANGED
+from loracook.recipe.foreign_values import CHANGED
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, NoReturn
 import yaml
 
 from loracook.errors import INVISIBLE, Path, Position, Problem, RecipeError, quote
-from loracook.language.scalars import resolve
-from loracook.language.syntax import Mark, explain
-from loracook.language.text import JOINERS, invisible, text_of
+from loracook.recipe.scalars import resolve
+from loracook.recipe.text import JOINERS, invisible, text_of
+from loracook.recipe.yaml_errors import Mark, explain
 
 DEPTH = 32
 VALUES = 20_000

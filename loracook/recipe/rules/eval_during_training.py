@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from loracook.errors import Problem, quote, spell
-from loracook.rules.facts import Data, evaluates, most_steps
+from loracook.recipe.derived import Data, evaluates, most_steps
 
 
 def evaluation_without_rows(data: Data) -> Iterator[Problem]:

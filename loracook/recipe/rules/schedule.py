@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from loracook.errors import Problem, quote
-from loracook.rules.facts import Data, evaluates, most_steps
+from loracook.recipe.derived import Data, evaluates, most_steps
 
 COSINE = {"num_cycles"}
 MIN_LR = {"num_cycles", "min_lr", "min_lr_rate"}

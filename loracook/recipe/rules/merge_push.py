@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from loracook.errors import Problem
-from loracook.rules.facts import Data
+from loracook.recipe.derived import Data
 
 OF_THE_HUB = ("revision", "commit_message", "create_pr")
 

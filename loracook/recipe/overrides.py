@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from loracook.errors import Path, Position, Problem, RecipeError
-from loracook.language.layers import Layer
-from loracook.language.scalars import resolve
-from loracook.language.text import invisible
-from loracook.schema import fits, kinds_of, part_at
-from loracook.source import Entry, Source, parse
+from loracook.recipe.layers import Layer
+from loracook.recipe.scalars import resolve
+from loracook.recipe.schema import fits, kinds_of, part_at
+from loracook.recipe.source import Entry, Source, parse
+from loracook.recipe.text import invisible
 
 FILE = "--set"
 PART = re.compile(r'"([^"]*)"|([^".=]+)')

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from loracook.errors import Path, dotted, quote
-from loracook.language.translations import VALUES
-from loracook.schema import Schema, all_keys
+from loracook.recipe.foreign_values import VALUES
+from loracook.recipe.schema import Schema, all_keys
 
 SHOWN = 8
 SHORT = 4  # so few letters that half of them alike is much

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from loracook.errors import MachineError, Path, Position, Problem, RecipeError, clean, dotted
-from loracook.language.complaints import check
-from loracook.language.spellings import ours
-from loracook.language.text import JOINERS
-from loracook.language.tree import entries
-from loracook.language.yaml import flow
-from loracook.schema import inner_part, part_at
-from loracook.source import parse
+from loracook.recipe.foreign_keys import ours
+from loracook.recipe.schema import inner_part, part_at
+from loracook.recipe.schema_errors import check
+from loracook.recipe.source import parse
+from loracook.recipe.text import JOINERS
+from loracook.recipe.tree import entries
+from loracook.recipe.yaml_writer import flow
 
 MARK = "\ufeff"  # some editors open a file in UTF-8 with it
 

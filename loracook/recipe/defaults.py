@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from loracook.schema import Schema, resolved, schema
+from loracook.recipe.schema import Schema, resolved, schema
 
 
 def with_defaults(data: dict[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from glob import glob, has_magic
 from pathlib import Path
 
 from loracook.errors import Position, Problem, RecipeError
-from loracook.language.lineage import GENERATIONS, lineage
-from loracook.recipe import load
+from loracook.recipe.extends import GENERATIONS, lineage
+from loracook.recipe.recipe import load
 
 SUFFIXES = (".yaml", ".yml")
 EXTENDS = re.compile(rb"""^extends:[ \t]*["']?([^"'#\s][^"'#\r\n]*[^"'#\s])""", re.MULTILINE)

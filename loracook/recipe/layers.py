@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from loracook.errors import Path, Problem, RecipeError
-from loracook.source import Entry
+from loracook.recipe.source import Entry
 
 Kind = Literal["recipe", "set", "loracook"]
 

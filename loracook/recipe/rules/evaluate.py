@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from loracook.errors import Problem
-from loracook.rules.facts import Data
+from loracook.recipe.derived import Data
 
 OF_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
 OF_BEAMS = ("early_stopping", "length_penalty")

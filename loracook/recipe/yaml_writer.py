@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from loracook.errors import INVISIBLE, Path, spell
-from loracook.language.scalars import resolve
+from loracook.recipe.scalars import resolve
 
 PLAIN = re.compile(r"[A-Za-z0-9_./][\w ./@+=()'-]*(?<! )", re.ASCII)
 NOT_EVERYWHERE = re.compile(r"(?i)y|yes|n|no|on|off|[\d:]+")  # YAML 1.1 reads these otherwise

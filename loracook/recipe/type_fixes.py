@@ -8,9 +8,9 @@ from itertools import islice
 from typing import Any
 
 from loracook.errors import clean, quote, spell
-from loracook.language.scalars import resolve
-from loracook.language.yaml import scalar
-from loracook.schema import Schema, fits, kinds_of
+from loracook.recipe.scalars import resolve
+from loracook.recipe.schema import Schema, fits, kinds_of
+from loracook.recipe.yaml_writer import scalar
 
 KINDS = {
     "object": "a mapping",

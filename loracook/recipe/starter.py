@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loracook.language.yaml import scalar
+from loracook.recipe.yaml_writer import scalar
 
 TEXT = """\
 # yaml-language-server: $schema=https://loracook.github.io/schemas/recipe-1.json

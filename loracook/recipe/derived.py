@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from loracook.errors import Path
-from loracook.steps import fixed_steps, steps
+from loracook.recipe.step_counts import fixed_steps, steps
 
 Data = dict[str, Any]
 

@@ -1,1 +1,0 @@
-"""How a recipe is read: what is behind source, schema and recipe."""
