@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loracook.disk import sha256
 from loracook.errors import RecipeError
-from loracook.record import why_not_done
 from loracook.stages import STAGES
+from loracook.store.files import sha256
+from loracook.store.record import why_not_done
 
 if TYPE_CHECKING:
     from loracook.recipe.recipe import Recipe

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loracook.disk import broken_file, file_facts
 from loracook.errors import LoracookError, dotted
-from loracook.lock import locked, make_run_folder
 from loracook.machine.faults import mended
 from loracook.machine.versions import versions
 from loracook.planner import RUNS, Plan, PlannedStage, examined, plan
 from loracook.progress import Progress, Silent
 from loracook.recipe.tree import entries
-from loracook.record import RECORD, made_of, read_record, write_record
 from loracook.stages import STAGES
 from loracook.stages.base import Consent, Folders
 from loracook.stages.push import before_training, check_consent, needs_consent
+from loracook.store.cache_dir import default_cache
+from loracook.store.files import broken_file, file_facts
+from loracook.store.lock import locked, make_run_folder
+from loracook.store.record import RECORD, made_of, read_record, write_record
 
 if TYPE_CHECKING:
     from loracook.recipe.recipe import Recipe
@@ -73,12 +73,6 @@ def carry_out(
         _cook(planned, chosen, consent=consent, cache=cache or default_cache(), progress=progress)
     done = (stage for stage in planned.stages if stage.done or stage in chosen)
     return {stage.name: read_record(stage.folder) for stage in done}
-
-
-def default_cache() -> Path:
-    """Where converted models and prepared data are kept: LORACOOK_CACHE, else the user's cache folder."""
-    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(os.environ.get("LORACOOK_CACHE") or Path(home) / "loracook")
 
 
 def _chosen(planned: Plan, only: str | None) -> tuple[PlannedStage, ...]:

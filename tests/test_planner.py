@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 import loracook
-from loracook.disk import file_facts
 from loracook.planner import PlannedStage, examined
-from loracook.record import RECORD, made_of, why_not_done, write_record
+from loracook.store.files import file_facts
+from loracook.store.record import RECORD, made_of, why_not_done, write_record
 
 WEIGHTS = "adapter/adapter.safetensors"
 RECIPE: dict[str, Any] = {

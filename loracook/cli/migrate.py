@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from loracook.disk import write_whole
 from loracook.errors import MachineError, clean, quote
 from loracook.recipe.migrate import migrated, moves
 from loracook.recipe.text import text_of
 from loracook.recipe.validate import problems_of
+from loracook.store.files import write_whole
 
 
 @click.command(short_help="Rewrite other tools' spellings as ours, comments kept.")

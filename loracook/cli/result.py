@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from loracook.planner import Plan
-from loracook.record import read_record
 from loracook.report.generations import figures
 from loracook.stages.push import needs_consent
+from loracook.store.record import read_record
 
 MAIN = {"train": "adapter", "evaluate": "generations.md", "merge": "model"}
 """The file or folder of each stage that one looks at first; a push says itself where it went."""

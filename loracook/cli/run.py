@@ -12,9 +12,9 @@ import click
 from loracook.cli.options import recipe_argument, runs_option, set_option
 from loracook.cli.screen import Screen, noise_to
 from loracook.errors import clean
-from loracook.lock import make_run_folder, refuse_locked
 from loracook.machine import signals
 from loracook.recipe.recipe import load
+from loracook.store.lock import make_run_folder, refuse_locked
 
 if TYPE_CHECKING:
     from loracook.planner import Plan

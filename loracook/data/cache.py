@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from loracook.data.read import hub, sources
 from loracook.data.tokenize.template import chat_template, template_file
-from loracook.disk import damage, manifest, seal, sha256
+from loracook.store.files import damage, manifest, seal, sha256
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loracook import disk
 from loracook.data import cache as kept
 from loracook.data.read.scan import Scan
 from loracook.data.read.selection import SAMPLE, Part, Selection, select
@@ -19,6 +18,7 @@ from loracook.data.warnings import notes
 from loracook.errors import Path as Entry
 from loracook.errors import RecipeError
 from loracook.progress import Progress
+from loracook.store import files as disk
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset

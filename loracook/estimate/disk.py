@@ -6,11 +6,11 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loracook.disk import free_bytes
 from loracook.errors import MachineError
 from loracook.estimate.stage_memory import merged_bytes
 from loracook.estimate.weight_bytes import optimizer_bytes
-from loracook.parcel import ADAPTER, CARD
+from loracook.store.files import free_bytes
+from loracook.store.release import ADAPTER, CARD
 from loracook.units import size
 
 if TYPE_CHECKING:

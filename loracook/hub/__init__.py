@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from loracook.errors import LoracookError, MachineError
-from loracook.parcel import Parcel
+from loracook.store.release import Parcel
 
 QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_VERBOSITY": "error"}
 SLOWEST = 250_000

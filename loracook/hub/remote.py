@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loracook.disk import write_whole
 from loracook.errors import LoracookError, MachineError
 from loracook.hub import Target
-from loracook.parcel import allowed
+from loracook.store.files import write_whole
+from loracook.store.release import allowed
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi, ModelInfo, RepoFile

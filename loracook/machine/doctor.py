@@ -12,8 +12,8 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
 
-from loracook.disk import existing, free_bytes
 from loracook.machine.devices import GIB, available_memory
+from loracook.store.files import existing, free_bytes
 
 LOW_DISK = 10 * GIB
 STACK = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate", "gguf", "jinja2")

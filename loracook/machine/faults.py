@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from loracook.disk import free_bytes
 from loracook.errors import LoracookError, MachineError
+from loracook.store.files import free_bytes
 from loracook.units import size
 
 DISK = "free some room, write a lower train.save_total_limit, or name other folders"

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from loracook.errors import spell
-from loracook.parcel import CHAT_TEMPLATE
 from loracook.report.markdown import block, code, prose, table
+from loracook.store.release import CHAT_TEMPLATE
 
 if TYPE_CHECKING:
     from loracook.recipe.recipe import Recipe

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from loracook import disk
 from loracook.errors import MachineError
+from loracook.store import files as disk
 
 UNFINISHED = "unfinished"
 """Beside the checkpoints: the folder that they are written in."""

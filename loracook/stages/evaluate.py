@@ -11,12 +11,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from loracook import data, metrics, model
-from loracook.metrics import Metric
+from loracook import data, model
 from loracook.model.unsupported import check_prompts
 from loracook.progress import Progress
 from loracook.report.generations import side_by_side
+from loracook.stages import metrics
 from loracook.stages.base import Consent, Folders
+from loracook.stages.metrics import Metric
 
 if TYPE_CHECKING:
     from datasets import Dataset

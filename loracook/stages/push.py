@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loracook import hub
-from loracook.disk import broken_file, sync, write_whole
 from loracook.errors import LoracookError, MachineError, PushError
-from loracook.parcel import Parcel, allowed, pack, write_card
 from loracook.progress import Progress
-from loracook.record import read_record
 from loracook.report.card import model_card
 from loracook.stages.base import Consent, Folders
+from loracook.store.files import broken_file, sync, write_whole
+from loracook.store.record import read_record
+from loracook.store.release import Parcel, allowed, pack, write_card
 
 if TYPE_CHECKING:
     from loracook.recipe.recipe import Recipe

@@ -14,8 +14,8 @@ from transformers import PreTrainedTokenizerFast
 
 import loracook.data as data
 from loracook.data import cache as kept
-from loracook.disk import MANIFEST
 from loracook.errors import RecipeError
+from loracook.store.files import MANIFEST
 from tests.data.kitchen import chat, json_lines, recipe, tokenizer
 
 BASE: dict[str, Any] = {

@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 
 from loracook import hub
-from loracook.disk import file_facts
 from loracook.errors import LoracookError, MachineError, PushError
-from loracook.parcel import pack
 from loracook.progress import Silent
 from loracook.recipe.recipe import Recipe, load
-from loracook.record import write_record
 from loracook.stages import push
 from loracook.stages.base import Consent, Folders
+from loracook.store.files import file_facts
+from loracook.store.record import write_record
+from loracook.store.release import pack
 from tests.hub_server import TOKEN, Files, Hub, serving
 
 RECIPE = """

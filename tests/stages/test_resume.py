@@ -13,8 +13,8 @@ import pytest
 import loracook
 from loracook.errors import MachineError
 from loracook.progress import Silent
-from loracook.record import read_record
 from loracook.runner import run
+from loracook.store.record import read_record
 from tests.cooking import twin_file
 
 ADAPTER = "adapter_model.safetensors"

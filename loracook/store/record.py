@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from loracook.disk import broken_file, read_sealed, write_sealed
+from loracook.store.files import broken_file, read_sealed, write_sealed
 
 RECORD = "record.json"
 

@@ -8,9 +8,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from loracook.disk import sha256, write_whole
 from loracook.errors import MachineError
-from loracook.record import read_record
+from loracook.store.files import sha256, write_whole
+from loracook.store.record import read_record
 
 CARD = "README.md"
 CHAT_TEMPLATE = "chat_template.jinja"
