@@ -83,7 +83,7 @@ def trainer(recipe: Recipe, output: str | Path = "runs/trainer") -> SFTTrainer:
         RecipeError: the recipe does not fit its model or its data.
     """
     from loracook.progress import Silent
-    from loracook.stages.trainer import trainer
     from loracook.store.cache_dir import default_cache
+    from loracook.training.trainer import trainer
 
     return trainer(recipe, Path(output), cache=default_cache(), progress=Silent())

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from loracook.data import cache as kept
-from loracook.stages import checkpoints
 from loracook.store.files import MANIFEST, damage
+from loracook.training import checkpoints
 
 
 def checkpoint(place: Path) -> Path:

@@ -17,10 +17,10 @@ from safetensors.torch import load_file, save_file
 
 import loracook
 from loracook.errors import DivergedError, LockedError, MachineError
-from loracook.stages.callbacks import refuse_infinite
-from loracook.stages.checkpoints import UNFINISHED, newest_sealed, prove
 from loracook.store.files import MANIFEST, file_facts, read_sealed, sha256, write_sealed
 from loracook.store.record import read_record, write_record
+from loracook.training.callbacks import refuse_infinite
+from loracook.training.checkpoints import UNFINISHED, newest_sealed, prove
 from tests.cooking import twin_file
 
 LORACOOK = Path(sys.executable).parent / "loracook"

@@ -95,8 +95,8 @@ def _known(planned: Plan, place: Device | None) -> dict[str, Any]:
 
 def _probed(planned: Plan, known: dict[str, Any]) -> dict[str, Any]:
     """What the largest batch took, and from its time the longest that the run can take."""
-    from loracook.stages.trial import probe_alone
     from loracook.store.cache_dir import default_cache
+    from loracook.training.largest_batch import probe_alone
 
     facts = probe_alone(planned.recipe, default_cache()).facts()
     passes = planned.recipe["train"].get("gradient_accumulation_steps", 1)

@@ -17,11 +17,11 @@ from loracook.machine.versions import versions
 from loracook.progress import Progress
 from loracook.stages import evaluate
 from loracook.stages.base import Consent, Folders
-from loracook.stages.callbacks import callbacks, of_all_tries
-from loracook.stages.checkpoints import aside, differences, newest_sealed
-from loracook.stages.probe import plan_memory
-from loracook.stages.trainer import Ingredients, build, prepared
-from loracook.stages.trial import probing
+from loracook.training.callbacks import callbacks, of_all_tries
+from loracook.training.checkpoints import aside, differences, newest_sealed
+from loracook.training.largest_batch import probing
+from loracook.training.memory_check import plan_memory
+from loracook.training.trainer import Ingredients, build, prepared
 
 if TYPE_CHECKING:
     from peft import PeftModel

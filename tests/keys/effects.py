@@ -19,7 +19,7 @@ from loracook.recipe.recipe import Recipe
 from loracook.report.card import model_card
 from loracook.stages import STAGES
 from loracook.stages.base import Consent, Folders
-from loracook.stages.trainer import sft_config, trainer
+from loracook.training.trainer import sft_config, trainer
 from tests.hub_server import TOKEN, serving
 
 CHATS = [

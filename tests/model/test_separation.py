@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from loracook.errors import RecipeError
 from loracook.model.packing_isolation import keeps_rows_apart
 from loracook.recipe.recipe import Recipe
-from loracook.stages.trainer import check_separation
+from loracook.training.trainer import check_separation
 
 LLAMA = {"intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 APART: dict[str, dict[str, Any]] = {

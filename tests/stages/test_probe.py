@@ -15,10 +15,10 @@ import loracook
 from loracook.errors import MachineError
 from loracook.machine.devices import Device
 from loracook.progress import Silent
-from loracook.stages.probe import plan_memory
-from loracook.stages.trainer import prepared
-from loracook.stages.trial import probe_alone
 from loracook.store.cache_dir import default_cache
+from loracook.training.largest_batch import probe_alone
+from loracook.training.memory_check import plan_memory
+from loracook.training.trainer import prepared
 from tests.planning import invoked
 from tests.test_steps import recipe_file
 

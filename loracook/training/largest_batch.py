@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from loracook.estimate.weight_bytes import optimizer_bytes
 from loracook.machine import peak_memory as meter
 from loracook.progress import Progress, Silent
-from loracook.stages.probe import Probe, plan_memory
-from loracook.stages.trainer import build, prepared
+from loracook.training.memory_check import Probe, plan_memory
+from loracook.training.trainer import build, prepared
 from loracook.units import size
 
 if TYPE_CHECKING:

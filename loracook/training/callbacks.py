@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from loracook.errors import DivergedError
 from loracook.machine import signals
 from loracook.progress import Progress
-from loracook.stages.checkpoints import STATE, best, final, newest_first, prove, seal, tokens
+from loracook.training.checkpoints import STATE, best, final, newest_first, prove, seal, tokens
 from loracook.units import duration
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from loracook.machine import devices
 from loracook.machine import peak_memory as meter
 from loracook.machine.faults import ADVICE, shortage
 from loracook.model.unsupported import check_rows
-from loracook.stages.trainer import Ingredients
+from loracook.training.trainer import Ingredients
 from loracook.units import size
 
 if TYPE_CHECKING:

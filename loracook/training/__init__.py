@@ -1,0 +1,1 @@
+"""The SFTTrainer of a recipe: built, checked against memory, watched and checkpointed."""
