@@ -17,7 +17,8 @@ from loracook.machine.allocator import collecting_seldom, keep_freed_memory
 from loracook.machine.devices import Device, named_device
 from loracook.planner import Plan, plan
 from loracook.recipe.recipe import load
-from loracook.views.plan import stages_json
+from loracook.views.plan_json import stages_json
+from loracook.views.plan_text import lines
 
 STACK = ("torch", "transformers", "peft", "datasets", "trl")
 MISSING = 'model, steps, tokens and memory: the training stack is missing; run: pip install "loracook[train]"'
@@ -66,26 +67,13 @@ def command(
         click.echo(clean(line))
 
 
-def lines(planned: Plan) -> list[str]:
-    """The plan as aligned lines: each stage with its state, its folder and what it does."""
-    recipe = planned.recipe
-    about = f": {recipe['description']}" if "description" in recipe else ""
-    rows = [(stage.name, "done" if stage.done else "to do", stage) for stage in planned.stages]
-    folder = max(len(str(stage.folder)) for stage in planned.stages)
-    stages = [
-        f"  {name:<10}{state:<7}{stage.folder!s:<{folder}}  {stage.summary}" for name, state, stage in rows
-    ]
-    faults = [f"  {stage.name} will be run again: {stage.fault}" for stage in planned.stages if stage.fault]
-    return [f"{recipe.name}{about}", *stages, *faults]
-
-
 def _known(planned: Plan, place: Device | None) -> dict[str, Any]:
     """The plan's JSON, as far as it can be known here."""
     if any(find_spec(name) is None for name in STACK):
         return stages_json(planned) | {"unknown": [MISSING]}
     from loracook.estimate.forecast import forecast, said
     from loracook.store.cache_dir import default_cache
-    from loracook.views.plan import as_json
+    from loracook.views.plan_json import as_json
 
     try:
         return as_json(planned, forecast(planned, default_cache(), place))
@@ -109,7 +97,7 @@ def _probed(planned: Plan, known: dict[str, Any]) -> dict[str, Any]:
 
 
 def _written(plans: list[Plan], known: list[dict[str, Any]], kind: str) -> list[str]:
-    from loracook.views import forecast
+    from loracook.views import forecast_text as forecast
 
     if kind == "json":
         return json.dumps(known if len(known) > 1 else known[0], indent=2, ensure_ascii=False).splitlines()

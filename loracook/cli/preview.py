@@ -49,9 +49,9 @@ def _preview(recipe: Recipe, rows: int, source: int | None) -> Preview:
 
 
 def _written(shown: Preview, kind: str) -> str:
-    from loracook.data.page import as_html
     from loracook.data.preview import as_json
-    from loracook.data.shown import as_text
+    from loracook.views.preview_html import as_html
+    from loracook.views.preview_text import as_text
 
     if kind == "html":
         return as_html(shown)

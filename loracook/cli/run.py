@@ -37,10 +37,10 @@ def command(
     """Run what is not done of RECIPE; started again, it goes on where it stopped."""
     loaded = load(recipe, overrides)
     refuse_locked(runs / loaded.name)  # what follows, its imports too, takes longer than a refusal may
-    from loracook.cli.plan import lines
-    from loracook.cli.result import result_lines
     from loracook.planner import examined, plan
     from loracook.stages.base import Consent
+    from loracook.views.plan_text import lines
+    from loracook.views.result_text import result_lines
 
     planned = plan(loaded, runs)
     for warning in loaded.warnings:

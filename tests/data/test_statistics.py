@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 import loracook.data as data
-from loracook.data.page import as_html
 from loracook.data.preview import as_json, preview
-from loracook.data.shown import as_text
 from loracook.errors import dotted
 from loracook.recipe.recipe import Recipe
+from loracook.views.preview_html import as_html
+from loracook.views.preview_text import as_text
 from tests.data.kitchen import chat, json_lines, recipe, tokenizer
 
 LIMIT = 64

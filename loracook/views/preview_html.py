@@ -7,8 +7,8 @@ from html import escape
 from typing import Any
 
 from loracook.data.preview import Preview, ShownRow
-from loracook.data.shown import FLAWS, LEGEND
 from loracook.errors import clean
+from loracook.views.preview_text import FLAWS, LEGEND
 
 WIDTH, HEIGHT = 720, 180
 STYLE = """
