@@ -20,7 +20,7 @@ if sys.argv[1] == "pure":
     sys.modules["yaml._yaml"] = None
 import yaml
 from pathlib import Path
-from loracook.source import read
+from loracook.recipe.source import read
 assert yaml.__with_libyaml__ == (sys.argv[1] != "pure")
 for file in sorted(Path(sys.argv[2]).glob("*.yaml")):
     source = read(file)
