@@ -149,7 +149,7 @@ def tiny(kind: str, folder: Path) -> None:
     """Write a small random model with SmolLM2's tokenizer, in a child process for its memory."""
     script = (
         "import sys; from pathlib import Path; import loracook; from loracook import model;"
-        "from loracook.recipe.recipe import Recipe; from loracook.runner import default_cache;"
+        "from loracook.recipe.recipe import Recipe; from loracook.store.cache_dir import default_cache;"
         "from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer;"
         "kind, folder, smol, shape = sys.argv[1], sys.argv[2], sys.argv[3], eval(sys.argv[4]);"
         "recipe = Recipe(Path('x'), {'base_model': {'name_or_path': smol}}, ());"
@@ -166,14 +166,14 @@ def tiny(kind: str, folder: Path) -> None:
 
 def plan(recipe: Path) -> int:
     """The planned peak in bytes."""
-    from loracook.estimate.forecast import forecast
-    from loracook.planner import plan
+    from loracook.estimate.estimate import read_and_estimate
+    from loracook.machine.devices import device_here
     from loracook.recipe.recipe import load
     from loracook.store.cache_dir import default_cache
 
-    room = forecast(plan(load(recipe), recipe.parent / "runs"), default_cache()).room
-    assert room is not None
-    return room.needs.training.peak
+    memory = read_and_estimate(load(recipe), default_cache(), device_here()).memory
+    assert memory is not None
+    return memory.peaks["train"]
 
 
 def train(recipe: Path) -> int:

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 RUNS = Path("runs")
 UNDECISIVE = {"save_total_limit"}
-"""Keys that leave the result as it is: on a full disk a lower one lets training go on, not begin anew."""
+"""Keys that do not change the result: on a full disk, lowering one lets training resume, not start over."""
 
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """A stage of this run: `digest` is over all that decides its result, `before` has the folders it reads,
-    and `fault` says why it is not done.
+    """A stage of this run: `digest` covers all that decides its result, `before` has the folders it reads,
+    and `fault` says why it has to run again.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Plan:
 
     @property
     def to_do(self) -> tuple[PlannedStage, ...]:
-        """The stages that have still to be run."""
+        """The stages that are still to be run."""
         return tuple(stage for stage in self.stages if not stage.done)
 
 
@@ -55,27 +55,27 @@ def plan(recipe: Recipe, runs: Path = RUNS) -> Plan:
     """Plan a recipe below the folder `runs`; reads local data files, loads no heavy library, changes nothing.
 
     Raises:
-        RecipeError: a local file that the recipe names is not there.
+        RecipeError: a local file that the recipe names does not exist.
     """
     folder = runs / recipe.name
     stages: dict[str, PlannedStage] = {}
     for name in STAGES:
         if name in recipe:
-            stages[name] = _planned(recipe, name, folder, stages)
+            stages[name] = _planned(recipe, name, folder, before=stages)
     return Plan(recipe, folder, tuple(stages.values()))
 
 
 def examined(stage: PlannedStage) -> PlannedStage:
-    """A stage, done or not as its folder and those before it are now."""
-    found = why_not_done(stage.folder, stage.before.values())
-    return replace(stage, done=found is None, fault=found or "")
+    """The stage, done or not by the present state of its folder and of those before it."""
+    fault = why_not_done(stage.folder, stage.before.values())
+    return replace(stage, done=fault is None, fault=fault or "")
 
 
-def _planned(recipe: Recipe, name: str, run: Path, before: Mapping[str, PlannedStage]) -> PlannedStage:
+def _planned(recipe: Recipe, name: str, run: Path, *, before: Mapping[str, PlannedStage]) -> PlannedStage:
     stage = STAGES[name]
     missing = [needed for needed in stage.after(recipe) if needed not in before]
     if missing:
-        message = f"needs the section {missing[0]}; write {missing[0]}: {{}}"
+        message = f"requires the section '{missing[0]}'; write '{missing[0]}: {{}}'"
         raise RecipeError([recipe.problem((name,), message)])
     digest = _digest(recipe, name, before)
     reads = {earlier: before[earlier].folder for earlier in stage.after(recipe)}
@@ -94,7 +94,7 @@ def _digest(recipe: Recipe, name: str, before: Mapping[str, PlannedStage]) -> st
 
 
 def _deciding(section: Any) -> Any:
-    """A section without the keys that decide nothing of the result."""
+    """A section without the keys that do not change the result."""
     if not isinstance(section, Mapping):
         return section
     return {key: value for key, value in section.items() if key not in UNDECISIVE}

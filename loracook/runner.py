@@ -1,4 +1,4 @@
-"""Carry a plan out: one stage after the other, each with a record that makes it done."""
+"""Carry out a plan: one stage after the other, each with a record that makes it done."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from loracook.progress import Progress, Silent
 from loracook.recipe.tree import entries
 from loracook.stages import STAGES
 from loracook.stages.base import Consent, Folders
-from loracook.stages.push import before_training, check_consent, needs_consent
 from loracook.store.cache_dir import default_cache
 from loracook.store.files import broken_file, file_facts
 from loracook.store.lock import locked, make_run_folder
@@ -25,9 +24,7 @@ from loracook.store.record import RECORD, made_of, read_record, write_record
 if TYPE_CHECKING:
     from loracook.recipe.recipe import Recipe
 
-NOTHING_MORE, UNSEEN = Consent(), Silent()
-RESUMED = ("train", "push")
-"""Stages that go on from what an interrupted try has left; the others start from an empty folder."""
+NO_CONSENT, SILENT = Consent(), Silent()
 
 
 def run(
@@ -35,9 +32,9 @@ def run(
     *,
     runs: Path = RUNS,
     only: str | None = None,
-    consent: Consent = NOTHING_MORE,
+    consent: Consent = NO_CONSENT,
     cache: Path | None = None,
-    progress: Progress = UNSEEN,
+    progress: Progress = SILENT,
 ) -> dict[str, dict[str, Any]]:
     """Run what is not done of a recipe and return the records of its stages by name.
 
@@ -46,11 +43,11 @@ def run(
         runs: the folder that holds one run folder for each recipe name.
         only: run this stage alone; those before it must be done.
         consent: what the user allowed beyond this machine.
-        cache: where converted models and prepared data are kept.
-        progress: is told how far the run is.
+        cache: the folder of converted models and prepared data.
+        progress: shows how far the run is.
 
     Raises:
-        LoracookError: something the user can mend; `exit_code` says of which kind.
+        LoracookError: something the user can fix; its `exit_code` says of which kind.
     """
     return carry_out(plan(recipe, runs), only=only, consent=consent, cache=cache, progress=progress)
 
@@ -59,20 +56,28 @@ def carry_out(
     planned: Plan,
     *,
     only: str | None = None,
-    consent: Consent = NOTHING_MORE,
+    consent: Consent = NO_CONSENT,
     cache: Path | None = None,
-    progress: Progress = UNSEEN,
+    progress: Progress = SILENT,
 ) -> dict[str, dict[str, Any]]:
     """Run what is not done of a plan; arguments, result and errors are those of `run`."""
     recipe = planned.recipe
-    chosen = _allowed(recipe, _chosen(planned, only), consent, progress)
-    # A push alone finds what it pushed before.
-    if {"train", "push"} <= {stage.name for stage in chosen if not stage.done}:
-        before_training(recipe, consent)
-    if not all(stage.done for stage in chosen):
-        _cook(planned, chosen, consent=consent, cache=cache or default_cache(), progress=progress)
+    chosen = _allowed(recipe, _chosen(planned, only), consent, progress=progress)
+    to_do = [stage for stage in chosen if not stage.done]
+    if len(to_do) > 1:  # a single stage finds out by itself, right away
+        for stage in to_do:
+            STAGES[stage.name].preflight(recipe, consent)
+    if to_do:
+        _run_stages(planned, chosen, consent=consent, cache=cache or default_cache(), progress=progress)
     done = (stage for stage in planned.stages if stage.done or stage in chosen)
     return {stage.name: read_record(stage.folder) for stage in done}
+
+
+def upload_to_allow(planned: Plan, only: str | None = None) -> str | None:
+    """Where the stages that are still to be run would upload to, which requires consent; None for nowhere."""
+    to_do = (stage for stage in planned.to_do if only in (None, stage.name))
+    uploads = (STAGES[stage.name].uploads_to(planned.recipe) for stage in to_do)
+    return next(filter(None, uploads), None)
 
 
 def _chosen(planned: Plan, only: str | None) -> tuple[PlannedStage, ...]:
@@ -84,28 +89,30 @@ def _chosen(planned: Plan, only: str | None) -> tuple[PlannedStage, ...]:
         raise LoracookError(f"the recipe has no stage '{only}'; it has {names}")
     missing = [earlier.name for earlier in planned.to_do if earlier.name in stage.before]
     if missing:
-        raise LoracookError(f"{only} needs {missing[0]}, which is not done; run it without --only first")
+        raise LoracookError(f"{only} needs {missing[0]}, which is not done; run without --only first")
     return (stage,)
 
 
 def _allowed(
-    recipe: Recipe, chosen: tuple[PlannedStage, ...], consent: Consent, progress: Progress
+    recipe: Recipe, chosen: tuple[PlannedStage, ...], consent: Consent, *, progress: Progress
 ) -> tuple[PlannedStage, ...]:
-    """The chosen stages without an upload that the user has not allowed."""
-    if consent.push or "push" not in recipe or not needs_consent(recipe):
+    """The chosen stages without uploads that the user has not allowed."""
+    uploads = {stage.name: STAGES[stage.name].uploads_to(recipe) for stage in chosen}
+    if consent.push or not any(uploads.values()):
         return chosen
-    kept = tuple(stage for stage in chosen if stage.name != "push")
-    if any(stage.name == "push" and not stage.done for stage in chosen):
-        if not kept:
-            check_consent(recipe, consent)
-        progress.note("push is left out: nothing is uploaded without --push")
+    kept = tuple(stage for stage in chosen if not uploads[stage.name])
+    skipped = [stage.name for stage in chosen if uploads[stage.name] and not stage.done]
+    if skipped and not kept:
+        raise LoracookError(f"uploading to '{uploads[skipped[0]]}' requires --push")
+    for name in skipped:
+        progress.note(f"{name} is skipped: uploading to '{uploads[name]}' requires --push")
     return kept
 
 
-def _cook(
+def _run_stages(
     planned: Plan, stages: tuple[PlannedStage, ...], *, consent: Consent, cache: Path, progress: Progress
 ) -> None:
-    """Run what is not done, each stage looked at in its turn: the one before may have come out otherwise."""
+    """Run what is not done; each stage is examined in its turn, since the one before may have changed."""
     make_run_folder(planned.folder)
     with locked(planned.folder):
         for stage in map(examined, stages):
@@ -117,7 +124,7 @@ def _run_stage(
     planned: Plan, stage: PlannedStage, *, consent: Consent, cache: Path, progress: Progress
 ) -> None:
     if stage.fault:
-        progress.note(f"{stage.name} is run again: {stage.fault}")
+        progress.note(f"running {stage.name} again: {stage.fault}")
     with mended(stage.name, stage.folder, cache):
         _begin(stage)
         before = {name: _verified(folder) for name, folder in stage.before.items()}
@@ -125,28 +132,28 @@ def _run_stage(
         progress.begin(stage.name)
         began = time.monotonic()
         result = STAGES[stage.name].run(planned.recipe, folders, consent=consent, progress=progress)
-        record = _record(planned.recipe, stage, result, time.monotonic() - began)
+        record = _record(planned.recipe, stage, result, seconds=time.monotonic() - began)
         write_record(stage.folder, record)
         _link_latest(planned.folder, stage)
     progress.end(record)
 
 
 def _begin(stage: PlannedStage) -> None:
-    """Have the folder of a stage, without a record, and empty unless the stage goes on from what is there."""
-    if stage.name not in RESUMED:
+    """Make the folder of a stage, without a record, and empty unless the stage resumes from what is there."""
+    if not STAGES[stage.name].RESUMES:
         shutil.rmtree(stage.folder, ignore_errors=True)
     stage.folder.mkdir(exist_ok=True)
     (stage.folder / RECORD).unlink(missing_ok=True)
 
 
 def _verified(folder: Path) -> Path:
-    """The folder of a finished stage, every file of it held against its record."""
+    """The folder of a finished stage, every file of it verified by its record."""
     if broken := broken_file(folder, read_record(folder)["files"]):
-        raise LoracookError(f"{folder / broken} is not as it was written; remove {folder} to make it again")
+        raise LoracookError(f"{folder / broken} is corrupt (hash mismatch); remove {folder} to run it again")
     return folder
 
 
-def _record(recipe: Recipe, stage: PlannedStage, result: dict[str, Any], seconds: float) -> dict[str, Any]:
+def _record(recipe: Recipe, stage: PlannedStage, result: dict[str, Any], *, seconds: float) -> dict[str, Any]:
     sections = {name: recipe[name] for name in STAGES[stage.name].READS if name in recipe}
     elsewhere = result.pop("elsewhere", {})
     return {
@@ -160,7 +167,7 @@ def _record(recipe: Recipe, stage: PlannedStage, result: dict[str, Any], seconds
         "result": result,
         "before": made_of(stage.before.values()),
         "versions": versions(),
-        # Checkpoints have manifests of their own and may be removed to save room.
+        # Checkpoints have manifests of their own and may be deleted to save space.
         "files": file_facts(stage.folder, leave_out=stage.folder / "checkpoints") | elsewhere,
     }
 

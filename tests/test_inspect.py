@@ -25,7 +25,7 @@ def inspected(*arguments: str) -> dict[str, Any]:
 
 def test_six_ranks_of_opt_350m() -> None:
     found = inspected(str(OPT), "--target-modules", "q_proj,v_proj")
-    assert [(rank["r"], rank["trainable"], rank["everything"]) for rank in found["ranks"]] == [
+    assert [(rank["r"], rank["trainable"], rank["all"]) for rank in found["ranks"]] == [
         (1, 98_304, 331_294_720),
         (8, 786_432, 331_982_848),
         (16, 1_572_864, 332_769_280),
@@ -37,14 +37,14 @@ def test_six_ranks_of_opt_350m() -> None:
 
 def test_modules_by_name_and_the_default() -> None:
     found = inspected(str(OPT), "--r", "8")
-    assert found["parts"][4] == {
+    assert found["modules"][4] == {
         "pattern": "model.decoder.layers.*.self_attn.k_proj",
         "kind": "Linear",
         "number": 24,
         "parameters": 1_049_600,
         "adaptable": True,
     }
-    assert found["kinds"] == {
+    assert found["adaptable"] == {
         "embed_tokens": 1,
         "embed_positions": 1,
         "project_out": 1,

@@ -97,8 +97,8 @@ def test_a_folder_with_a_config_alone_says_what_it_could_not_know(tmp_path: Path
     lora = {"r": 8, "target_modules": QV}
     planned = plan(config_recipe(tmp_path, OPT, lora, tokenizer={"pad_token": "<|pad|>"}))
     assert planned["unknown"] == [
-        "tokens and steps: the base model's folder holds no tokenizer",
-        "whether the vocabulary has <|pad|>: counted as new",
+        "tokens and steps: the base model's folder has no tokenizer",
+        "whether <|pad|> is a new token: counted as one",
     ]
     assert planned["tokens"] is None
     assert planned["model"]["added_tokens"] == 1
@@ -112,7 +112,7 @@ def test_a_missing_model_without_network_leaves_the_stages_and_says_what_to_do(t
     assert [stage["name"] for stage in planned["stages"]] == ["train"]
     [said] = planned["unknown"]
     assert said.startswith("model, steps, tokens and memory: ")
-    assert said.endswith("where there is a network run: hf download someone/nothing")
+    assert said.endswith("with a network connection, run: hf download someone/nothing")
 
 
 @pytest.mark.slow
@@ -121,10 +121,10 @@ def test_twenty_billion_parameters_are_planned_in_under_a_gigabyte(tmp_path: Pat
         tmp_path, "EleutherAI__gpt-neox-20b", {"r": 8, "target_modules": ["query_key_value"]}
     )
     script = (
-        "import sys; from click.testing import CliRunner; from loracook import meter;"
+        "import sys; from click.testing import CliRunner; from loracook.machine import peak_memory;"
         "from loracook.cli.plan import command;"
         "assert CliRunner().invoke(command, [sys.argv[1]]).exit_code == 0;"
-        "print(meter.peak('cpu'))"
+        "print(peak_memory.peak('cpu'))"
     )
     found = subprocess.run(
         [sys.executable, "-c", script, str(file)], capture_output=True, text=True, check=True

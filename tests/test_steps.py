@@ -11,7 +11,7 @@ import pytest
 
 import loracook
 from loracook.errors import RecipeError
-from loracook.estimate.batches import Batch, longest_batch, tokens
+from loracook.estimate.batches import Batch, longest_batch, trained_tokens
 from loracook.recipe.step_counts import Steps, steps
 from tests.planning import invoked, plan
 from tests.twins import LINES, write_twin
@@ -97,14 +97,14 @@ def test_the_longest_batch_counts_its_padding() -> None:
     train = {"per_device_train_batch_size": 2, "num_train_epochs": 1, "train_sampling_strategy": "sequential"}
     lengths = numpy.array([5, 6, 9, 1, 7, 7])
     assert longest_batch(train, lengths) == Batch(rows=(2, 3), length=9, masked=True)
-    assert tokens(train, lengths) == 35
+    assert trained_tokens(train, lengths) == 35
 
 
 def test_tokens_are_about_so_many_where_the_rows_left_out_cannot_be_told(tmp_path: Path) -> None:
     train = {"train_sampling_strategy": "group_by_length", "num_train_epochs": 1.4}
     planned = plan(recipe_file(tmp_path, train))
     assert planned["tokens"]["exact"] is False
-    assert planned["memory"]["batch"] == {"rows": 2, "length": 27, "joined": False}
+    assert planned["memory"]["batch"] == {"rows": 2, "length": 27, "packed": False}
 
 
 def test_a_run_that_may_end_early_takes_at_most_so_many_steps(tmp_path: Path) -> None:
@@ -135,10 +135,10 @@ def test_steps_of_packed_rows_are_about_so_many_from_a_sample(tmp_path: Path) ->
     (tmp_path / "rows.jsonl").write_text(lines, "utf-8")
     planned = plan(file)
     assert planned["steps"]["exact"] is False
-    assert planned["memory"]["batch"]["joined"] is True
+    assert planned["memory"]["batch"]["packed"] is True
     text = invoked(file).stdout
     assert "\nsteps     about " in text
-    assert " rows joined to one of " in text
+    assert " rows packed into " in text
 
 
 def test_a_batch_that_is_dropped_and_the_only_one_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The verb plan: what a run would do, train, take and leave."""
+"""The command plan: what a run would do, train, take and leave."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -17,8 +16,8 @@ from loracook.machine.allocator import collecting_seldom, keep_freed_memory
 from loracook.machine.devices import Device, named_device
 from loracook.planner import Plan, plan
 from loracook.recipe.recipe import load
-from loracook.views.plan_json import stages_json
-from loracook.views.plan_text import lines
+from loracook.store.cache_dir import default_cache
+from loracook.views.plan_details import PlanDetails
 
 STACK = ("torch", "transformers", "peft", "datasets", "trl")
 MISSING = 'model, steps, tokens and memory: the training stack is missing; run: pip install "loracook[train]"'
@@ -29,13 +28,12 @@ MISSING = 'model, steps, tokens and memory: the training stack is missing; run: 
 @runs_option
 @set_option
 @click.option("--format", "kind", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@click.option("--device", metavar="NAME", help="Whether it fits there, as in --device A100-40GB.")
-@click.option(
-    "--memory", metavar="SIZE", help="Whether it fits a GPU with so much memory, as in --memory 24GB."
-)
-@click.option("--probe", is_flag=True, help="Load the model and measure its largest batch.")
-@click.option("--offline", is_flag=True, help="Ask no hub; say what cannot be known without it.")
+@click.option("--device", metavar="NAME", help="Say whether it fits this GPU, as in --device A100-40GB.")
+@click.option("--memory", metavar="SIZE", help="Say whether it fits a GPU with this memory, as in 24GB.")
+@click.option("--probe", is_flag=True, help="Load the model and measure the largest batch.")
+@click.option("--offline", is_flag=True, help="Do not contact the hub.")
 def command(
+    *,
     recipes: tuple[Path, ...],
     runs: Path,
     overrides: tuple[str, ...],
@@ -45,9 +43,9 @@ def command(
     probe: bool,
     offline: bool,
 ) -> None:
-    """Say what `loracook run RECIPE` would do, train, take and leave; several RECIPEs come side by side.
+    """Say what `loracook run RECIPE` would do, train, take and leave; compares several RECIPEs side by side.
 
-    Needs configs, tokenizers and data, weights with --probe alone; nothing is changed.
+    Reads configs, tokenizers and data, and weights only with --probe; changes nothing.
     """
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
@@ -55,61 +53,56 @@ def command(
     plans = [plan(load(recipe, overrides), runs) for recipe in recipes]
     if probe:
         keep_freed_memory()
-    with noise_to(Path(os.devnull)):
-        with collecting_seldom():
-            known = [_known(planned, place) for planned in plans]
-        if probe:
-            known = [
-                known_one | _probed(planned, known_one)
-                for planned, known_one in zip(plans, known, strict=True)
-            ]
-    for line in _written(plans, known, kind):
+    with noise_to(Path(os.devnull)), collecting_seldom():
+        details = [_probed(planned) if probe else _details(planned, place) for planned in plans]
+    for line in _written(details, kind):
         click.echo(clean(line))
 
 
-def _known(planned: Plan, place: Device | None) -> dict[str, Any]:
-    """The plan's JSON, as far as it can be known here."""
+def _details(planned: Plan, device: Device | None) -> PlanDetails:
+    """The plan with its forecast, as far as it can be made here."""
     if any(find_spec(name) is None for name in STACK):
-        return stages_json(planned) | {"unknown": [MISSING]}
-    from loracook.estimate.forecast import forecast, said
-    from loracook.store.cache_dir import default_cache
-    from loracook.views.plan_json import as_json
+        return PlanDetails(planned, None, (MISSING,))
+    from loracook.estimate.estimate import message_of, read_and_estimate
+    from loracook.estimate.forecast import forecast
+    from loracook.machine.devices import device_here
 
     try:
-        return as_json(planned, forecast(planned, default_cache(), place))
+        estimate = read_and_estimate(planned.recipe, default_cache(), device or device_here())
+        return PlanDetails(planned, forecast(estimate, planned.folder.parent))
     except UnreachableError as error:
-        return stages_json(planned) | {"unknown": [f"model, steps, tokens and memory: {said(error)}"]}
+        return PlanDetails(planned, None, (f"model, steps, tokens and memory: {message_of(error)}",))
 
 
-def _probed(planned: Plan, known: dict[str, Any]) -> dict[str, Any]:
-    """What the largest batch took, and from its time the longest that the run can take."""
-    from loracook.store.cache_dir import default_cache
-    from loracook.training.largest_batch import probe_alone
+def _probed(planned: Plan) -> PlanDetails:
+    """The plan with its forecast on this machine, and what its largest batch took."""
+    from loracook.estimate.forecast import forecast
+    from loracook.progress import Silent
+    from loracook.training.largest_batch import measure_alone
+    from loracook.training.trainer import read_inputs
 
-    facts = probe_alone(planned.recipe, default_cache()).facts()
-    passes = planned.recipe["train"].get("gradient_accumulation_steps", 1)
-    step = facts["seconds_for_batch"] * passes
-    steps = known.get("steps")
-    return {
-        "probe": facts,
-        "time": {"seconds_per_step": step, "seconds": steps and step * steps["total"]},
-    }
+    progress, cache = Silent(), default_cache()
+    check = measure_alone(read_inputs(planned.recipe, cache, progress), cache, progress)
+    return PlanDetails(planned, forecast(check.estimate, planned.folder.parent), probe=check)
 
 
-def _written(plans: list[Plan], known: list[dict[str, Any]], kind: str) -> list[str]:
-    from loracook.views import forecast_text as forecast
+def _written(details: list[PlanDetails], kind: str) -> list[str]:
+    from loracook.views.plan_json import as_json
+    from loracook.views.plan_table import table
+    from loracook.views.plan_text import detail_lines, stage_lines
 
     if kind == "json":
-        return json.dumps(known if len(known) > 1 else known[0], indent=2, ensure_ascii=False).splitlines()
-    if len(plans) > 1:
-        heads = zip(known, _titles(plans), strict=True)
-        return forecast.table([one | {"recipe": title} for one, title in heads])
-    nothing = [] if plans[0].to_do else ["everything is done; there is nothing to do"]
-    return [*lines(plans[0]), *nothing, "", *forecast.lines(known[0])]
+        plain = [as_json(one) for one in details]
+        return json.dumps(plain if len(plain) > 1 else plain[0], indent=2, ensure_ascii=False).splitlines()
+    if len(details) > 1:
+        return table(_titles(details), details)
+    planned = details[0].plan
+    nothing = [] if planned.to_do else ["everything is done; there is nothing to do"]
+    return [*stage_lines(planned), *nothing, "", *detail_lines(details[0])]
 
 
-def _titles(plans: list[Plan]) -> list[str]:
-    """The recipes' names, or their files where two have one name."""
-    names = [planned.recipe.name for planned in plans]
-    alike = len(set(names)) < len(names)
-    return [str(planned.recipe.file) for planned in plans] if alike else names
+def _titles(details: list[PlanDetails]) -> list[str]:
+    """The recipes' names, or their files where two have the same name."""
+    names = [one.plan.recipe.name for one in details]
+    ambiguous = len(set(names)) < len(names)
+    return [str(one.plan.recipe.file) for one in details] if ambiguous else names

@@ -1,4 +1,4 @@
-"""What a run shows: the plan, each stage with its progress, and nothing of the noise from below."""
+"""What a run shows: each stage with its progress, and nothing of the noise from below."""
 
 from __future__ import annotations
 
@@ -8,75 +8,104 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from loracook.errors import clean
+from loracook.progress import Progress
+from loracook.units import duration
 
-BAR = 24
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+
 NAME = 10
 EVERY = 30.0
-"""Seconds between two lines of progress where there is no terminal to redraw one on."""
+"""Seconds between two lines of progress where there is no terminal."""
 
 
-class Screen:
-    """Draws progress on the user's own standard output, while that of libraries goes to a log."""
+class Lines:
+    """Progress as plain lines, for pipes and logs: what is done, and a state now and then."""
 
     def __init__(self, out: TextIO) -> None:
-        self.out = out
-        self.terminal = out.isatty()
-        self.stage = ""
-        self.drawn = ""
-        self.said_at = time.monotonic()
+        self.out, self.stage, self.printed_at = out, "", time.monotonic()
 
     def begin(self, stage: str) -> None:
-        """Announce a stage."""
-        self.stage, self.said_at = stage, time.monotonic()
-        self._draw(f"{stage:<{NAME}}starting")
+        """Remember the stage."""
+        self.stage, self.printed_at = stage, time.monotonic()
 
     def end(self, record: dict[str, Any]) -> None:
-        """Say that a stage is done, and how long it took."""
-        from loracook.units import duration
-
-        self.line(f"{record['stage']:<{NAME}}done in {duration(record['seconds'])}")
+        """Print how long the stage took."""
+        self._print(f"{record['stage']:<{NAME}}done in {duration(record['seconds'])}")
 
     def note(self, text: str) -> None:
         """Print a sentence under the running stage."""
-        self.line(f"{'':<{NAME}}{text}")
+        self._print(f"{'':<{NAME}}{text}")
 
     def advance(self, done: int, total: int, text: str) -> None:
-        """Redraw the progress, or say it in a line now and then where there is no terminal."""
-        share = done / total if total else 0.0
-        bar = ("█" * round(share * BAR)).ljust(BAR, "░")
-        line = f"{self.stage:<{NAME}}{bar} {done}/{total}  {text}"
-        if self.terminal:
-            self._draw(line)
-        elif time.monotonic() - self.said_at >= EVERY:
-            self.said_at = time.monotonic()
-            self.line(f"{self.stage:<{NAME}}{done}/{total}  {text}")
+        """Print the state where the last line is half a minute old."""
+        if time.monotonic() - self.printed_at >= EVERY:
+            self.printed_at = time.monotonic()
+            self._print(f"{self.stage:<{NAME}}{_counted(done, total)}{text}")
 
-    def line(self, text: str = "") -> None:
-        """Print a line above whatever is being redrawn."""
-        self._erase()
+    def _print(self, text: str) -> None:
         print(clean(text), file=self.out, flush=True)
 
-    def _draw(self, text: str) -> None:
-        if not self.terminal:
-            return
-        self._erase()
-        self.drawn = clean(text)[: os.get_terminal_size(self.out.fileno()).columns - 1]
-        print(self.drawn, end="", file=self.out, flush=True)
 
-    def _erase(self) -> None:
-        if self.drawn:
-            print("\r" + " " * len(self.drawn) + "\r", end="", file=self.out, flush=True)
-            self.drawn = ""
+class Terminal:
+    """Progress as one live line of rich on a terminal, notes above it."""
+
+    def __init__(self, bars: Bars) -> None:
+        self.bars, self.task = bars, bars.add_task("", visible=False, stage="", text="")
+
+    def begin(self, stage: str) -> None:
+        """Announce a stage."""
+        self.bars.reset(self.task, total=None, visible=True, stage=f"{stage:<{NAME}}", text="starting")
+
+    def end(self, record: dict[str, Any]) -> None:
+        """Print how long the stage took."""
+        self.bars.update(self.task, visible=False)
+        self._print(f"{record['stage']:<{NAME}}done in {duration(record['seconds'])}")
+
+    def note(self, text: str) -> None:
+        """Print a sentence under the running stage."""
+        self._print(f"{'':<{NAME}}{text}")
+
+    def advance(self, done: int, total: int, text: str) -> None:
+        """Redraw the live line; without a total the bar pulses."""
+        state = clean(f"{_counted(done, total)}{text}")
+        self.bars.update(self.task, completed=done, total=total or None, text=state, refresh=True)
+
+    def _print(self, text: str) -> None:
+        self.bars.console.print(clean(text), markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def screen(out: TextIO) -> Iterator[Progress]:
+    """The progress of a run on the user's own output: a live line on a terminal, plain lines elsewhere."""
+    if not out.isatty():
+        yield Lines(out)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn
+    from rich.progress import Progress as Bars
+    from rich.table import Column
+
+    text = TextColumn(
+        "{task.fields[text]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")
+    )
+    stage = TextColumn("{task.fields[stage]}", markup=False)
+    with Bars(stage, BarColumn(24), text, console=Console(file=out), transient=True) as bars:
+        yield Terminal(bars)
+
+
+def _counted(done: int, total: int) -> str:
+    return f"{done}/{total}  " if total else ""
 
 
 @contextmanager
 def noise_to(log: Path) -> Iterator[TextIO]:
     """Send all that this process and its libraries print to a log file; gives the user's own standard output.
 
-    File descriptors are exchanged rather than sys.stdout, since native code writes too.
+    File descriptors are redirected rather than sys.stdout, since native code writes too.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -87,7 +116,7 @@ def noise_to(log: Path) -> Iterator[TextIO]:
         try:
             yield own
         finally:
-            with suppress(OSError):  # on a full disk noise is lost; what went wrong is to be said still
+            with suppress(OSError):  # on a full disk noise is lost; the error is still to be shown
                 sys.stdout.flush()
                 sys.stderr.flush()
             for number, descriptor in enumerate(kept, 1):

@@ -58,6 +58,11 @@ def dated(tokenizer: PreTrainedTokenizerBase) -> bool:
     return "strftime_now" in (chat_template(tokenizer) or "")
 
 
+def is_prepared(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, cache: Path) -> bool:
+    """Whether the rows of a recipe are in the cache, whole or damaged."""
+    return is_kept(cache / "data" / key(recipe, tokenizer))
+
+
 def is_kept(folder: Path) -> bool:
     """Whether rows are in a folder, whole or damaged."""
     return (folder / STATISTICS).is_file()

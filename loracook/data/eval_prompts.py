@@ -24,7 +24,7 @@ class EvaluationPrompt:
 
     prompt: list[Message] | str
     prompt_ids: list[int]
-    reference: str
+    reference: str | None = None
 
 
 def evaluation_prompts(
@@ -40,6 +40,14 @@ def evaluation_prompts(
         )
         raise RecipeError([recipe.problem(("evaluate", "rows"), message)])
     return taken
+
+
+def all_prompts(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> list[EvaluationPrompt]:
+    """What evaluation asks: the prompts of evaluation rows, then those that the recipe gives."""
+    section = recipe["evaluate"]
+    rows = evaluation_prompts(recipe, tokenizer, section["rows"]) if section.get("rows") else []
+    given = section.get("prompts", [])
+    return [*rows, *(EvaluationPrompt(text, prompt_ids(recipe, tokenizer, text)) for text in given)]
 
 
 def prompt_ids(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

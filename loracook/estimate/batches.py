@@ -1,4 +1,4 @@
-"""The batches of a training run: their tokens, and the largest of them.
+"""The steps and batches of a run: how many, their tokens, and the largest of them.
 
 Source: transformers 5.23, Trainer._run_epoch; the order of rows is that of accelerate 1.15's
 SeedableRandomSampler.
@@ -10,27 +10,24 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from loracook.recipe.step_counts import Steps, steps
+from loracook.errors import RecipeError
+from loracook.recipe.step_counts import Steps, fixed_steps, steps, warmup
 
 if TYPE_CHECKING:
-    import numpy
-    from numpy.typing import NDArray
-
+    from loracook.estimate.rows import Lengths, RowStats
     from loracook.recipe.recipe import Recipe
 
-    Lengths = NDArray[numpy.int64]
-
-FORESEEN = ("random", "sequential")
-"""The sampling strategies whose order can be told beforehand."""
+PREDICTABLE = ("random", "sequential")
+"""The sampling strategies whose order is known beforehand."""
 MANY = 20
-"""Epochs beyond which the longest batch is taken for one of the longest rows, to which it comes near."""
+"""Epochs beyond which the largest batch is taken to be one of the longest rows, which it comes close to."""
 
 
 @dataclass(frozen=True)
 class Batch:
     """A forward pass: the numbers of its rows, its length in tokens, and whether it needs an attention mask.
 
-    A flat batch is all rows joined to one, whose length is their sum.
+    A flat batch has all rows concatenated into one, whose length is their sum.
     """
 
     rows: tuple[int, ...]
@@ -39,43 +36,98 @@ class Batch:
     flat: bool = False
 
 
-def as_trained(recipe: Recipe) -> dict[str, Any]:
+@dataclass(frozen=True)
+class TokenCount:
+    """The tokens of a whole run, padding left out, and whether the count is exact."""
+
+    total: int
+    exact: bool
+
+
+def train_arguments(recipe: Recipe) -> dict[str, Any]:
     """The `train` section as the trainer gets it, which shuffles by itself unless it is told not to."""
     order = {} if recipe["dataset"]["shuffle"] else {"train_sampling_strategy": "sequential"}
     return {**order, **recipe["train"]}
 
 
-def tokens(train: Mapping[str, Any], lengths: Lengths) -> int:
-    """Tokens of a whole run, padding left out, from the lengths of the prepared rows in their order.
+def is_flat(train: Mapping[str, Any]) -> bool:
+    """Whether the rows of a batch are concatenated (trl 1.16, SFTTrainer: padding-free, or packed bins)."""
+    packed = train.get("packing", False) and train.get("packing_strategy", "bfd") != "wrapped"
+    return bool(packed or train.get("padding_free", False))
 
-    Exact where `is_foreseen`; else other rows may be left out of a last, short epoch.
+
+def planned_steps(recipe: Recipe, rows: RowStats | None) -> Steps | None:
+    """The optimizer steps, from the rows or from `max_steps`; None when neither tells.
+
+    Raises:
+        RecipeError: the only batch is incomplete, and incomplete batches are dropped.
     """
+    train = train_arguments(recipe)
+    if rows is not None and rows.count is not None:
+        planned = steps(train, rows.count)
+        if not planned.batches:
+            message = (
+                f"drops the only batch: there are {rows.count} rows; write false, or a smaller batch size"
+            )
+            raise RecipeError([recipe.problem(("train", "dataloader_drop_last"), message)])
+        return planned
+    total = fixed_steps(train)
+    if total is None:
+        return None
+    size = train["per_device_train_batch_size"] * train.get("gradient_accumulation_steps", 1)
+    return Steps(total, 0, warmup(train, total), 0, size)
+
+
+def count_tokens(recipe: Recipe, rows: RowStats, planned: Steps) -> TokenCount:
+    """The tokens of the whole run; from a sample, the mean row times the number of rows."""
+    train = train_arguments(recipe)
+    if rows.exact:
+        return TokenCount(trained_tokens(train, rows.lengths), _is_predictable(train, planned))
+    size = min(planned.effective_batch_size, rows.count or planned.effective_batch_size)
+    return TokenCount(round(planned.total * size * float(rows.lengths.mean())), exact=False)
+
+
+def largest_batch(recipe: Recipe, rows: RowStats | None) -> Batch:
+    """The largest forward pass to be expected; without rows, one as large as the recipe allows."""
+    train = train_arguments(recipe)
+    size, limit = train["per_device_train_batch_size"], train["max_length"]
+    if rows is not None and rows.exact and steps(train, len(rows.lengths)).batches:
+        return longest_batch(train, rows.lengths.clip(0, limit))
+    longest = limit if rows is None else int(rows.lengths.clip(0, limit).max())
+    if is_flat(train):
+        return Batch(tuple(range(size)), longest * size, masked=True, flat=True)
+    return Batch(tuple(range(size)), longest, masked=size > 1)
+
+
+def trained_tokens(train: Mapping[str, Any], lengths: Lengths) -> int:
+    """Tokens of a whole run, padding left out, from the lengths of the prepared rows in their order."""
     import numpy
 
-    multiple = (train.get("pad_to_multiple_of") or 1) if flattened(train) else 1
-    size, found = train["per_device_train_batch_size"], 0
+    multiple = (train.get("pad_to_multiple_of") or 1) if is_flat(train) else 1
+    size, total = train["per_device_train_batch_size"], 0
     for order in _epochs(train, len(lengths)):
         batches = numpy.add.reduceat(lengths[order], numpy.arange(0, len(order), size))
-        found += int((-(-batches // multiple) * multiple).sum())
-    return found
-
-
-def is_foreseen(train: Mapping[str, Any], planned: Steps) -> bool:
-    """Whether the rows that a run trains on can be told, since their order can be or none is left out."""
-    if train.get("train_sampling_strategy", "random") in FORESEEN:
-        return True
-    return planned.total % planned.per_epoch == 0 and not train.get("dataloader_drop_last")
+        total += int((-(-batches // multiple) * multiple).sum())
+    return total
 
 
 def longest_batch(train: Mapping[str, Any], lengths: Lengths) -> Batch:
     """The forward pass with the most tokens, padding included, that the run can meet."""
     plan, size = steps(train, len(lengths)), train["per_device_train_batch_size"]
-    if train.get("train_sampling_strategy", "random") in FORESEEN and plan.total <= MANY * plan.per_epoch:
+    predictable = train.get("train_sampling_strategy", "random") in PREDICTABLE
+    if predictable and plan.total <= MANY * plan.per_epoch:
         epochs: Iterable[Lengths] = _epochs(train, len(lengths))
     else:
         epochs = [(-lengths).argsort(kind="stable")[:size]]
-    found = (_largest(order, lengths, size=size, flat=flattened(train)) for order in epochs)
-    return max(found, key=lambda batch: (len(batch.rows) ** (not batch.flat) * batch.length, batch.masked))
+    batches = (_largest(order, lengths, size=size, flat=is_flat(train)) for order in epochs)
+    return max(batches, key=lambda batch: (len(batch.rows) ** (not batch.flat) * batch.length, batch.masked))
+
+
+def _is_predictable(train: Mapping[str, Any], planned: Steps) -> bool:
+    """Whether the rows that a run trains on are known: their order is, or none is left out."""
+    if train.get("train_sampling_strategy", "random") in PREDICTABLE:
+        return True
+    return planned.total % planned.per_epoch == 0 and not train.get("dataloader_drop_last")
 
 
 def _largest(order: Lengths, lengths: Lengths, *, size: int, flat: bool) -> Batch:
@@ -92,7 +144,7 @@ def _largest(order: Lengths, lengths: Lengths, *, size: int, flat: bool) -> Batc
 
 
 def _epochs(train: Mapping[str, Any], rows: int) -> Iterator[Lengths]:
-    """The row numbers of each epoch in the order they are trained in, without those left out at its end."""
+    """The row numbers of each epoch in training order, without those left out at its end."""
     plan, accumulation = steps(train, rows), train.get("gradient_accumulation_steps", 1)
     size, left, epoch = train["per_device_train_batch_size"], plan.total, 0
     while left > 0 and plan.batches:
@@ -110,9 +162,3 @@ def _order(train: Mapping[str, Any], rows: int, epoch: int) -> Lengths:
     generator = torch.Generator().manual_seed((train["seed"] if seed is None else seed) + epoch)
     order: Lengths = torch.randperm(rows, generator=generator).numpy()
     return order
-
-
-def flattened(train: Mapping[str, Any]) -> bool:
-    """Whether the rows of a batch are joined to one (trl 1.16, SFTTrainer: padding-free, or packed bins)."""
-    packed = train.get("packing", False) and train.get("packing_strategy", "bfd") != "wrapped"
-    return bool(packed or train.get("padding_free", False))

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from loracook.errors import MachineError
-from loracook.estimate.stage_memory import merged_bytes
+from loracook.estimate.memory import merged_bytes
 from loracook.estimate.weight_bytes import optimizer_bytes
 from loracook.store.files import free_bytes
 from loracook.store.release import ADAPTER, CARD
 from loracook.units import size
 
 if TYPE_CHECKING:
-    from loracook.estimate.meta_model import Blueprint
+    from loracook.estimate.estimate import Estimate
+    from loracook.estimate.meta_model import MetaModel
     from loracook.recipe.recipe import Recipe
     from loracook.recipe.step_counts import Steps
 
@@ -22,92 +24,114 @@ SMALL = 8 << 20
 """Bytes of a tokenizer and other small files; the largest tokenizers take some 20 MB."""
 
 
-def disk(recipe: Recipe, drawn: Blueprint, steps: Steps | None, runs: Path) -> dict[str, Any]:
-    """Bytes that a run writes: adapter, checkpoints kept at once, merged model; and what is free.
+@dataclass(frozen=True)
+class DiskUse:
+    """Bytes that a run writes, and what is free; `checkpoints_written` is None where it cannot be known."""
 
-    Args:
-        recipe: what is run.
-        drawn: its model.
-        steps: the optimizer steps, None when not known.
-        runs: the folder that run folders lie in.
-    """
-    adapter = adapter_bytes(drawn) + SMALL
-    checkpoint = adapter + optimizer_bytes(drawn.tuned, recipe["train"])
-    written = checkpoints(recipe, steps)
-    kept = _kept(recipe, written)
-    merged = merged_bytes(recipe, drawn) if "merge" in recipe else 0
-    published = pushed_bytes(recipe, drawn) if "folder" in recipe.sections.get("push", {}) else 0
-    return {
-        "adapter_bytes": adapter,
-        "checkpoint_bytes": checkpoint,
-        "checkpoints_written": written,
-        "checkpoints_kept": kept,
-        "merged_bytes": merged,
-        "published_bytes": published,
-        "total_bytes": adapter + merged + published + checkpoint * _at_once(kept, written),
-        "free_bytes": free_bytes(runs),
-    }
+    adapter_bytes: int
+    checkpoint_bytes: int
+    checkpoints_written: int | None
+    checkpoints_kept: int
+    merged_bytes: int
+    published_bytes: int
+    free_bytes: int
+
+    @property
+    def training_bytes(self) -> int:
+        """The most that training takes; a new checkpoint is written before the oldest is deleted."""
+        kept, written = self.checkpoints_kept + 1, self.checkpoints_written
+        return self.adapter_bytes + self.checkpoint_bytes * (kept if written is None else min(kept, written))
+
+    @property
+    def total_bytes(self) -> int:
+        """The most that all stages take together."""
+        return self.training_bytes + self.merged_bytes + self.published_bytes
 
 
-def check_disk(recipe: Recipe, drawn: Blueprint, steps: Steps | None, stage: Path) -> None:
-    """Raise MachineError where there is no room for what training will write beside what `stage` holds."""
-    found = disk(recipe, drawn, steps, stage)
-    training = found["total_bytes"] - found["merged_bytes"] - found["published_bytes"]
-    needed = training - sum(path.stat().st_size for path in stage.rglob("*") if path.is_file())
-    if needed > found["free_bytes"]:
-        fewer = "write train.save_total_limit: 1 or " if recipe["train"]["save_total_limit"] > 1 else ""
-        free = f"{size(needed)} are needed, {size(found['free_bytes'])} are free in {stage.parent}"
+@dataclass(frozen=True)
+class Upload:
+    """What a push would send out: where to, how visible, which files, their bytes, the flag it requires."""
+
+    what: str
+    to: str
+    visibility: str
+    files: str
+    bytes: int
+    requires: str
+
+
+def disk_use(estimate: Estimate, runs: Path) -> DiskUse:
+    """What a run writes below the folder `runs`."""
+    recipe, base, push = estimate.recipe, estimate.meta_model, estimate.recipe.sections.get("push", {})
+    adapter, written = adapter_bytes(base) + SMALL, checkpoints(recipe, estimate.steps)
+    return DiskUse(
+        adapter_bytes=adapter,
+        checkpoint_bytes=adapter + optimizer_bytes(base.tuned, recipe["train"]),
+        checkpoints_written=written,
+        checkpoints_kept=_kept(recipe, written),
+        merged_bytes=merged_bytes(recipe, base) if "merge" in recipe else 0,
+        published_bytes=_pushed_bytes(recipe, base) if "folder" in push else 0,
+        free_bytes=free_bytes(runs),
+    )
+
+
+def check_disk(estimate: Estimate, stage: Path) -> None:
+    """Raise MachineError where there is no room for what training writes beyond what `stage` already has."""
+    use = disk_use(estimate, stage)
+    needed = use.training_bytes - sum(path.stat().st_size for path in stage.rglob("*") if path.is_file())
+    if needed > use.free_bytes:
+        fewer = (
+            "write train.save_total_limit: 1 or " if estimate.recipe["train"]["save_total_limit"] > 1 else ""
+        )
+        free = f"{size(needed)} needed, {size(use.free_bytes)} free in {stage.parent}"
         raise MachineError(f"the disk is too small: {free}; {fewer}name another folder: --runs DIR")
 
 
-def push(recipe: Recipe, drawn: Blueprint) -> dict[str, Any]:
-    """What a push would send out, where to and how visible; an empty mapping without a push section."""
+def upload(estimate: Estimate) -> Upload | None:
+    """What a push would send out; None without a push section."""
+    recipe = estimate.recipe
     if "push" not in recipe:
-        return {}
+        return None
     section = recipe["push"]
-    merged = section["what"] == "merged"
-    weights = "model*.safetensors, config.json" if merged else ", ".join(ADAPTER)
-    return {
-        "what": section["what"],
-        "to": section.get("repo_id") or f"{section['folder']}/",
-        "leaves_the_machine": "repo_id" in section,
-        "visibility": ("private" if section["private"] else "public")
-        if "repo_id" in section
-        else "this machine",
-        "files": f"{weights}, tokenizer files, {CARD}",
-        "bytes": pushed_bytes(recipe, drawn),
-        "needs": "--push" if "repo_id" in section else "",
-    }
+    weights = "model*.safetensors, config.json" if section["what"] == "merged" else ", ".join(ADAPTER)
+    remote, visibility = "repo_id" in section, "private" if section["private"] else "public"
+    return Upload(
+        what=section["what"],
+        to=section.get("repo_id") or f"{section['folder']}/",
+        visibility=visibility if remote else "this machine",
+        files=f"{weights}, tokenizer files, {CARD}",
+        bytes=_pushed_bytes(recipe, estimate.meta_model),
+        requires="--push" if remote else "",
+    )
 
 
-def pushed_bytes(recipe: Recipe, drawn: Blueprint) -> int:
-    """Bytes of what a push brings out."""
-    merged = recipe["push"]["what"] == "merged"
-    return (merged_bytes(recipe, drawn) if merged else adapter_bytes(drawn)) + SMALL
-
-
-def adapter_bytes(drawn: Blueprint) -> int:
-    """Bytes of the saved adapter as PEFT saves it; embeddings travel along where tokens were added."""
+def adapter_bytes(base: MetaModel) -> int:
+    """Bytes of the adapter as PEFT saves it; embeddings are saved along where tokens were added."""
     from peft import get_peft_model_state_dict
 
-    saved = get_peft_model_state_dict(drawn.tuned, save_embedding_layers=drawn.added_tokens > 0)
-    return sum(part.numel() * part.element_size() for part in saved.values())
+    saved = get_peft_model_state_dict(base.tuned, save_embedding_layers=base.added_tokens > 0)
+    return sum(tensor.numel() * tensor.element_size() for tensor in saved.values())
 
 
 def checkpoints(recipe: Recipe, steps: Steps | None) -> int | None:
-    """How many checkpoints a run writes: after the first step, as often as asked, and at the end.
+    """How many checkpoints a run writes: after the first step, at the recipe's interval, and at the end.
 
-    None where the steps are not known, and under save_strategy best, which depends on the losses.
+    None where the steps are unknown, and under save_strategy best, which depends on the losses.
     """
     train = recipe["train"]
-    strategy, often = train["save_strategy"], train["save_steps"]
+    strategy, interval = train["save_strategy"], train["save_steps"]
     if strategy == "no":
         return 0
     if steps is None or strategy == "best" or (strategy == "epoch" and not steps.per_epoch):
         return None
-    every = often if often >= 1 else math.ceil(steps.total * often)
+    every = interval if interval >= 1 else math.ceil(steps.total * interval)
     every = steps.per_epoch if strategy == "epoch" else every
     return len({1, steps.total, *range(every, steps.total, every)})
+
+
+def _pushed_bytes(recipe: Recipe, base: MetaModel) -> int:
+    merged = recipe["push"]["what"] == "merged"
+    return (merged_bytes(recipe, base) if merged else adapter_bytes(base)) + SMALL
 
 
 def _kept(recipe: Recipe, written: int | None) -> int:
@@ -116,8 +140,3 @@ def _kept(recipe: Recipe, written: int | None) -> int:
     if recipe["train"].get("load_best_model_at_end"):
         limit = max(limit, 2)
     return limit if written is None else min(limit, written)
-
-
-def _at_once(kept: int, written: int | None) -> int:
-    """The most checkpoints there are at a time: a new one is written before the oldest goes."""
-    return kept + 1 if written is None else min(kept + 1, written)

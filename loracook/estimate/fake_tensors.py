@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from loracook.estimate.live_bytes import Alive
+from loracook.machine import upstream
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -17,81 +18,124 @@ if TYPE_CHECKING:
     from loracook.estimate.batches import Batch
 
 
+class LiveBytes:
+    """Counts the bytes of all storages that operators make, from their making to their end.
+
+    The model's own parameters and buffers are not counted.
+    """
+
+    def __init__(self, model: Module) -> None:
+        self.current = self.peak = 0
+        self.owned = [tensor.untyped_storage() for tensor in (*model.parameters(), *model.buffers())]
+        self.sizes = {upstream.storage_id(storage): 0 for storage in self.owned}
+
+    def take_peak(self) -> int:
+        """The most bytes that were live at once since the last call."""
+        peak, self.peak = self.peak, self.current
+        return peak
+
+    def counting(self) -> Any:
+        """A context in which the results of every operator are counted."""
+        live = self
+
+        class Counting(upstream.dispatch_mode()):  # type: ignore[misc]  # torch demands a subclass
+            def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: PLR0917  torch's signature
+                result = op(*args, **(kwargs or {}))
+                for leaf in upstream.tree_leaves(result):
+                    if hasattr(leaf, "untyped_storage"):
+                        live._add(leaf.untyped_storage())
+                return result
+
+        return Counting()
+
+    def _add(self, storage: Any) -> None:
+        key = upstream.storage_id(storage)
+        if key in self.sizes:
+            return
+        self.sizes[key] = storage.nbytes()
+        self.current += self.sizes[key]
+        self.peak = max(self.peak, self.current)
+        weakref.finalize(storage, self._drop, key)
+
+    def _drop(self, key: int) -> None:
+        self.current -= self.sizes.pop(key)
+
+
 @contextmanager
-def pretending(tuned: PeftModel, batch: Batch, *, checkpointing: bool) -> Iterator[tuple[Any, Alive]]:
+def on_fake_tensors(
+    tuned: PeftModel, batch: Batch, *, checkpointing: bool
+) -> Iterator[tuple[Any, LiveBytes]]:
     """The base model on fake tensors, ready to train, and the count of all that its operators make."""
     import torch
-    from torch._subclasses.fake_tensor import FakeTensorMode
 
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
-    _make_fake(tuned, mode)
+    mode = upstream.fake_tensor_mode()
+    _replace_tensors(tuned, mode)
     model = tuned.train().get_base_model()
     if checkpointing:
         model.activation_checkpointing_enable()
         model.enable_input_require_grads()
-    alive = Alive(tuned)
-    with mode, torch.device("cpu"), _masks(model, batch), alive.counting():
-        yield model, alive
+    live = LiveBytes(tuned)
+    with mode, torch.device("cpu"), _masks(model, batch), live.counting():
+        yield model, live
 
 
-def inputs(model: Any, batch: Batch) -> dict[str, Any]:
-    """What the trainer's collator hands to the model; a mask where short rows are filled up."""
+def model_inputs(model: Any, batch: Batch) -> dict[str, Any]:
+    """What the trainer's collator hands to the model; with a mask where short rows are padded."""
     import torch
 
-    rows, length = (1 if batch.flat else len(batch.rows)), batch.length
-    given: dict[str, Any] = {
-        "input_ids": torch.zeros(rows, length, dtype=torch.long),
-        "position_ids": torch.zeros(rows, length, dtype=torch.long),
+    shape = (1 if batch.flat else len(batch.rows)), batch.length
+    inputs: dict[str, Any] = {
+        "input_ids": torch.zeros(shape, dtype=torch.long),
+        "position_ids": torch.zeros(shape, dtype=torch.long),
         "use_cache": False,
     }
     if batch.masked:
-        given["attention_mask"] = torch.ones(rows, length, dtype=torch.long)
-    known = inspect.signature(model.base_model.forward).parameters
-    return {name: value for name, value in given.items() if name in known}
+        inputs["attention_mask"] = torch.ones(shape, dtype=torch.long)
+    accepted = inspect.signature(model.base_model.forward).parameters
+    return {name: value for name, value in inputs.items() if name in accepted}
 
 
 @contextmanager
 def _masks(model: Any, batch: Batch) -> Iterator[None]:
-    """Have masks made only where rows are filled up; transformers cannot tell from fake tensors.
+    """Have attention masks made exactly where rows are padded; transformers cannot tell from fake tensors.
 
-    It makes none for an attention that it knows no mask of (masking_utils._preprocess_mask_arguments).
+    It makes none for an attention without a registered mask (masking_utils._preprocess_mask_arguments).
     """
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    asked = model.config._attn_implementation
-    if asked == "sdpa" and (batch.masked or model._supports_attention_backend):
+    original = upstream.attention_implementation(model)
+    if original == "sdpa" and (batch.masked or upstream.takes_any_attention(model)):
         name = "loracook_masked" if batch.masked else "loracook_unmasked"
         AttentionInterface.register(name, sdpa_attention_forward)
-        AttentionMaskInterface.register("loracook_masked", _whole_mask)
-        model.config._attn_implementation_internal = name
+        AttentionMaskInterface.register("loracook_masked", _full_mask)
+        upstream.set_attention_implementation(model, name)
     try:
         yield
     finally:
-        model.config._attn_implementation_internal = asked
+        upstream.set_attention_implementation(model, original)
 
 
-def _whole_mask(**asked: Any) -> Tensor:
-    """The mask as for real rows of different lengths, which is never left out."""
+def _full_mask(**arguments: Any) -> Tensor:
+    """The mask for real rows of different lengths, which is never left out."""
     from transformers.masking_utils import sdpa_mask
 
-    return sdpa_mask(**asked | {"allow_is_causal_skip": False})
+    return sdpa_mask(**arguments | {"allow_is_causal_skip": False})
 
 
-def _make_fake(tuned: Module, mode: Any) -> None:
-    """Put fake tensors of the CPU in place of all parameters and buffers; tied ones stay tied."""
-    import torch
-    from torch._subclasses.fake_tensor import FakeTensor
+def _replace_tensors(tuned: Module, mode: Any) -> None:
+    """Put fake CPU tensors in place of all parameters and buffers; tied ones stay tied."""
     from torch.nn import Parameter
 
-    made: dict[int, Any] = {}
+    replaced: dict[int, Any] = {}
 
-    def fake(part: Tensor) -> Any:
-        if id(part) not in made:
-            new = FakeTensor(mode, part.detach().to("meta"), torch.device("cpu"))
-            made[id(part)] = Parameter(new, part.requires_grad) if isinstance(part, Parameter) else new
-        return made[id(part)]
+    def fake(tensor: Tensor) -> Any:
+        if id(tensor) not in replaced:
+            new = upstream.fake_cpu_tensor(mode, tensor)
+            is_parameter = isinstance(tensor, Parameter)
+            replaced[id(tensor)] = Parameter(new, tensor.requires_grad) if is_parameter else new
+        return replaced[id(tensor)]
 
     for module in tuned.modules():
-        for owned in (module._parameters, module._buffers):
-            owned.update({name: fake(part) for name, part in owned.items() if part is not None})
+        for tensors in upstream.own_tensors(module):
+            tensors.update({name: fake(tensor) for name, tensor in tensors.items() if tensor is not None})

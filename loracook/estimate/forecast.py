@@ -1,137 +1,71 @@
-"""What a run will train, how large and long it is, and what it needs, known before weights are fetched."""
+"""All that `loracook plan` shows of a run beyond its stages."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from loracook import data, model
-from loracook.errors import LoracookError, RecipeError, UnreachableError
-from loracook.estimate import disk as footprint
-from loracook.estimate.batches import Batch
-from loracook.estimate.fake_step import WalkError, saved_without_checkpointing
-from loracook.estimate.make_it_fit import Change, changes
+from loracook.estimate.disk import DiskUse, Upload, disk_use, upload
+from loracook.estimate.estimate import Estimate
+from loracook.estimate.fake_step import saved_without_checkpointing
+from loracook.estimate.make_it_fit import Change, fitting_changes
 from loracook.estimate.memory import autocast
-from loracook.estimate.meta_model import Blueprint, blueprint, named_tokens, tokenizer_in
-from loracook.estimate.rows import Survey, batch_of, steps_of, survey
-from loracook.estimate.stage_memory import Needs, needs
-from loracook.machine.devices import Device, device_here
-from loracook.model.hub_info import Origin, origin
-from loracook.model.unsupported import check_rows
-from loracook.recipe.step_counts import Steps
+from loracook.model.hub_info import HubInfo, hub_info
+from loracook.recipe.derived import is_local
 
 if TYPE_CHECKING:
-    from loracook.planner import Plan
     from loracook.recipe.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Room:
-    """The memory that stages need, activations without checkpointing, and changes that make all fit."""
-
-    needs: Needs
-    saved_without_checkpointing: int
-    changes: tuple[Change, ...]
-
-
-@dataclass(frozen=True)
 class Forecast:
-    """All that a plan knows beyond its stages; `unknown` says what could not be known, and why."""
+    """An estimate with its base model's origin, disk use, upload, and the changes that would make it fit.
 
-    drawn: Blueprint
-    origin: Origin
-    survey: Survey | None
-    steps: Steps | None
-    batch: Batch
-    device: Device
-    room: Room | None
-    disk: dict[str, Any]
-    push: dict[str, Any]
-    unknown: tuple[str, ...]
-
-
-def forecast(planned: Plan, cache: Path, device: Device | None = None) -> Forecast:
-    """What running a plan will take, from config, tokenizer and data, never from weights.
-
-    Args:
-        planned: the recipe's stages.
-        cache: where converted models and prepared data are kept.
-        device: where it is to run; None for this machine.
-
-    Raises:
-        RecipeError: the model cannot be found or is of no kind that is trained here, a module name matches
-            nothing, or the data cannot be used.
+    `without_checkpointing` has the bytes that activations take where checkpointing does not recompute them;
+    `external` says what reaches beyond this machine.
     """
-    recipe, unknown = planned.recipe, list[str]()
-    folder = model.fetch_description(recipe, cache)
-    found, vocabulary = _surveyed(recipe, folder, cache, unknown)
-    drawn = blueprint(recipe, folder, vocabulary)
-    if found is not None:
-        check_rows(drawn.base, recipe, found.longest)
-    batch, steps, place = batch_of(recipe, found), steps_of(recipe, found), device or device_here()
 
-    def redraw(changed: Recipe) -> Blueprint:
-        return blueprint(changed, folder, vocabulary)
+    estimate: Estimate
+    hub_info: HubInfo
+    disk: DiskUse
+    upload: Upload | None
+    changes: tuple[Change, ...]
+    without_checkpointing: int | None
+    external: tuple[str, ...]
 
-    try:
-        room = _room(recipe, drawn, found, batch, place, redraw)
-    except WalkError as error:
-        room = None
-        unknown.append(
-            f"memory: this model's code does not run without weights ({error}); add --probe to measure"
-        )
+
+def forecast(estimate: Estimate, runs: Path) -> Forecast:
+    """The forecast of a run below the folder `runs`; asks the hub about the base model."""
     return Forecast(
-        drawn=drawn,
-        origin=origin(recipe, folder, unknown),
-        survey=found,
-        steps=steps,
-        batch=batch,
-        device=place,
-        room=room,
-        disk=footprint.disk(recipe, drawn, steps, planned.folder.parent),
-        push=footprint.push(recipe, drawn),
-        unknown=tuple(unknown),
+        estimate=estimate,
+        hub_info=hub_info(estimate.recipe, estimate.meta_model.folder),
+        disk=disk_use(estimate, runs),
+        upload=upload(estimate),
+        changes=tuple(fitting_changes(estimate)) if estimate.too_large else (),
+        without_checkpointing=_without_checkpointing(estimate),
+        external=tuple(_external(estimate.recipe)),
     )
 
 
-def _room(
-    recipe: Recipe,
-    drawn: Blueprint,
-    found: Survey | None,
-    batch: Batch,
-    device: Device,
-    redraw: Callable[[Recipe], Blueprint],
-) -> Room:
-    needed = needs(recipe, drawn, batch, device=device.kind)
-    plain = needed.training.activations
-    if recipe["train"].get("activation_checkpointing"):
-        plain = saved_without_checkpointing(drawn.tuned, batch, autocast=autocast(recipe["train"]))
-    fitting = changes(recipe, drawn, found, device, redraw) if needed.too_large(device.bytes) else ()
-    return Room(needed, plain, tuple(fitting))
+def _without_checkpointing(estimate: Estimate) -> int | None:
+    train = estimate.recipe["train"]
+    if estimate.memory is None or not train.get("activation_checkpointing"):
+        return None
+    return saved_without_checkpointing(estimate.meta_model.tuned, estimate.batch, autocast=autocast(train))
 
 
-def _surveyed(
-    recipe: Recipe, folder: Path, cache: Path, unknown: list[str]
-) -> tuple[Survey | None, int | None]:
-    """The rows and the size of the vocabulary, where there is a tokenizer and the data can be reached."""
-    tokenizer = tokenizer_in(recipe, folder)
-    if tokenizer is None:
-        unknown.append("tokens and steps: the base model's folder holds no tokenizer")
-        unknown.extend(
-            f"whether the vocabulary has {token}: counted as new" for token in sorted(named_tokens(recipe))
-        )
-        return None, None
-    tokenizer = data.with_template(recipe, tokenizer)
-    try:
-        return survey(recipe, tokenizer, cache), len(tokenizer)
-    except UnreachableError as error:
-        unknown.append(f"tokens and steps: {said(error)}")
-        return None, len(tokenizer)
-
-
-def said(error: LoracookError) -> str:
-    """What an error says, without the places in the recipe."""
-    problems = error.problems if isinstance(error, RecipeError) else ()
-    return "; ".join(problem.message for problem in problems) or str(error)
+def _external(recipe: Recipe) -> Iterator[str]:
+    """What reaches beyond this machine, in sentences; nothing in a recipe runs code."""
+    if not is_local(recipe["base_model"]):
+        yield f"downloads the base model {recipe['base_model']['name_or_path']} from the hub"
+    for source in recipe["dataset"].get("sources", [recipe["dataset"]]):
+        if not is_local(source):
+            yield f"downloads the data set {source['path']} from the hub"
+    trackers = recipe["train"].get("report_to", "none")
+    for tracker in [trackers] if isinstance(trackers, str) else trackers:
+        if tracker not in ("none", "tensorboard"):
+            yield f"reports losses to {tracker}"
+    if "repo_id" in recipe.sections.get("push", {}):
+        yield f"uploads the result to the hub as {recipe['push']['repo_id']}, only with --push"

@@ -4,69 +4,70 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from loracook.machine import upstream
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 TILE_TOKENS, TILE_WORDS = 4096, 32768
-"""The part of the logits that TRL's head has in memory at once (trl/kernels/chunked_logprob.py)."""
+"""The tile of the logits that TRL's head holds in memory at once."""
 
 
-def losses(model: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
-    """The output head and the loss, forward: the hidden states of the scored tokens, and their losses."""
+def head_forward(model: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    """The forward pass of head and loss: the hidden states of the scored tokens, and their losses."""
     import torch
-    from trl.kernels import chunked_logprob as kernel
+    from trl.kernels import chunked_logprob
 
-    weight, softcap = model.get_output_embeddings().weight.detach(), _softcap(model)
+    weight = model.get_output_embeddings().weight.detach()
     tokens = hidden[:, :-1].reshape(-1, hidden.size(-1))
     ids = torch.zeros(tokens.size(0), dtype=torch.long)
-    wanted = ("log_probs", "entropy", "is_top1")
-    found = kernel.ChunkedLogProbFunction.apply(
-        tokens, weight, None, ids, 1.0, TILE_WORDS, softcap, 1.0, wanted
+    outputs = ("log_probs", "entropy", "is_top1")
+    losses = chunked_logprob.ChunkedLogProbFunction.apply(
+        tokens, weight, None, ids, 1.0, TILE_WORDS, _softcap(model), 1.0, outputs
     )
-    return tokens, found[0]
+    return tokens, losses[0]
 
 
-def score(model: Any, hidden: Tensor) -> None:
-    """The output head and the loss, forward and backward, tile by tile as TRL's kernel without Triton.
+def head_forward_backward(model: Any, hidden: Tensor) -> None:
+    """The forward and backward pass of head and loss, tile by tile as TRL's kernel without Triton.
 
-    Its autograd function is not called backward, which would import all of TRL's trainers.
+    TRL's autograd function is not called backward, which would import all of its trainers.
     """
     import torch
-    from trl.kernels import chunked_logprob as kernel
 
-    tokens, found = losses(model, hidden)
+    tokens, losses = head_forward(model, hidden)
     weight, softcap = model.get_output_embeddings().weight.detach(), _softcap(model)
-    few = min(len(tokens), TILE_TOKENS)
-    ids, each = torch.zeros(few, dtype=torch.long), found.detach()[:few]
+    rows = min(len(tokens), TILE_TOKENS)
+    ids, tile_losses = torch.zeros(rows, dtype=torch.long), losses.detach()[:rows]
     gradient = torch.zeros(tokens.shape, dtype=torch.float32)
-    tiles = torch.empty((few, TILE_WORDS), dtype=_computed(hidden))
-    facts = {"HAS_SOFTCAP": softcap is not None, "HAS_LOGPROB_GRAD": True, "HAS_ENTROPY_GRAD": False}
+    logits = torch.empty((rows, TILE_WORDS), dtype=_compute_dtype(hidden))
+    flags = {"HAS_SOFTCAP": softcap is not None, "HAS_LOGPROB_GRAD": True, "HAS_ENTROPY_GRAD": False}
     scale = {"logit_scale": 1.0, "softcap": softcap or 1.0, "inv_t": 1.0}
     for start in range(0, weight.size(0), TILE_WORDS):
-        words = weight[start : start + TILE_WORDS].to(tiles.dtype)
-        tile = tiles[:, : len(words)]
+        words = weight[start : start + TILE_WORDS].to(logits.dtype)
+        tile = logits[:, : len(words)]
         shape = {"vocab_start": start, "n_cols": len(words), "BLOCK_SIZE": 0}
-        kernel._backward_tile(tile, 0, ids, each, each, each, each, **shape, **facts, **scale)
-        kernel._addmm_fp32(gradient[:few], tile, words)
+        upstream.loss_gradient_tile(tile, tile_losses, ids, **shape, **flags, **scale)
+        upstream.add_product(gradient[:rows], tile, words)
+
+
+def triton_bytes(hidden: Tensor, autocast: torch.dtype | None) -> int:
+    """The bytes of TRL's head where Triton turns each tile in place: the tile, and the float32 gradient."""
+    tokens, width = hidden[..., 0].numel(), hidden.size(-1)
+    tile = min(tokens, TILE_TOKENS) * TILE_WORDS * (autocast or hidden.dtype).itemsize
+    return int(tile + tokens * width * (4 + 2 * hidden.element_size()) + 9 * 4 * tokens)
 
 
 def _softcap(model: Any) -> float | None:
-    """What a model bends its logits with, as gemma does."""
+    """The bound that some models, as gemma, put on their logits."""
     return getattr(model.config.get_text_config(), "final_logit_softcapping", None)
 
 
-def _computed(hidden: Tensor) -> torch.dtype:
-    """The dtype that matrices are multiplied in: that of mixed precision where it is on."""
+def _compute_dtype(hidden: Tensor) -> torch.dtype:
+    """The dtype of matrix products: that of mixed precision where it is on."""
     import torch
 
     if torch.is_autocast_enabled("cpu"):
         return torch.get_autocast_dtype("cpu")
     return hidden.dtype
-
-
-def triton_bytes(hidden: Tensor, autocast: torch.dtype | None) -> int:
-    """The bytes of TRL's head where Triton folds each tile in place: the tile, and the float32 gradient."""
-    tokens, width = hidden[..., 0].numel(), hidden.size(-1)
-    tile = min(tokens, TILE_TOKENS) * TILE_WORDS * (autocast or hidden.dtype).itemsize
-    return int(tile + tokens * width * (4 + 2 * hidden.element_size()) + 9 * 4 * tokens)

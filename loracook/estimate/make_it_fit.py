@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from loracook.estimate.rows import Survey, batch_of
-from loracook.estimate.stage_memory import Needs, needs
+from loracook.estimate.batches import largest_batch
+from loracook.estimate.memory import StageMemory, stage_memory
+from loracook.estimate.meta_model import MetaModel, meta_model
 
 if TYPE_CHECKING:
-    from loracook.estimate.meta_model import Blueprint
-    from loracook.machine.devices import Device
+    from loracook.estimate.estimate import Estimate
     from loracook.recipe.recipe import Recipe
 
 Sections = Mapping[str, Mapping[str, Any]]
@@ -21,9 +21,9 @@ HELPS = {
     "evaluate": {"evaluate"},
     "merge": {"merge"},
 }
-"""The stages that need less memory after a change in a section."""
+"""The stages that take less memory after a change to a section."""
 WORTH = 100
-"""A change that saves less than a hundredth of the peak is not worth writing."""
+"""A change that saves less than a hundredth of the peak is not worth making."""
 
 
 @dataclass(frozen=True)
@@ -34,46 +34,38 @@ class Change:
     saves: int
     fits: bool
 
-    def as_json(self) -> dict[str, Any]:
-        """The change as plain JSON values."""
-        return asdict(self)
 
-
-def changes(
-    recipe: Recipe,
-    drawn: Blueprint,
-    found: Survey | None,
-    device: Device,
-    redraw: Callable[[Recipe], Blueprint],
-) -> Iterator[Change]:
+def fitting_changes(estimate: Estimate) -> Iterator[Change]:
     """What to change, the cheapest first, each on top of those before it, until every stage fits the device.
 
-    Cheapest is what alters the result least: recomputing, smaller batches with as many rows a step, 4-bit
-    weights, smaller optimizer state, and shorter rows last. `redraw` gives the blueprint of a recipe that is
-    quantized otherwise, which comes first where the weights alone are too large.
+    Cheapest is what alters the result least: recomputed activations, smaller batches at the same effective
+    batch size, 4-bit weights, a smaller optimizer state, and shorter rows last. Quantization comes first
+    where the weights alone are too large.
 
     Raises:
-        WalkError: the model's code does not run without weights.
+        FakeStepError: the model's code does not run without weights.
     """
+    recipe, base, room = estimate.recipe, estimate.meta_model, estimate.device.bytes
     candidates = list(_candidates(recipe))
-    if drawn.weights.stored > device.bytes:
+    if base.weights.stored > room:
         candidates.sort(key=lambda candidate: "quantization" not in candidate[1])
-    before = _needs(recipe, drawn, found, device)
+    before = _memory(estimate, recipe, base)
     for write, sections in candidates:
-        short = set(before.too_large(device.bytes))
-        if not short.intersection(*(HELPS[section] for section in sections)):
+        too_large = set(before.too_large(room))
+        if not too_large.intersection(*(HELPS[section] for section in sections)):
             continue
         changed = _with(recipe, sections)
-        other = redraw(changed) if "quantization" in sections else drawn
-        after = _needs(changed, other, found, device)
-        saves = max(before.peaks[stage] - after.peaks[stage] for stage in short)
+        quantized = "quantization" in sections
+        changed_base = meta_model(changed, base.folder, base.vocabulary) if quantized else base
+        after = _memory(estimate, changed, changed_base)
+        saves = max(before.peaks[stage] - after.peaks[stage] for stage in too_large)
         if saves * WORTH > max(before.peaks.values()):
-            yield Change(write, saves, not after.too_large(device.bytes))
-            recipe, drawn, before = changed, other, after
+            yield Change(write, saves, not after.too_large(room))
+            recipe, base, before = changed, changed_base, after
 
 
-def _needs(recipe: Recipe, drawn: Blueprint, found: Survey | None, device: Device) -> Needs:
-    return needs(recipe, drawn, batch_of(recipe, found), device=device.kind)
+def _memory(estimate: Estimate, recipe: Recipe, base: MetaModel) -> StageMemory:
+    return stage_memory(recipe, base, largest_batch(recipe, estimate.rows), device=estimate.device.kind)
 
 
 def _candidates(recipe: Recipe) -> Iterator[tuple[str, Sections]]:
@@ -87,8 +79,8 @@ def _candidates(recipe: Recipe) -> Iterator[tuple[str, Sections]]:
         yield ", ".join(f"train.{key}: {value}" for key, value in smaller.items()), {"train": smaller}
     yield from _of_other_stages(recipe)
     if "quantization" not in recipe:
-        four = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
-        yield "quantization: {load_in_4bit: true, bnb_4bit_quant_type: nf4, …}", {"quantization": four}
+        four_bit = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
+        yield "quantization: {load_in_4bit: true, bnb_4bit_quant_type: nf4, …}", {"quantization": four_bit}
     if "8bit" not in train.get("optim", ""):
         yield "train.optim: adamw_8bit", {"train": {"optim": "adamw_8bit"}}
     for length in filter(None, (train["max_length"] // 2, train["max_length"] // 4)):
@@ -103,6 +95,5 @@ def _of_other_stages(recipe: Recipe) -> Iterator[tuple[str, Sections]]:
 
 
 def _with(recipe: Recipe, sections: Sections) -> Recipe:
-    known = recipe.sections
-    changed = {name: {**known.get(name, {}), **values} for name, values in sections.items()}
-    return replace(recipe, sections={**known, **changed})
+    changed = {name: {**recipe.sections.get(name, {}), **values} for name, values in sections.items()}
+    return replace(recipe, sections={**recipe.sections, **changed})

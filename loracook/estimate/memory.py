@@ -1,4 +1,4 @@
-"""The memory that training, evaluating and merging take at their peaks, part by part."""
+"""The memory that each stage of a recipe takes at its peak, part by part."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from loracook.estimate.fake_step import Walk, walk
-from loracook.estimate.weight_bytes import Weights, optimizer_bytes, own_bytes, trained_bytes
+from loracook.estimate.batches import Batch
+from loracook.estimate.fake_step import StepMemory, evaluation_bytes, step_memory
+from loracook.estimate.weight_bytes import merged_parameters, optimizer_bytes, parameter_bytes
 from loracook.model.parameters import is_base
 
 if TYPE_CHECKING:
@@ -15,8 +16,11 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PretrainedConfig
 
-    from loracook.estimate.batches import Batch
+    from loracook.estimate.meta_model import MetaModel
+    from loracook.recipe.recipe import Recipe
 
+Parts = dict[str, int]
+"""Bytes by what takes them; the parts of a stage add up to its peak."""
 
 HOLES, HOLES_A_MODULE, MOST_HOLES = 0.25, 0.003, 0.9
 """What glibc's heap takes beside the tiles of the loss, as a share of them, where freed memory is kept for
@@ -28,69 +32,57 @@ LIBRARIES = 50 << 20
 
 
 @dataclass(frozen=True)
-class Memory:
-    """Bytes of each part while training; `peak` of all that is alive at once.
+class StageMemory:
+    """What each stage takes at its peak; stages run one after the other, each alone."""
 
-    The parts do not add up to the peak, since activations and the loss's working memory come and go.
-    """
-
-    weights: int
-    quantization_constants: int
-    adapter: int
-    optimizer_state: int
-    gradients: int
-    activations: int
-    logits_and_loss: int
-    working: int
-    allocator: int
-    peak: int
+    stages: Mapping[str, Parts]
 
     @property
-    def kept(self) -> int:
-        """What stays from step to step."""
-        return self.weights + self.quantization_constants + self.adapter + self.optimizer_state
+    def peaks(self) -> dict[str, int]:
+        """The bytes of each stage at its peak."""
+        return {stage: sum(parts.values()) for stage, parts in self.stages.items()}
+
+    @property
+    def peak_stage(self) -> str:
+        """The stage that takes most."""
+        peaks = self.peaks
+        return max(peaks, key=lambda stage: peaks[stage])
+
+    def too_large(self, room: int) -> list[str]:
+        """The stages that take more than `room` bytes."""
+        return [stage for stage, peak in self.peaks.items() if peak > room]
 
 
-def training(
-    tuned: PeftModel, weights: Weights, batch: Batch, train: Mapping[str, Any], *, device: str
-) -> Memory:
-    """The memory of training `tuned` (on the meta device, dtypes as in training) at its largest batch.
-
-    Args:
-        tuned: the PEFT model; left as it is.
-        weights: what its base takes as it will be loaded.
-        batch: the largest forward pass.
-        train: the recipe's `train` section.
-        device: "cpu" or "cuda".
+def stage_memory(recipe: Recipe, meta_model: MetaModel, batch: Batch, *, device: str) -> StageMemory:
+    """The memory of a recipe's stages on a device of kind "cpu" or "cuda" for the largest training batch.
 
     Raises:
-        WalkError: the model's code does not run without weights.
+        FakeStepError: the model's code does not run without weights.
     """
-    checkpointing = bool(train.get("activation_checkpointing"))
-    found = walk(tuned, batch, checkpointing=checkpointing, autocast=autocast(train), device=device)
-    adapter = own_bytes(tuned) - _base_bytes(tuned)
-    state = optimizer_bytes(tuned, train)
-    kept = weights.stored + weights.constants + adapter + state
-    allocator = _allocator(tuned, found) if device == "cpu" else 0
-    return Memory(
-        weights=weights.stored,
-        quantization_constants=weights.constants,
-        adapter=adapter,
-        optimizer_state=state,
-        gradients=trained_bytes(tuned),
-        activations=found.saved,
-        logits_and_loss=found.head - found.saved,
-        working=max(found.forward, found.backward) - found.saved + weights.unpacked,
-        allocator=allocator,
-        # bitsandbytes unpacks one weight at a time, forward and backward (MatMul4Bit in its autograd).
-        peak=kept
-        + allocator
-        + max(found.head, found.forward + weights.unpacked, found.backward + weights.unpacked),
+    stages = {"train": _train(recipe, meta_model, batch, device=device)}
+    if "evaluate" in recipe:
+        stages["evaluate"] = _evaluate(recipe, meta_model, batch, device=device)
+    if "merge" in recipe:
+        stages["merge"] = _merge(recipe, meta_model)
+    return StageMemory(stages)
+
+
+def generation_cache(recipe: Recipe, meta_model: MetaModel, longest: int) -> int:
+    """The bytes of keys and values while answers to prompts of up to `longest` tokens are generated."""
+    section = recipe["evaluate"]
+    prompts, rows = section.get("prompts", []), section.get("rows", 0)
+    # A token of a prompt has one character at least.
+    prompt = longest if rows else max(map(len, prompts), default=0)
+    length = min(prompt, recipe["train"]["max_length"]) + section["generation"]["max_new_tokens"]
+    beams = section["generation"].get("num_beams", 1)
+    size = int(min(section["batch_size"], rows + len(prompts)) * beams)
+    return cache_bytes(
+        meta_model.config, batch_size=size, length=length, element_size=meta_model.dtype.itemsize
     )
 
 
-def generation_cache(config: PretrainedConfig, *, batch_size: int, length: int, element_size: int) -> int:
-    """The bytes of keys and values of all layers while text of `length` tokens is written.
+def cache_bytes(config: PretrainedConfig, *, batch_size: int, length: int, element_size: int) -> int:
+    """The bytes of the keys and values of all layers for texts of `length` tokens.
 
     Two tensors of (batch, key-value heads, length, head size) a layer; source: transformers' DynamicCache.
     """
@@ -102,16 +94,13 @@ def generation_cache(config: PretrainedConfig, *, batch_size: int, length: int, 
     return int(2 * text.num_hidden_layers * batch_size * heads * size * length * element_size)
 
 
-def _base_bytes(tuned: PeftModel) -> int:
-    """The bytes of a PEFT model's base in the dtypes of its skeleton, before quantization."""
-    return sum(part.numel() * part.element_size() for name, part in tuned.named_parameters() if is_base(name))
+def merged_bytes(recipe: Recipe, meta_model: MetaModel) -> int:
+    """Bytes of the merged model in the dtype that it is saved in."""
+    import torch
 
-
-def _allocator(tuned: PeftModel, found: Walk) -> int:
-    """The bytes that a CPU's heap and torch's libraries take beside tensors."""
-    modules = len(tuned.base_model.targeted_module_names)
-    share = min(HOLES + HOLES_A_MODULE * modules, MOST_HOLES)
-    return LIBRARIES + round(share * (found.head - found.saved))
+    dtype = recipe["merge"].get("dtype", recipe["base_model"]["dtype"]) if "merge" in recipe else "auto"
+    size: int = (meta_model.dtype if dtype == "auto" else getattr(torch, dtype)).itemsize
+    return merged_parameters(meta_model.tuned) * size
 
 
 def autocast(train: Mapping[str, Any]) -> torch.dtype | None:
@@ -121,3 +110,84 @@ def autocast(train: Mapping[str, Any]) -> torch.dtype | None:
     if train.get("fp16"):
         return torch.float16
     return torch.bfloat16 if train.get("bf16") in (None, True) else None
+
+
+def _train(recipe: Recipe, meta_model: MetaModel, batch: Batch, *, device: str) -> Parts:
+    """What stays from step to step, and the phase of a step (or of an evaluation) that takes most."""
+    train, unpacked = recipe["train"], meta_model.weights.unpacked
+    checkpointing, mixed = bool(train.get("activation_checkpointing")), autocast(train)
+    step = step_memory(meta_model.tuned, batch, checkpointing=checkpointing, autocast=mixed, device=device)
+    saved = step.saved
+    # bitsandbytes unpacks one weight at a time, forward and backward (MatMul4Bit in its autograd).
+    phases: list[Parts] = [
+        {"activations": saved, "logits_and_loss": step.loss - saved},
+        {"activations": saved, "forward_pass": step.forward - saved + unpacked},
+        {"activations": saved, "backward_pass": step.backward - saved + unpacked},
+    ]
+    if train.get("eval_strategy", "no") != "no":
+        size = train.get("per_device_eval_batch_size", 8)
+        losses = _losses(recipe, meta_model, batch, size=size, autocast=mixed, device=device)
+        phases.append({"evaluation": losses + unpacked})
+    largest: Parts = max(phases, key=_total)
+    kept = _loaded(meta_model) | {"optimizer_state": optimizer_bytes(meta_model.tuned, train)}
+    allocator = {"allocator": _allocator(meta_model.tuned, step)} if device == "cpu" else {}
+    return kept | allocator | largest
+
+
+def _evaluate(recipe: Recipe, meta_model: MetaModel, batch: Batch, *, device: str) -> Parts:
+    working = {"generation_cache": generation_cache(recipe, meta_model, batch.length)}
+    if "eval" in recipe["dataset"]:
+        size = recipe["evaluate"]["batch_size"]
+        losses = _losses(recipe, meta_model, batch, size=size, autocast=None, device=device)
+        working = max(working, {"loss": losses}, key=_total)
+    return {**_loaded(meta_model), "unpacked_weight": meta_model.weights.unpacked, **working}
+
+
+def _merge(recipe: Recipe, meta_model: MetaModel) -> Parts:
+    """The unquantized weights, the adapter, and one weight with its difference in float32."""
+    largest = max(int(tensor.numel()) for tensor in meta_model.tuned.parameters())
+    return {
+        "weights": merged_bytes(recipe, meta_model),
+        "adapter": _adapter_bytes(meta_model.tuned),
+        "weight_being_merged": 2 * 4 * largest,
+    }
+
+
+def _loaded(meta_model: MetaModel) -> Parts:
+    """The base model as it is loaded, and the adapter."""
+    return {
+        "weights": meta_model.weights.stored,
+        "quantization_constants": meta_model.weights.constants,
+        "adapter": _adapter_bytes(meta_model.tuned),
+    }
+
+
+def _total(parts: Parts) -> int:
+    return sum(parts.values())
+
+
+def _losses(
+    recipe: Recipe,
+    meta_model: MetaModel,
+    batch: Batch,
+    *,
+    size: int,
+    autocast: torch.dtype | None,
+    device: str,
+) -> int:
+    """What the losses of an evaluation take beside weights, for rows as long as the longest of training."""
+    length = recipe["train"]["max_length"] if batch.flat else batch.length
+    rows = Batch(tuple(range(size)), length, masked=size > 1)
+    return evaluation_bytes(meta_model.tuned, rows, autocast=autocast, device=device)
+
+
+def _adapter_bytes(tuned: PeftModel) -> int:
+    added = (tensor for name, tensor in tuned.named_parameters() if not is_base(name))
+    return sum(map(parameter_bytes, added))
+
+
+def _allocator(tuned: PeftModel, step: StepMemory) -> int:
+    """The bytes that a CPU's heap and torch's libraries take beside tensors."""
+    modules = len(tuned.base_model.targeted_module_names)
+    share = min(HOLES + HOLES_A_MODULE * modules, MOST_HOLES)
+    return LIBRARIES + round(share * (step.loss - step.saved))

@@ -1,19 +1,19 @@
-"""The base model: fetching and loading it, and the modules that an adapter lands on."""
+"""The base model: fetching and loading it, and the modules that an adapter is applied to."""
 
 from loracook.model.adapter import check_modules, lora_config
 from loracook.model.fetch import commit, fetch, fetch_description, fetch_tokenizer, files
-from loracook.model.generate import generate
+from loracook.model.inference import generate, mean_loss
 from loracook.model.load import (
     fit_embeddings,
     has_accelerator,
     load_config,
     load_model,
+    load_on_meta,
     load_tokenizer,
     load_tuned,
     load_unquantized,
-    skeleton,
+    tokenizer_in,
 )
-from loracook.model.mean_loss import mean_loss
 
 __all__ = [
     "check_modules",
@@ -27,10 +27,11 @@ __all__ = [
     "has_accelerator",
     "load_config",
     "load_model",
+    "load_on_meta",
     "load_tokenizer",
     "load_tuned",
     "load_unquantized",
     "lora_config",
     "mean_loss",
-    "skeleton",
+    "tokenizer_in",
 ]

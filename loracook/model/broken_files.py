@@ -1,4 +1,4 @@
-"""A base model's files that a library stumbles over, said where the recipe names the model."""
+"""Errors of upstream over a base model's files, reported where the recipe names the model."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 BASE_MODEL = ("base_model", "name_or_path")
 LIMIT = 90
-"""Characters of a library's own words, so that what to do still fits the line."""
+"""Characters of a library's own words, so that the advice still fits the line."""
 
 
 @contextmanager
 def reading(recipe: Recipe, folder: Path, what: str) -> Iterator[None]:
-    """Make a problem of what a library raises over the files in `folder`, which is whatever its code met.
+    """Make a problem of whatever a library raises over the files in `folder`.
 
-    Not of what torch says of memory and devices, nor of a package that is missing.
+    What torch raises about memory and devices passes through, and so does a missing package.
     """
     try:
         yield
@@ -31,10 +31,10 @@ def reading(recipe: Recipe, folder: Path, what: str) -> Iterator[None]:
     except Exception as error:
         if shortage(error):
             raise
-        message = f"{what} cannot be read: {_words(error, folder)}; copy or download the model again"
+        message = f"{what} cannot be read: {_reason(error, folder)}; copy or download the model again"
         raise RecipeError([recipe.problem(BASE_MODEL, message)]) from error
 
 
-def _words(error: Exception, folder: Path) -> str:
+def _reason(error: Exception, folder: Path) -> str:
     text = " ".join(str(error).split()).replace(f"{folder}/", "").rstrip(".:")
     return shorten(text if " " in text else repr(error), LIMIT)

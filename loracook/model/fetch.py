@@ -1,4 +1,4 @@
-"""Where the base model comes from: the hub, a folder, or a GGUF file that is converted once and kept."""
+"""Where the base model comes from: the hub, a folder, or a GGUF file that is converted once and cached."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from loracook.recipe.recipe import Recipe
 
 Part: TypeAlias = Literal["tokenizer", "description", "weights"]
-"""What is wanted of a base model; each part has all that the one before it has."""
+"""How much of a base model is needed; each part includes the one before it."""
 
 SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 def local_path(recipe: Recipe) -> Path | None:
-    """The folder or file on this machine that the recipe names as base model, or None for a hub id."""
+    """The local folder or file that the recipe names as base model, or None for a hub id."""
     name = recipe["base_model"]["name_or_path"]
     if name.startswith(SCHEME):
         try:
@@ -39,31 +39,30 @@ def files(recipe: Recipe) -> tuple[Path, ...]:
     """The local files that are the base model, sorted; none for a hub id.
 
     Raises:
-        RecipeError: the path is not there, or holds no model.
+        RecipeError: the path does not exist, or has no model.
     """
     path = local_path(recipe)
     if path is None:
         return ()
     if not path.exists():
-        message = f"there is no '{path.name}' in {path.parent.name}/; name a folder or a .gguf file"
+        message = f"'{path.name}' does not exist in {path.parent.name}/; name a folder or a .gguf file"
         raise RecipeError([recipe.problem(BASE_MODEL, message)])
     if path.is_file():
         return (_weights_file(recipe, path),)
-    found = tuple(sorted(file for file in path.iterdir() if file.is_file()))
-    if not any(file.name == "config.json" for file in found):
-        raise RecipeError(
-            [recipe.problem(BASE_MODEL, "the folder holds no config.json; name a folder with a model")]
-        )
-    return found
+    present = tuple(sorted(file for file in path.iterdir() if file.is_file()))
+    if not any(file.name == "config.json" for file in present):
+        message = "this folder has no config.json; name a folder with a model"
+        raise RecipeError([recipe.problem(BASE_MODEL, message)])
+    return present
 
 
 def fetch_tokenizer(recipe: Recipe, cache: Path) -> Path:
-    """A folder with the base model's tokenizer, perhaps with nothing else."""
+    """A folder with the base model's tokenizer, possibly nothing else."""
     return _fetch(recipe, cache, "tokenizer")
 
 
 def fetch_description(recipe: Recipe, cache: Path) -> Path:
-    """A folder with the base model's config and tokenizer; no weights are fetched for it."""
+    """A folder with the base model's config and tokenizer; weights are not downloaded for it."""
     return _fetch(recipe, cache, "description")
 
 
@@ -84,21 +83,22 @@ def commit(folder: Path) -> str | None:
 
 def _fetch(recipe: Recipe, cache: Path, part: Part) -> Path:
     files(recipe)
-    found = local_path(recipe) or _from_hub(recipe, weights=part == "weights")
-    gguf = _gguf(recipe, found)
+    path = local_path(recipe) or _from_hub(recipe, weights=part == "weights")
+    gguf = _gguf(recipe, path)
     if gguf:
-        return _converted(recipe, gguf, cache, part)
-    return _with_safetensors(recipe, found) if part == "weights" else found
+        return _converted(recipe, gguf, cache=cache, part=part)
+    return _with_safetensors(recipe, path) if part == "weights" else path
 
 
-def _gguf(recipe: Recipe, found: Path) -> Path | None:
+def _gguf(recipe: Recipe, path: Path) -> Path | None:
     """The GGUF file that is the base model, None where a folder of safetensors is."""
     name: str | None = recipe["base_model"].get("gguf_file")
-    if found.is_file() or name is None:
-        return found if found.is_file() else None
-    if not (found / name).is_file():
-        raise RecipeError([recipe.problem(("base_model", "gguf_file"), f"the model has no file '{name}'")])
-    return found / name
+    if path.is_file() or name is None:
+        return path if path.is_file() else None
+    if not (path / name).is_file():
+        message = f"the model has no file '{name}'; check its spelling"
+        raise RecipeError([recipe.problem(("base_model", "gguf_file"), message)])
+    return path / name
 
 
 def _from_hub(recipe: Recipe, *, weights: bool) -> Path:
@@ -107,17 +107,17 @@ def _from_hub(recipe: Recipe, *, weights: bool) -> Path:
 
     base = recipe["base_model"]
     name, gguf = base["name_or_path"], base.get("gguf_file")
-    wanted = [gguf] if gguf else [*SMALL_FILES, *(["*.safetensors"] if weights else [])]
+    patterns = [gguf] if gguf else [*SMALL_FILES, *(["*.safetensors"] if weights else [])]
     try:
-        folder = snapshot_download(name, revision=base.get("revision"), allow_patterns=wanted)
+        folder = snapshot_download(name, revision=base.get("revision"), allow_patterns=patterns)
     except HFValidationError as error:
         raise RecipeError([recipe.problem(BASE_MODEL, _refusal(name, error))]) from error
     except (HTTPError, OSError) as error:
         if no := refusal(error):
             raise RecipeError([recipe.problem(BASE_MODEL, _refusal(name, no))]) from error
         if why := unheard(error):
-            way_out = f"where there is a network run: hf download {name}"
-            problem = recipe.problem(BASE_MODEL, f"{why} and '{name}' is not kept here; {way_out}")
+            advice = f"with a network connection, run: hf download {name}"
+            problem = recipe.problem(BASE_MODEL, f"{why} and '{name}' is not cached; {advice}")
             raise UnreachableError([problem]) from error
         raise
     return Path(folder)
@@ -127,50 +127,48 @@ def _refusal(name: str, error: Exception) -> str:
     kind = type(error).__name__
     return {
         "GatedRepoError": f"'{name}' is gated; accept its terms on its page, then log in: hf auth login",
-        "RepositoryNotFoundError": f"there is no '{name}', or hides it; check the id or run: hf auth login",
-        "RevisionNotFoundError": f"'{name}' has no such revision; leave revision out for the newest",
+        "RepositoryNotFoundError": f"no '{name}', or it is private; check the id, or run: hf auth login",
+        "RevisionNotFoundError": f"'{name}' has no such revision; remove 'revision' for the newest",
     }.get(kind, f"the hub refused '{name}': {str(error).partition(chr(10))[0]}")
 
 
 def _with_safetensors(recipe: Recipe, folder: Path) -> Path:
     if any(folder.glob("*.safetensors")):
         return folder
-    message = "no safetensors weights there, and pickles can run code; name a revision that has *.safetensors"
+    message = "no safetensors weights, and pickles can run code; name a model or revision with *.safetensors"
     raise RecipeError([recipe.problem(BASE_MODEL, message)])
 
 
 def _weights_file(recipe: Recipe, path: Path) -> Path:
     if path.suffix == ".gguf":
         return path
-    kind = (
-        "a pickle can run code" if path.suffix in PICKLES else f"a {path.suffix or 'plain'} file is no model"
-    )
-    raise RecipeError(
-        [recipe.problem(BASE_MODEL, f"{kind}; name a folder with safetensors, or a .gguf file")]
-    )
+    pickle = path.suffix in PICKLES
+    reason = "a pickle can run code" if pickle else f"a {path.suffix or 'plain'} file is not a model"
+    message = f"{reason}; name a folder with safetensors, or a .gguf file"
+    raise RecipeError([recipe.problem(BASE_MODEL, message)])
 
 
-def _converted(recipe: Recipe, gguf: Path, cache: Path, part: Part) -> Path:
-    """The wanted part of a GGUF file's model as a folder, kept under the hash of the file's content."""
+def _converted(recipe: Recipe, gguf: Path, *, cache: Path, part: Part) -> Path:
+    """The needed part of a GGUF file's model as a folder, cached under the hash of the file's content."""
     whole = cache / "models" / f"{gguf.stem}-{sha256(gguf)[:16]}"
     described = part == "description" and whole.is_dir()
-    kept = whole if part == "weights" or described else whole.with_name(f"{whole.name}-{part}")
-    if kept.is_dir():
-        return kept
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(dir=kept.parent, prefix=f".{kept.name}."))
+    converted = whole if part == "weights" or described else whole.with_name(f"{whole.name}-{part}")
+    if converted.is_dir():
+        return converted
+    converted.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(dir=converted.parent, prefix=f".{converted.name}."))
     try:
-        _convert(recipe, gguf, unfinished, part)
+        _convert(recipe, gguf, unfinished, part=part)
         for file in unfinished.iterdir():
             sync(file)
         os.chmod(unfinished, 0o755)
-        unfinished.rename(kept)
+        unfinished.rename(converted)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    return kept
+    return converted
 
 
-def _convert(recipe: Recipe, gguf: Path, folder: Path, part: Part) -> None:
+def _convert(recipe: Recipe, gguf: Path, folder: Path, *, part: Part) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig, PreTrainedTokenizerFast
 
     try:
@@ -180,7 +178,7 @@ def _convert(recipe: Recipe, gguf: Path, folder: Path, part: Part) -> None:
                 AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
             if part != "weights":
                 return
-            # Packed GGUF blocks can neither train nor be saved, so they are unpacked here.
+            # Packed GGUF blocks can neither be trained nor saved, so they are dequantized.
             model = AutoModelForCausalLM.from_pretrained(
                 gguf.parent,
                 gguf_file=gguf.name,
@@ -191,5 +189,5 @@ def _convert(recipe: Recipe, gguf: Path, folder: Path, part: Part) -> None:
     except ImportError as error:
         raise MachineError(f"{gguf.name} needs one more package; run: pip install gguf") from error
     except NotImplementedError as error:
-        message = f"{gguf.name} is of a kind that transformers does not convert: {error}"
+        message = f"transformers cannot convert {gguf.name}: {error}"
         raise RecipeError([recipe.problem(BASE_MODEL, message)]) from error

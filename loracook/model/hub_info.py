@@ -1,4 +1,4 @@
-"""Where a base model comes from: its commit, its license and how much has to be fetched."""
+"""What the hub says of a base model: its commit, its license and how much has to be downloaded."""
 
 from __future__ import annotations
 
@@ -16,30 +16,31 @@ LICENSE = re.compile(r"^license:\s*['\"]?([\w.+-]+)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class Origin:
-    """A base model's hub commit, license and bytes to fetch; None where that is not known."""
+class HubInfo:
+    """A base model's commit, license and bytes to download; `unknown` says why one of them is None."""
 
     commit: str | None
     license: str | None
-    download: int | None
+    download_bytes: int | None
+    unknown: str = ""
 
 
-def origin(recipe: Recipe, folder: Path, unknown: list[str]) -> Origin:
-    """The facts of a base model described in `folder`; adds to `unknown` what could not be learned."""
+def hub_info(recipe: Recipe, folder: Path) -> HubInfo:
+    """The facts of a base model whose config is in `folder`; the hub is asked where weights are missing."""
     if local_path(recipe) is not None:
-        return Origin(None, _license_in(folder), 0)
+        return HubInfo(None, _license_in(folder), 0)
     if any(folder.glob("*.safetensors")):
-        return Origin(commit(folder), _license_in(folder), 0)
-    return _from_hub(recipe, folder, unknown)
+        return HubInfo(commit(folder), _license_in(folder), 0)
+    return _from_hub(recipe, folder)
 
 
 def _license_in(folder: Path) -> str | None:
     card = folder / "README.md"
-    found = LICENSE.search(card.read_text("utf-8", "replace")) if card.is_file() else None
-    return found[1] if found else None
+    match = LICENSE.search(card.read_text("utf-8", "replace")) if card.is_file() else None
+    return match[1] if match else None
 
 
-def _from_hub(recipe: Recipe, folder: Path, unknown: list[str]) -> Origin:
+def _from_hub(recipe: Recipe, folder: Path) -> HubInfo:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
@@ -49,7 +50,7 @@ def _from_hub(recipe: Recipe, folder: Path, unknown: list[str]) -> Origin:
             base["name_or_path"], revision=base.get("revision"), files_metadata=True, timeout=10
         )
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
-        unknown.append(f"license and bytes to fetch: the hub cannot be reached ({type(error).__name__})")
-        return Origin(commit(folder), None, None)
+        reason = f"license and download size: the hub cannot be reached ({type(error).__name__})"
+        return HubInfo(commit(folder), None, None, reason)
     sizes = [file.size or 0 for file in info.siblings or [] if file.rfilename.endswith(".safetensors")]
-    return Origin(info.sha, getattr(info.card_data, "license", None), sum(sizes))
+    return HubInfo(info.sha, getattr(info.card_data, "license", None), sum(sizes))

@@ -15,12 +15,22 @@ if TYPE_CHECKING:
 
     from loracook.recipe.recipe import Recipe
 
+TOKENIZERS = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+)
+"""Files of which a folder with a tokenizer has at least one."""
+
 
 def load_config(recipe: Recipe, folder: Path) -> PretrainedConfig:
     """The config of the base model in `folder`.
 
     Raises:
-        RecipeError: it cannot be read, or writes no text from left to right (encoders, vision …).
+        RecipeError: it cannot be read, or is not of a causal language model (encoders, vision …).
     """
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
@@ -29,9 +39,7 @@ def load_config(recipe: Recipe, folder: Path) -> PretrainedConfig:
         try:
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         except ValueError as error:
-            message = (
-                "its config.json is of no kind that this transformers knows without the model's own code"
-            )
+            message = "the installed transformers does not know this model type without the model's own code"
             raise RecipeError([recipe.problem(BASE_MODEL, message)]) from error
     causal = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and not _attends_both_ways(config)
     if config.is_encoder_decoder or not causal:
@@ -42,26 +50,32 @@ def load_config(recipe: Recipe, folder: Path) -> PretrainedConfig:
 
 
 def _attends_both_ways(config: PretrainedConfig) -> bool:
-    """Whether tokens see those after them, as in encoders that are not made decoders: the loss would leak."""
+    """Whether tokens attend to later ones, as in encoders without is_decoder: the loss would leak."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
 
     return type(config) in MODEL_FOR_MASKED_LM_MAPPING and getattr(config, "is_decoder", None) is False
 
 
+def tokenizer_in(recipe: Recipe, folder: Path) -> PreTrainedTokenizerBase | None:
+    """The tokenizer in a base model's folder, or None where there is none."""
+    if not any((folder / name).is_file() for name in TOKENIZERS):
+        return None
+    return load_tokenizer(recipe, folder)
+
+
 def load_tokenizer(recipe: Recipe, folder: Path) -> PreTrainedTokenizerBase:
     """The base model's tokenizer with the special tokens of the recipe's `tokenizer` section.
 
-    Where there is no padding token, the end token pads: the loss masks padding by place, not by token.
+    Without a padding token, the end token pads: the loss masks padding by position, not by token.
 
     Raises:
-        RecipeError: there is none, or it cannot be read.
+        RecipeError: there is no tokenizer, or it cannot be read.
     """
     with reading(recipe, folder, "its tokenizer"):
         tokenizer = _tokenizer(folder)
-    if len(tokenizer) == len(tokenizer.all_special_ids):  # what some kinds make of no files at all
-        raise RecipeError(
-            [recipe.problem(BASE_MODEL, "there is no tokenizer in it; copy the files of one there")]
-        )
+    if len(tokenizer) == len(tokenizer.all_special_ids):  # some classes load from no files at all
+        message = "the model's folder has no tokenizer; copy tokenizer files into it"
+        raise RecipeError([recipe.problem(BASE_MODEL, message)])
     if "tokenizer" in recipe:
         tokenizer.add_special_tokens(recipe["tokenizer"])
     if tokenizer.pad_token is None:
@@ -70,12 +84,12 @@ def load_tokenizer(recipe: Recipe, folder: Path) -> PreTrainedTokenizerBase:
 
 
 def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """What a folder's files say; without a config.json, which AutoTokenizer wants, they say all there is."""
+    """The tokenizer in a folder; without the config.json that AutoTokenizer needs, from its files alone."""
     if (folder / "config.json").is_file():
         from transformers import AutoTokenizer
 
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    from transformers import PreTrainedTokenizerFast  # it comes without torch: preview takes half the time
+    from transformers import PreTrainedTokenizerFast  # without torch: preview takes half the time
 
     return PreTrainedTokenizerFast.from_pretrained(folder)
 
@@ -84,8 +98,8 @@ def load_model(recipe: Recipe, folder: Path) -> PreTrainedModel:
     """The base model on this machine's device, quantized where the recipe says so.
 
     Raises:
-        RecipeError: its weights cannot be read, or are not those of its config.
-        MachineError: the quantization or attention asked for cannot run here.
+        RecipeError: its weights cannot be read, or do not match its config.
+        MachineError: the recipe's quantization or attention cannot run here.
     """
     dtype = recipe["base_model"]["dtype"]
     base = _load(recipe, folder, dtype=dtype, **_attention(recipe), **_quantization(recipe))
@@ -94,8 +108,8 @@ def load_model(recipe: Recipe, folder: Path) -> PreTrainedModel:
     return base
 
 
-def skeleton(recipe: Recipe, folder: Path) -> PreTrainedModel:
-    """The base model's modules without memory for weights, on torch's meta device."""
+def load_on_meta(recipe: Recipe, folder: Path) -> PreTrainedModel:
+    """The base model's modules on torch's meta device, without memory for weights."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -104,7 +118,7 @@ def skeleton(recipe: Recipe, folder: Path) -> PreTrainedModel:
 
 
 def load_tuned(model: PreTrainedModel, adapter: Path) -> PeftModel:
-    """`model` with the adapter of a folder on it, its embeddings grown to the adapter's tokenizer."""
+    """`model` with the adapter of a folder applied, its embeddings grown to the adapter's tokenizer."""
     from peft import PeftModel
     from transformers import AutoTokenizer
 
@@ -113,14 +127,14 @@ def load_tuned(model: PreTrainedModel, adapter: Path) -> PeftModel:
 
 
 def load_unquantized(recipe: Recipe, folder: Path, dtype: str) -> PreTrainedModel:
-    """The base model in plain weights of `dtype`, as a merge needs them."""
+    """The base model in unquantized weights of `dtype`, as a merge needs them."""
     return _load(recipe, folder, dtype=dtype, **_attention(recipe))
 
 
 def fit_embeddings(model: PreTrainedModel, vocabulary: int) -> int:
-    """Grow the model's embeddings to `vocabulary` rows where they have fewer; gives how many were added.
+    """Grow the model's embeddings to at least `vocabulary` rows; gives the number of rows added.
 
-    New rows are drawn around the mean of the old ones from a fixed seed, so that every load gives the same.
+    New rows are drawn around the mean of the old ones with a fixed seed, so that every load gives the same.
     """
     import torch
 
@@ -134,7 +148,7 @@ def fit_embeddings(model: PreTrainedModel, vocabulary: int) -> int:
 
 
 def has_accelerator() -> bool:
-    """Whether this machine has a GPU (or its like) that torch can use."""
+    """Whether this machine has a GPU (or another accelerator) that torch can use."""
     import torch
 
     return bool(torch.accelerator.is_available())
@@ -148,7 +162,7 @@ def _load(recipe: Recipe, folder: Path, **settings: Any) -> PreTrainedModel:
     device_map = {"": PartialState().device} if has_accelerator() else None
     try:
         with reading(recipe, folder, "its weights"):
-            loaded, found = AutoModelForCausalLM.from_pretrained(
+            loaded, report = AutoModelForCausalLM.from_pretrained(
                 folder,
                 device_map=device_map,
                 use_safetensors=True,
@@ -159,15 +173,15 @@ def _load(recipe: Recipe, folder: Path, **settings: Any) -> PreTrainedModel:
             )
     except ImportError as error:
         raise MachineError(f"the base model cannot be loaded here: {str(error).splitlines()[0]}") from error
-    _refuse(recipe, found["missing_keys"], "it has no weights")
-    _refuse(recipe, (name for name, *_ in found["mismatched_keys"]), "it has weights of another shape")
+    _refuse(recipe, report["missing_keys"], "weights are missing")
+    _refuse(recipe, (name for name, *_ in report["mismatched_keys"]), "weights have the wrong shape")
     return loaded
 
 
 def _refuse(recipe: Recipe, parameters: Iterable[str], fault: str) -> None:
-    """Raise RecipeError when there are parameters that upstream would fill at random."""
+    """Raise RecipeError when there are parameters that upstream would initialize at random."""
     if names := sorted(parameters):
-        message = f"{fault} for {len(names)} parameters, {names[0]} among them; name a complete model"
+        message = f"{fault} for {len(names)} parameters, such as {names[0]}; name a complete model"
         raise RecipeError([recipe.problem(BASE_MODEL, message)])
 
 

@@ -1,4 +1,4 @@
-"""What a model is made of: modules folded by pattern, those LoRA can adapt, and what each rank costs."""
+"""What a model is made of: modules grouped by pattern, whether LoRA can adapt them, and what ranks cost."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from loracook.model.parameters import count, fold
-from loracook.model.target_modules import adaptable, unadaptable
+from loracook.model.parameters import count_parameters, fold_names
+from loracook.model.target_modules import adaptable_modules, rejected_names
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -18,8 +18,8 @@ ADAPTER_BYTES = 4
 
 
 @dataclass(frozen=True)
-class Part:
-    """Modules of one pattern: class, number, the parameters of one, and whether LoRA adapts them."""
+class ModuleGroup:
+    """Modules of one pattern: class, number, the parameters of one, and whether LoRA can adapt them."""
 
     pattern: str
     kind: str
@@ -29,48 +29,49 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Rank:
-    """What an adapter of rank `r` takes: parameters, their share of all in percent, and bytes of its file."""
+class RankCost:
+    """An adapter of rank `r`: trainable and all parameters, their ratio in percent, and bytes of its file."""
 
     r: int
     trainable: int
-    everything: int
+    all: int
     percent: float
     adapter_bytes: int
 
 
-def anatomy(module: Module) -> list[Part]:
+def module_groups(model: Module) -> list[ModuleGroup]:
     """The modules with parameters of their own, repeated layers folded, in the model's order."""
-    owners = {name: part for name, part in module.named_modules() if list(part.parameters(recurse=False))}
-    folded = dict(zip(owners, fold(module, owners), strict=True))
-    numbers = Counter(folded.values())
-    first = {pattern: name for name, pattern in reversed(folded.items())}
-    known = set(adaptable(module))
+    owners = {name: part for name, part in model.named_modules() if list(part.parameters(recurse=False))}
+    patterns = dict(zip(owners, fold_names(model, owners), strict=True))
+    numbers = Counter(patterns.values())
+    first = {pattern: name for name, pattern in reversed(patterns.items())}
+    adaptable = set(adaptable_modules(model))
     return [
-        _part(pattern, owners[name], numbers[pattern], name in known)
+        _group(pattern, owners[name], number=numbers[pattern], adaptable=name in adaptable)
         for pattern, name in reversed(first.items())
     ]
 
 
-def ranks(module: Module, wanted: Sequence[int], targets: str | Sequence[str]) -> list[Rank]:
-    """What each rank costs on `targets`: module names, or "all-linear" for all of them that LoRA can adapt.
+def rank_costs(model: Module, ranks: Sequence[int], targets: str | Sequence[str]) -> list[RankCost]:
+    """What each rank costs on `targets`: module names, or "all-linear" for all that LoRA can adapt.
 
     Raises:
         ValueError: no module has one of the names.
     """
     from peft import LoraConfig
 
-    named = targets if isinstance(targets, str) else list(targets)
-    left_out = unadaptable(module) if targets == "all-linear" else None
-    found = [
-        (r, count(module, LoraConfig(r=r, target_modules=named, exclude_modules=left_out))) for r in wanted
-    ]
+    names = targets if isinstance(targets, str) else list(targets)
+    excluded = rejected_names(model) if targets == "all-linear" else None
+    counts = {
+        r: count_parameters(model, LoraConfig(r=r, target_modules=names, exclude_modules=excluded))
+        for r in ranks
+    }
     return [
-        Rank(r, counts.trainable, counts.everything, counts.percent, counts.trainable * ADAPTER_BYTES)
-        for r, counts in found
+        RankCost(r, count.trainable, count.all, count.percent, count.trainable * ADAPTER_BYTES)
+        for r, count in counts.items()
     ]
 
 
-def _part(pattern: str, module: Module, number: int, takes_lora: bool) -> Part:
+def _group(pattern: str, module: Module, *, number: int, adaptable: bool) -> ModuleGroup:
     parameters = sum(int(part.numel()) for part in module.parameters(recurse=False))
-    return Part(pattern, type(module).__name__, number, parameters, takes_lora)
+    return ModuleGroup(pattern, type(module).__name__, number, parameters, adaptable)

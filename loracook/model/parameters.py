@@ -1,4 +1,4 @@
-"""How many parameters an adapter trains, and on which modules it lands, without memory for weights."""
+"""How many parameters an adapter trains, and on which modules, without memory for weights."""
 
 from __future__ import annotations
 
@@ -15,89 +15,89 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Counts:
-    """Parameters of the base alone, of what trains, and of both; modules by pattern with their number."""
+class ParameterCounts:
+    """Parameters of the base, trainable ones, and all; adapted modules by pattern with their number."""
 
     base: int
     trainable: int
-    everything: int
+    all: int
     modules: dict[str, int]
 
     @property
     def percent(self) -> float:
-        """The share that trains, of all parameters, in percent."""
-        return 100 * self.trainable / self.everything
+        """The trainable share of all parameters, in percent."""
+        return 100 * self.trainable / self.all
 
 
-def count(module: Module, config: LoraConfig) -> Counts:
+def count_parameters(module: Module, config: LoraConfig) -> ParameterCounts:
     """What PEFT counts once `config` is applied to a copy of `module` on the meta device.
 
     Args:
-        module: any torch module, with weights or on the meta device; it stays as it is.
+        module: any torch module, with weights or on the meta device; left unchanged.
         config: the adapter.
 
     Raises:
         ValueError: PEFT finds no module to adapt.
     """
-    return counted(adapted(on_meta(module), config))
+    return counts_of(with_adapter(meta_copy(module), config))
 
 
-def adapted(skeleton: Module, config: LoraConfig) -> PeftModel:
-    """`skeleton`, which is on the meta device, changed in place into PEFT's model for `config`."""
+def with_adapter(module: Module, config: LoraConfig) -> PeftModel:
+    """`module`, which is on the meta device, changed in place into PEFT's model for `config`."""
     import torch
     from peft import get_peft_model
 
-    drawn = copy(config)
-    if isinstance(drawn.init_lora_weights, str) and drawn.init_lora_weights in ("gaussian", "orthogonal"):
-        drawn.init_lora_weights = True  # the values are not looked at, and not all draws work without memory
+    config = copy(config)
+    if isinstance(config.init_lora_weights, str) and config.init_lora_weights in ("gaussian", "orthogonal"):
+        config.init_lora_weights = True  # the values do not matter, and not all of them work without memory
     with torch.device("meta"):
-        return get_peft_model(skeleton, drawn)
+        return get_peft_model(module, config)
 
 
-def counted(tuned: PeftModel) -> Counts:
-    """The counts of a PEFT model: its own counter for what trains and all, the rest for the base."""
-    trainable, everything = tuned.get_nb_trainable_parameters()
+def counts_of(tuned: PeftModel) -> ParameterCounts:
+    """The counts of a PEFT model: trainable and all by PEFT's own counter, the base by name."""
+    trainable, all_parameters = tuned.get_nb_trainable_parameters()
     base = sum(weight.numel() for name, weight in tuned.named_parameters() if is_base(name))
     inner = tuned.base_model.model
     names = (name.removeprefix(_prefix(inner)) for name in tuned.base_model.targeted_module_names)
-    return Counts(base, trainable, everything, dict(Counter(fold(inner, names))))
+    return ParameterCounts(base, trainable, all_parameters, dict(Counter(fold_names(inner, names))))
 
 
-def fold(module: Module, names: Iterable[str]) -> list[str]:
-    """Dotted module names with the numbers of repeated layers written as `*`, in the model's order.
+def fold_names(module: Module, names: Iterable[str]) -> list[str]:
+    """Dotted module names with the numbers of repeated layers written as `*`, in the given order.
 
     `names` may leave out the prefix of the backbone; layers are those of a ModuleList.
     """
     from torch.nn import ModuleList
 
-    lists = [name for name, part in module.named_modules() if isinstance(part, ModuleList)]
+    lists = [name for name, child in module.named_modules() if isinstance(child, ModuleList)]
     known = {*lists, *(name.removeprefix(_prefix(module)) for name in lists)}
     return [_folded(name, known) for name in names]
 
 
 def is_base(name: str) -> bool:
-    """Whether a parameter of a PEFT model was there before the adapter."""
+    """Whether a parameter of a PEFT model belongs to the base, not to the adapter."""
     return "lora_" not in name and ".modules_to_save." not in name and ".trainable_tokens_" not in name
 
 
-def on_meta(module: Module) -> Module:
+def meta_copy(module: Module) -> Module:
     """A copy of a module whose parameters and buffers take no memory."""
     from torch.nn import Parameter
 
-    memo: dict[int, Any] = {id(part): part.detach().to("meta") for part in module.buffers()}
-    for part in module.parameters():
-        memo[id(part)] = Parameter(part.detach().to("meta"), part.requires_grad)
+    memo: dict[int, Any] = {id(buffer): buffer.detach().to("meta") for buffer in module.buffers()}
+    for parameter in module.parameters():
+        memo[id(parameter)] = Parameter(parameter.detach().to("meta"), parameter.requires_grad)
     return deepcopy(module, memo)
 
 
-def grow(skeleton: PreTrainedModel, vocabulary: int) -> int:
-    """Grow a skeleton's embeddings as loading would; gives how many rows were added."""
+def grow_embeddings(model: PreTrainedModel, vocabulary: int) -> int:
+    """Grow the embeddings of a model on the meta device as loading would; gives the number of rows added."""
     import torch
 
-    before = int(skeleton.get_input_embeddings().weight.shape[0])
+    before = int(model.get_input_embeddings().weight.shape[0])
     if vocabulary > before:
         with torch.device("meta"):
-            skeleton.resize_token_embeddings(vocabulary, mean_resizing=False)
+            model.resize_token_embeddings(vocabulary, mean_resizing=False)
     return max(vocabulary - before, 0)
 
 
@@ -110,6 +110,6 @@ def _folded(name: str, lists: set[str]) -> str:
 
 
 def _prefix(module: Module) -> str:
-    """The backbone's name and a dot where a model has one (`model.` for Llama); it says nothing in a list."""
+    """The backbone's name and a dot where a model has one (`model.` for Llama)."""
     backbone = getattr(module, "base_model_prefix", "")
     return f"{backbone}." if backbone and hasattr(module, backbone) else ""

@@ -1,4 +1,4 @@
-"""What a stage is: the shape every stage module fits, and what it is handed to work with."""
+"""What a stage is: the shape that every stage module fits, and what it is given to work with."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Consent:
-    """What the user allowed on the command line, for no recipe can allow it itself."""
+    """What the user allowed on the command line; a recipe cannot allow it itself."""
 
     push: bool = False
     overwrite: bool = False
@@ -23,7 +23,7 @@ class Consent:
 
 @dataclass(frozen=True)
 class Folders:
-    """Where a stage works: its own folder, those of the finished stages before it, and what is above them."""
+    """Where a stage works: its own folder, those of the stages it reads, the run folder and the cache."""
 
     own: Path
     before: Mapping[str, Path]
@@ -37,6 +37,12 @@ class Stage(Protocol):
     READS: tuple[str, ...]
     """The recipe sections that decide the result."""
 
+    RESUMES: bool
+    """Whether it resumes from what an interrupted run left; otherwise it starts in an empty folder."""
+
+    OUT_OF_MEMORY: str
+    """What to write or do where it runs out of memory."""
+
     def after(self, recipe: Recipe) -> tuple[str, ...]:
         """Name the stages whose folders this one reads."""
 
@@ -45,6 +51,12 @@ class Stage(Protocol):
 
     def describe(self, recipe: Recipe) -> str:
         """Say in one line, for the plan, what the stage will do."""
+
+    def uploads_to(self, recipe: Recipe) -> str | None:
+        """Name where the stage sends its result, None where it stays on this machine; needs consent."""
+
+    def preflight(self, recipe: Recipe, consent: Consent) -> None:
+        """Raise LoracookError for what would fail later: called before the first stage of a run starts."""
 
     def run(
         self, recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progress

@@ -12,26 +12,27 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from loracook import data, model
-from loracook.model.unsupported import check_prompts
+from loracook.data import EvaluationPrompt
 from loracook.progress import Progress
 from loracook.report.generations import side_by_side
-from loracook.stages import metrics
 from loracook.stages.base import Consent, Folders
-from loracook.stages.metrics import Metric
+from loracook.stages.metrics import Metric, metric
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from peft import PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
     from loracook.recipe.recipe import Recipe
 
 READS: tuple[str, ...] = ("evaluate",)
+RESUMES = False
+OUT_OF_MEMORY = "write evaluate.batch_size: 1 or a smaller evaluate.generation.max_new_tokens"
 SIDES = ("base", "adapter")
 
 
 def after(recipe: Recipe) -> tuple[str, ...]:
-    """There must be an adapter to evaluate."""
+    """Evaluation needs the adapter."""
     return ("train",)
 
 
@@ -43,52 +44,86 @@ def files(recipe: Recipe) -> tuple[Path, ...]:
 def describe(recipe: Recipe) -> str:
     """Say what is answered and measured."""
     section = recipe["evaluate"]
-    asked = [
+    prompts = [
         f"{section['rows']} evaluation rows" if section.get("rows") else "",
         f"{len(section['prompts'])} prompts" if section.get("prompts") else "",
     ]
-    measured = ["loss" if "eval" in recipe["dataset"] else "", *section.get("metrics", [])]
-    parts = [" and ".join(filter(None, asked)), ", ".join(filter(None, measured))]
-    return "base beside adapter: " + "; ".join(filter(None, parts))
+    measures = ["loss" if "eval" in recipe["dataset"] else "", *section.get("metrics", [])]
+    parts = [" and ".join(filter(None, prompts)), ", ".join(filter(None, measures))]
+    return "base model vs adapter: " + "; ".join(filter(None, parts))
 
 
-def before_training(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, base: PreTrainedModel) -> None:
-    """Return when there will be something to ask, room to answer in, and something to measure it with.
+def uploads_to(recipe: Recipe) -> str | None:
+    """Answers stay on this machine."""
+    return None
 
-    Raises:
-        RecipeError: no row has a prompt, or one is too long for the `base` model, which may have no weights.
-        MachineError: the package of a metric is not installed.
-    """
-    if "evaluate" in recipe:
-        _scores(recipe)
-        check_prompts(base, recipe, max((len(row.ids) for row in _asked(recipe, tokenizer)), default=0))
+
+def preflight(recipe: Recipe, consent: Consent) -> None:
+    """Raise MachineError where the package of a metric is not installed."""
+    _metrics(recipe)
 
 
 def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progress) -> dict[str, Any]:
     """Leave `generations.jsonl`, `generations.md` and `metrics.json`, and return the metrics."""
     from transformers import AutoTokenizer
 
-    adapter = folders.before["train"] / "adapter"
-    scores = _scores(recipe)
+    adapter, metrics = folders.before["train"] / "adapter", _metrics(recipe)
     tokenizer = AutoTokenizer.from_pretrained(adapter)
-    rows = _asked(recipe, tokenizer)
-    evaluation = data.prepare(recipe, tokenizer, folders.cache).evaluation
-    tuned = _tuned(recipe, folders, adapter)
+    prompts = data.all_prompts(recipe, tokenizer)
+    rows = data.prepare(recipe, tokenizer, folders.cache).evaluation
+    progress.advance(0, 0, "loading base model and adapter")
+    evaluation = Evaluation(recipe, _tuned(recipe, folders, adapter), tokenizer, progress)
     measured: dict[str, Any] = {}
     answers: dict[str, list[str]] = {}
     for side in SIDES:
-        with tuned.disable_adapter() if side == "base" else nullcontext():
-            measured[side] = _losses(recipe, tuned, evaluation, tokenizer, side, progress)
-            answers[side] = _answers(recipe, tuned, tokenizer, rows, side, progress)
+        with evaluation.tuned.disable_adapter() if side == "base" else nullcontext():
+            measured[side] = evaluation.losses(rows, side)
+            answers[side] = evaluation.answers(prompts, side)
     generations = [
-        _generation(row, dict(zip(SIDES, texts, strict=True)), scores)
-        for row, *texts in zip(rows, *answers.values(), strict=True)
+        _generation(prompt, dict(zip(SIDES, texts, strict=True)), metrics)
+        for prompt, *texts in zip(prompts, *answers.values(), strict=True)
     ]
     for side in SIDES:
         measured[side] |= _means(generations, side)
     measured["rows"] = sum("scores" in row for row in generations)
     _write(folders.own, generations, measured)
     return measured
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A loaded model with its adapter, and how the recipe evaluates it."""
+
+    recipe: Recipe
+    tuned: PeftModel
+    tokenizer: PreTrainedTokenizerBase
+    progress: Progress
+
+    def losses(self, rows: Dataset | None, side: str) -> dict[str, float]:
+        """Loss and perplexity on the evaluation rows; empty without any."""
+        if rows is None:
+            return {}
+        loss = model.mean_loss(
+            self.tuned,
+            rows,
+            pad=self.tokenizer.pad_token_id,
+            batch_size=self.recipe["evaluate"]["batch_size"],
+            on_progress=lambda done: self.progress.advance(done, len(rows), f"{side}: loss"),
+        )
+        return {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
+
+    def answers(self, prompts: Sequence[EvaluationPrompt], side: str) -> list[str]:
+        """The answers to the prompts, in their order."""
+        section = self.recipe["evaluate"]
+        return model.generate(
+            self.tuned,
+            self.tokenizer,
+            [prompt.prompt_ids for prompt in prompts],
+            settings=section["generation"],
+            batch_size=section["batch_size"],
+            seed=section["seed"],
+            on_progress=lambda done: self.progress.advance(done, len(prompts), f"{side}: answers"),
+        )
 
 
 def _tuned(recipe: Recipe, folders: Folders, adapter: Path) -> PeftModel:
@@ -99,79 +134,24 @@ def _tuned(recipe: Recipe, folders: Folders, adapter: Path) -> PeftModel:
     return model.load_tuned(base, adapter)
 
 
-def _scores(recipe: Recipe) -> dict[str, Metric]:
+def _metrics(recipe: Recipe) -> dict[str, Metric]:
     section = recipe["evaluate"]
-    return {name: metrics.metric(name, section.get("regex")) for name in section.get("metrics", [])}
+    return {name: metric(name, section.get("regex")) for name in section.get("metrics", [])}
 
 
-@dataclass(frozen=True)
-class Asked:
-    """A prompt, its token ids, and the answer it should get; None where the recipe gives the prompt alone."""
-
-    prompt: Any
-    ids: Sequence[int]
-    reference: str | None = None
-
-
-def _asked(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> list[Asked]:
-    section = recipe["evaluate"]
-    rows = data.evaluation_prompts(recipe, tokenizer, section["rows"]) if section.get("rows") else []
-    return [
-        *(Asked(row.prompt, row.prompt_ids, row.reference) for row in rows),
-        *(Asked(text, data.prompt_ids(recipe, tokenizer, text)) for text in section.get("prompts", [])),
-    ]
-
-
-def _losses(
-    recipe: Recipe,
-    tuned: PeftModel,
-    rows: Dataset | None,
-    tokenizer: PreTrainedTokenizerBase,
-    side: str,
-    progress: Progress,
-) -> dict[str, float]:
-    if rows is None:
-        return {}
-    loss = model.mean_loss(
-        tuned,
-        rows,
-        pad=tokenizer.pad_token_id,
-        batch_size=recipe["evaluate"]["batch_size"],
-        measured=lambda done: progress.advance(done, len(rows), f"{side}: loss"),
-    )
-    return {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
-
-
-def _answers(
-    recipe: Recipe,
-    tuned: PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: Sequence[Asked],
-    side: str,
-    progress: Progress,
-) -> list[str]:
-    section = recipe["evaluate"]
-    return model.generate(
-        tuned,
-        tokenizer,
-        [row.ids for row in rows],
-        settings=section["generation"],
-        batch_size=section["batch_size"],
-        seed=section["seed"],
-        answered=lambda done: progress.advance(done, len(rows), f"{side}: answers"),
-    )
-
-
-def _generation(row: Asked, answers: Mapping[str, str], scores: Mapping[str, Metric]) -> dict[str, Any]:
-    """One line of generations.jsonl; rows with a reference carry the scores of both answers."""
-    written = {"prompt": row.prompt, "reference": row.reference, **answers}
-    if row.reference is None or not scores:
-        return written
-    found = {
-        name: {side: score(answer, row.reference) for side, answer in answers.items()}
-        for name, score in scores.items()
+def _generation(
+    prompt: EvaluationPrompt, answers: Mapping[str, str], metrics: Mapping[str, Metric]
+) -> dict[str, Any]:
+    """One line of generations.jsonl; prompts with a reference carry the scores of both answers."""
+    reference = prompt.reference
+    line = {"prompt": prompt.prompt, "reference": reference, **answers}
+    if reference is None or not metrics:
+        return line
+    scores = {
+        name: {side: score(answer, reference) for side, answer in answers.items()}
+        for name, score in metrics.items()
     }
-    return {**written, "scores": found}
+    return {**line, "scores": scores}
 
 
 def _means(generations: Sequence[Mapping[str, Any]], side: str) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Merge: the adapter folded into the unquantized base model, saved as one model and checked against it."""
+"""Merge: the adapter merged into the unquantized base model, saved as one model and compared with it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from loracook import model
 from loracook.errors import LoracookError
-from loracook.model.generate import end_tokens
+from loracook.model.inference import end_tokens
 from loracook.progress import Progress
 from loracook.stages.base import Consent, Folders
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from loracook.recipe.recipe import Recipe
 
 READS: tuple[str, ...] = ("merge",)
+RESUMES = False
+OUT_OF_MEMORY = "write merge.dtype: bfloat16, or merge on a machine with more memory: --only merge"
 PROBES = (
     "The capital of France is",
     "def fibonacci(n):",
@@ -26,8 +28,8 @@ PROBES = (
     "Once upon a time",
 )
 TOLERANCE = 0.05
-"""The largest share of the adapter's logits, in L2 norm, by which the merged model's may differ: bfloat16
-keeps 8 bits (2^-9 = 0.2 % a rounding) and a merge rounds every adapted weight once."""
+"""The largest difference between the merged model's logits and the adapter's, relative to their L2 norm:
+bfloat16 keeps 8 bits (a rounding error of 2^-9 = 0.2 %) and a merge rounds every adapted weight once."""
 
 
 def after(recipe: Recipe) -> tuple[str, ...]:
@@ -42,25 +44,35 @@ def files(recipe: Recipe) -> tuple[Path, ...]:
 
 def describe(recipe: Recipe) -> str:
     """Say what is merged, and in which precision."""
-    return f"adapter and base model as one model in {dtype(recipe)}"
+    return f"adapter and base model into one model in {dtype(recipe)}"
+
+
+def uploads_to(recipe: Recipe) -> str | None:
+    """The merged model stays on this machine."""
+    return None
+
+
+def preflight(recipe: Recipe, consent: Consent) -> None:
+    """Nothing can be checked here that the plan does not check."""
 
 
 def dtype(recipe: Recipe) -> str:
     """The precision of the merged weights: that of the base model unless the recipe says otherwise."""
-    found: str = recipe["merge"].get("dtype", recipe["base_model"]["dtype"])
-    return found
+    name: str = recipe["merge"].get("dtype", recipe["base_model"]["dtype"])
+    return name
 
 
 def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progress) -> dict[str, Any]:
-    """Merge into plain weights, save `model/`, load it again and hold its logits against the adapter's.
+    """Merge into unquantized weights, save `model/`, load it again and compare its logits with the adapter's.
 
     Raises:
-        LoracookError: the saved model does not answer as the adapter does.
+        LoracookError: the saved model's logits are not the adapter's.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     adapter, target = folders.before["train"] / "adapter", folders.own / "model"
     tokenizer = AutoTokenizer.from_pretrained(adapter)
+    progress.advance(0, 3, "loading the base model")
     base = model.load_unquantized(recipe, model.fetch(recipe, folders.cache), dtype(recipe))
     tuned = model.load_tuned(base, adapter)
     progress.advance(1, 3, "merging")
@@ -70,20 +82,20 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
     merged.save_pretrained(target, **_sharding(recipe))
     tokenizer.save_pretrained(target)
     del base, tuned, merged
-    progress.advance(2, 3, "loading it again")
-    again = AutoModelForCausalLM.from_pretrained(target, dtype="auto").to(expected[0].device).eval()
-    difference = _difference(expected, _logits(again, tokenizer))
+    progress.advance(2, 3, "loading the merged model")
+    reloaded = AutoModelForCausalLM.from_pretrained(target, dtype="auto").to(expected[0].device).eval()
+    difference = _difference(expected, _logits(reloaded, tokenizer))
     progress.advance(3, 3, f"logits differ by {difference:.2%}")
     if not difference <= TOLERANCE:
         raise LoracookError(
             f"the merged model's logits differ from the adapter's by {difference:.1%} of their norm, "
-            f"more than {TOLERANCE:.0%}; write merge.dtype: float32"
+            f"more than the {TOLERANCE:.0%} of rounding; write merge.dtype: float32"
         )
     return {"dtype": dtype(recipe), "logits_difference": difference, "prompts": len(PROBES)}
 
 
 def _stop_as_trained(merged: Any, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Have the merged model end its answers where training and evaluation did, whoever generates with it."""
+    """Let the merged model end its answers where training and evaluation did, whoever generates with it."""
     merged.generation_config.eos_token_id = end_tokens(merged, tokenizer)
     merged.generation_config.pad_token_id = tokenizer.pad_token_id
 
@@ -102,6 +114,6 @@ def _logits(causal: Any, tokenizer: PreTrainedTokenizerBase) -> list[Tensor]:
         ]
 
 
-def _difference(expected: list[Tensor], found: list[Tensor]) -> float:
-    """The largest relative L2 distance between two lists of logits, a plain number (0 is equal)."""
-    return max(float((a - b).norm() / a.norm()) for a, b in zip(expected, found, strict=True))
+def _difference(expected: list[Tensor], actual: list[Tensor]) -> float:
+    """The largest relative L2 distance between two lists of logits, as a fraction (0 is equal)."""
+    return max(float((a - b).norm() / a.norm()) for a, b in zip(expected, actual, strict=True))

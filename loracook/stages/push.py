@@ -1,4 +1,4 @@
-"""Push: the adapter or the merged model, with a model card, to the hub or into a folder of this machine."""
+"""Push: the adapter or the merged model, with a model card, to the hub or into a local folder."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ if TYPE_CHECKING:
     from loracook.recipe.recipe import Recipe
 
 READS: tuple[str, ...] = ("name", "description", "push")
+RESUMES = True
+OUT_OF_MEMORY = "stop other programs and run the same command again"
 SOURCES = {"adapter": ("train", "adapter"), "merged": ("merge", "model")}
 """Which folder of which stage is pushed."""
 JOURNAL = "journal.json"
 
 
 def after(recipe: Recipe) -> tuple[str, ...]:
-    """What is pushed, what the card says of its training, and the numbers on the card."""
+    """Push needs what is pushed, what the card says of its training, and the metrics on the card."""
     merge = ("merge",) if recipe["push"]["what"] == "merged" else ()
     return ("train", *merge, *(("evaluate",) if "evaluate" in recipe else ()))
 
@@ -41,7 +43,7 @@ def describe(recipe: Recipe) -> str:
     """Say what goes where, and who will see it."""
     push = recipe["push"]
     what = "adapter" if push["what"] == "adapter" else "merged model"
-    if not needs_consent(recipe):
+    if uploads_to(recipe) is None:
         return f"{what} to {push['folder']}/"
     branch = f", branch {push['revision']}" if "revision" in push else ""
     pull = ", as a pull request" if push.get("create_pr") else ""
@@ -50,45 +52,37 @@ def describe(recipe: Recipe) -> str:
     )
 
 
-def needs_consent(recipe: Recipe) -> bool:
-    """Whether something would leave the machine."""
-    return "repo_id" in recipe["push"]
+def uploads_to(recipe: Recipe) -> str | None:
+    """The repository on the hub, None for a local folder."""
+    repo_id: str | None = recipe["push"].get("repo_id")
+    return repo_id
 
 
-def before_training(recipe: Recipe, consent: Consent) -> None:
+def preflight(recipe: Recipe, consent: Consent) -> None:
     """Return when the push could be carried out now.
 
     Raises:
         LoracookError: the user has to allow something first.
-        MachineError: the hub or the right to write is missing.
+        MachineError: the hub cannot be reached, or the right to write is missing.
     """
-    if needs_consent(recipe):
-        check_consent(recipe, consent)
+    if uploads_to(recipe):
         hub.check(_target(recipe, consent))
 
 
 def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progress) -> dict[str, Any]:
-    """Write the card and bring it out with the files; the result states each with its size and hash.
+    """Write the card and publish it with the files; the result states each with its size and hash.
 
     Raises:
-        PushError: the hub did not take it; the same call goes on from there.
+        PushError: the hub did not accept it; the same call resumes.
     """
     stage, folder = SOURCES[recipe["push"]["what"]]
     card = write_card(_card(recipe, folders, folders.before[stage] / folder), folders.own)
     parcel = pack(folders.before[stage], folder, card)
-    if needs_consent(recipe):
-        check_consent(recipe, consent)
-        place = _upload(_target(recipe, consent), parcel, folders, progress)
+    if uploads_to(recipe):
+        place = _upload(_target(recipe, consent), parcel, folders, progress=progress)
     else:
         place = _publish(parcel, folders.run / recipe["push"]["folder"])
     return place | {"files": dict(parcel.facts)}
-
-
-def check_consent(recipe: Recipe, consent: Consent) -> None:
-    """Raise LoracookError when the user did not allow the upload."""
-    if not consent.push:
-        repo_id = recipe["push"]["repo_id"]
-        raise LoracookError(f"'{repo_id}' is pushed to with your word only; add --push")
 
 
 def _target(recipe: Recipe, consent: Consent) -> hub.Target:
@@ -105,7 +99,7 @@ def _target(recipe: Recipe, consent: Consent) -> hub.Target:
 
 def _card(recipe: Recipe, folders: Folders, home: Path) -> str:
     push = recipe["push"]
-    name = push["repo_id"] if needs_consent(recipe) else f"./{push['folder']}"
+    name = push["repo_id"] if uploads_to(recipe) else f"./{push['folder']}"
     measured = folders.before["evaluate"] / "metrics.json" if "evaluate" in folders.before else None
     metrics = json.loads(measured.read_text("utf-8")) if measured and measured.exists() else {}
     versions = read_record(folders.before["train"])["versions"]
@@ -113,35 +107,37 @@ def _card(recipe: Recipe, folders: Folders, home: Path) -> str:
     return model_card(recipe, name=name, files=files, metrics=metrics, versions=versions)
 
 
-def _upload(target: hub.Target, parcel: Parcel, folders: Folders, progress: Progress) -> dict[str, Any]:
-    journal = folders.own / JOURNAL
-    commit = _begun(journal, parcel.facts).get("commit")
+def _upload(target: hub.Target, parcel: Parcel, folders: Folders, *, progress: Progress) -> dict[str, Any]:
+    path = folders.own / JOURNAL
+    commit = _journal(path, parcel.facts).get("commit")
     if commit is None:
-        progress.note(f"{len(parcel.facts)} files, {parcel.bytes / 1e6:.1f} MB, to '{target.repo_id}'")
+        progress.note(
+            f"uploading {len(parcel.facts)} files, {parcel.bytes / 1e6:.1f} MB, to '{target.repo_id}'"
+        )
         try:
-            commit = hub.upload(target, parcel, journal, note=progress.note)
+            commit = hub.upload(target, parcel, path, note=progress.note)
         except LoracookError as error:
             raise PushError(
-                f"{str(error).rstrip('.')}; nothing is lost: the result is complete in '{folders.run}', "
-                "and the same command again repeats the push alone"
+                f"{str(error).rstrip('.')}; the result is complete in '{folders.run}', "
+                "and running the same command again retries the push alone"
             ) from error
     return {"repo_id": target.repo_id, "commit": commit["oid"], "url": commit["url"]}
 
 
-def _begun(journal: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What a push of these files has done so far; a damaged journal, or another push's, is begun anew."""
+def _journal(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The journal of a push of these files; a corrupt one, or that of other files, is started over."""
     try:
-        kept = json.loads(journal.read_text("utf-8"))
+        journal = json.loads(path.read_text("utf-8"))
     except (FileNotFoundError, ValueError):
-        kept = {}
-    if kept.get("files") != facts:
-        kept = {"files": dict(facts)}
-        write_whole(journal, json.dumps(kept, indent=2) + "\n")
-    return dict(kept)
+        journal = {}
+    if journal.get("files") != facts:
+        journal = {"files": dict(facts)}
+        write_whole(path, json.dumps(journal, indent=2) + "\n")
+    return dict(journal)
 
 
 def _publish(parcel: Parcel, place: Path) -> dict[str, Any]:
-    """Build the folder aside and swap it in; what somebody else put there is never removed."""
+    """Build the folder aside and swap it in; files that loracook did not publish there are never removed."""
     part, old = place.with_name(f"{place.name}.part"), place.with_name(f"{place.name}.old")
     for folder in (place, part, old):
         _check_ours(folder)
@@ -167,7 +163,9 @@ def _check_ours(folder: Path) -> None:
         raise LoracookError(f"'{folder}' is in the way; remove it, or write another push.folder")
     foreign = next((path for path in folder.rglob("*") if not allowed(path.name)), None)
     if foreign is not None:
-        raise LoracookError(f"'{foreign}' was not pushed there; move it, or write another push.folder")
+        raise LoracookError(
+            f"'{foreign}' was not published by loracook; move it, or write another push.folder"
+        )
 
 
 def _copy(parcel: Parcel, folder: Path) -> None:
@@ -177,4 +175,4 @@ def _copy(parcel: Parcel, folder: Path) -> None:
         sync(folder / name)
     sync(folder)
     if broken := broken_file(folder, parcel.facts):
-        raise MachineError(f"'{folder / broken}' does not read as it was written; is the disk sound?")
+        raise MachineError(f"'{folder / broken}' is corrupt right after writing; check the disk")

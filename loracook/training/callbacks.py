@@ -1,131 +1,150 @@
-"""What loracook adds to TRL's training loop: progress, a true log, sealed checkpoints, and when to stop."""
+"""What loracook adds to TRL's training loop: progress, a true log, sealed checkpoints, and when to stop.
+
+transformers demands subclasses, so this module imports it at its top and is itself imported once training
+starts.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from transformers import TrainerCallback
+from transformers.trainer_utils import rotate_checkpoints
+
 from loracook.errors import DivergedError
-from loracook.machine import signals
+from loracook.machine import signals, upstream
 from loracook.progress import Progress
-from loracook.training.checkpoints import STATE, best, final, newest_first, prove, seal, tokens
+from loracook.training import checkpoints
 from loracook.units import duration
 
 if TYPE_CHECKING:
-    from transformers import TrainerCallback
     from trl import SFTTrainer
 
 
-def callbacks(
-    sft: SFTTrainer, log: Path, made: Mapping[str, Any], progress: Progress
-) -> list[TrainerCallback]:
-    """The callbacks of a training run.
+class ProgressLog(TrainerCallback):
+    """Shows progress, and writes every log entry with its true values to a file, one JSON object a line."""
 
-    Args:
-        sft: whose count of tokens goes on from a checkpoint; by itself it would begin anew.
-        log: the file that gets one JSON object a line.
-        made: what decides the run, for the manifests of its checkpoints.
-        progress: is told how far it is.
-    """
-    # transformers demands subclasses, and is imported only once training starts.
-    from transformers import TrainerCallback
-    from transformers.trainer_utils import rotate_checkpoints
+    def __init__(self, trainer: SFTTrainer, log: Path, *, kept: Path, progress: Progress) -> None:
+        self.trainer, self.log, self.kept, self.progress = trainer, log, kept, progress
+        self.began, self.first, self.first_tokens, self.loss = 0.0, 0, 0, ""
 
-    kept = Path(sft.args.output_dir).parent
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Start the log with the entries of the steps before, when resuming."""
+        self.log.write_text("".join(json.dumps(entry) + "\n" for entry in state.log_history), "utf-8")
+        self.began, self.first = time.monotonic(), state.global_step
+        self.first_tokens = upstream.trained_tokens(self.trainer)
+        self.progress.advance(state.global_step, state.max_steps, "first step")
 
-    class Report(TrainerCallback):
-        """Draws the progress and writes the log, true values and all."""
+    def on_log(self, args: Any, state: Any, control: Any, *, logs: dict[str, Any], **_: Any) -> None:
+        """Write the entry; a loss or gradient norm that is not finite ends the run."""
+        entry = of_all_steps(logs) if self.first else logs
+        with self.log.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({**entry, "step": state.global_step}) + "\n")
+        self.loss = f"loss {logs['loss']:.3f}" if "loss" in logs else self.loss
+        refuse_infinite(logs, state.global_step, self.kept)
 
-        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            log.write_text("".join(json.dumps(entry) + "\n" for entry in state.log_history), "utf-8")
-            self.began, self.first, self.last = time.monotonic(), state.global_step, ""
-            progress.advance(state.global_step, state.max_steps, "first step")
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
-            with log.open("a", encoding="utf-8") as file:
-                figures = of_all_tries(logs) if self.first else logs
-                file.write(json.dumps({**figures, "step": state.global_step}) + "\n")
-            self.last = f"loss {logs['loss']:.3f}" if "loss" in logs else self.last
-            refuse_infinite(logs, state.global_step, kept)
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            done = state.global_step - self.first
-            left = (time.monotonic() - self.began) / done * (state.max_steps - state.global_step)
-            progress.advance(state.global_step, state.max_steps, f"{self.last}  {duration(left)} left")
-
-    class Guard(TrainerCallback):
-        """Stops before a gradient that is no finite number reaches the weights."""
-
-        def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
-            if not args.fp16:  # float16's loss scaling meets infinite gradients by design and skips them
-                refuse_infinite({"grad_norm": gradient_norm(model)}, state.global_step + 1, kept)
-
-    class Checkpoints(TrainerCallback):
-        """Moves each checkpoint in when it is whole; asks for one after the first step and upon a signal."""
-
-        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            self.first = state.global_step + 1
-            if state.global_step:
-                resumed = kept / f"checkpoint-{state.global_step}"
-                sft._total_train_tokens = tokens(resumed)
-                state.best_model_checkpoint = (found := best(resumed)) and str(found)
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if signals.caught():
-                control.should_save = control.should_training_stop = True
-            if state.global_step == self.first and args.save_strategy != "no":
-                control.should_save = True  # better now than hours later, should it not work
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
-            last = "train_loss" in logs  # and next the best is loaded
-            if last and args.load_best_model_at_end and state.best_model_checkpoint:
-                prove(Path(state.best_model_checkpoint))
-
-        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            written = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            if state.best_model_checkpoint == str(written):
-                state.best_model_checkpoint = str(final(written))
-            if not state.is_world_process_zero:
-                return
-            state.save_to_json(str(written / STATE))
-            seal(written, made, tokens=sft._total_train_tokens)
-            if state.global_step == self.first:
-                prove(final(written))
-            rotate_checkpoints(str(kept), args.save_total_limit, state.best_model_checkpoint)
-
-    return [Report(), Guard(), Checkpoints()]
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Show the step, the last loss, the speed, and how long the rest will take."""
+        done, seconds = state.global_step - self.first, time.monotonic() - self.began
+        tokens = upstream.trained_tokens(self.trainer) - self.first_tokens
+        left = duration(seconds / done * (state.max_steps - state.global_step))
+        text = [self.loss, f"{tokens / seconds:,.0f} tokens/s", f"{left} left"]
+        self.progress.advance(state.global_step, state.max_steps, "  ".join(filter(None, text)))
 
 
-def of_all_tries(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """The figures of a run that went on from a checkpoint, without those that count the last try alone."""
-    return {name: value for name, value in figures.items() if not name.startswith("train_")}
+class FiniteGradients(TrainerCallback):
+    """Stops before a gradient that is not finite reaches the weights."""
+
+    def __init__(self, kept: Path) -> None:
+        self.kept = kept
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, *, model: Any, **_: Any) -> None:
+        """Check the gradients of the step that is about to be taken."""
+        if not args.fp16:  # float16's loss scaling meets infinite gradients by design and skips them
+            refuse_infinite({"grad_norm": largest_gradient(model)}, state.global_step + 1, self.kept)
 
 
-def refuse_infinite(logs: dict[str, Any], step: int, checkpoints: Path) -> None:
-    """Raise DivergedError when a logged loss or gradient norm is no finite number."""
+class SealedCheckpoints(TrainerCallback):
+    """Moves each checkpoint in once it is complete; saves one after the first step and upon a signal."""
+
+    def __init__(self, trainer: SFTTrainer, kept: Path, made_by: Mapping[str, Any]) -> None:
+        self.trainer, self.kept, self.made_by, self.first = trainer, kept, made_by, 1
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Restore the token count and the best checkpoint of the one that is resumed from."""
+        self.first = state.global_step + 1
+        if state.global_step:
+            resumed = self.kept / f"checkpoint-{state.global_step}"
+            upstream.set_trained_tokens(self.trainer, checkpoints.tokens(resumed))
+            best = checkpoints.best(resumed)
+            state.best_model_checkpoint = best and str(best)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Stop upon a signal; save after the first step, so that a fault shows early, not hours later."""
+        if signals.caught():
+            control.should_save = control.should_training_stop = True
+        if state.global_step == self.first and args.save_strategy != "no":
+            control.should_save = True
+
+    def on_log(self, args: Any, state: Any, control: Any, *, logs: dict[str, Any], **_: Any) -> None:
+        """Verify the best checkpoint right before it is loaded, which follows the last log entry."""
+        if "train_loss" in logs and args.load_best_model_at_end and state.best_model_checkpoint:
+            checkpoints.verify(Path(state.best_model_checkpoint))
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Seal the checkpoint, move it in, and delete those beyond the limit."""
+        written = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        final = checkpoints.final(written)
+        if state.best_model_checkpoint == str(written):
+            state.best_model_checkpoint = str(final)
+        if not state.is_world_process_zero:
+            return
+        state.save_to_json(str(written / checkpoints.STATE))
+        checkpoints.seal(written, self.made_by, tokens=upstream.trained_tokens(self.trainer))
+        if state.global_step == self.first:
+            checkpoints.verify(final)
+        rotate_checkpoints(str(self.kept), args.save_total_limit, state.best_model_checkpoint)
+
+
+class BeforeTraining(TrainerCallback):
+    """Calls a function with the number of forward passes to come, right before the first one."""
+
+    def __init__(self, act: Callable[[int], None]) -> None:
+        self.act = act
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Call it."""
+        self.act((state.max_steps - state.global_step) * args.gradient_accumulation_steps)
+
+
+def of_all_steps(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The metrics of a resumed run, without those that cover only the steps since it resumed."""
+    return {name: value for name, value in metrics.items() if not name.startswith("train_")}
+
+
+def refuse_infinite(logs: Mapping[str, Any], step: int, kept: Path) -> None:
+    """Raise DivergedError when a logged loss or gradient norm is not finite."""
     for name in ("loss", "eval_loss", "grad_norm"):
         value = logs.get(name, 0.0)
         if not math.isfinite(value):
+            newest = next(iter(checkpoints.newest_first(kept)), None)
             raise DivergedError(
                 f"training diverged: {name} is {value} at step {step}; lower train.learning_rate, raise "
-                f"train.warmup_steps, or look for bad rows in the data; {_kept(checkpoints)}"
+                "train.warmup_steps, or look for bad rows in the data; "
+                + (f"{newest.name} is kept" if newest else "no checkpoint was saved yet")
             )
 
 
-def _kept(checkpoints: Path) -> str:
-    made = newest_first(checkpoints)
-    return f"{made[0].name} is kept" if made else "there is no checkpoint yet"
-
-
-def gradient_norm(model: Any) -> float:
-    """The largest absolute value among the gradients; a NaN or infinity anywhere comes through."""
+def largest_gradient(model: Any) -> float:
+    """The largest absolute value among the gradients; NaN and infinity come through."""
     import torch
 
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     if not gradients:
         return 0.0
-    return float(torch.stack([norm.float() for norm in torch._foreach_norm(gradients, math.inf)]).max())
+    return float(torch.stack([norm.float() for norm in upstream.largest_norms(gradients)]).max())

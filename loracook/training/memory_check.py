@@ -1,80 +1,77 @@
-"""The probe: the memory that training is planned to need and took, and what to write where it is short."""
+"""The memory that training was estimated to take and took, and what to write where it is too little."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from loracook import model
 from loracook.errors import MachineError
-from loracook.estimate.batches import Batch
-from loracook.estimate.fake_step import WalkError
-from loracook.estimate.make_it_fit import changes
-from loracook.estimate.meta_model import Blueprint, blueprint
-from loracook.estimate.rows import Survey, batch_of, surveyed
-from loracook.estimate.stage_memory import needs
-from loracook.machine import devices
-from loracook.machine import peak_memory as meter
-from loracook.machine.faults import ADVICE, shortage
-from loracook.model.unsupported import check_rows
-from loracook.training.trainer import Ingredients
+from loracook.estimate.estimate import Estimate, estimate
+from loracook.estimate.make_it_fit import fitting_changes
+from loracook.estimate.rows import prepared_stats
+from loracook.machine import peak_memory
+from loracook.machine.devices import device_here
+from loracook.machine.faults import shortage
+from loracook.training.trainer import TrainerInputs
 from loracook.units import size
 
-if TYPE_CHECKING:
-    from loracook.recipe.recipe import Recipe
-
-LATER = ("evaluate", "merge")
-"""Sections of stages whose memory is not the probe's matter."""
+OTHER_STAGES = ("evaluate", "merge")
+"""Sections of stages whose memory is not checked here."""
+ADVICE = (
+    "write train.per_device_train_batch_size: 1 with a larger gradient_accumulation_steps, "
+    "a smaller train.max_length, or quantization: {load_in_4bit: true}"
+)
+"""What to write where training runs out of memory and nothing was estimated."""
 DOUBT = 1.25
-"""The plan's worst error on a CPU (benchmarks/README.md); beyond it, a plan that does not fit is believed."""
+"""The estimate's worst error on a CPU (benchmarks/README.md); an estimate beyond it is believed."""
 
 
 @dataclass
-class Probe:
-    """Bytes that training is planned to take and took for the largest batch, None before that is known.
+class MemoryCheck:
+    """An estimate, and the bytes that training took for the largest batch; None before it was tried.
 
-    `before` are those of the process with its libraries; `seconds` those of one forward and backward pass.
+    `base_bytes` are those of the process with its libraries; `seconds` of one forward and backward pass.
     """
 
-    recipe: Recipe
-    drawn: Blueprint
-    found: Survey
-    batch: Batch
-    device: devices.Device
-    folder: Path
-    vocabulary: int
-    planned: int | None
-    before: int = 0
-    probed: int | None = None
+    estimate: Estimate
+    base_bytes: int = 0
+    measured: int | None = None
     seconds: float | None = None
 
-    def start(self) -> None:
-        """Begin to measure; call it before weights are loaded and after libraries are."""
-        import trl.trainer.sft_trainer  # noqa: F401  # what libraries take is not training's
+    @property
+    def planned(self) -> int | None:
+        """The bytes that training is estimated to take at its peak."""
+        memory = self.estimate.memory
+        return None if memory is None else memory.peaks["train"]
 
-        self.before = meter.start(self.device.kind)
+    def start(self) -> None:
+        """Begin to measure; call it before weights are loaded."""
+        import trl.trainer.sft_trainer  # noqa: F401  # memory of libraries is not training's
+
+        self.base_bytes = peak_memory.start(self.estimate.device.kind)
+
+    def peak(self) -> int:
+        """The most bytes that training took at once since `start`."""
+        return peak_memory.peak(self.estimate.device.kind) - self.base_bytes
 
     def facts(self) -> dict[str, Any]:
         """What the record says of memory, as plain JSON values, the run's own peak included."""
-        measured = meter.peak(self.device.kind) - self.before
+        peak, batch = self.peak(), self.estimate.batch
         return {
             "planned_bytes": self.planned,
-            "probed_bytes": self.probed,
-            "measured_bytes": measured,
-            "planned_over_measured": round(self.planned / measured, 3)
-            if self.planned and measured > 0
-            else None,
-            "batch": {"rows": len(self.batch.rows), "length": self.batch.length},
+            "probed_bytes": self.measured,
+            "measured_bytes": peak,
+            "planned_over_measured": round(self.planned / peak, 3) if self.planned and peak > 0 else None,
+            "batch": {"rows": len(batch.rows), "length": batch.length},
             "seconds_for_batch": self.seconds,
-            "device": asdict(self.device),
+            "device": asdict(self.estimate.device),
         }
 
     @contextmanager
     def guarding(self) -> Iterator[None]:
-        """Have memory that runs out end in the refusal."""
+        """Turn memory that runs out into the error that says what would fit."""
         try:
             yield
         except (MemoryError, RuntimeError) as error:
@@ -83,44 +80,32 @@ class Probe:
             raise self.refusal() from error
 
     def refusal(self) -> MachineError:
-        """The error that says what is needed, what is there, and what to write."""
-        free = f"{size(self.device.bytes)} are free on {self.device.name}"
+        """The error that says what is needed, what is free, and what to write."""
+        device = self.estimate.device
+        free = f"{size(device.bytes)} free on {device.name}"
         if self.planned is None:
-            return MachineError(f"the largest batch is out of memory: {free}; {ADVICE['train']}")
-        writes = ", ".join(self._writes(self.planned)) or "the name of a smaller base model"
-        return MachineError(f"out of memory: {size(self.planned)} are needed, {free}; write {writes}")
+            return MachineError(f"out of memory for the largest batch: {free}; {ADVICE}")
+        changes = ", ".join(self._changes(self.planned)) or "the name of a smaller base model"
+        return MachineError(f"out of memory: {size(self.planned)} needed, {free}; write {changes}")
 
-    def _writes(self, planned: int) -> list[str]:
-        """The changes that make training fit; where it was planned to fit and does not, in a tenth less."""
-
-        def redraw(changed: Recipe) -> Blueprint:
-            return blueprint(changed, self.folder, self.vocabulary)
-
-        room = replace(self.device, bytes=min(self.device.bytes, planned * 9 // 10))
-        sections = {name: found for name, found in self.recipe.sections.items() if name not in LATER}
-        training = replace(self.recipe, sections=sections)
-        return [change.write for change in changes(training, self.drawn, self.found, room, redraw)]
+    def _changes(self, planned: int) -> list[str]:
+        """The changes that make training fit; where it was estimated to fit and does not, in a tenth less."""
+        recipe, device = self.estimate.recipe, self.estimate.device
+        sections = {name: section for name, section in recipe.sections.items() if name not in OTHER_STAGES}
+        smaller = replace(device, bytes=min(device.bytes, planned * 9 // 10))
+        training = replace(self.estimate, recipe=replace(recipe, sections=sections), device=smaller)
+        return [change.write for change in fitting_changes(training)]
 
 
-def plan_memory(recipe: Recipe, ingredients: Ingredients, cache: Path) -> Probe:
-    """The probe of a run with its planned figure, before weights are loaded.
+def check_memory(inputs: TrainerInputs) -> MemoryCheck:
+    """The memory check of a run, before weights are loaded.
 
     Raises:
-        MachineError: a CPU's memory is too small by more than the plan's error.
+        MachineError: a CPU's memory is too small by more than the estimate's error.
     """
-    folder, vocabulary = model.fetch_description(recipe, cache), len(ingredients.tokenizer)
-    drawn, found = blueprint(recipe, folder, vocabulary), surveyed(recipe, ingredients.rows)
-    check_rows(drawn.base, recipe, found.longest)
-    batch, device = batch_of(recipe, found), devices.device_here()
-    planned = _planned(recipe, drawn, batch, device)
-    probe = Probe(recipe, drawn, found, batch, device, folder, vocabulary, planned)
-    if device.kind == "cpu" and planned and planned > DOUBT * device.bytes:
-        raise probe.refusal()
-    return probe
-
-
-def _planned(recipe: Recipe, drawn: Blueprint, batch: Batch, device: devices.Device) -> int | None:
-    try:
-        return needs(recipe, drawn, batch, device=device.kind).training.peak
-    except WalkError:  # the probe will measure what cannot be foreseen
-        return None
+    rows = prepared_stats(inputs.recipe, inputs.rows)
+    check = MemoryCheck(estimate(inputs.recipe, inputs.meta_model, rows, device=device_here()))
+    device = check.estimate.device
+    if device.kind == "cpu" and check.planned and check.planned > DOUBT * device.bytes:
+        raise check.refusal()
+    return check

@@ -1,4 +1,4 @@
-"""The recipe as TRL's SFTTrainer: what is checked before weights are fetched, then the trainer itself."""
+"""The recipe as TRL's SFTTrainer: what is checked before weights are downloaded, then the trainer itself."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from loracook import data, model
 from loracook.errors import MachineError, RecipeError
-from loracook.estimate.batches import as_trained, flattened
+from loracook.estimate.batches import is_flat, train_arguments
 from loracook.estimate.memory import autocast
-from loracook.model.packing_isolation import keeps_rows_apart
+from loracook.estimate.meta_model import MetaModel, meta_model
+from loracook.model.packing_isolation import isolates_packed_sequences
+from loracook.model.unsupported import check_prompts
 from loracook.progress import Progress
 
 if TYPE_CHECKING:
@@ -24,73 +26,82 @@ NESTED = ("early_stopping",)
 
 
 @dataclass(frozen=True)
-class Ingredients:
-    """The tokenizer with its template, the rows as the trainer gets them, and the base model's hub commit."""
+class TrainerInputs:
+    """What a trainer needs besides weights: tokenizer with its template, rows, and the model's structure."""
 
+    recipe: Recipe
     tokenizer: PreTrainedTokenizerBase
     rows: data.Prepared
-    commit: str | None
+    meta_model: MetaModel
+
+    @property
+    def commit(self) -> str | None:
+        """The base model's commit on the hub, None for a local one."""
+        return model.commit(self.meta_model.folder)
 
 
 def trainer(recipe: Recipe, folder: Path, *, cache: Path, progress: Progress) -> SFTTrainer:
     """The recipe as a configured SFTTrainer, the base model loaded and the data prepared, not yet run.
 
     Everything that can be known from the config, the tokenizer and the data is checked before weights are
-    fetched.
+    downloaded.
 
     Raises:
         RecipeError: the recipe does not fit its model or its data.
         MachineError: this machine cannot run it.
     """
-    ingredients = prepared(recipe, cache, progress)
-    return build(recipe, ingredients, folder / "checkpoints", cache=cache, progress=progress)
+    check_trackers(recipe)
+    inputs = read_inputs(recipe, cache, progress)
+    return build(inputs, folder / "checkpoints", cache=cache, progress=progress)
 
 
-def prepared(recipe: Recipe, cache: Path, progress: Progress) -> Ingredients:
+def read_inputs(recipe: Recipe, cache: Path, progress: Progress) -> TrainerInputs:
     """What training needs besides weights, all of it checked against the recipe.
 
     Raises:
-        RecipeError: a module that is not there, rows that cannot be used or exceed the recipe's limits.
+        RecipeError: a module that does not exist, rows that cannot be used or exceed the recipe's limits, a
+            prompt that is too long for the model.
     """
-    check_trackers(recipe)
-    description = model.fetch_description(recipe, cache)
-    model.check_modules(model.skeleton(recipe, description), recipe)
-    tokenizer = model.load_tokenizer(recipe, model.fetch_tokenizer(recipe, cache))
-    data.with_template(recipe, tokenizer)
+    folder = model.fetch_description(recipe, cache)
+    tokenizer = data.with_template(recipe, model.load_tokenizer(recipe, model.fetch_tokenizer(recipe, cache)))
+    structure = meta_model(recipe, folder, len(tokenizer))
     rows = data.prepare(recipe, tokenizer, cache, progress)
     for note in rows.notes:
         progress.note(note)
     if over := data.over_limits(rows.statistics, recipe):
         raise RecipeError(over)
-    return Ingredients(tokenizer, rows, model.commit(description))
+    if "evaluate" in recipe:
+        prompts = data.all_prompts(recipe, tokenizer)
+        check_prompts(structure.base, recipe, max((len(prompt.prompt_ids) for prompt in prompts), default=0))
+    return TrainerInputs(recipe, tokenizer, rows, structure)
 
 
 def check_trackers(recipe: Recipe) -> None:
     """Raise MachineError for a tracker that is not installed; upstream says so after loading weights."""
-    asked = recipe["train"]["report_to"]
-    for name in [asked] if isinstance(asked, str) else asked:
+    trackers = recipe["train"]["report_to"]
+    for name in [trackers] if isinstance(trackers, str) else trackers:
         if name != "none" and importlib.util.find_spec(name) is None:
             raise MachineError(f"train.report_to: {name} is not installed; run: pip install {name}")
 
 
-def build(
-    recipe: Recipe, ingredients: Ingredients, output: Path, *, cache: Path, progress: Progress
-) -> SFTTrainer:
+def build(inputs: TrainerInputs, output: Path, *, cache: Path, progress: Progress) -> SFTTrainer:
     """The SFTTrainer of a recipe, its weights loaded, which writes checkpoints below `output`."""
     from trl import SFTTrainer
 
+    recipe = inputs.recipe
     arguments = sft_config(recipe, output)
+    progress.advance(0, 0, "loading the base model")
     base = model.load_model(recipe, model.fetch(recipe, cache))
-    if added := model.fit_embeddings(base, len(ingredients.tokenizer)):
+    if added := model.fit_embeddings(base, len(inputs.tokenizer)):
         trained = "" if recipe["lora"].get("modules_to_save") else "; lora.modules_to_save would train them"
         progress.note(f"{added} embedding rows added for new tokens{trained}")
-    check_separation(base, recipe)
+    check_packing(base, recipe)
     sft = SFTTrainer(
         model=base,
         args=arguments,
-        train_dataset=ingredients.rows.train,
-        eval_dataset=ingredients.rows.evaluation,
-        processing_class=ingredients.tokenizer,
+        train_dataset=inputs.rows.train,
+        eval_dataset=inputs.rows.evaluation,
+        processing_class=inputs.tokenizer,
         peft_config=model.lora_config(recipe),
         callbacks=_early_stopping(recipe),
     )
@@ -98,12 +109,14 @@ def build(
     return sft
 
 
-def check_separation(base: PreTrainedModel, recipe: Recipe) -> None:
-    """Raise RecipeError where rows are to be joined and the model would let them see one another."""
+def check_packing(base: PreTrainedModel, recipe: Recipe) -> None:
+    """Raise RecipeError where rows are packed and packed sequences attend to each other in the model."""
     train = recipe["train"]
-    if flattened(train) and not keeps_rows_apart(base, autocast(train)):
+    if is_flat(train) and not isolates_packed_sequences(base, autocast(train)):
         key = "packing" if train.get("packing") else "padding_free"
-        message = f"'{base.config.model_type}' models let joined rows see one another; write {key}: false"
+        message = (
+            f"packed sequences attend to each other in '{base.config.model_type}' models; write {key}: false"
+        )
         raise RecipeError([recipe.problem(("train", key), message)])
 
 
@@ -111,7 +124,7 @@ def sft_config(recipe: Recipe, output: Path) -> SFTConfig:
     """The recipe's `train` section as TRL's own config, with what loracook decides for every run."""
     from trl import SFTConfig
 
-    section = {key: value for key, value in as_trained(recipe).items() if key not in NESTED}
+    section = {key: value for key, value in train_arguments(recipe).items() if key not in NESTED}
     try:
         return SFTConfig(
             **section,

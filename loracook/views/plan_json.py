@@ -1,133 +1,106 @@
-"""A plan as plain JSON values: its stages, and what is foreseen of a run."""
+"""A plan as plain JSON values; what is unknown is null, and `unknown` says why."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from loracook.estimate.memory import autocast
-from loracook.estimate.rows import is_exact, tokens_of
-from loracook.recipe.step_counts import fixed_steps
+from loracook.views.plan_details import PlanDetails
 
 if TYPE_CHECKING:
+    from loracook.estimate.estimate import Estimate
     from loracook.estimate.forecast import Forecast
-    from loracook.planner import Plan
-    from loracook.recipe.recipe import Recipe
 
 
-def stages_json(planned: Plan) -> dict[str, Any]:
-    """The stages of a plan as plain JSON values."""
+def as_json(details: PlanDetails) -> dict[str, Any]:
+    """A plan and its forecast as plain JSON values."""
+    plan, forecast, probe = details.plan, details.forecast, details.probe
     stages = [
         {"name": s.name, "folder": str(s.folder), "done": s.done, "summary": s.summary, "fault": s.fault}
-        for s in planned.stages
+        for s in plan.stages
     ]
-    return {"recipe": planned.recipe.name, "folder": str(planned.folder), "stages": stages}
-
-
-def as_json(planned: Plan, found: Forecast) -> dict[str, Any]:
-    """A plan and its forecast as plain JSON values; what is not known is null, and said in `unknown`."""
+    time = {"seconds_per_step": details.seconds_per_step, "seconds": details.seconds}
     return {
-        **stages_json(planned),
-        "model": _model(planned.recipe, found),
-        "steps": _steps(planned.recipe, found),
-        "tokens": _tokens(planned.recipe, found),
-        "memory": _memory(planned.recipe, found),
-        "disk": found.disk | {"download_bytes": found.origin.download},
-        "push": found.push,
-        "outside": outside(planned.recipe),
-        "over_limits": list(found.survey.over_limits) if found.survey else [],
-        "unknown": list(found.unknown),
+        "recipe": plan.recipe.name,
+        "folder": str(plan.folder),
+        "stages": stages,
+        **(_forecast(forecast) if forecast else {}),
+        **({"probe": probe.facts(), "time": time} if probe else {}),
+        "unknown": details.all_unknown,
     }
 
 
-def outside(recipe: Recipe) -> list[str]:
-    """What reaches beyond this machine, in sentences; nothing in a recipe runs code."""
-    name, trackers = recipe["base_model"]["name_or_path"], recipe["train"].get("report_to", "none")
-    sources = recipe["dataset"].get("sources", [recipe["dataset"]])
-    said = [
-        *([f"the base model {name} is fetched from the hub"] if _is_hub(name) else []),
-        *(f"the data set {s['path']} is fetched from the hub" for s in sources if _is_hub(s["path"])),
-        *(f"losses are reported to {tracker}" for tracker in _reporting(trackers)),
-    ]
-    if "push" in recipe and "repo_id" in recipe["push"]:
-        said.append(f"the result goes to the hub as {recipe['push']['repo_id']}, with --push alone")
-    return said
+def _forecast(forecast: Forecast) -> dict[str, Any]:
+    estimate, disk = forecast.estimate, forecast.disk
+    total = {"total_bytes": disk.total_bytes, "download_bytes": forecast.hub_info.download_bytes}
+    return {
+        "model": _model(forecast),
+        "steps": _steps(estimate),
+        "tokens": _tokens(estimate),
+        "memory": _memory(forecast),
+        "disk": asdict(disk) | total,
+        "push": asdict(forecast.upload) if forecast.upload else {},
+        "external": list(forecast.external),
+        "over_limits": list(estimate.rows.over_limits) if estimate.rows else [],
+    }
 
 
-def _is_hub(name: str) -> bool:
-    return not name.startswith(("./", "../", "package://"))
-
-
-def _reporting(trackers: str | list[str]) -> list[str]:
-    named = [trackers] if isinstance(trackers, str) else trackers
-    return [tracker for tracker in named if tracker not in ("none", "tensorboard")]
-
-
-def _model(recipe: Recipe, found: Forecast) -> dict[str, Any]:
-    counts = found.drawn.counts
+def _model(forecast: Forecast) -> dict[str, Any]:
+    recipe, base = forecast.estimate.recipe, forecast.estimate.meta_model
     return {
         "name_or_path": recipe["base_model"]["name_or_path"],
-        "commit": found.origin.commit,
-        "license": found.origin.license,
-        "dtype": str(found.drawn.dtype).removeprefix("torch."),
+        "commit": forecast.hub_info.commit,
+        "license": forecast.hub_info.license,
+        "dtype": str(base.dtype).removeprefix("torch."),
         "quantization": recipe.sections.get("quantization", {}),
-        "base_parameters": found.drawn.base_parameters,
-        "all_parameters": counts.everything,
-        "trainable_parameters": counts.trainable,
-        "trainable_percent": counts.percent,
-        "added_tokens": found.drawn.added_tokens,
-        "modules": counts.modules,
+        "base_parameters": base.base_parameters,
+        "all_parameters": base.counts.all,
+        "trainable_parameters": base.counts.trainable,
+        "trainable_percent": base.counts.percent,
+        "added_tokens": base.added_tokens,
+        "modules": base.counts.modules,
     }
 
 
-def _steps(recipe: Recipe, found: Forecast) -> dict[str, Any] | None:
-    if found.steps is None:
+def _steps(estimate: Estimate) -> dict[str, Any] | None:
+    steps = estimate.steps
+    if steps is None:
         return None
     return {
-        "total": found.steps.total,
-        "per_epoch": found.steps.per_epoch or None,
-        "warmup": found.steps.warmup,
-        "effective_batch_size": found.steps.effective_batch_size,
-        "rows": found.survey.rows if found.survey else None,
-        "at_most": "early_stopping" in recipe["train"],
-        "exact": bool(fixed_steps(recipe["train"]) or (found.survey and found.survey.exact)),
+        "total": steps.total,
+        "per_epoch": steps.per_epoch or None,
+        "warmup": steps.warmup,
+        "effective_batch_size": steps.effective_batch_size,
+        "rows": estimate.rows and estimate.rows.count,
+        "at_most": "early_stopping" in estimate.recipe["train"],
+        "exact": estimate.exact_steps,
     }
 
 
-def _tokens(recipe: Recipe, found: Forecast) -> dict[str, Any] | None:
-    if found.survey is None or found.steps is None:
+def _tokens(estimate: Estimate) -> dict[str, Any] | None:
+    tokens, steps, rows = estimate.tokens, estimate.steps, estimate.rows
+    if tokens is None or steps is None or rows is None:
         return None
-    total = tokens_of(recipe, found.survey, found.steps)
-    per_step = total / max(found.steps.total, 1)
-    exact = is_exact(recipe, found.survey, found.steps)
-    return {"per_step": per_step, "total": total, "source": found.survey.source, "exact": exact}
+    per_step = tokens.total / max(steps.total, 1)
+    return {"per_step": per_step, "total": tokens.total, "source": rows.source, "exact": tokens.exact}
 
 
-def _lacking(recipe: Recipe, found: Forecast) -> list[str]:
-    """What the device has not got and the recipe asks for."""
-    computing = recipe.sections.get("quantization", {}).get("bnb_4bit_compute_dtype")
-    asked = {str(found.drawn.dtype), str(autocast(recipe["train"])), f"torch.{computing}"}
-    return ["bfloat16"] if "torch.bfloat16" in asked and not found.device.bfloat16 else []
-
-
-def _memory(recipe: Recipe, found: Forecast) -> dict[str, Any] | None:
-    if found.room is None:
+def _memory(forecast: Forecast) -> dict[str, Any] | None:
+    estimate = forecast.estimate
+    memory, device, batch = estimate.memory, estimate.device, estimate.batch
+    if memory is None:
         return None
-    needed, device = found.room.needs, found.device
-    without = {"activations_without_checkpointing": found.room.saved_without_checkpointing}
-    stage, peak = max(needed.peaks.items(), key=lambda item: item[1])
     return {
-        "peak_bytes": peak,
-        "peak_stage": stage,
-        "parts": needed.parts | without,
-        "batch": {
-            "rows": len(found.batch.rows),
-            "length": found.batch.length,
-            "joined": found.batch.flat,
-        },
+        "peak_bytes": memory.peaks[memory.peak_stage],
+        "peak_stage": memory.peak_stage,
+        "parts": memory.stages[memory.peak_stage],
+        "stages": memory.stages,
+        "activations_without_checkpointing": forecast.without_checkpointing,
+        "batch": {"rows": len(batch.rows), "length": batch.length, "packed": batch.flat},
         "device": device.name,
         "device_bytes": device.bytes,
-        "fits": not needed.too_large(device.bytes),
-        "too_large": needed.too_large(device.bytes),
-        "lacks": _lacking(recipe, found),
-        "changes": [change.as_json() for change in found.room.changes],
+        "fits": not estimate.too_large,
+        "too_large": estimate.too_large,
+        "lacks": ["bfloat16"] if estimate.lacks_bfloat16 else [],
+        "changes": [asdict(change) for change in forecast.changes],
     }

@@ -1,18 +1,203 @@
-"""The stages of a plan as aligned lines."""
+"""A plan in words: its stages, then its forecast as aligned lines."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
 from loracook.planner import Plan
+from loracook.units import size
+from loracook.views.plan_details import PlanDetails
+
+if TYPE_CHECKING:
+    from loracook.estimate.disk import DiskUse, Upload
+    from loracook.estimate.estimate import Estimate
+    from loracook.estimate.forecast import Forecast
+    from loracook.estimate.make_it_fit import Change
+    from loracook.estimate.memory import StageMemory
+
+LABEL = 10
+TIMES = "\N{MULTIPLICATION SIGN}"
+NO_BFLOAT16 = (
+    "has no bfloat16; write base_model.dtype: float16, train.bf16: false and train.fp16: true, "
+    "and float16 for bnb_4bit_compute_dtype where it is set"
+)
 
 
-def lines(planned: Plan) -> list[str]:
-    """The plan as aligned lines: each stage with its state, its folder and what it does."""
-    recipe = planned.recipe
+def stage_lines(plan: Plan) -> list[str]:
+    """The stages as aligned lines: each with its state, its folder and what it does."""
+    recipe = plan.recipe
     about = f": {recipe['description']}" if "description" in recipe else ""
-    rows = [(stage.name, "done" if stage.done else "to do", stage) for stage in planned.stages]
-    folder = max(len(str(stage.folder)) for stage in planned.stages)
+    width = max(len(str(stage.folder)) for stage in plan.stages)
     stages = [
-        f"  {name:<10}{state:<7}{stage.folder!s:<{folder}}  {stage.summary}" for name, state, stage in rows
+        f"  {stage.name:<10}{'done' if stage.done else 'to do':<7}{stage.folder!s:<{width}}  {stage.summary}"
+        for stage in plan.stages
     ]
-    faults = [f"  {stage.name} will be run again: {stage.fault}" for stage in planned.stages if stage.fault]
+    faults = [f"  {stage.name} will run again: {stage.fault}" for stage in plan.stages if stage.fault]
     return [f"{recipe.name}{about}", *stages, *faults]
+
+
+def detail_lines(details: PlanDetails) -> list[str]:
+    """The forecast of a plan, each kind of fact under its label."""
+    forecast = details.forecast
+    parts = {} if forecast is None else _facts(details, forecast)
+    parts["unknown"] = details.all_unknown
+    return [line for label, texts in parts.items() for line in _labelled(label, texts)]
+
+
+def _labelled(label: str, texts: Sequence[str]) -> Iterator[str]:
+    for number, text in enumerate(texts):
+        yield f"{'' if number else label:<{LABEL}}{text}"
+
+
+def _facts(details: PlanDetails, forecast: Forecast) -> dict[str, list[str]]:
+    estimate = forecast.estimate
+    return {
+        "model": _model(forecast),
+        "adapter": _adapter(estimate),
+        "steps": _steps(estimate),
+        "tokens": _tokens(estimate),
+        "memory": _memory(forecast),
+        "probe": _probe(details),
+        "disk": _disk(forecast.disk),
+        "push": _upload(forecast.upload),
+        "external": list(forecast.external),
+        "stops": list(estimate.rows.over_limits) if estimate.rows else [],
+    }
+
+
+def _model(forecast: Forecast) -> list[str]:
+    recipe, base, info = forecast.estimate.recipe, forecast.estimate.meta_model, forecast.hub_info
+    facts = [
+        recipe["base_model"]["name_or_path"],
+        f"commit {info.commit[:12]}" if info.commit else "",
+        f"license {info.license}" if info.license else "",
+        f"{size(info.download_bytes)} to download" if info.download_bytes else "",
+    ]
+    quantization = ", ".join(f"{k}: {v}" for k, v in recipe.sections.get("quantization", {}).items())
+    added = f"; {base.added_tokens} tokens added" if base.added_tokens else ""
+    dtype = str(base.dtype).removeprefix("torch.")
+    kind = f"{base.base_parameters:,} parameters in {dtype}{added}"
+    return [", ".join(filter(None, facts)), kind, *([quantization] if quantization else [])]
+
+
+def _adapter(estimate: Estimate) -> list[str]:
+    counts = estimate.meta_model.counts
+    share = f"trainable params: {counts.trainable:,} / {counts.all:,} ({counts.percent:.4g}%)"
+    return [share, *(f"{pattern} {TIMES} {number}" for pattern, number in counts.modules.items())]
+
+
+def _at_most(estimate: Estimate) -> str:
+    return "at most " if "early_stopping" in estimate.recipe["train"] else ""
+
+
+def _steps(estimate: Estimate) -> list[str]:
+    steps = estimate.steps
+    if steps is None:
+        return ["unknown"]
+    epochs = f", {steps.per_epoch:,} per epoch" if steps.per_epoch else ""
+    about = _at_most(estimate) + ("" if estimate.exact_steps else "about ")
+    batch = f"effective batch size {steps.effective_batch_size:,}"
+    return [f"{about}{steps.total:,}{epochs}, {steps.warmup:,} of them warmup; {batch}"]
+
+
+def _tokens(estimate: Estimate) -> list[str]:
+    tokens, steps, rows = estimate.tokens, estimate.steps, estimate.rows
+    if tokens is None or steps is None or rows is None:
+        return ["unknown"]
+    about = _at_most(estimate) + ("" if tokens.exact else "about ")
+    per_step = tokens.total / max(steps.total, 1)
+    return [f"{about}{tokens.total:,}, {per_step:,.0f} per step (counted in {rows.source})"]
+
+
+def _memory(forecast: Forecast) -> list[str]:
+    estimate = forecast.estimate
+    memory, device, batch = estimate.memory, estimate.device, estimate.batch
+    if memory is None:
+        return ["unknown"]
+    fits = "does not fit in" if estimate.too_large else "fits in"
+    stage = memory.peak_stage
+    rows = f"{len(batch.rows)} rows"
+    shape = (
+        f"{rows} packed into {batch.length:,} tokens"
+        if batch.flat
+        else f"{rows} {TIMES} {batch.length:,} tokens"
+    )
+    return [
+        f"{size(memory.peaks[stage])} at the peak of {stage}, {fits} {size(device.bytes)} of {device.name}",
+        *([f"{device.name} {NO_BFLOAT16}"] if estimate.lacks_bfloat16 else []),
+        f"for the largest batch: {shape}",
+        *(
+            f"  {name.replace('_', ' '):<24}{size(count):>10}"
+            for name, count in memory.stages[stage].items()
+            if count
+        ),
+        *_other_memory(forecast, memory),
+        *map(_change, forecast.changes),
+        *_more_advice(forecast),
+    ]
+
+
+def _other_memory(forecast: Forecast, memory: StageMemory) -> list[str]:
+    """The peaks of the other stages, and what checkpointing saves: not part of the peak."""
+    peaks = {stage: peak for stage, peak in memory.peaks.items() if stage != memory.peak_stage}
+    too_large = forecast.estimate.too_large
+    texts = [
+        f"peak of {stage}: {size(peak)}{', does not fit either' if stage in too_large else ''}"
+        for stage, peak in peaks.items()
+    ]
+    if forecast.without_checkpointing is not None:
+        texts.append(
+            f"without activation_checkpointing, activations take {size(forecast.without_checkpointing)}"
+        )
+    return texts
+
+
+def _change(change: Change) -> str:
+    return f"write {change.write}: saves {size(change.saves)}{', then it fits' if change.fits else ''}"
+
+
+def _more_advice(forecast: Forecast) -> list[str]:
+    """What to do where no change makes everything fit."""
+    too_large = forecast.estimate.too_large
+    if not too_large or any(change.fits for change in forecast.changes):
+        return []
+    if "train" in too_large:
+        return ["that is not enough: use a smaller base model or a larger device"]
+    return [f"run {' and '.join(too_large)} on a machine with more memory: --only {too_large[0]}"]
+
+
+def _probe(details: PlanDetails) -> list[str]:
+    probe, seconds = details.probe, details.seconds
+    if probe is None:
+        return []
+    return [
+        f"{size(probe.measured or 0)} measured for the largest batch, {_size(probe.planned)} estimated",
+        f"at most {details.seconds_per_step:.2g} s per step"
+        + (f", {seconds:,.0f} s in total" if seconds else ""),
+    ]
+
+
+def _disk(disk: DiskUse) -> list[str]:
+    parts = [
+        f"adapter {size(disk.adapter_bytes)}",
+        f"{disk.checkpoints_kept} checkpoints of {size(disk.checkpoint_bytes)}",
+        f"merged model {size(disk.merged_bytes)}" if disk.merged_bytes else "",
+        f"published copy {size(disk.published_bytes)}" if disk.published_bytes else "",
+    ]
+    total = f"at most {size(disk.total_bytes)}, {size(disk.free_bytes)} free"
+    return [total, ", ".join(filter(None, parts))]
+
+
+def _upload(upload: Upload | None) -> list[str]:
+    if upload is None:
+        return []
+    requires = f"; requires {upload.requires}" if upload.requires else ""
+    return [
+        f"{upload.what} to {upload.to} ({upload.visibility}), {size(upload.bytes)}{requires}",
+        upload.files,
+    ]
+
+
+def _size(count: int | None) -> str:
+    return "?" if count is None else size(count)

@@ -6,48 +6,48 @@ from pathlib import Path
 
 from loracook.planner import Plan
 from loracook.report.generations import figures
-from loracook.stages.push import needs_consent
+from loracook.runner import upload_to_allow
 from loracook.store.record import read_record
 
 MAIN = {"train": "adapter", "evaluate": "generations.md", "merge": "model"}
-"""The file or folder of each stage that one looks at first; a push says itself where it went."""
+"""The file or folder of a stage to look at first; others name it in their result, or it is their folder."""
 
 
-def result_lines(planned: Plan, only: str | None) -> list[str]:
-    """The before/after table where there is one, what lies where, and a command to try next.
+def result_lines(plan: Plan, only: str | None) -> list[str]:
+    """The table of metrics before and after, what is where, and a command to try next.
 
     Args:
-        planned: the plan as it is now.
-        only: the stage that alone was asked for.
+        plan: the plan as it is now.
+        only: the stage that alone was to be run.
     """
-    done = {stage.name: stage.folder for stage in planned.stages if stage.done}
-    places = [f"  {name:<10}{_place(planned, name, folder)}" for name, folder in done.items()]
-    return [*_table(done.get("evaluate")), "", *places, "", *_next(planned, done, only)]
+    done = {stage.name: stage.folder for stage in plan.stages if stage.done}
+    places = [f"  {name:<10}{_place(plan, name, folder)}" for name, folder in done.items()]
+    return [*_table(done.get("evaluate")), "", *places, "", *_next(plan, done, only)]
 
 
-def _place(planned: Plan, name: str, folder: Path) -> str:
+def _place(plan: Plan, name: str, folder: Path) -> str:
     if name in MAIN:
         return str(folder / MAIN[name])
-    pushed = read_record(folder)["result"]
-    return str(pushed.get("url") or planned.folder / pushed["folder"])
+    result = read_record(folder)["result"]
+    published = plan.folder / result["folder"] if "folder" in result else folder
+    return str(result.get("url") or published)
 
 
 def _table(folder: Path | None) -> list[str]:
     if folder is None:
         return []
-    measured = read_record(folder)["result"]
-    rows = [("", "base", "adapter"), *figures(measured)]
+    metrics = read_record(folder)["result"]
+    rows = [("", "base", "adapter"), *figures(metrics)]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     return ["", *(f"  {a:<{widths[0]}}   {b:>{widths[1]}}   {c:>{widths[2]}}" for a, b, c in rows)]
 
 
-def _next(planned: Plan, done: dict[str, Path], only: str | None) -> list[str]:
-    left = [stage.name for stage in planned.to_do]
-    if left == ["push"] and needs_consent(planned.recipe):
-        whole = " and without --only" if only else ""
-        return [f"to upload it, run the same command again with --push{whole}"]
-    if left:
-        return [f"still to do: {', '.join(left)}; run the same command without --only"]
+def _next(plan: Plan, done: dict[str, Path], only: str | None) -> list[str]:
+    to_do = [stage.name for stage in plan.to_do]
+    if len(to_do) == 1 and upload_to_allow(plan):
+        return [f"to upload it, run the same command with --push{' and without --only' if only else ''}"]
+    if to_do:
+        return [f"still to do: {', '.join(to_do)}; run the same command without --only"]
     if "evaluate" in done:
-        return [f"read the answers side by side:  less {done['evaluate'] / 'generations.md'}"]
+        return [f"compare the answers:  less {done['evaluate'] / 'generations.md'}"]
     return [f"look at the losses:  less {done['train'] / 'log.jsonl'}"]

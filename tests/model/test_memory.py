@@ -11,10 +11,10 @@ from peft import LoraConfig, PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from loracook.estimate.batches import Batch
-from loracook.estimate.fake_step import Walk, walk
-from loracook.estimate.memory import generation_cache
-from loracook.estimate.weight_bytes import Weights, cast, optimizer_bytes, set_dtypes, trained_bytes, weigh
-from loracook.model.parameters import adapted
+from loracook.estimate.fake_step import StepMemory, step_memory
+from loracook.estimate.memory import cache_bytes
+from loracook.estimate.weight_bytes import Weights, cast, optimizer_bytes, set_dtypes, weight_bytes
+from loracook.model.parameters import with_adapter
 from tests.planning import CONFIGS, config_recipe, plan
 
 SHAPE = {
@@ -28,7 +28,7 @@ SHAPE = {
 }
 
 
-def skeleton(dtype: torch.dtype = torch.bfloat16) -> PreTrainedModel:
+def base_on_meta(dtype: torch.dtype = torch.bfloat16) -> PreTrainedModel:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(LlamaConfig(**SHAPE))
     cast(model, dtype)
@@ -36,7 +36,13 @@ def skeleton(dtype: torch.dtype = torch.bfloat16) -> PreTrainedModel:
 
 
 def tuned(**lora: Any) -> PeftModel:
-    return adapted(skeleton(), LoraConfig(r=8, target_modules=["q_proj"], task_type="CAUSAL_LM", **lora))
+    return with_adapter(
+        base_on_meta(), LoraConfig(r=8, target_modules=["q_proj"], task_type="CAUSAL_LM", **lora)
+    )
+
+
+def trainable_bytes(model: PeftModel) -> int:
+    return sum(part.numel() * part.element_size() for part in model.parameters() if part.requires_grad)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +71,7 @@ def tuned(**lora: Any) -> PeftModel:
 def test_weights_take_what_their_dtype_and_quantization_say(
     quantization: dict[str, Any], weights: Weights
 ) -> None:
-    assert weigh(skeleton(), quantization) == weights
+    assert weight_bytes(base_on_meta(), quantization) == weights
 
 
 @pytest.mark.parametrize(
@@ -79,29 +85,29 @@ def test_optimizers_keep_their_states_for_what_trains(optim: str, bytes_each: in
 
 def test_an_adapter_on_a_quantized_base_trains_in_bfloat16() -> None:
     model = tuned()
-    assert trained_bytes(model) == 6 * 1024 * 4
+    assert trainable_bytes(model) == 6 * 1024 * 4
     set_dtypes(model, quantized=True)
-    assert trained_bytes(model) == 6 * 1024 * 2
+    assert trainable_bytes(model) == 6 * 1024 * 2
 
 
 @pytest.mark.parametrize("checkpointing", [True, False])
 def test_a_few_layers_tell_of_all(checkpointing: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = Batch((0, 1), 48, masked=False)
-    followed = walk(tuned(), batch, checkpointing=checkpointing, autocast=torch.bfloat16)
-    monkeypatch.setattr("loracook.estimate.fake_step.WALKED", (6, 6))
-    assert _close(followed, walk(tuned(), batch, checkpointing=checkpointing, autocast=torch.bfloat16))
+    followed = step_memory(tuned(), batch, checkpointing=checkpointing, autocast=torch.bfloat16)
+    monkeypatch.setattr("loracook.estimate.fake_step.LAYERS_RUN", (6, 6))
+    assert _close(followed, step_memory(tuned(), batch, checkpointing=checkpointing, autocast=torch.bfloat16))
 
 
 def test_checkpointing_saves_activations_and_a_mask_takes_some() -> None:
     batch, masked = Batch((0, 1), 48, masked=False), Batch((0, 1), 48, masked=True)
-    kept = walk(tuned(), batch, checkpointing=False, autocast=torch.bfloat16).saved
-    assert walk(tuned(), batch, checkpointing=True, autocast=torch.bfloat16).saved < kept / 4
-    assert walk(tuned(), masked, checkpointing=False, autocast=torch.bfloat16).saved > kept
+    kept = step_memory(tuned(), batch, checkpointing=False, autocast=torch.bfloat16).saved
+    assert step_memory(tuned(), batch, checkpointing=True, autocast=torch.bfloat16).saved < kept / 4
+    assert step_memory(tuned(), masked, checkpointing=False, autocast=torch.bfloat16).saved > kept
 
 
 def test_the_cache_of_keys_and_values() -> None:
     config = AutoConfig.from_pretrained(CONFIGS / "HuggingFaceTB__SmolLM2-135M-Instruct")
-    assert generation_cache(config, batch_size=8, length=100, element_size=2) == 2 * 30 * 8 * 3 * 64 * 100 * 2
+    assert cache_bytes(config, batch_size=8, length=100, element_size=2) == 2 * 30 * 8 * 3 * 64 * 100 * 2
 
 
 @pytest.mark.slow
@@ -114,6 +120,6 @@ def test_what_does_not_fit_is_told_with_the_cheapest_changes(tmp_path: Path) -> 
     assert all(change["saves"] > 0 for change in memory["changes"])
 
 
-def _close(found: Walk, expected: Walk) -> bool:
-    pairs = zip(vars(found).values(), vars(expected).values(), strict=True)
+def _close(memory: StepMemory, expected: StepMemory) -> bool:
+    pairs = zip(vars(memory).values(), vars(expected).values(), strict=True)
     return all(abs(a - b) <= 0.01 * b for a, b in pairs)

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from loracook.errors import RecipeError
-from loracook.model.packing_isolation import keeps_rows_apart
+from loracook.model.packing_isolation import isolates_packed_sequences
 from loracook.recipe.recipe import Recipe
 from loracook.training.trainer import check_separation
 
@@ -40,8 +40,8 @@ def small(kind: str, shape: dict[str, Any]) -> PreTrainedModel:
 @pytest.mark.parametrize("kind", APART)
 def test_models_that_mind_positions_keep_rows_apart(kind: str) -> None:
     model = small(kind, APART[kind]).train()
-    assert keeps_rows_apart(model)
-    assert keeps_rows_apart(model, torch.bfloat16)
+    assert isolates_packed_sequences(model)
+    assert isolates_packed_sequences(model, torch.bfloat16)
     assert model.training
 
 
@@ -49,7 +49,7 @@ def test_a_model_that_fails_is_left_as_it_was() -> None:
     model = small("llama", LLAMA).train()
     model.base_model.norm = torch.nn.Linear(1, 1)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        keeps_rows_apart(model)
+        isolates_packed_sequences(model)
     assert model.training
 
 

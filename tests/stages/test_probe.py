@@ -15,10 +15,11 @@ import loracook
 from loracook.errors import MachineError
 from loracook.machine.devices import Device
 from loracook.progress import Silent
+from loracook.recipe.recipe import Recipe
 from loracook.store.cache_dir import default_cache
-from loracook.training.largest_batch import probe_alone
-from loracook.training.memory_check import plan_memory
-from loracook.training.trainer import prepared
+from loracook.training.largest_batch import measure_alone
+from loracook.training.memory_check import MemoryCheck, check_memory
+from loracook.training.trainer import TrainerInputs, read_inputs
 from tests.planning import invoked
 from tests.test_steps import recipe_file
 
@@ -47,9 +48,10 @@ def test_a_short_run_is_its_own_probe(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_probe_alone_measures_and_leaves_no_folder(tmp_path: Path) -> None:
-    probe = probe_alone(loracook.load(recipe_file(tmp_path, {"max_steps": 2})), default_cache())
-    assert probe.probed is not None
-    assert probe.seconds is not None
+    recipe = loracook.load(recipe_file(tmp_path, {"max_steps": 2}))
+    check = measure_alone(inputs_of(recipe), default_cache(), Silent())
+    assert check.measured is not None
+    assert check.seconds is not None
     assert not (tmp_path / "runs").exists()
 
 
@@ -57,7 +59,7 @@ def test_the_probe_alone_measures_and_leaves_no_folder(tmp_path: Path) -> None:
 def test_probes_of_several_recipes_come_side_by_side(tmp_path: Path) -> None:
     file = recipe_file(tmp_path, {"max_steps": 2})
     rows = {line.split("  ")[0]: line for line in invoked(file, file, "--probe").stdout.splitlines()}
-    assert {"peak memory", "measured", "seconds a step", "seconds in all"} <= set(rows)
+    assert {"peak memory", "measured", "seconds per step", "seconds in total"} <= set(rows)
 
 
 def test_a_disk_without_room_for_all_checkpoints_is_found_before_training(
@@ -72,11 +74,15 @@ def test_a_disk_without_room_for_all_checkpoints_is_found_before_training(
 
 def test_what_does_not_fit_ends_with_the_changes_that_would(tmp_path: Path) -> None:
     recipe = loracook.load(recipe_file(tmp_path, {"per_device_train_batch_size": 4}))
-    probe = plan_memory(recipe, prepared(recipe, default_cache(), Silent()), default_cache())
-    refusal = replace(probe, device=Device("a small CPU", "cpu", 60 << 20)).refusal()
+    small = replace(check_memory(inputs_of(recipe)).estimate, device=Device("a small CPU", "cpu", 60 << 20))
+    refusal = MemoryCheck(small).refusal()
     assert refusal.exit_code == 3
     assert str(refusal).startswith("out of memory: ")
-    assert "60 MiB are free on a small CPU; write train.per_device_train_batch_size: 2" in str(refusal)
+    assert "60 MiB free on a small CPU; write train.per_device_train_batch_size: 2" in str(refusal)
+
+
+def inputs_of(recipe: Recipe) -> TrainerInputs:
+    return read_inputs(recipe, default_cache(), Silent())
 
 
 def _losses(entries: Any) -> list[float]:
@@ -85,8 +91,8 @@ def _losses(entries: Any) -> list[float]:
 
 def test_memory_that_runs_out_in_any_step_ends_with_the_changes_too(tmp_path: Path) -> None:
     recipe = loracook.load(recipe_file(tmp_path, {"per_device_train_batch_size": 4}))
-    probe = plan_memory(recipe, prepared(recipe, default_cache(), Silent()), default_cache())
-    with pytest.raises(MachineError, match=r"out of memory: .* write "), probe.guarding():
+    check = check_memory(inputs_of(recipe))
+    with pytest.raises(MachineError, match=r"out of memory: .* write "), check.guarding():
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
-    with pytest.raises(RuntimeError, match="another"), probe.guarding():
+    with pytest.raises(RuntimeError, match="another"), check.guarding():
         raise RuntimeError("another")

@@ -75,6 +75,11 @@ class Selection:
     evaluation: tuple[Part, ...] | tuple[Stretch, ...]
     mix: str
 
+    @property
+    def training_rows(self) -> int:
+        """The number of rows that train; 0 where they are streamed."""
+        return sum(len(part) for part in self.training if isinstance(part, Part))
+
     def train(self) -> Iterator[Located]:
         """The rows that train, in their order."""
         if self.mix != "interleave":

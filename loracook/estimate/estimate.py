@@ -1,0 +1,123 @@
+"""What a run trains and takes, known before weights: one value for `plan`, `--probe` and the run itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from loracook import data, model
+from loracook.errors import LoracookError, RecipeError, UnreachableError
+from loracook.estimate.batches import Batch, TokenCount, count_tokens, largest_batch, planned_steps
+from loracook.estimate.fake_step import FakeStepError
+from loracook.estimate.memory import StageMemory, autocast, stage_memory
+from loracook.estimate.meta_model import MetaModel, meta_model, named_tokens
+from loracook.estimate.rows import RowStats, row_stats
+from loracook.machine.devices import Device
+from loracook.model.unsupported import check_rows
+from loracook.recipe.step_counts import Steps, fixed_steps
+
+if TYPE_CHECKING:
+    from loracook.recipe.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A recipe on a device: its model, rows, steps, largest batch and memory.
+
+    What is None cannot be known here; `unknown` says what, and why.
+    """
+
+    recipe: Recipe
+    meta_model: MetaModel
+    rows: RowStats | None
+    steps: Steps | None
+    batch: Batch
+    device: Device
+    memory: StageMemory | None
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def tokens(self) -> TokenCount | None:
+        """The tokens of the whole run."""
+        if self.rows is None or self.steps is None:
+            return None
+        return count_tokens(self.recipe, self.rows, self.steps)
+
+    @property
+    def exact_steps(self) -> bool:
+        """Whether the number of steps is exact: the recipe sets it, or every row was counted."""
+        return bool(fixed_steps(self.recipe["train"]) or (self.rows and self.rows.exact))
+
+    @property
+    def lacks_bfloat16(self) -> bool:
+        """Whether the recipe computes in bfloat16 and the device cannot."""
+        compute = self.recipe.sections.get("quantization", {}).get("bnb_4bit_compute_dtype")
+        dtypes = {str(self.meta_model.dtype), str(autocast(self.recipe["train"])), f"torch.{compute}"}
+        return "torch.bfloat16" in dtypes and not self.device.bfloat16
+
+    @property
+    def too_large(self) -> list[str]:
+        """The stages that do not fit the device."""
+        return self.memory.too_large(self.device.bytes) if self.memory else []
+
+
+def estimate(
+    recipe: Recipe,
+    meta_model: MetaModel,
+    rows: RowStats | None,
+    *,
+    device: Device,
+    unknown: tuple[str, ...] = (),
+) -> Estimate:
+    """The estimate of a recipe whose model and rows are known; `unknown` is passed on.
+
+    Raises:
+        RecipeError: a row is too long for the model, or there is no batch to train on.
+    """
+    if rows is not None:
+        check_rows(meta_model.base, recipe, rows.longest)
+    batch, steps = largest_batch(recipe, rows), planned_steps(recipe, rows)
+    try:
+        memory = stage_memory(recipe, meta_model, batch, device=device.kind)
+    except FakeStepError as error:
+        memory = None
+        reason = f"this model's code does not run without weights ({error}); add --probe to measure"
+        unknown = (*unknown, f"memory: {reason}")
+    return Estimate(recipe, meta_model, rows, steps, batch, device, memory, unknown)
+
+
+def read_and_estimate(recipe: Recipe, cache: Path, device: Device) -> Estimate:
+    """The estimate of a recipe from config, tokenizer and data, each read once; of many rows, a sample.
+
+    Args:
+        recipe: what is to be run.
+        cache: the folder of converted models and prepared data.
+        device: where it is to run.
+
+    Raises:
+        RecipeError: the model cannot be found or trained, a module name matches nothing, or the data cannot
+            be used.
+    """
+    unknown = list[str]()
+    folder = model.fetch_description(recipe, cache)
+    tokenizer = model.tokenizer_in(recipe, folder)
+    if tokenizer is None:
+        unknown.append("tokens and steps: the base model's folder has no tokenizer")
+        unknown += [
+            f"whether {token} is a new token: counted as one" for token in sorted(named_tokens(recipe))
+        ]
+        return estimate(recipe, meta_model(recipe, folder, None), None, device=device, unknown=tuple(unknown))
+    tokenizer, rows = data.with_template(recipe, tokenizer), None
+    try:
+        rows = row_stats(recipe, tokenizer, cache)
+    except UnreachableError as error:
+        unknown.append(f"tokens and steps: {message_of(error)}")
+    base = meta_model(recipe, folder, len(tokenizer))
+    return estimate(recipe, base, rows, device=device, unknown=tuple(unknown))
+
+
+def message_of(error: LoracookError) -> str:
+    """The message of an error, without the places in the recipe."""
+    problems = error.problems if isinstance(error, RecipeError) else ()
+    return "; ".join(problem.message for problem in problems) or str(error)

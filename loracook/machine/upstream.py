@@ -1,0 +1,127 @@
+"""Every private name of an upstream library that loracook relies on, and nowhere else.
+
+tests/machine/test_upstream.py notices when one of them goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from torch.nn import Module
+    from trl import SFTTrainer
+
+
+def trained_tokens(trainer: SFTTrainer) -> int:
+    """The tokens that TRL has counted so far in training (trl 1.16, SFTTrainer)."""
+    return int(trainer._total_train_tokens)
+
+
+def set_trained_tokens(trainer: SFTTrainer, tokens: int) -> None:
+    """Let TRL count on from `tokens`; it keeps no count in its checkpoints."""
+    trainer._total_train_tokens = tokens
+
+
+def clear_metrics(trainer: SFTTrainer) -> None:
+    """Drop the training metrics that TRL has gathered since its last log entry."""
+    trainer._metrics["train"].clear()
+
+
+def on_device(trainer: SFTTrainer, batch: dict[str, Any]) -> dict[str, Any]:
+    """A collated batch on the trainer's device (transformers, Trainer)."""
+    inputs: dict[str, Any] = trainer._prepare_inputs(batch)
+    return inputs
+
+
+def largest_norms(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The largest absolute value of each tensor, in one fused kernel; NaN and infinity come through."""
+    import torch
+
+    return list(torch._foreach_norm(tensors, float("inf")))
+
+
+def storage_id(storage: torch.UntypedStorage) -> int:
+    """What identifies a tensor's storage for as long as it lives."""
+    return int(storage._cdata)
+
+
+def own_tensors(module: Module) -> Iterable[dict[str, Tensor | None]]:
+    """A module's own parameters and buffers by name, as the dictionaries that torch keeps them in."""
+    return module._parameters, module._buffers
+
+
+def fake_tensor_mode() -> Any:
+    """torch's mode for tensors that have a shape, a dtype and a device, but no data."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    return FakeTensorMode(allow_non_fake_inputs=True)
+
+
+def fake_cpu_tensor(mode: Any, tensor: Tensor) -> Tensor:
+    """A tensor's stand-in without data, on the CPU."""
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensor
+
+    return FakeTensor(mode, tensor.detach().to("meta"), torch.device("cpu"))
+
+
+def dispatch_mode() -> type[Any]:
+    """The base class of torch's modes that see every operator."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    mode: type[Any] = TorchDispatchMode
+    return mode
+
+
+def tree_leaves(tree: Any) -> list[Any]:
+    """The values at the leaves of nested containers."""
+    from torch.utils._pytree import tree_leaves
+
+    return list(tree_leaves(tree))
+
+
+def attention_implementation(model: Any) -> str:
+    """The attention implementation that a model runs with."""
+    return str(model.config._attn_implementation)
+
+
+def set_attention_implementation(model: Any, name: str) -> None:
+    """Let a model run with an attention registered under `name`, without the checks for kernels."""
+    model.config._attn_implementation_internal = name
+
+
+def takes_any_attention(model: Any) -> bool:
+    """Whether a model runs with whatever attention is registered."""
+    return bool(model._supports_attention_backend)
+
+
+def loss_gradient_tile(tile: Tensor, losses: Tensor, ids: Tensor, **facts: Any) -> None:
+    """Turn a tile of logits into its gradient in place, as TRL's fused head does without Triton.
+
+    Source: trl 1.16, trl/kernels/chunked_logprob.py.
+    """
+    from trl.kernels import chunked_logprob
+
+    chunked_logprob._backward_tile(tile, 0, ids, losses, losses, losses, losses, **facts)
+
+
+def add_product(gradient: Tensor, tile: Tensor, weight: Tensor) -> None:
+    """Add `tile @ weight` to a float32 gradient, as TRL's fused head does."""
+    from trl.kernels import chunked_logprob
+
+    chunked_logprob._addmm_fp32(gradient, tile, weight)
+
+
+def dataset_fingerprint(rows: Any) -> str | None:
+    """What datasets takes for the identity of a data set's content; None for a streamed one."""
+    return getattr(rows, "_fingerprint", None)
+
+
+def dataset_builders() -> frozenset[str]:
+    """The names that datasets reads as a file format in place of a data set on the hub."""
+    from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
+
+    return frozenset(_PACKAGED_DATASETS_MODULES)
