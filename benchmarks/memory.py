@@ -169,7 +169,7 @@ def plan(recipe: Path) -> int:
     from loracook.estimate.forecast import forecast
     from loracook.planner import plan
     from loracook.recipe.recipe import load
-    from loracook.store.cache_dir import default_cache
+    from loracook.store.folders import default_cache
 
     room = forecast(plan(load(recipe), recipe.parent / "runs"), default_cache()).room
     assert room is not None

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 from loracook.errors import LoracookError, dotted
 from loracook.machine.faults import mended
 from loracook.machine.versions import versions
-from loracook.planner import RUNS, Plan, PlannedStage, examined, plan
+from loracook.planner import Plan, PlannedStage, examined, plan
 from loracook.progress import Progress, Silent
 from loracook.recipe.tree import entries
 from loracook.stages import STAGES
 from loracook.stages.base import Consent, Folders
 from loracook.stages.push import before_training, check_consent, needs_consent
-from loracook.store.cache_dir import default_cache
-from loracook.store.files import broken_file, file_facts
+from loracook.store.files import file_facts, mismatch
+from loracook.store.folders import RUNS, default_cache
 from loracook.store.lock import locked, make_run_folder
-from loracook.store.record import RECORD, made_of, read_record, write_record
+from loracook.store.record import RECORD, read_record, weight_hashes, write_record
 
 if TYPE_CHECKING:
     from loracook.recipe.recipe import Recipe
@@ -141,8 +141,8 @@ def _begin(stage: PlannedStage) -> None:
 
 def _verified(folder: Path) -> Path:
     """The folder of a finished stage, every file of it held against its record."""
-    if broken := broken_file(folder, read_record(folder)["files"]):
-        raise LoracookError(f"{folder / broken} is not as it was written; remove {folder} to make it again")
+    if problem := mismatch(folder, read_record(folder)["files"]):
+        raise LoracookError(f"{folder}/{problem}; remove {folder} to run the stage again")
     return folder
 
 
@@ -158,10 +158,10 @@ def _record(recipe: Recipe, stage: PlannedStage, result: dict[str, Any], seconds
         "sections": sections,
         "origins": {dotted(path): str(recipe.origin(path)) for path, _ in entries(sections)},
         "result": result,
-        "before": made_of(stage.before.values()),
+        "before": weight_hashes(stage.before.values()),
         "versions": versions(),
         # Checkpoints have manifests of their own and may be removed to save room.
-        "files": file_facts(stage.folder, leave_out=stage.folder / "checkpoints") | elsewhere,
+        "files": file_facts(stage.folder, exclude=stage.folder / "checkpoints") | elsewhere,
     }
 
 

@@ -12,7 +12,7 @@ import click
 from loracook.cli.screen import noise_to
 from loracook.errors import clean
 from loracook.machine.doctor import Finding, findings
-from loracook.store.cache_dir import default_cache
+from loracook.store.folders import default_cache
 
 WIDTH = 14
 

@@ -62,7 +62,7 @@ def _missing(error: ModuleNotFoundError) -> int:
 def _fault(error: Exception) -> int | None:
     """The exit code for a fault of this machine, said; None when it is something else."""
     from loracook.machine.faults import said_of
-    from loracook.store.cache_dir import default_cache
+    from loracook.store.folders import default_cache
 
     said = said_of(error, [Path(), default_cache()])
     if said is None:

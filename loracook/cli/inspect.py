@@ -67,7 +67,7 @@ def _inspected(recipe: Recipe, wanted: Sequence[int], asked: str | None) -> dict
     from loracook import model
     from loracook.model.modules import anatomy, ranks
     from loracook.model.target_modules import default_targets, unadaptable
-    from loracook.store.cache_dir import default_cache
+    from loracook.store.folders import default_cache
 
     skeleton = model.skeleton(recipe, model.fetch_description(recipe, default_cache()))
     parts, kind = anatomy(skeleton), skeleton.config.model_type

@@ -72,7 +72,7 @@ def _known(planned: Plan, place: Device | None) -> dict[str, Any]:
     if any(find_spec(name) is None for name in STACK):
         return stages_json(planned) | {"unknown": [MISSING]}
     from loracook.estimate.forecast import forecast, said
-    from loracook.store.cache_dir import default_cache
+    from loracook.store.folders import default_cache
     from loracook.views.plan_json import as_json
 
     try:
@@ -83,7 +83,7 @@ def _known(planned: Plan, place: Device | None) -> dict[str, Any]:
 
 def _probed(planned: Plan, known: dict[str, Any]) -> dict[str, Any]:
     """What the largest batch took, and from its time the longest that the run can take."""
-    from loracook.store.cache_dir import default_cache
+    from loracook.store.folders import default_cache
     from loracook.training.largest_batch import probe_alone
 
     facts = probe_alone(planned.recipe, default_cache()).facts()

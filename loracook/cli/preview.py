@@ -41,7 +41,7 @@ def _preview(recipe: Recipe, rows: int, source: int | None) -> Preview:
     from loracook import model
     from loracook.data import with_template
     from loracook.data.preview import preview
-    from loracook.store.cache_dir import default_cache
+    from loracook.store.folders import default_cache
 
     cache = default_cache()
     tokenizer = model.load_tokenizer(recipe, model.fetch_tokenizer(recipe, cache))

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from loracook.errors import LoracookError, MachineError
-from loracook.store.release import Parcel
+from loracook.store.release import ReleaseFiles
 
 QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_VERBOSITY": "error"}
 SLOWEST = 250_000
@@ -63,7 +63,7 @@ def check(target: Target, patience: Patience = CHECKING) -> None:
 
 def upload(
     target: Target,
-    parcel: Parcel,
+    release: ReleaseFiles,
     journal: Path,
     *,
     note: Callable[[str], None],
@@ -78,10 +78,10 @@ def upload(
         "target": asdict(target),
         "pauses": patience.pauses,
         "journal": str(journal),
-        "facts": parcel.facts,
-        "paths": {name: str(path) for name, path in parcel.paths.items()},
+        "facts": release.facts,
+        "paths": {name: str(path) for name, path in release.paths.items()},
     }
-    commit: dict[str, str] = _ask(request, patience.seconds + parcel.bytes / SLOWEST, note)
+    commit: dict[str, str] = _ask(request, patience.seconds + release.bytes / SLOWEST, note)
     return commit
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from loracook.errors import LoracookError, MachineError
 from loracook.hub import Target
-from loracook.store.files import write_whole
+from loracook.store.files import write_atomic
 from loracook.store.release import allowed
 
 if TYPE_CHECKING:
@@ -181,4 +181,4 @@ def _check_room(state: State, target: Target) -> None:
 
 def _keep(journal: Path, **facts: Any) -> None:
     kept: dict[str, Any] = json.loads(journal.read_text("utf-8"))
-    write_whole(journal, json.dumps(kept | facts, indent=2) + "\n")
+    write_atomic(journal, json.dumps(kept | facts, indent=2) + "\n")

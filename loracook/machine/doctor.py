@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from loracook.machine.devices import GIB, available_memory
-from loracook.store.files import existing, free_bytes
+from loracook.store.files import free_bytes, nearest_existing
 
 LOW_DISK = 10 * GIB
 STACK = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate", "gguf", "jinja2")
@@ -130,7 +130,7 @@ def _memory() -> Finding:
 
 
 def _disk(cache: Path) -> Finding:
-    place = existing(cache)
+    place = nearest_existing(cache)
     free = free_bytes(place)
     means = "" if free > LOW_DISK else "a model of 7 billion parameters takes 15 GB, and as much again merged"
     if not (place.is_dir() and os.access(place, os.W_OK)):

@@ -12,7 +12,7 @@ from loracook.errors import MachineError, RecipeError, UnreachableError
 from loracook.hub.failures import refusal, unheard
 from loracook.model.broken_files import BASE_MODEL, reading
 from loracook.store.files import sha256, sync
-from loracook.store.package_files import SCHEME, shipped_file
+from loracook.store.folders import SCHEME, shipped_file
 
 if TYPE_CHECKING:
     from loracook.recipe.recipe import Recipe

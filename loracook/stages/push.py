@@ -13,9 +13,9 @@ from loracook.errors import LoracookError, MachineError, PushError
 from loracook.progress import Progress
 from loracook.report.card import model_card
 from loracook.stages.base import Consent, Folders
-from loracook.store.files import broken_file, sync, write_whole
+from loracook.store.files import mismatch, sync, write_atomic
 from loracook.store.record import read_record
-from loracook.store.release import Parcel, allowed, pack, write_card
+from loracook.store.release import ReleaseFiles, allowed, release_files, write_card
 
 if TYPE_CHECKING:
     from loracook.recipe.recipe import Recipe
@@ -75,13 +75,13 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
     """
     stage, folder = SOURCES[recipe["push"]["what"]]
     card = write_card(_card(recipe, folders, folders.before[stage] / folder), folders.own)
-    parcel = pack(folders.before[stage], folder, card)
+    release = release_files(folders.before[stage], folder, card)
     if needs_consent(recipe):
         check_consent(recipe, consent)
-        place = _upload(_target(recipe, consent), parcel, folders, progress)
+        place = _upload(_target(recipe, consent), release, folders, progress)
     else:
-        place = _publish(parcel, folders.run / recipe["push"]["folder"])
-    return place | {"files": dict(parcel.facts)}
+        place = _publish(release, folders.run / recipe["push"]["folder"])
+    return place | {"files": dict(release.facts)}
 
 
 def check_consent(recipe: Recipe, consent: Consent) -> None:
@@ -113,13 +113,15 @@ def _card(recipe: Recipe, folders: Folders, home: Path) -> str:
     return model_card(recipe, name=name, files=files, metrics=metrics, versions=versions)
 
 
-def _upload(target: hub.Target, parcel: Parcel, folders: Folders, progress: Progress) -> dict[str, Any]:
+def _upload(
+    target: hub.Target, release: ReleaseFiles, folders: Folders, progress: Progress
+) -> dict[str, Any]:
     journal = folders.own / JOURNAL
-    commit = _begun(journal, parcel.facts).get("commit")
+    commit = _begun(journal, release.facts).get("commit")
     if commit is None:
-        progress.note(f"{len(parcel.facts)} files, {parcel.bytes / 1e6:.1f} MB, to '{target.repo_id}'")
+        progress.note(f"{len(release.facts)} files, {release.bytes / 1e6:.1f} MB, to '{target.repo_id}'")
         try:
-            commit = hub.upload(target, parcel, journal, note=progress.note)
+            commit = hub.upload(target, release, journal, note=progress.note)
         except LoracookError as error:
             raise PushError(
                 f"{str(error).rstrip('.')}; nothing is lost: the result is complete in '{folders.run}', "
@@ -136,24 +138,24 @@ def _begun(journal: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
         kept = {}
     if kept.get("files") != facts:
         kept = {"files": dict(facts)}
-        write_whole(journal, json.dumps(kept, indent=2) + "\n")
+        write_atomic(journal, json.dumps(kept, indent=2) + "\n")
     return dict(kept)
 
 
-def _publish(parcel: Parcel, place: Path) -> dict[str, Any]:
+def _publish(release: ReleaseFiles, place: Path) -> dict[str, Any]:
     """Build the folder aside and swap it in; what somebody else put there is never removed."""
     part, old = place.with_name(f"{place.name}.part"), place.with_name(f"{place.name}.old")
     for folder in (place, part, old):
         _check_ours(folder)
     _remove(part)
-    _copy(parcel, part)
+    _copy(release, part)
     if place.exists():
         _remove(old)
         place.rename(old)
     part.rename(place)
     sync(place.parent)
     _remove(old)
-    published = {f"../{place.name}/{name}": fact for name, fact in parcel.facts.items()}
+    published = {f"../{place.name}/{name}": fact for name, fact in release.facts.items()}
     return {"folder": place.name, "elsewhere": published}
 
 
@@ -170,11 +172,11 @@ def _check_ours(folder: Path) -> None:
         raise LoracookError(f"'{foreign}' was not pushed there; move it, or write another push.folder")
 
 
-def _copy(parcel: Parcel, folder: Path) -> None:
+def _copy(release: ReleaseFiles, folder: Path) -> None:
     folder.mkdir(parents=True)
-    for name, source in parcel.paths.items():
+    for name, source in release.paths.items():
         shutil.copyfile(source, folder / name)
         sync(folder / name)
     sync(folder)
-    if broken := broken_file(folder, parcel.facts):
-        raise MachineError(f"'{folder / broken}' does not read as it was written; is the disk sound?")
+    if problem := mismatch(folder, release.facts):
+        raise MachineError(f"copying to '{folder}' failed: {problem}; check the disk for errors")

@@ -15,7 +15,7 @@ import loracook
 from loracook.errors import MachineError
 from loracook.machine.devices import Device
 from loracook.progress import Silent
-from loracook.store.cache_dir import default_cache
+from loracook.store.folders import default_cache
 from loracook.training.largest_batch import probe_alone
 from loracook.training.memory_check import plan_memory
 from loracook.training.trainer import prepared

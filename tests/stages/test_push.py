@@ -22,7 +22,7 @@ from loracook.stages import push
 from loracook.stages.base import Consent, Folders
 from loracook.store.files import file_facts
 from loracook.store.record import write_record
-from loracook.store.release import pack
+from loracook.store.release import release_files
 from tests.hub_server import TOKEN, Files, Hub, serving
 
 RECIPE = """
@@ -117,8 +117,8 @@ def upload(folders: Folders, patience: hub.Patience) -> dict[str, str]:
     card, journal = folders.run / "README.md", folders.run / "journal.json"
     card.write_text("# soup")
     journal.write_text("{}")
-    parcel = pack(folders.before["train"], "adapter", card)
-    return hub.upload(target, parcel, journal, note=lambda _: None, patience=patience)
+    release = release_files(folders.before["train"], "adapter", card)
+    return hub.upload(target, release, journal, note=lambda _: None, patience=patience)
 
 
 def card_of(folders: Folders) -> Files:
