@@ -83,7 +83,7 @@ def test_a_run_of_which_only_the_upload_is_left_changes_nothing(kitchen: Path) -
 
 
 def test_an_upload_alone_is_refused_without_the_users_word(kitchen: Path) -> None:
-    refused = "'me/it' is pushed to with your word only; add --push\n"
+    refused = "uploading to 'me/it' requires --push\n"
     assert ends(kitchen, "--only", "push") == (2, "", refused)
     assert not list(kitchen.glob("runs/*/push-*"))
 

@@ -1,4 +1,4 @@
-"""Push: the adapter or the merged model, with a model card, to the hub or into a folder of this machine."""
+"""Push: the adapter or the merged model, with a model card, to the hub or to a local folder."""
 
 from __future__ import annotations
 
@@ -8,37 +8,38 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loracook import hub
 from loracook.errors import LoracookError, MachineError, PushError
+from loracook.hub import push_process
 from loracook.progress import Progress
 from loracook.report.card import model_card
 from loracook.stages.base import Consent, Folders
 from loracook.store.files import mismatch, sync, write_atomic
 from loracook.store.record import read_record
 from loracook.store.release import ReleaseFiles, allowed, release_files, write_card
+from loracook.units import size
 
 if TYPE_CHECKING:
     from loracook.recipe.recipe import Recipe
 
 READS: tuple[str, ...] = ("name", "description", "push")
 SOURCES = {"adapter": ("train", "adapter"), "merged": ("merge", "model")}
-"""Which folder of which stage is pushed."""
+"""The stage, and the folder in it, that is pushed."""
 JOURNAL = "journal.json"
 
 
 def after(recipe: Recipe) -> tuple[str, ...]:
-    """What is pushed, what the card says of its training, and the numbers on the card."""
+    """The stages that made what is pushed, and evaluate, whose metrics are on the card."""
     merge = ("merge",) if recipe["push"]["what"] == "merged" else ()
     return ("train", *merge, *(("evaluate",) if "evaluate" in recipe else ()))
 
 
 def files(recipe: Recipe) -> tuple[Path, ...]:
-    """Nothing local beyond what the stages before it left."""
+    """No local files beyond the results of earlier stages."""
     return ()
 
 
 def describe(recipe: Recipe) -> str:
-    """Say what goes where, and who will see it."""
+    """What is uploaded where, and whether it will be public."""
     push = recipe["push"]
     what = "adapter" if push["what"] == "adapter" else "merged model"
     if not needs_consent(recipe):
@@ -51,27 +52,27 @@ def describe(recipe: Recipe) -> str:
 
 
 def needs_consent(recipe: Recipe) -> bool:
-    """Whether something would leave the machine."""
+    """Whether anything would be uploaded."""
     return "repo_id" in recipe["push"]
 
 
 def before_training(recipe: Recipe, consent: Consent) -> None:
-    """Return when the push could be carried out now.
+    """Return when the push is possible now.
 
     Raises:
-        LoracookError: the user has to allow something first.
-        MachineError: the hub or the right to write is missing.
+        LoracookError: --push or --overwrite is missing.
+        MachineError: the hub cannot be reached, or the token has no write access.
     """
     if needs_consent(recipe):
         check_consent(recipe, consent)
-        hub.check(_target(recipe, consent))
+        push_process.check(_target(recipe, consent))
 
 
 def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progress) -> dict[str, Any]:
-    """Write the card and bring it out with the files; the result states each with its size and hash.
+    """Write the card and upload it with the files; the result states the size and hash of each.
 
     Raises:
-        PushError: the hub did not take it; the same call goes on from there.
+        PushError: the upload failed; the same call resumes it.
     """
     stage, folder = SOURCES[recipe["push"]["what"]]
     card = write_card(_card(recipe, folders, folders.before[stage] / folder), folders.own)
@@ -85,15 +86,15 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
 
 
 def check_consent(recipe: Recipe, consent: Consent) -> None:
-    """Raise LoracookError when the user did not allow the upload."""
+    """Raise LoracookError when the user did not allow uploads."""
     if not consent.push:
         repo_id = recipe["push"]["repo_id"]
-        raise LoracookError(f"'{repo_id}' is pushed to with your word only; add --push")
+        raise LoracookError(f"uploading to '{repo_id}' requires --push")
 
 
-def _target(recipe: Recipe, consent: Consent) -> hub.Target:
+def _target(recipe: Recipe, consent: Consent) -> push_process.Target:
     push = recipe["push"]
-    return hub.Target(
+    return push_process.Target(
         repo_id=push["repo_id"],
         private=push["private"],
         commit_message=push.get("commit_message", f"Push {recipe.name}"),
@@ -114,36 +115,36 @@ def _card(recipe: Recipe, folders: Folders, home: Path) -> str:
 
 
 def _upload(
-    target: hub.Target, release: ReleaseFiles, folders: Folders, progress: Progress
+    target: push_process.Target, release: ReleaseFiles, folders: Folders, progress: Progress
 ) -> dict[str, Any]:
     journal = folders.own / JOURNAL
     commit = _begun(journal, release.facts).get("commit")
     if commit is None:
-        progress.note(f"{len(release.facts)} files, {release.bytes / 1e6:.1f} MB, to '{target.repo_id}'")
+        progress.note(f"uploading {len(release.facts)} files ({size(release.bytes)}) to '{target.repo_id}'")
         try:
-            commit = hub.upload(target, release, journal, note=progress.note)
+            commit = push_process.upload(target, release, journal, note=progress.note)
         except LoracookError as error:
             raise PushError(
-                f"{str(error).rstrip('.')}; nothing is lost: the result is complete in '{folders.run}', "
-                "and the same command again repeats the push alone"
+                f"{str(error).rstrip('.')}; the local result in '{folders.run}' is complete, "
+                "run the same command again to retry the push alone"
             ) from error
     return {"repo_id": target.repo_id, "commit": commit["oid"], "url": commit["url"]}
 
 
 def _begun(journal: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What a push of these files has done so far; a damaged journal, or another push's, is begun anew."""
+    """The journal of a push of these files; a corrupt one, or that of other files, is replaced."""
     try:
-        kept = json.loads(journal.read_text("utf-8"))
+        state = json.loads(journal.read_text("utf-8"))
     except (FileNotFoundError, ValueError):
-        kept = {}
-    if kept.get("files") != facts:
-        kept = {"files": dict(facts)}
-        write_atomic(journal, json.dumps(kept, indent=2) + "\n")
-    return dict(kept)
+        state = {}
+    if state.get("files") != facts:
+        state = {"files": dict(facts)}
+        write_atomic(journal, json.dumps(state, indent=2) + "\n")
+    return dict(state)
 
 
 def _publish(release: ReleaseFiles, place: Path) -> dict[str, Any]:
-    """Build the folder aside and swap it in; what somebody else put there is never removed."""
+    """Build the folder aside, then swap it in; files that no push put there are never removed."""
     part, old = place.with_name(f"{place.name}.part"), place.with_name(f"{place.name}.old")
     for folder in (place, part, old):
         _check_ours(folder)
@@ -166,10 +167,10 @@ def _remove(folder: Path) -> None:
 
 def _check_ours(folder: Path) -> None:
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise LoracookError(f"'{folder}' is in the way; remove it, or write another push.folder")
+        raise LoracookError(f"'{folder}' exists and is not a folder; remove it, or set another push.folder")
     foreign = next((path for path in folder.rglob("*") if not allowed(path.name)), None)
     if foreign is not None:
-        raise LoracookError(f"'{foreign}' was not pushed there; move it, or write another push.folder")
+        raise LoracookError(f"'{foreign}' was not created by a push; move it, or set another push.folder")
 
 
 def _copy(release: ReleaseFiles, folder: Path) -> None:

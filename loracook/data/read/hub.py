@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from loracook.data.read.rows import Place, Record
 from loracook.errors import RecipeError, UnreachableError
-from loracook.hub.failures import refusal, unheard
+from loracook.hub.failures import rejection, unreachable
 from loracook.machine.faults import said_of
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def asking(entry: Mapping[str, Any], fail: Fail) -> Iterator[None]:
     except DatasetNotFoundError as error:
         raise fail("path", _not_found(error)) from error
     except (HTTPError, OSError, ValueError, DatasetsError) as error:
-        if why := unheard(error):
+        if why := unreachable(error):
             raise UnreachableError(fail("path", f"{why}; {_OFFLINE}").problems) from error
         if said_of(error, []):  # this machine's, not the hub's
             raise
@@ -72,7 +72,7 @@ def asking(entry: Mapping[str, Any], fail: Fail) -> Iterator[None]:
 
 def _said(error: Exception, entry: Mapping[str, Any]) -> tuple[str, str]:
     """The key that an error is about, and its words."""
-    if no := refusal(error):
+    if no := rejection(error):
         return "path", f"the hub refused it: {_first_line(no)}"
     if isinstance(error, FileNotFoundError):
         return "path", _not_found(error)
