@@ -178,7 +178,7 @@ def plan(recipe: Path) -> int:
 
 def train(recipe: Path) -> int:
     """The measured peak in bytes above the process with all libraries loaded."""
-    from loracook.machine.allocator import keep_freed_memory
+    from loracook.machine.memory import keep_freed_memory
 
     keep_freed_memory()
     import bitsandbytes  # noqa: F401

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loracook.errors import LoracookError, dotted
-from loracook.machine.faults import mended
+from loracook.machine.faults import machine_errors
 from loracook.machine.versions import versions
 from loracook.planner import Plan, PlannedStage, examined, plan
 from loracook.progress import Progress, Silent
@@ -118,7 +118,7 @@ def _run_stage(
 ) -> None:
     if stage.fault:
         progress.note(f"{stage.name} is run again: {stage.fault}")
-    with mended(stage.name, stage.folder, cache):
+    with machine_errors(stage.name, stage.folder, cache):
         _begin(stage)
         before = {name: _verified(folder) for name, folder in stage.before.items()}
         folders = Folders(stage.folder, before, planned.folder, cache)

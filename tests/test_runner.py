@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 import loracook
 from loracook.errors import DivergedError, LockedError, MachineError
+from loracook.machine.signals import STOPPED
 from loracook.store.files import MANIFEST, file_facts, read_sealed, sha256, write_sealed
 from loracook.store.record import read_record, write_record
 from loracook.training.callbacks import refuse_infinite
@@ -27,7 +28,6 @@ LORACOOK = Path(sys.executable).parent / "loracook"
 LONG = {"num_train_epochs": None, "max_steps": 24, "save_steps": 4, "logging_steps": 1}
 DROPPED = {"evaluate": None, "dataset": {"path": "./rows.jsonl", "eval": None}}
 PUBLISHED = {"folder": "published"}
-STOPPED = "stopped; run the same command again to go on from here\n"
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_a_signal_stops_with_a_checkpoint_of_the_current_step(
     wait_for(folder, "log.jsonl")
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    assert (process.returncode, errors) == (code, STOPPED)
+    assert (process.returncode, errors) == (code, f"{STOPPED}\n")
     steps = [json.loads(line).get("step", 0) for line in (folder / "log.jsonl").read_text().splitlines()]
     checkpoint, dropped = newest_sealed(folder / "checkpoints")
     assert (checkpoint and checkpoint.name, dropped) == (f"checkpoint-{max(steps)}", [])
@@ -145,7 +145,7 @@ def test_a_signal_during_start_up_stops_within_two_seconds(recipe_file: Path) ->
     began = time.monotonic()
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=30)
-    assert (process.returncode, errors) == (75, STOPPED)
+    assert (process.returncode, errors) == (75, f"{STOPPED}\n")
     assert time.monotonic() - began < 2
 
 

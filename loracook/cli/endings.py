@@ -61,10 +61,10 @@ def _missing(error: ModuleNotFoundError) -> int:
 
 def _fault(error: Exception) -> int | None:
     """The exit code for a fault of this machine, said; None when it is something else."""
-    from loracook.machine.faults import said_of
+    from loracook.machine.faults import machine_fault
     from loracook.store.folders import default_cache
 
-    said = said_of(error, [Path(), default_cache()])
+    said = machine_fault(error, [Path(), default_cache()])
     if said is None:
         return None
     click.echo(clean(said), err=True)

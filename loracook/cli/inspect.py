@@ -14,7 +14,7 @@ import click
 
 from loracook.cli.screen import noise_to
 from loracook.errors import LoracookError, clean
-from loracook.machine.allocator import collecting_seldom
+from loracook.machine.memory import infrequent_gc
 from loracook.recipe.recipe import Recipe
 from loracook.units import size
 
@@ -46,7 +46,7 @@ def command(
 
     Needs config.json alone, never weights.
     """
-    with noise_to(Path(os.devnull)), collecting_seldom():
+    with noise_to(Path(os.devnull)), infrequent_gc():
         found = _inspected(_recipe(model, revision), wanted, target_modules)
     for line in json.dumps(found, indent=2).splitlines() if kind == "json" else _lines(found):
         click.echo(clean(line))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,15 @@ import click
 from loracook.cli.options import runs_option, set_option
 from loracook.cli.screen import noise_to
 from loracook.errors import UnreachableError, clean
-from loracook.machine.allocator import collecting_seldom, keep_freed_memory
 from loracook.machine.devices import Device, named_device
+from loracook.machine.memory import infrequent_gc, keep_freed_memory
+from loracook.machine.versions import INSTALL, is_complete
 from loracook.planner import Plan, plan
 from loracook.recipe.recipe import load
 from loracook.views.plan_json import stages_json
 from loracook.views.plan_text import lines
 
-STACK = ("torch", "transformers", "peft", "datasets", "trl")
-MISSING = 'model, steps, tokens and memory: the training stack is missing; run: pip install "loracook[train]"'
+MISSING = f"model, steps, tokens and memory: the training stack is not installed; {INSTALL}"
 
 
 @click.command(short_help="Say what a run would do, and what it takes.")
@@ -56,7 +55,7 @@ def command(
     if probe:
         keep_freed_memory()
     with noise_to(Path(os.devnull)):
-        with collecting_seldom():
+        with infrequent_gc():
             known = [_known(planned, place) for planned in plans]
         if probe:
             known = [
@@ -69,7 +68,7 @@ def command(
 
 def _known(planned: Plan, place: Device | None) -> dict[str, Any]:
     """The plan's JSON, as far as it can be known here."""
-    if any(find_spec(name) is None for name in STACK):
+    if not is_complete():
         return stages_json(planned) | {"unknown": [MISSING]}
     from loracook.estimate.forecast import forecast, said
     from loracook.store.folders import default_cache

@@ -30,7 +30,7 @@ LOG = "log.txt"
 @click.option("--only", metavar="STAGE", help="Run this stage alone; those before it must be done.")
 @click.option("--push", is_flag=True, help="Let the recipe's push stage upload to the hub.")
 @click.option("--overwrite", is_flag=True, help="Let it upload into a repository that already holds files.")
-@signals.catching()
+@signals.stopping_on_signals()
 def command(
     recipe: Path, runs: Path, overrides: tuple[str, ...], only: str | None, push: bool, overwrite: bool
 ) -> None:
@@ -70,7 +70,7 @@ def _nothing_to_do(planned: Plan, only: str | None, consent: Consent) -> str:
 
 
 def _cook(planned: Plan, only: str | None, consent: Consent) -> None:
-    from loracook.machine.allocator import keep_freed_memory
+    from loracook.machine.memory import keep_freed_memory
     from loracook.runner import carry_out
 
     keep_freed_memory()

@@ -80,7 +80,7 @@ def scoring(tuned: PeftModel, batch: Batch, *, autocast: torch.dtype | None, dev
 
         with pretending(cut, batch, checkpointing=False) as (model, alive), torch.no_grad(), _mixed(autocast):
             hidden = _forward(model, batch)
-            if device == "cpu":
+            if device != "cuda":
                 losses(model, hidden)
                 return (alive.take_peak(),)
             return (max(alive.take_peak(), alive.bytes + triton_bytes(hidden, autocast)),)
@@ -148,9 +148,9 @@ def _walk(
         with _mixed(autocast):
             hidden = _forward(model, batch)
             saved, forward = alive.bytes, alive.take_peak()
-            if device == "cpu":
+            if device != "cuda":
                 score(model, hidden.detach())
-        head = alive.take_peak() if device == "cpu" else saved + triton_bytes(hidden, autocast)
+        head = alive.take_peak() if device != "cuda" else saved + triton_bytes(hidden, autocast)
         hidden.sum().backward()
     return Walk(saved, forward, head, alive.take_peak())
 

@@ -71,7 +71,7 @@ def training(
     adapter = own_bytes(tuned) - _base_bytes(tuned)
     state = optimizer_bytes(tuned, train)
     kept = weights.stored + weights.constants + adapter + state
-    allocator = _allocator(tuned, found) if device == "cpu" else 0
+    allocator = _allocator(tuned, found) if device != "cuda" else 0
     return Memory(
         weights=weights.stored,
         quantization_constants=weights.constants,

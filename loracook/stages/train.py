@@ -13,7 +13,7 @@ from loracook.errors import DivergedError, LoracookError
 from loracook.estimate.disk import check_disk
 from loracook.estimate.rows import steps_of
 from loracook.machine import signals
-from loracook.machine.versions import versions
+from loracook.machine.versions import WEIGHTS, versions
 from loracook.progress import Progress
 from loracook.stages import evaluate
 from loracook.stages.base import Consent, Folders
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from loracook.recipe.recipe import Recipe
 
-COMPUTING = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
 READS: tuple[str, ...] = ("base_model", "tokenizer", "dataset", "template", "quantization", "lora", "train")
 
 
@@ -128,7 +127,7 @@ def _made(recipe: Recipe, ingredients: Ingredients, folders: Folders, device: st
         "device": device,
         "world size": int(os.environ.get("WORLD_SIZE", "1")),
         "seed": recipe["train"]["seed"],
-        **{name: version for name, version in versions().items() if name in COMPUTING},
+        **{name: version for name, version in versions().items() if name in WEIGHTS},
     }
 
 
@@ -160,10 +159,10 @@ def _place_tensorboard(sft: SFTTrainer, folder: Path) -> None:
 
 
 def _train(sft: SFTTrainer, checkpoint: Path | None) -> Mapping[str, float]:
-    with signals.held():
+    with signals.deferring_first():
         output = sft.train(resume_from_checkpoint=checkpoint and str(checkpoint))
-    if signals.caught():
-        raise signals.stopped()
+    if signals.stop_requested():
+        raise signals.stopped_error()
     metrics: dict[str, float] = output.metrics
     return of_all_tries(metrics) if checkpoint else metrics
 

@@ -75,7 +75,7 @@ def callbacks(
                 state.best_model_checkpoint = (found := best(resumed)) and str(found)
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if signals.caught():
+            if signals.stop_requested():
                 control.should_save = control.should_training_stop = True
             if state.global_step == self.first and args.save_strategy != "no":
                 control.should_save = True  # better now than hours later, should it not work

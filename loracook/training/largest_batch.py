@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loracook.estimate.weight_bytes import optimizer_bytes
-from loracook.machine import peak_memory as meter
+from loracook.machine import memory
 from loracook.progress import Progress, Silent
 from loracook.training.memory_check import Probe, plan_memory
 from loracook.training.trainer import build, prepared
@@ -86,7 +86,7 @@ def measure(sft: SFTTrainer, probe: Probe) -> None:
         probe.seconds = _try(sft, [sft.train_dataset[row] for row in probe.batch.rows])
     # The optimizer has no state before its first step.
     state = optimizer_bytes(probe.drawn.tuned, probe.recipe["train"])
-    probe.probed = meter.peak(probe.device.kind) - probe.before + state
+    probe.probed = memory.peak(probe.device.kind) - probe.before + state
 
 
 def sentence(probe: Probe) -> str:

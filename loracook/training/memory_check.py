@@ -16,9 +16,8 @@ from loracook.estimate.make_it_fit import changes
 from loracook.estimate.meta_model import Blueprint, blueprint
 from loracook.estimate.rows import Survey, batch_of, surveyed
 from loracook.estimate.stage_memory import needs
-from loracook.machine import devices
-from loracook.machine import peak_memory as meter
-from loracook.machine.faults import ADVICE, shortage
+from loracook.machine import devices, memory
+from loracook.machine.faults import FREE_MEMORY, shortage
 from loracook.model.unsupported import check_rows
 from loracook.training.trainer import Ingredients
 from loracook.units import size
@@ -55,11 +54,11 @@ class Probe:
         """Begin to measure; call it before weights are loaded and after libraries are."""
         import trl.trainer.sft_trainer  # noqa: F401  # what libraries take is not training's
 
-        self.before = meter.start(self.device.kind)
+        self.before = memory.reset_peak(self.device.kind)
 
     def facts(self) -> dict[str, Any]:
         """What the record says of memory, as plain JSON values, the run's own peak included."""
-        measured = meter.peak(self.device.kind) - self.before
+        measured = memory.peak(self.device.kind) - self.before
         return {
             "planned_bytes": self.planned,
             "probed_bytes": self.probed,
@@ -86,7 +85,7 @@ class Probe:
         """The error that says what is needed, what is there, and what to write."""
         free = f"{size(self.device.bytes)} are free on {self.device.name}"
         if self.planned is None:
-            return MachineError(f"the largest batch is out of memory: {free}; {ADVICE['train']}")
+            return MachineError(f"the largest batch is out of memory: {free}; {FREE_MEMORY['train']}")
         writes = ", ".join(self._writes(self.planned)) or "the name of a smaller base model"
         return MachineError(f"out of memory: {size(self.planned)} are needed, {free}; write {writes}")
 

@@ -11,6 +11,7 @@ from loracook import data, model
 from loracook.errors import MachineError, RecipeError
 from loracook.estimate.batches import as_trained, flattened
 from loracook.estimate.memory import autocast
+from loracook.machine.devices import SET_FLOAT16
 from loracook.model.packing_isolation import keeps_rows_apart
 from loracook.progress import Progress
 
@@ -124,9 +125,7 @@ def sft_config(recipe: Recipe, output: Path) -> SFTConfig:
     except ValueError as error:
         if "bf16" not in str(error):
             raise
-        raise MachineError(
-            "this GPU has no bfloat16; write train.fp16: true and base_model.dtype: float16"
-        ) from error
+        raise MachineError(f"this GPU has no bfloat16; {SET_FLOAT16}") from error
 
 
 def _early_stopping(recipe: Recipe) -> list[Any]:

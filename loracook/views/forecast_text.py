@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from loracook.machine.devices import SET_FLOAT16
 from loracook.units import size
 
 LABEL = 10
 TIMES = "\N{MULTIPLICATION SIGN}"
-WITHOUT = {
-    "bfloat16": "write base_model.dtype: float16, train.bf16: false and train.fp16: true, "
-    "and float16 for bnb_4bit_compute_dtype where it is set"
-}
-"""What to write for a device that lacks something."""
 ROWS: dict[str, Callable[[dict[str, Any]], str]] = {
     "parameters": lambda p: f"{p['model']['all_parameters']:,}",
     "trainable": lambda p: f"{p['model']['trainable_parameters']:,}",
@@ -126,7 +122,7 @@ def _memory(memory: dict[str, Any] | None) -> list[str]:
     return [
         f"{size(memory['peak_bytes'])} at the peak of {memory['peak_stage']}, {fits} {room}",
         *(f"{stage} alone does not fit, either" for stage in too_large),
-        *(f"{memory['device']} has no {what}; {WITHOUT[what]}" for what in memory["lacks"]),
+        *(f"{memory['device']} has no {feature}; {SET_FLOAT16}" for feature in memory["lacks"]),
         f"for {batch['rows']} rows joined to one of {batch['length']:,} tokens"
         if batch["joined"]
         else f"for a batch of {batch['rows']} {TIMES} {batch['length']:,} tokens",

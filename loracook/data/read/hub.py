@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from loracook.data.read.rows import Place, Record
 from loracook.errors import RecipeError, UnreachableError
 from loracook.hub.failures import rejection, unreachable
-from loracook.machine.faults import said_of
+from loracook.machine.faults import machine_fault
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -65,7 +65,7 @@ def asking(entry: Mapping[str, Any], fail: Fail) -> Iterator[None]:
     except (HTTPError, OSError, ValueError, DatasetsError) as error:
         if why := unreachable(error):
             raise UnreachableError(fail("path", f"{why}; {_OFFLINE}").problems) from error
-        if said_of(error, []):  # this machine's, not the hub's
+        if machine_fault(error, []):  # this machine's, not the hub's
             raise
         raise fail(*_said(error, entry)) from error
 
