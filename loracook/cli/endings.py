@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from loracook.errors import LoracookError, MachineError, RecipeError, clean
+from loracook.errors import LoracookError, MachineError, RecipeError, clean, shorten
 
 INTERRUPTED = 130
 WINDOWS = "loracook does not run on Windows; use WSL 2 (Windows Subsystem for Linux)"
@@ -89,18 +89,9 @@ def _machine_fault(error: Exception) -> int | None:
 
 def _bug(error: Exception) -> int:
     with tempfile.NamedTemporaryFile("w", prefix="loracook-", suffix=".traceback", delete=False) as file:
-        file.write(clean_lines(traceback.format_exception(error)))
-    message = first_line(f"{type(error).__name__}: {error}")
+        lines = "".join(traceback.format_exception(error)).splitlines()
+        file.writelines(clean(line) + "\n" for line in lines)
+    message = shorten(clean(f"{type(error).__name__}: {error}".splitlines()[0]), 160)
     where = "".join(f" ({note})" for note in getattr(error, "__notes__", []))
     click.echo(f"a bug in loracook{where}: {message}; please report it with {file.name}", err=True)
     return 1
-
-
-def clean_lines(lines: list[str]) -> str:
-    """A traceback's lines, each cleaned of secrets and control characters."""
-    return "".join(clean(line) + "\n" for text in lines for line in text.splitlines())
-
-
-def first_line(text: str) -> str:
-    """The first line of a text, cleaned, at most 160 characters."""
-    return clean(text.splitlines()[0])[:160]

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from loracook.errors import LoracookError, MachineError
 from loracook.store.release import ReleaseFiles
@@ -118,9 +118,10 @@ def _answer(request: Mapping[str, Any], timeout: float, note: Callable[[str], No
 def _exchange(
     child: subprocess.Popen[str], request: Mapping[str, Any], note: Callable[[str], None]
 ) -> dict[str, Any] | None:
-    requests, answers = _pipes(child)
-    print(json.dumps(request), file=requests, flush=True)  # stays open: the child ends when it is closed
-    for line in answers:
+    assert child.stdin is not None
+    assert child.stdout is not None
+    print(json.dumps(request), file=child.stdin, flush=True)  # stays open: the child ends when it is closed
+    for line in child.stdout:
         message: dict[str, Any] = json.loads(line)
         if "log" in message:
             logging.getLogger("loracook").error(message["log"])
@@ -129,12 +130,6 @@ def _exchange(
         else:
             return message
     return None
-
-
-def _pipes(child: subprocess.Popen[str]) -> tuple[IO[str], IO[str]]:
-    assert child.stdin is not None
-    assert child.stdout is not None
-    return child.stdin, child.stdout
 
 
 def _result(answer: Mapping[str, Any]) -> Any:

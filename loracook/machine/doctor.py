@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import platform
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
@@ -34,7 +33,7 @@ class Finding:
 
 def findings(cache: Path) -> Iterator[Finding]:
     """All findings, in the order of an installation; the hub is asked last."""
-    yield _python()
+    yield Finding("python", platform.python_version())
     yield from _packages()
     if find_spec("torch") is not None:
         for finding in (_device, _precision, _attention, _quantization):
@@ -43,11 +42,6 @@ def findings(cache: Path) -> Iterator[Finding]:
         yield Finding("memory", f"{available() / GIB:.1f} GiB available")
     yield _disk(cache)
     yield from _hub()
-
-
-def _python() -> Finding:
-    supported = sys.version_info >= (3, 11)
-    return Finding("python", platform.python_version(), "" if supported else "install Python 3.11 or newer")
 
 
 def _packages() -> Iterator[Finding]:

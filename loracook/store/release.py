@@ -16,25 +16,13 @@ CARD = "README.md"
 CHAT_TEMPLATE = "chat_template.jinja"
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 MODEL = (
-    "config.json",
-    "generation_config.json",
-    "model.safetensors",
-    "model-?????-of-?????.safetensors",
+    "config.json", "generation_config.json", "model.safetensors", "model-?????-of-?????.safetensors",
     "model.safetensors.index.json",
-)
+)  # fmt: skip
 TOKENIZER = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "tokenizer.model",
-    "sentencepiece.bpe.model",
-    "spiece.model",
-    CHAT_TEMPLATE,
-)
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+    "vocab.txt", "merges.txt", "tokenizer.model", "sentencepiece.bpe.model", "spiece.model", CHAT_TEMPLATE,
+)  # fmt: skip
 ALLOWED = (*ADAPTER, *MODEL, *TOKENIZER, CARD)
 """The only file names that are ever published: no training arguments, optimizer state or logs."""
 
