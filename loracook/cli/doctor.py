@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import textwrap
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from loracook.errors import clean
 from loracook.machine.doctor import Finding, findings
 from loracook.store.folders import default_cache
 
-WIDTH = 18
+WIDTH = 14
 
 
 @click.command(short_help="Say what this machine can and cannot do for recipes.")
@@ -35,5 +37,8 @@ def command(kind: str, offline: bool) -> None:
 
 
 def _lines(finding: Finding) -> list[str]:
-    line = f"{finding.what:<{WIDTH}}{finding.found}"
-    return [line, *([f"{'':<{WIDTH}}→ {finding.means}"] if finding.means else [])]
+    columns, _ = shutil.get_terminal_size((1000, 24))  # a pipe gets whole lines
+    label, indent = f"{finding.what:<{WIDTH}}", " " * WIDTH
+    fact = textwrap.wrap(finding.found, columns, initial_indent=label, subsequent_indent=indent)
+    arrow, below = f"{indent}→ ", f"{indent}  "
+    return [*fact, *textwrap.wrap(finding.means, columns, initial_indent=arrow, subsequent_indent=below)]

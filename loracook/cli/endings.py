@@ -46,7 +46,7 @@ def ending(command: Callable[[], Any], platform: str = sys.platform) -> int:
         return 0
     except ModuleNotFoundError as error:
         return _missing_module(error)
-    except Exception as error:  # anything else is a bug; its traceback is saved to a file
+    except Exception as error:  # noqa: BLE001  # anything else is a bug; its traceback is saved to a file
         return _machine_fault(error) or _bug(error)
     return result if isinstance(result, int) else 0
 

@@ -66,7 +66,7 @@ def _answer(work: Callable[[], Any], delays: list[float], send: Send) -> tuple[s
         return "done", _with_retries(work, delays, send)
     except LoracookError as error:
         return type(error).__name__, str(error)
-    except Exception as error:  # the edge of a process: the parent raises it again
+    except Exception as error:  # noqa: BLE001  # the edge of a process: the parent raises it again
         message = description(error)
         if message is None:
             return "bug", traceback.format_exc()

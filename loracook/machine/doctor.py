@@ -59,11 +59,12 @@ def _packages() -> Iterator[Finding]:
 
 def package_finding(requirement: Any, version: str | None) -> Finding:
     """The finding on one package, a `packaging.requirements.Requirement`; pre-releases are unsupported."""
-    name, supported = requirement.name, requirement.specifier
+    name, specifier = requirement.name, requirement.specifier
+    supported = ",".join(sorted(map(str, specifier), reverse=True))  # >= before <
     if version is None:
         return Finding(name, "not installed", INSTALL)
     found = f"{version} (supported: {supported})" if supported else version
-    if supported.contains(version, prereleases=False):
+    if specifier.contains(version, prereleases=False):
         return Finding(name, found)
     return Finding(name, found, f"untested, arguments may differ; run: pip install '{name}{supported}'")
 

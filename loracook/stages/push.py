@@ -79,7 +79,7 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
     release = release_files(folders.before[stage], folder, card)
     if needs_consent(recipe):
         check_consent(recipe, consent)
-        place = _upload(_target(recipe, consent), release, folders, progress)
+        place = _upload(_target(recipe, consent), release, folders=folders, progress=progress)
     else:
         place = _publish(release, folders.run / recipe["push"]["folder"])
     return place | {"files": dict(release.facts)}
@@ -115,7 +115,7 @@ def _card(recipe: Recipe, folders: Folders, home: Path) -> str:
 
 
 def _upload(
-    target: push_process.Target, release: ReleaseFiles, folders: Folders, progress: Progress
+    target: push_process.Target, release: ReleaseFiles, *, folders: Folders, progress: Progress
 ) -> dict[str, Any]:
     journal = folders.own / JOURNAL
     commit = _begun(journal, release.facts).get("commit")

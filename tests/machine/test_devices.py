@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from loracook.errors import LoracookError
-from loracook.machine.devices import CONTEXT, GIB, named_device
+from loracook.machine.devices import CONTEXT, GIB, device_here, named_device
 from tests.planning import config_recipe, invoked, plan
 
 OPT = "facebook__opt-350m"
@@ -69,6 +70,15 @@ def test_what_names_no_device_says_what_to_write(name: str | None, memory: str |
     with pytest.raises(LoracookError) as caught:
         named_device(name, memory)
     assert str(caught.value).startswith(said)
+
+
+def test_an_apple_gpu_is_named_with_the_memory_it_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 1 << 20)
+    device = device_here()
+    assert (device.kind, device.bytes, device.bfloat16) == ("mps", 1 << 20, True)
+    assert "MPS" in device.name
 
 
 def test_a_device_without_bfloat16_is_told_what_to_write_for_it(tmp_path: Path) -> None:

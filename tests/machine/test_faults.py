@@ -72,6 +72,7 @@ def test_a_disk_that_fills_up_during_training_leaves_the_checkpoints_before(tmp_
     done = loracook("run", recipe)
     assert (done.returncode, done.stderr[:17]) == (3, "train: disk full:")
     assert done.stderr.count("\n") == 1
+    assert "Traceback" in (folder.parent / "log.txt").read_text("utf-8")
     assert {path.name for path in folder.glob("checkpoints/checkpoint-*")} == {"checkpoint-1", "checkpoint-2"}
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 
 import psutil
 import pytest
 
-from loracook.machine.memory import available, peak, reset_peak
+from loracook.machine.memory import KERNEL_CACHES, available, keep_freed_memory, peak, reset_peak
 
 
 def test_a_containers_limit_bounds_what_is_available(tmp_path: Path) -> None:
@@ -30,3 +31,10 @@ def test_the_peak_is_that_since_the_reset_and_known_without_proc(tmp_path: Path)
     block[::4096] = b"x" * len(block[::4096])
     assert peak("cpu") - before > 50 << 20
     assert peak("cpu", status=tmp_path / "status") - before > 50 << 20
+
+
+def test_a_c_library_without_mallopt_keeps_its_own_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in KERNEL_CACHES:
+        monkeypatch.setenv(name, "7")
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    keep_freed_memory()
