@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 HOLES, HOLES_A_MODULE, MOST_HOLES = 0.25, 0.003, 0.9
 """What glibc's heap takes beside the tiles of the loss, as a share of them, where freed memory is kept for
-speed (loracook/machine/allocator.py): an aligned block needs more room than it leaves, and every adapted
+speed (loracook/machine/memory.py): an aligned block needs more room than it leaves, and every adapted
 module leaves small ones between. Fitted to the set-ups of benchmarks/memory.py, where the same set-up
 scatters by 6 %."""
 LIBRARIES = 50 << 20
