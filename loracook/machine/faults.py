@@ -1,4 +1,4 @@
-"""Errors of this machine: a full disk, too little memory or an unusable folder, said with what to do."""
+"""Errors of this machine: a full disk, too little memory or an unusable folder, and what to do about it."""
 
 from __future__ import annotations
 
