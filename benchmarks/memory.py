@@ -149,7 +149,7 @@ def tiny(kind: str, folder: Path) -> None:
     """Write a small random model with SmolLM2's tokenizer, in a child process for its memory."""
     script = (
         "import sys; from pathlib import Path; import loracook; from loracook import model;"
-        "from loracook.recipe.recipe import Recipe; from loracook.store.cache_dir import default_cache;"
+        "from loracook.recipe.recipe import Recipe; from loracook.store.folders import default_cache;"
         "from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer;"
         "kind, folder, smol, shape = sys.argv[1], sys.argv[2], sys.argv[3], eval(sys.argv[4]);"
         "recipe = Recipe(Path('x'), {'base_model': {'name_or_path': smol}}, ());"
@@ -169,7 +169,7 @@ def plan(recipe: Path) -> int:
     from loracook.estimate.estimate import read_and_estimate
     from loracook.machine.devices import device_here
     from loracook.recipe.recipe import load
-    from loracook.store.cache_dir import default_cache
+    from loracook.store.folders import default_cache
 
     memory = read_and_estimate(load(recipe), default_cache(), device_here()).memory
     assert memory is not None
@@ -178,7 +178,7 @@ def plan(recipe: Path) -> int:
 
 def train(recipe: Path) -> int:
     """The measured peak in bytes above the process with all libraries loaded."""
-    from loracook.machine.allocator import keep_freed_memory
+    from loracook.machine.memory import keep_freed_memory
 
     keep_freed_memory()
     import bitsandbytes  # noqa: F401

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loracook.errors import LoracookError, RecipeError
+from loracook.store.folders import RUNS
 
 if TYPE_CHECKING:
     from trl import SFTTrainer
@@ -41,7 +42,7 @@ def load(file: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     return load(file, overrides)
 
 
-def plan(recipe: Recipe, runs: str | Path = "runs") -> Plan:
+def plan(recipe: Recipe, runs: str | Path = RUNS) -> Plan:
     """What a run would do below the folder `runs`; changes nothing and loads no heavy library.
 
     Raises:
@@ -53,7 +54,7 @@ def plan(recipe: Recipe, runs: str | Path = "runs") -> Plan:
 
 
 def run(
-    recipe: Recipe, runs: str | Path = "runs", *, push: bool = False, overwrite: bool = False
+    recipe: Recipe, runs: str | Path = RUNS, *, push: bool = False, overwrite: bool = False
 ) -> dict[str, dict[str, Any]]:
     """Run what is not done of a recipe and return the records of its stages by name.
 
@@ -72,7 +73,7 @@ def run(
     return run(recipe, runs=Path(runs), consent=Consent(push, overwrite))
 
 
-def trainer(recipe: Recipe, output: str | Path = "runs/trainer") -> SFTTrainer:
+def trainer(recipe: Recipe, output: str | Path = RUNS / "trainer") -> SFTTrainer:
     """The recipe as a configured TRL SFTTrainer that was not run: add callbacks, or call its train().
 
     Args:
@@ -83,7 +84,7 @@ def trainer(recipe: Recipe, output: str | Path = "runs/trainer") -> SFTTrainer:
         RecipeError: the recipe does not fit its model or its data.
     """
     from loracook.progress import Silent
-    from loracook.store.cache_dir import default_cache
+    from loracook.store.folders import default_cache
     from loracook.training.trainer import trainer
 
     return trainer(recipe, Path(output), cache=default_cache(), progress=Silent())

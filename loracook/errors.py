@@ -1,4 +1,4 @@
-"""What can be wrong with a recipe or a run, and how it is said."""
+"""Problems of a recipe, the exceptions of a run, and text that is safe to print."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ INVISIBLE = re.compile(
 
 @dataclass(frozen=True)
 class Position:
-    """A place in a file; lines and columns count from 1, `end_column` is the first one after it."""
+    """A range in a line of a file; lines and columns count from 1, `end_column` is exclusive."""
 
     file: str
     line: int
@@ -44,7 +44,7 @@ class Position:
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong, where it stands, and what to write instead."""
+    """One thing wrong with a recipe: where, what, and what to write instead."""
 
     path: Path
     message: str
@@ -54,7 +54,9 @@ class Problem:
 
     def __str__(self) -> str:
         """One printable line `file:line:col: path: message` of at most 200 characters."""
-        line = clean(": ".join(part for part in (self._place(), dotted(self.path), self._text()) if part))
+        message = self.message if self.severity == "error" else f"warning: {self.message}"
+        parts = (str(self.position or ""), dotted(self.path), message)
+        line = clean(": ".join(filter(None, parts)))
         if len(line) <= LINE_LIMIT or self.position is None:
             return _fitted(line)
         file = self.position.file
@@ -63,21 +65,15 @@ class Problem:
         position = replace(self.position, file="…" + file[-FILE_LIMIT + 1 :])
         return str(replace(self, position=position))
 
-    def _place(self) -> str:
-        return "" if self.position is None else str(self.position)
-
-    def _text(self) -> str:
-        return self.message if self.severity == "error" else f"warning: {self.message}"
-
 
 class LoracookError(Exception):
-    """What the user can mend; it is shown without a traceback and ends with `exit_code`."""
+    """An error that the user can fix: shown without a traceback, the process exits with `exit_code`."""
 
     exit_code = 2
 
 
 class RecipeError(LoracookError):
-    """A recipe is wrong; carries every problem that was found, warnings among them."""
+    """The recipe is wrong; `problems` has every problem, warnings included."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
@@ -85,58 +81,58 @@ class RecipeError(LoracookError):
 
 
 class UnreachableError(RecipeError):
-    """What a recipe names lies on a hub that cannot be asked from here, or not now."""
+    """The recipe names a model or data set on the hub, which cannot be reached now."""
 
     exit_code = 3
 
 
 class MachineError(LoracookError):
-    """This machine cannot do it: disk, memory, GPU or a missing package."""
+    """This machine cannot run it: disk, memory, GPU or a missing package."""
 
     exit_code = 3
 
 
 class DivergedError(LoracookError):
-    """Training ran away: a loss or a gradient that is no finite number."""
+    """Training diverged: a loss, gradient or weight is NaN or infinite."""
 
     exit_code = 4
 
 
 class PushError(LoracookError):
-    """The result is complete here and could not be uploaded."""
+    """The upload failed; the local result is complete."""
 
     exit_code = 5
 
 
 class LockedError(LoracookError):
-    """Another run is working on the same folder."""
+    """Another run is using the same run folder."""
 
     exit_code = 6
 
 
 class StoppedError(LoracookError):
-    """Stopped by a signal; the same command goes on from there."""
+    """The run was stopped by a signal; the same command resumes it."""
 
     exit_code = 75
 
 
 def clean(text: str) -> str:
     """Text that is safe to print: invisible characters escaped, anything that looks like a secret hidden."""
-    return SECRET.sub(lambda found: found[0][:3] + "…", INVISIBLE.sub(_escape, text))
+    return SECRET.sub(lambda match: match[0][:3] + "…", INVISIBLE.sub(_escape, text))
 
 
 def dotted(path: Path) -> str:
-    """A path as it is written on the command line: `dataset.sources.0.path`."""
+    """A path in the notation of --set: `dataset.sources.0.path`."""
     return ".".join(_part(part) for part in path)
 
 
 def quote(value: object) -> str:
-    """A value from a recipe as YAML spells it, in quotes and shortened."""
+    """A recipe's value in YAML notation, quoted and shortened."""
     return f"'{shorten(clean(spell(value)), 60)}'"
 
 
 def spell(value: object) -> str:
-    """A value as YAML spells it, on one line."""
+    """A value in YAML notation, on one line."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if value is None:
@@ -151,12 +147,12 @@ def spell(value: object) -> str:
 
 
 def shorten(text: str, limit: int) -> str:
-    """Text cut to `limit` characters, an ellipsis last."""
+    """Text cut to `limit` characters, ending in an ellipsis."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def _fitted(line: str) -> str:
-    """A line cut to the limit before the recipe that extends this one, which is named last."""
+    """A line cut to the limit; "(extended by …)" at its end is kept."""
     cut = line.rfind(EXTENDED)
     end = line[cut:] if cut >= 0 and len(line) - cut <= LINE_LIMIT // 2 else ""
     return shorten(line.removesuffix(end), LINE_LIMIT - len(end)) + end
@@ -167,9 +163,5 @@ def _part(part: str | int) -> str:
     return text if re.fullmatch(r"[\w/+-]+", text) else f'"{text}"'
 
 
-def _escape(found: re.Match[str]) -> str:
-    code = ord(found[0])
-    named = {9: "\\t", 10: "\\n", 13: "\\r"}
-    return named.get(code) or (
-        f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
-    )
+def _escape(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape").decode("ascii")

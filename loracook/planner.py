@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from loracook.errors import RecipeError
 from loracook.stages import STAGES
 from loracook.store.files import sha256
+from loracook.store.folders import RUNS
 from loracook.store.record import why_not_done
 
 if TYPE_CHECKING:
     from loracook.recipe.recipe import Recipe
 
-RUNS = Path("runs")
 UNDECISIVE = {"save_total_limit"}
 """Keys that do not change the result: on a full disk, lowering one lets training resume, not start over."""
 

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loracook.errors import LoracookError, dotted
-from loracook.machine.faults import mended
+from loracook.machine.faults import machine_errors
 from loracook.machine.versions import versions
-from loracook.planner import RUNS, Plan, PlannedStage, examined, plan
+from loracook.planner import Plan, PlannedStage, examined, plan
 from loracook.progress import Progress, Silent
 from loracook.recipe.tree import entries
 from loracook.stages import STAGES
 from loracook.stages.base import Consent, Folders
-from loracook.store.cache_dir import default_cache
-from loracook.store.files import broken_file, file_facts
+from loracook.store.files import file_facts, mismatch
+from loracook.store.folders import RUNS, default_cache
 from loracook.store.lock import locked, make_run_folder
-from loracook.store.record import RECORD, made_of, read_record, write_record
+from loracook.store.record import RECORD, read_record, weight_hashes, write_record
 
 if TYPE_CHECKING:
     from loracook.recipe.recipe import Recipe
@@ -125,13 +125,14 @@ def _run_stage(
 ) -> None:
     if stage.fault:
         progress.note(f"running {stage.name} again: {stage.fault}")
-    with mended(stage.name, stage.folder, cache):
+    module = STAGES[stage.name]
+    with machine_errors(stage.name, stage.folder, cache, advice=module.OUT_OF_MEMORY):
         _begin(stage)
         before = {name: _verified(folder) for name, folder in stage.before.items()}
         folders = Folders(stage.folder, before, planned.folder, cache)
         progress.begin(stage.name)
         began = time.monotonic()
-        result = STAGES[stage.name].run(planned.recipe, folders, consent=consent, progress=progress)
+        result = module.run(planned.recipe, folders, consent=consent, progress=progress)
         record = _record(planned.recipe, stage, result, seconds=time.monotonic() - began)
         write_record(stage.folder, record)
         _link_latest(planned.folder, stage)
@@ -148,8 +149,8 @@ def _begin(stage: PlannedStage) -> None:
 
 def _verified(folder: Path) -> Path:
     """The folder of a finished stage, every file of it verified by its record."""
-    if broken := broken_file(folder, read_record(folder)["files"]):
-        raise LoracookError(f"{folder / broken} is corrupt (hash mismatch); remove {folder} to run it again")
+    if problem := mismatch(folder, read_record(folder)["files"]):
+        raise LoracookError(f"{folder}/{problem}; remove {folder} to run the stage again")
     return folder
 
 
@@ -165,10 +166,10 @@ def _record(recipe: Recipe, stage: PlannedStage, result: dict[str, Any], *, seco
         "sections": sections,
         "origins": {dotted(path): str(recipe.origin(path)) for path, _ in entries(sections)},
         "result": result,
-        "before": made_of(stage.before.values()),
+        "before": weight_hashes(stage.before.values()),
         "versions": versions(),
         # Checkpoints have manifests of their own and may be deleted to save space.
-        "files": file_facts(stage.folder, leave_out=stage.folder / "checkpoints") | elsewhere,
+        "files": file_facts(stage.folder, exclude=stage.folder / "checkpoints") | elsewhere,
     }
 
 

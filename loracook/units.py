@@ -1,4 +1,4 @@
-"""Bytes and seconds as a person reads them."""
+"""Human-readable sizes and durations."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
 
 def size(count: int) -> str:
-    """Bytes as a person reads them, with three digits."""
+    """Bytes with a binary unit and three significant digits: 1.25 GiB."""
     for unit, name in UNITS:
         if count >= unit:
             return f"{count / unit:.3g} {name}" if count < 1000 * unit else f"{count / unit:,.0f} {name}"
@@ -14,7 +14,7 @@ def size(count: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: 41s, 3m20s, 2h05m."""
+    """Seconds rounded for reading: 41s, 3m20s, 2h05m."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

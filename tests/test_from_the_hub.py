@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.cooking import twin_file
-from tests.hub_server import Files, Hub, serving
+from tests.hub.server import Files, Hub, serving
 
 LORACOOK = Path(sys.executable).parent / "loracook"
 
@@ -112,7 +112,7 @@ def test_a_hub_that_fails_on_the_data_says_so(hub: Hub, recipe: Path) -> None:
     hub.faults["tree"] = ["", *["500"] * 20]
     refused = loracook(hub, recipe, "run")
     assert refused.returncode == 3
-    assert "dataset.path: the hub answers 500 for now; " in refused.stderr
+    assert "dataset.path: the hub returned HTTP 500; " in refused.stderr
 
 
 def test_a_missing_data_set_says_so_before_weights_are_fetched(hub: Hub, recipe: Path) -> None:

@@ -121,10 +121,10 @@ def test_twenty_billion_parameters_are_planned_in_under_a_gigabyte(tmp_path: Pat
         tmp_path, "EleutherAI__gpt-neox-20b", {"r": 8, "target_modules": ["query_key_value"]}
     )
     script = (
-        "import sys; from click.testing import CliRunner; from loracook.machine import peak_memory;"
+        "import sys; from click.testing import CliRunner; from loracook.machine import memory;"
         "from loracook.cli.plan import command;"
         "assert CliRunner().invoke(command, [sys.argv[1]]).exit_code == 0;"
-        "print(peak_memory.peak('cpu'))"
+        "print(memory.peak('cpu'))"
     )
     found = subprocess.run(
         [sys.executable, "-c", script, str(file)], capture_output=True, text=True, check=True

@@ -13,7 +13,7 @@ import pytest
 import loracook
 from loracook.planner import PlannedStage, examined
 from loracook.store.files import file_facts
-from loracook.store.record import RECORD, made_of, why_not_done, write_record
+from loracook.store.record import RECORD, weight_hashes, why_not_done, write_record
 
 WEIGHTS = "adapter/adapter.safetensors"
 RECIPE: dict[str, Any] = {
@@ -151,15 +151,15 @@ def put_another_in_its_place(folder: Path) -> None:
     ("harm", "why"),
     [
         (lambda folder: (folder / WEIGHTS).unlink(), f"{WEIGHTS} is missing"),
-        (lambda folder: (folder / WEIGHTS).write_text("ab"), f"{WEIGHTS} is not as it was written"),
-        (lambda folder: turn_a_bit(folder / WEIGHTS), f"{WEIGHTS} is not as it was written"),
-        (put_another_in_its_place, f"{WEIGHTS} is not as it was written"),
-        (lambda folder: turn_a_bit(folder / RECORD), "record.json cannot be read"),
-        (lambda folder: (folder / RECORD).write_text("{"), "record.json cannot be read"),
-        (lambda folder: (folder / RECORD).write_text("[]"), "record.json cannot be read"),
-        (lambda folder: (folder / RECORD).write_text("null"), "record.json cannot be read"),
-        (lambda folder: (folder / RECORD).write_text('{"files": []}'), "record.json cannot be read"),
-        (lambda folder: (folder / RECORD).write_bytes(b"\xff"), "record.json cannot be read"),
+        (lambda folder: (folder / WEIGHTS).write_text("ab"), f"{WEIGHTS} is corrupt (size mismatch)"),
+        (lambda folder: turn_a_bit(folder / WEIGHTS), f"{WEIGHTS} is corrupt (hash mismatch)"),
+        (put_another_in_its_place, f"{WEIGHTS} is corrupt (hash mismatch)"),
+        (lambda folder: turn_a_bit(folder / RECORD), "record.json is corrupt"),
+        (lambda folder: (folder / RECORD).write_text("{"), "record.json is corrupt"),
+        (lambda folder: (folder / RECORD).write_text("[]"), "record.json is corrupt"),
+        (lambda folder: (folder / RECORD).write_text("null"), "record.json is corrupt"),
+        (lambda folder: (folder / RECORD).write_text('{"files": []}'), "record.json is corrupt"),
+        (lambda folder: (folder / RECORD).write_bytes(b"\xff"), "record.json is corrupt"),
         (lambda folder: (folder / RECORD).unlink(), ""),
     ],
 )
@@ -186,14 +186,14 @@ def test_a_copied_run_is_done(kitchen: Path) -> None:
 def test_a_stage_is_done_until_those_before_it_come_out_otherwise(kitchen: Path) -> None:
     train, _, merge, _ = stages(kitchen, finished(kitchen))
     merge.folder.mkdir()
-    write_record(merge.folder, {"files": {}, "before": made_of([train.folder])})
+    write_record(merge.folder, {"files": {}, "before": weight_hashes([train.folder])})
     kept = (train.folder / RECORD).rename(train.folder / "kept")
     assert state(examined(merge)) == (True, "")
     kept.rename(train.folder / RECORD)
     assert state(examined(merge)) == (True, "")
 
     write_record(train.folder, {"files": {WEIGHTS: {"bytes": 3, "sha256": "another"}}, "before": {}})
-    assert state(examined(merge)) == (False, f"{train.folder.name} holds other weights now")
+    assert state(examined(merge)) == (False, f"the weights in {train.folder.name} have changed")
 
 
 def state(stage: PlannedStage) -> tuple[bool, str]:

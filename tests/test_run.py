@@ -83,7 +83,7 @@ def test_a_run_of_which_only_the_upload_is_left_changes_nothing(kitchen: Path) -
 
 
 def test_an_upload_alone_is_refused_without_the_users_word(kitchen: Path) -> None:
-    refused = "'me/it' is pushed to with your word only; add --push\n"
+    refused = "uploading to 'me/it' requires --push\n"
     assert ends(kitchen, "--only", "push") == (2, "", refused)
     assert not list(kitchen.glob("runs/*/push-*"))
 
@@ -104,7 +104,7 @@ def test_a_folder_that_is_locked_is_refused_before_anything_is_read(kitchen: Pat
     with (kitchen / "runs" / "opt-350m-lora" / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         second = run(kitchen)
-    told = "another run is working in runs/opt-350m-lora; wait for it, or stop it\n"
+    told = "another run is using 'runs/opt-350m-lora'; wait for it to finish, or stop it\n"
     assert (second.returncode, second.stdout, second.stderr) == (6, "", told)
 
 
@@ -119,10 +119,14 @@ def test_a_runs_folder_that_cannot_be_one_is_refused(kitchen: Path, runs: str) -
     (kitchen / "taken").mkdir()
     (kitchen / "taken" / "opt-350m-lora").touch()
     (kitchen / "loop").symlink_to("nowhere")
-    refused = f"'{runs}/opt-350m-lora' cannot be a folder, for a file is in the way; "
-    assert ends(kitchen, "--runs", runs) == (2, "", f"{refused}name another folder: --runs DIR\n")
+    refused = f"cannot create the folder '{runs}/opt-350m-lora': a file is in the way; "
+    assert ends(kitchen, "--runs", runs) == (2, "", f"{refused}choose another folder: --runs DIR\n")
 
 
 def test_a_runs_folder_that_nobody_may_write_to_is_this_machines_fault(kitchen: Path) -> None:
-    refused = "'/proc/loracook/opt-350m-lora' cannot be written to: no such file or directory; "
-    assert ends(kitchen, "--runs", "/proc/loracook") == (3, "", f"{refused}name another folder: --runs DIR\n")
+    refused = "cannot write to '/proc/loracook/opt-350m-lora': no such file or directory; "
+    assert ends(kitchen, "--runs", "/proc/loracook") == (
+        3,
+        "",
+        f"{refused}choose another folder: --runs DIR\n",
+    )

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 import loracook
 from loracook.errors import DivergedError, LockedError, MachineError
+from loracook.machine.signals import STOPPED
 from loracook.store.files import MANIFEST, file_facts, read_sealed, sha256, write_sealed
 from loracook.store.record import read_record, write_record
 from loracook.training.callbacks import refuse_infinite
@@ -27,7 +28,6 @@ LORACOOK = Path(sys.executable).parent / "loracook"
 LONG = {"num_train_epochs": None, "max_steps": 24, "save_steps": 4, "logging_steps": 1}
 DROPPED = {"evaluate": None, "dataset": {"path": "./rows.jsonl", "eval": None}}
 PUBLISHED = {"folder": "published"}
-STOPPED = "stopped; run the same command again to go on from here\n"
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_a_signal_stops_with_a_checkpoint_of_the_current_step(
     wait_for(folder, "log.jsonl")
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    assert (process.returncode, errors) == (code, STOPPED)
+    assert (process.returncode, errors) == (code, f"{STOPPED}\n")
     steps = [json.loads(line).get("step", 0) for line in (folder / "log.jsonl").read_text().splitlines()]
     checkpoint, dropped = newest_sealed(folder / "checkpoints")
     assert (checkpoint and checkpoint.name, dropped) == (f"checkpoint-{max(steps)}", [])
@@ -145,7 +145,7 @@ def test_a_signal_during_start_up_stops_within_two_seconds(recipe_file: Path) ->
     began = time.monotonic()
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=30)
-    assert (process.returncode, errors) == (75, STOPPED)
+    assert (process.returncode, errors) == (75, f"{STOPPED}\n")
     assert time.monotonic() - began < 2
 
 
@@ -166,7 +166,7 @@ def test_a_flipped_bit_in_a_checkpoint_is_named_and_the_one_before_is_used(
     content[len(content) // 2] ^= 1
     optimizer.write_bytes(content)
     again = run(recipe_file)
-    assert "checkpoint-24 is not used: optimizer.pt is not as it was written" in again.stdout
+    assert "checkpoint-24 is not used: optimizer.pt is corrupt (hash mismatch)" in again.stdout
     assert "going on from checkpoint-20" in again.stdout
     assert weights(checkpoints.parent) == undisturbed
 
@@ -175,7 +175,7 @@ def test_a_checkpoint_without_its_seal_is_not_used(checkpoints: Path) -> None:
     (checkpoints / "checkpoint-24" / MANIFEST).unlink()
     checkpoint, dropped = newest_sealed(checkpoints)
     assert checkpoint == checkpoints / "checkpoint-20"
-    assert dropped == ["checkpoint-24 is not used: it has no manifest"]
+    assert dropped == ["checkpoint-24 is not used: manifest.json is missing"]
     assert not (checkpoints / "checkpoint-24").exists()
 
 
@@ -203,7 +203,7 @@ def test_a_checkpoint_is_written_after_the_first_step_and_at_the_end(tmp_path: P
 
 def test_a_checkpoint_that_cannot_be_read_back_is_this_machines_fault(checkpoints: Path) -> None:
     (checkpoints / "checkpoint-24" / "scheduler.pt").unlink()
-    with pytest.raises(MachineError, match=r"cannot be trusted: scheduler\.pt is not as it was written"):
+    with pytest.raises(MachineError, match=r"cannot be trusted: scheduler\.pt is missing"):
         prove(checkpoints / "checkpoint-24")
 
 
@@ -232,7 +232,7 @@ def test_a_second_run_on_the_folder_is_refused_at_once(recipe_file: Path) -> Non
     process.terminate()
     process.communicate()
     assert second.returncode == LockedError.exit_code
-    assert second.stderr == "another run is working in runs/opt-350m-lora; wait for it, or stop it\n"
+    assert second.stderr == "another run is using 'runs/opt-350m-lora'; wait for it to finish, or stop it\n"
 
 
 def test_a_loss_that_is_no_number_ends_the_run_before_it_reaches_the_weights(recipe_file: Path) -> None:
@@ -271,7 +271,7 @@ def test_a_stage_that_is_made_again_alike_leaves_those_after_it(
     turn_the_last_bit(train / "adapter" / "adapter_model.safetensors")
     before = (merge / "record.json").read_bytes()
     again = run(finished)
-    fault = "adapter/adapter_model.safetensors is not as it was written"
+    fault = "adapter/adapter_model.safetensors is corrupt (hash mismatch)"
     assert (again.returncode, again.stdout.count(f"train is run again: {fault}\n")) == (0, 1)
     assert weights(train) == undisturbed
     assert (merge / "record.json").read_bytes() == before
@@ -286,7 +286,7 @@ def test_a_stage_is_made_again_when_the_one_before_came_out_otherwise(finished: 
     write_record(train, record)
     again = run(finished)
     assert (again.returncode, "train is run again" in again.stdout) == (0, False)
-    assert f"merge is run again: {train.name} holds other weights now\n" in again.stdout
+    assert f"merge is run again: the weights in {train.name} have changed\n" in again.stdout
     assert read_record(merge)["before"] == {
         train.name: {"adapter/adapter_model.safetensors": sha256(adapter)}
     }
@@ -298,9 +298,9 @@ def test_a_stage_is_made_again_when_the_one_before_came_out_otherwise(finished: 
         (lambda published: shutil.rmtree(published), "../published/README.md is missing"),
         (
             lambda published: turn_the_last_bit(published / "adapter_model.safetensors"),
-            "../published/adapter_model.safetensors is not as it was written",
+            "../published/adapter_model.safetensors is corrupt (hash mismatch)",
         ),
-        (lambda published: publish_another(published), "../published/README.md is not as it was written"),
+        (lambda published: publish_another(published), "../published/README.md is corrupt (size mismatch)"),
     ],
 )
 def test_a_push_to_a_folder_is_done_while_all_of_it_is_there(
@@ -331,7 +331,7 @@ def test_a_file_that_changed_unseen_is_not_built_upon(finished: Path) -> None:
     time.sleep(0.02)  # the clock of file systems ticks in some 4 ms
     os.utime(train / "record.json")  # it is the newer one again, as where the disk itself forgets
     again = run(finished)
-    told = f"adapter_model.safetensors is not as it was written; remove runs/opt-350m-lora/{train.name} "
+    told = f"adapter_model.safetensors is corrupt (hash mismatch); remove runs/opt-350m-lora/{train.name} "
     assert (again.returncode, told in again.stderr) == (2, True)
 
 

@@ -1,8 +1,9 @@
-"""How a command ends: its exit code, and the words for what went wrong."""
+"""How a command ends: its exit code, and the message for what went wrong."""
 
 from __future__ import annotations
 
 import io
+import select
 import sys
 import tempfile
 import traceback
@@ -12,14 +13,18 @@ from typing import Any
 
 import click
 
-from loracook.errors import LoracookError, MachineError, RecipeError, clean
+from loracook.errors import LoracookError, MachineError, RecipeError, clean, shorten
 
 INTERRUPTED = 130
+WINDOWS = "loracook does not run on Windows; use WSL 2 (Windows Subsystem for Linux)"
 
 
-def ending(command: Callable[[], Any]) -> int:
-    """Call a command and give its exit code; what went wrong is said on standard error."""
-    _escape_what_cannot_be_spelt()
+def ending(command: Callable[[], Any], platform: str = sys.platform) -> int:
+    """Run a command and return its exit code; what went wrong is printed to standard error."""
+    if platform == "win32":  # no flock, no SIGHUP, no /dev/null
+        click.echo(WINDOWS, err=True)
+        return MachineError.exit_code
+    _escape_unencodable_output()
     try:
         result = command()
     except RecipeError as error:
@@ -34,57 +39,59 @@ def ending(command: Callable[[], Any]) -> int:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
-    except BrokenPipeError:
-        sys.stderr.close()
+    except BrokenPipeError as error:
+        if not _output_is_closed():
+            return _bug(error)
+        sys.stderr.close()  # else Python complains at exit that it cannot flush standard output
         return 0
     except ModuleNotFoundError as error:
-        return _missing(error)
-    except Exception as error:
-        return _fault(error) or _bug(error)
+        return _missing_module(error)
+    except Exception as error:  # noqa: BLE001  # anything else is a bug; its traceback is saved to a file
+        return _machine_fault(error) or _bug(error)
     return result if isinstance(result, int) else 0
 
 
-def _escape_what_cannot_be_spelt() -> None:
-    """Keep printing from failing where a terminal or a pipe has an encoding without all characters."""
+def _output_is_closed() -> bool:
+    """Whether the reader of our standard output has gone, as `head` does."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)  # errors and hang-ups are always reported
+    return bool(poll.poll(0))
+
+
+def _escape_unencodable_output() -> None:
+    """Escape characters that the encoding of a terminal or pipe lacks, where printing would fail."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
-def _missing(error: ModuleNotFoundError) -> int:
-    """A training package that is not installed is the user's to mend; any other missing module is a bug."""
+def _missing_module(error: ModuleNotFoundError) -> int:
+    """A package of the training stack that is not installed; any missing module of loracook is a bug."""
+    from loracook.machine.versions import INSTALL
+
     if (error.name or "").split(".")[0] == "loracook":
         return _bug(error)
-    click.echo(f'{error.name} is not installed; run: pip install "loracook[train]"', err=True)
-    return 3
+    click.echo(f"{error.name} is not installed; {INSTALL}", err=True)
+    return MachineError.exit_code
 
 
-def _fault(error: Exception) -> int | None:
-    """The exit code for a fault of this machine, said; None when it is something else."""
-    from loracook.machine.faults import said_of
-    from loracook.store.cache_dir import default_cache
+def _machine_fault(error: Exception) -> int | None:
+    """Print an error of this machine and return its exit code; None when it is something else."""
+    from loracook.machine.faults import machine_fault
+    from loracook.store.folders import default_cache
 
-    said = said_of(error, [Path(), default_cache()])
-    if said is None:
+    message = machine_fault(error, [Path(), default_cache()])
+    if message is None:
         return None
-    click.echo(clean(said), err=True)
+    click.echo(clean(message), err=True)
     return MachineError.exit_code
 
 
 def _bug(error: Exception) -> int:
     with tempfile.NamedTemporaryFile("w", prefix="loracook-", suffix=".traceback", delete=False) as file:
-        file.write(clean_lines(traceback.format_exception(error)))
-    what = shorten_line(f"{type(error).__name__}: {error}")
+        lines = "".join(traceback.format_exception(error)).splitlines()
+        file.writelines(clean(line) + "\n" for line in lines)
+    message = shorten(clean(f"{type(error).__name__}: {error}".splitlines()[0]), 160)
     where = "".join(f" ({note})" for note in getattr(error, "__notes__", []))
-    click.echo(f"a bug in loracook{where}: {what}; please report it with {file.name}", err=True)
+    click.echo(f"a bug in loracook{where}: {message}; please report it with {file.name}", err=True)
     return 1
-
-
-def clean_lines(lines: list[str]) -> str:
-    """A traceback's lines, each cleaned of secrets and control characters."""
-    return "".join(clean(line) + "\n" for text in lines for line in text.splitlines())
-
-
-def shorten_line(text: str) -> str:
-    """The first line of a text, cleaned, at most 160 characters."""
-    return clean(text.splitlines()[0])[:160]

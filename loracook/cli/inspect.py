@@ -13,9 +13,9 @@ import click
 
 from loracook.cli.screen import noise_to
 from loracook.errors import LoracookError, clean
-from loracook.machine.allocator import collecting_seldom
+from loracook.machine.memory import infrequent_gc
 from loracook.recipe.recipe import Recipe
-from loracook.store.cache_dir import default_cache
+from loracook.store.folders import default_cache
 from loracook.views.inspect_text import Inspection, as_lines
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def command(
 
     Needs config.json alone, never weights.
     """
-    with noise_to(Path(os.devnull)), collecting_seldom():
+    with noise_to(Path(os.devnull)), infrequent_gc():
         inspection = _inspected(_recipe(model, revision), ranks, target_modules)
     plain = asdict(inspection) | {"adaptable": inspection.adaptable}
     lines = json.dumps(plain, indent=2).splitlines() if kind == "json" else as_lines(inspection)

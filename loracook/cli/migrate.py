@@ -10,7 +10,7 @@ from loracook.errors import MachineError, clean, quote
 from loracook.recipe.migrate import migrated, moves
 from loracook.recipe.text import text_of
 from loracook.recipe.validate import problems_of
-from loracook.store.files import write_whole
+from loracook.store.files import write_atomic
 
 
 @click.command(short_help="Rewrite other tools' spellings as ours, comments kept.")
@@ -30,7 +30,7 @@ def command(file: Path) -> None:
 
 def _write(file: Path, text: str) -> None:
     try:
-        write_whole(file.resolve(), text)
+        write_atomic(file.resolve(), text)
     except OSError as error:
         raise MachineError(
             f"{quote(file)} cannot be written: {error.strerror}; nothing is changed"

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from loracook.store.folders import RUNS
+
 
 class Folder(click.Path):
     """A folder, as a path; no text at all would be the working folder, which is a shell variable's slip."""
@@ -20,7 +22,7 @@ class Folder(click.Path):
 recipe_argument = click.argument("recipe", type=click.Path(path_type=Path))
 runs_option = click.option(
     "--runs",
-    default=Path("runs"),
+    default=RUNS,
     show_default=True,
     metavar="DIR",
     type=Folder(path_type=Path, file_okay=False),

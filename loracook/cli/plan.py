@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -12,15 +11,15 @@ import click
 from loracook.cli.options import runs_option, set_option
 from loracook.cli.screen import noise_to
 from loracook.errors import UnreachableError, clean
-from loracook.machine.allocator import collecting_seldom, keep_freed_memory
 from loracook.machine.devices import Device, named_device
+from loracook.machine.memory import infrequent_gc, keep_freed_memory
+from loracook.machine.versions import INSTALL, is_complete
 from loracook.planner import Plan, plan
 from loracook.recipe.recipe import load
-from loracook.store.cache_dir import default_cache
+from loracook.store.folders import default_cache
 from loracook.views.plan_details import PlanDetails
 
-STACK = ("torch", "transformers", "peft", "datasets", "trl")
-MISSING = 'model, steps, tokens and memory: the training stack is missing; run: pip install "loracook[train]"'
+MISSING = f"model, steps, tokens and memory: the training stack is not installed; {INSTALL}"
 
 
 @click.command(short_help="Say what a run would do, and what it takes.")
@@ -53,7 +52,7 @@ def command(
     plans = [plan(load(recipe, overrides), runs) for recipe in recipes]
     if probe:
         keep_freed_memory()
-    with noise_to(Path(os.devnull)), collecting_seldom():
+    with noise_to(Path(os.devnull)), infrequent_gc():
         details = [_probed(planned) if probe else _details(planned, place) for planned in plans]
     for line in _written(details, kind):
         click.echo(clean(line))
@@ -61,7 +60,7 @@ def command(
 
 def _details(planned: Plan, device: Device | None) -> PlanDetails:
     """The plan with its forecast, as far as it can be made here."""
-    if any(find_spec(name) is None for name in STACK):
+    if not is_complete():
         return PlanDetails(planned, None, (MISSING,))
     from loracook.estimate.estimate import message_of, read_and_estimate
     from loracook.estimate.forecast import forecast

@@ -13,7 +13,7 @@ import click
 from loracook.cli.options import recipe_argument, set_option
 from loracook.cli.screen import noise_to
 from loracook.errors import clean
-from loracook.machine.allocator import collecting_seldom
+from loracook.machine.memory import infrequent_gc
 from loracook.recipe.recipe import load
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def command(recipe: Path, overrides: tuple[str, ...], rows: int, source: int | N
 
     Needs the tokenizer and the data, never the weights.
     """
-    with noise_to(Path(os.devnull)), collecting_seldom():
+    with noise_to(Path(os.devnull)), infrequent_gc():
         shown = _preview(load(recipe, overrides), rows, source)
     click.echo(_written(shown, kind), nl=False, color=True)
 
@@ -41,7 +41,7 @@ def _preview(recipe: Recipe, rows: int, source: int | None) -> Preview:
     from loracook import model
     from loracook.data import with_template
     from loracook.data.preview import preview
-    from loracook.store.cache_dir import default_cache
+    from loracook.store.folders import default_cache
 
     cache = default_cache()
     tokenizer = model.load_tokenizer(recipe, model.fetch_tokenizer(recipe, cache))

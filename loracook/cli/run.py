@@ -30,7 +30,7 @@ LOG = "log.txt"
 @click.option("--only", metavar="STAGE", help="Run only this stage; those before it must be done.")
 @click.option("--push", is_flag=True, help="Allow the recipe's push stage to upload to the hub.")
 @click.option("--overwrite", is_flag=True, help="Allow uploading into a repository that already has files.")
-@signals.catching()
+@signals.stopping_on_signals()
 def command(
     *, recipe: Path, runs: Path, overrides: tuple[str, ...], only: str | None, push: bool, overwrite: bool
 ) -> None:
@@ -71,7 +71,7 @@ def _nothing_to_do(planned: Plan, only: str | None, consent: Consent) -> str:
 
 def _run(planned: Plan, only: str | None, consent: Consent) -> None:
     from loracook.cli.screen import screen
-    from loracook.machine.allocator import keep_freed_memory
+    from loracook.machine.memory import keep_freed_memory
     from loracook.runner import carry_out
 
     keep_freed_memory()

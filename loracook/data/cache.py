@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from loracook.data.read import hub, sources
 from loracook.data.tokenize.template import chat_template, template_file
+from loracook.machine.versions import ROWS
 from loracook.store.files import damage, manifest, seal, sha256
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 SETTINGS = ("max_length", "packing", "packing_strategy", "eval_packing", "seed")
 UNREAD = ("limits",)
-LIBRARIES = ("datasets", "jinja2", "tokenizers", "transformers", "trl")
 STATISTICS = "statistics.json"
 
 
@@ -45,7 +45,7 @@ def key(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> str:
         "names": [found.name(path) for found in _sources(recipe) for path in found.files],
         "hub": [hub.fingerprint(found.asked, found.fail) for found in _sources(recipe) if not found.local],
         "tokenizer": _tokenizer(tokenizer),
-        "libraries": {name: version(name) for name in LIBRARIES},
+        "libraries": {name: version(name) for name in ROWS},
         "code": [sha256(path) for path in sorted(Path(__file__).parent.glob("*.py"))],
         # Rows that are kept hold the date of the day they were made; streamed ones are made every time.
         "today": str(date.today()) if recipe["dataset"].get("streaming") and dated(tokenizer) else None,

@@ -69,9 +69,9 @@ def step_memory(
             with _mixed_precision(autocast):
                 hidden = _forward(model, batch)
                 saved, forward = live.current, live.take_peak()
-                if device == "cpu":
+                if device != "cuda":
                     head_forward_backward(model, hidden.detach())
-            loss = live.take_peak() if device == "cpu" else saved + triton_bytes(hidden, autocast)
+            loss = live.take_peak() if device != "cuda" else saved + triton_bytes(hidden, autocast)
             hidden.sum().backward()
         return astuple(StepMemory(saved, forward, loss, live.take_peak()))
 
@@ -90,7 +90,7 @@ def evaluation_bytes(tuned: PeftModel, batch: Batch, *, autocast: torch.dtype | 
             _mixed_precision(autocast),
         ):
             hidden = _forward(model, batch)
-            if device == "cpu":
+            if device != "cuda":
                 head_forward(model, hidden)
                 return (live.take_peak(),)
             return (max(live.take_peak(), live.current + triton_bytes(hidden, autocast)),)

@@ -24,7 +24,7 @@ Parts = dict[str, int]
 
 HOLES, HOLES_A_MODULE, MOST_HOLES = 0.25, 0.003, 0.9
 """What glibc's heap takes beside the tiles of the loss, as a share of them, where freed memory is kept for
-speed (loracook/machine/allocator.py): an aligned block needs more room than it leaves, and every adapted
+speed (loracook/machine/memory.py): an aligned block needs more room than it leaves, and every adapted
 module leaves small ones between. Fitted to the set-ups of benchmarks/memory.py, where the same set-up
 scatters by 6 %."""
 LIBRARIES = 50 << 20
@@ -130,7 +130,7 @@ def _train(recipe: Recipe, meta_model: MetaModel, batch: Batch, *, device: str) 
         phases.append({"evaluation": losses + unpacked})
     largest: Parts = max(phases, key=_total)
     kept = _loaded(meta_model) | {"optimizer_state": optimizer_bytes(meta_model.tuned, train)}
-    allocator = {"allocator": _allocator(meta_model.tuned, step)} if device == "cpu" else {}
+    allocator = {"allocator": _allocator(meta_model.tuned, step)} if device != "cuda" else {}
     return kept | allocator | largest
 
 

@@ -1,4 +1,4 @@
-"""The process that talks to the hub: a request on its input; notes and one answer, as JSON, on its output."""
+"""The process that talks to the hub: reads one JSON request, writes notes, log entries and one answer."""
 
 from __future__ import annotations
 
@@ -14,11 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from loracook.errors import LoracookError, MachineError, clean, shorten
-from loracook.hub import Target, remote
-from loracook.hub.failures import passing, reason
+from loracook.hub import remote
+from loracook.hub.failures import description, is_transient
+from loracook.hub.push_process import Target
+from loracook.store.release import ReleaseFiles
 
-NO_TOKEN = "no token for the hub; set HF_TOKEN, or log in with: hf auth login"
+NO_TOKEN = "no Hugging Face token; set HF_TOKEN, or run: hf auth login"
 LIMIT = 300
+"""Characters of a message or note."""
+
+Send = Callable[[str, Any], None]
 
 
 def main() -> None:
@@ -26,23 +31,24 @@ def main() -> None:
     from huggingface_hub import HfApi, get_token
 
     request, output, token = json.loads(sys.stdin.readline()), sys.stdout, get_token()
-    threading.Thread(target=_end_with_the_one_that_asked, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
-    def say(kind: str, what: Any) -> None:
-        if isinstance(what, str) and token:
-            what = what.replace(token, "…")  # a hub may repeat it in what it answers
-        print(json.dumps({kind: what if kind in ("done", "bug") else _line(what)}), file=output, flush=True)
+    def send(kind: str, content: Any) -> None:
+        if isinstance(content, str) and token:
+            content = content.replace(token, "…")  # a server may echo it
+        whole = kind in ("done", "bug", "log")
+        print(json.dumps({kind: content if whole else _line(content)}), file=output, flush=True)
 
     if token is None:
-        say(MachineError.__name__, NO_TOKEN)
+        send(MachineError.__name__, NO_TOKEN)
         return
     work = _work(request, HfApi(token=token, library_name="loracook"))
     with redirect_stdout(sys.stderr):
-        say(*_answer(work, request["pauses"], lambda text: say("note", text)))
+        send(*_answer(work, request["delays"], send))
 
 
-def _end_with_the_one_that_asked() -> None:
-    """Wait for the end of the input, which comes however the parent ends, and upload nothing after it."""
+def _exit_with_parent() -> None:
+    """Exit once stdin is closed, which happens however the parent ends: nothing is uploaded after that."""
     os.read(0, 1)
     os._exit(1)
 
@@ -51,31 +57,32 @@ def _work(request: Mapping[str, Any], api: Any) -> Callable[[], Any]:
     target = Target(**request["target"])
     if request["do"] == "check":
         return lambda: remote.check(api, target)
-    return lambda: remote.upload(
-        api, target, request["paths"], request["facts"], journal=Path(request["journal"])
-    )
+    release = ReleaseFiles({name: Path(path) for name, path in request["paths"].items()}, request["facts"])
+    return lambda: remote.upload(api, target, release, journal=Path(request["journal"]))
 
 
-def _answer(work: Callable[[], Any], pauses: list[float], note: Callable[[str], None]) -> tuple[str, Any]:
+def _answer(work: Callable[[], Any], delays: list[float], send: Send) -> tuple[str, Any]:
     try:
-        return "done", _patiently(work, pauses, note)
+        return "done", _with_retries(work, delays, send)
     except LoracookError as error:
         return type(error).__name__, str(error)
-    except Exception as error:  # the edge of a process: the one that asked raises it again
-        if told := reason(error):
-            return MachineError.__name__, told
-        return "bug", traceback.format_exc()
+    except Exception as error:  # noqa: BLE001  # the edge of a process: the parent raises it again
+        message = description(error)
+        if message is None:
+            return "bug", traceback.format_exc()
+        send("log", traceback.format_exc())
+        return MachineError.__name__, message
 
 
-def _patiently(work: Callable[[], Any], pauses: list[float], note: Callable[[str], None]) -> Any:
-    for pause in pauses:
+def _with_retries(work: Callable[[], Any], delays: list[float], send: Send) -> Any:
+    for delay in delays:
         try:
             return work()
-        except Exception as error:
-            if not passing(error):
+        except Exception as error:  # whether to retry depends on what caused it, not on its type
+            if not is_transient(error):
                 raise
-            note(f"in {pause:g} s again, for {reason(error)}")
-            time.sleep(pause)
+            send("note", f"retrying in {delay:g} s: {description(error)}")
+            time.sleep(delay)
     return work()
 
 

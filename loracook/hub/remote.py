@@ -1,4 +1,4 @@
-"""One try at a push: look at what the hub holds, and commit what it lacks."""
+"""One attempt at a push: compare the repository with the release, and commit what differs."""
 
 from __future__ import annotations
 
@@ -10,23 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loracook.errors import LoracookError, MachineError
-from loracook.hub import Target
-from loracook.store.files import write_whole
-from loracook.store.release import allowed
+from loracook.hub.push_process import Target
+from loracook.store.files import write_atomic
+from loracook.store.release import ReleaseFiles, allowed
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi, ModelInfo, RepoFile
 
-NEW = {".gitattributes"}
-"""What the hub itself puts into a new repository."""
-
-Paths = Mapping[str, str]
-Facts = Mapping[str, Mapping[str, Any]]
+INITIAL = {".gitattributes"}
+"""Files that the hub itself puts into a new repository."""
 
 
 @dataclass(frozen=True)
 class State:
-    """A revision as it is now: its commit, its files by their path, and where it can be looked at."""
+    """A revision of a repository: its commit, its files by path, and its page."""
 
     oid: str
     files: Mapping[str, RepoFile]
@@ -34,42 +31,42 @@ class State:
 
 
 def check(api: HfApi, target: Target) -> None:
-    """Return when the token may write to the target and nothing there is in the way.
+    """Return when the token may write to the repository and nothing there would be overwritten.
 
     Raises:
-        MachineError: this token may not.
-        LoracookError: the user has to say so first.
+        MachineError: the token has no write access.
+        LoracookError: the repository is public while the recipe says private, or already has files.
     """
-    who = api.whoami()
-    found = _repository(api, target)
-    if found is None:
-        _check_may_create(who, target.repo_id)
+    account = api.whoami()
+    repository = _repository(api, target)
+    if repository is None:
+        _check_may_create(account, target.repo_id)
         return
-    _check_visibility(found, target)
+    _check_visibility(repository, target)
     if not target.create_pr:
         api.auth_check(target.repo_id, write=True)
-        _check_room(_state(api, target.repo_id, target.revision), target)
+        _check_empty(_state(api, target.repo_id, target.revision), target)
 
 
-def upload(api: HfApi, target: Target, paths: Paths, facts: Facts, *, journal: Path) -> dict[str, str]:
-    """The commit with exactly these files: the one that is there, else a new one.
+def upload(api: HfApi, target: Target, release: ReleaseFiles, *, journal: Path) -> dict[str, str]:
+    """The commit with exactly these files: the existing one, else a new one.
 
-    An earlier try may have made it without our hearing of it, so each try looks first. A new one names the
-    commit it was decided on as its parent, and the hub takes it on top of that one alone.
+    An earlier attempt may have committed although its answer was lost, so each attempt looks first. A new
+    commit names the one it was compared with as its parent, and the hub accepts it only on top of that one.
     """
-    made = _made(api, target, journal)
+    initial = _ensure_repository(api, target, journal)
     state = _state(api, target.repo_id, target.revision)
-    found = _published(api, target, state, paths, facts)
-    if found is None:
-        if state.oid != made:
-            _check_room(state, target)
-        _commit(api, target, paths, state)
+    published = _published(api, target, state=state, release=release)
+    if published is None:
+        if state.oid != initial:
+            _check_empty(state, target)
+        _commit(api, target, state=state, release=release)
         state = _state(api, target.repo_id, target.revision)
-        found = _published(api, target, state, paths, facts)
-    if found is None:
-        raise MachineError(f"'{target.repo_id}' did not take every file; is there a .gitignore in it?")
-    commit = {"oid": found.oid, "url": found.url}
-    _keep(journal, commit=commit)
+        published = _published(api, target, state=state, release=release)
+    if published is None:
+        raise MachineError(f"'{target.repo_id}' lacks files after the commit; check it for a .gitignore")
+    commit = {"oid": published.oid, "url": published.url}
+    _note(journal, commit=commit)
     return commit
 
 
@@ -82,18 +79,18 @@ def _repository(api: HfApi, target: Target) -> ModelInfo | None:
         return None
 
 
-def _made(api: HfApi, target: Target, journal: Path) -> str | None:
-    """Make the repository and the branch where they are missing; the first commit of one that we made."""
-    found = _repository(api, target)
-    if found is None:
+def _ensure_repository(api: HfApi, target: Target, journal: Path) -> str | None:
+    """Create the repository and the branch if missing; the initial commit of a repository that we created."""
+    repository = _repository(api, target)
+    if repository is None:
         api.create_repo(target.repo_id, private=target.private, exist_ok=True)
-        found = api.model_info(target.repo_id)
-        _keep(journal, made=found.sha)
-    _check_visibility(found, target)
+        repository = api.model_info(target.repo_id)
+        _note(journal, made=repository.sha)
+    _check_visibility(repository, target)
     if target.revision:
         api.create_branch(target.repo_id, branch=target.revision, exist_ok=True)
-    kept: dict[str, str] = json.loads(journal.read_text("utf-8"))
-    return kept.get("made")
+    journaled: dict[str, str] = json.loads(journal.read_text("utf-8"))
+    return journaled.get("made")
 
 
 def _state(api: HfApi, repo_id: str, revision: str | None) -> State:
@@ -102,19 +99,21 @@ def _state(api: HfApi, repo_id: str, revision: str | None) -> State:
 
     try:
         oid = api.model_info(repo_id, revision=revision).sha
-    except RevisionNotFoundError:  # a branch to be starts as main
+    except RevisionNotFoundError:  # a new branch starts as main
         oid = api.model_info(repo_id).sha
     tree = api.list_repo_tree(repo_id, recursive=True, revision=oid)
     files = {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
     return State(oid, files, f"{api.endpoint}/{repo_id}/commit/{oid}")
 
 
-def _published(api: HfApi, target: Target, state: State, paths: Paths, facts: Facts) -> State | None:
-    for place in _pull_requests(api, target) if target.create_pr else (state,):
-        if not _stale(place, paths) and all(
-            _same(place.files.get(name), Path(path), facts[name]) for name, path in paths.items()
+def _published(api: HfApi, target: Target, *, state: State, release: ReleaseFiles) -> State | None:
+    """The revision that already holds exactly the release: this one, or that of an open pull request."""
+    for candidate in _pull_requests(api, target) if target.create_pr else (state,):
+        if not _stale(candidate, release) and all(
+            _same(candidate.files.get(name), path, release.facts[name])
+            for name, path in release.paths.items()
         ):
-            return place
+            return candidate
     return None
 
 
@@ -133,18 +132,18 @@ def _same(remote: RepoFile | None, path: Path, fact: Mapping[str, Any]) -> bool:
     return bool(remote.blob_id == hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest())
 
 
-def _stale(state: State, paths: Paths) -> list[str]:
+def _stale(state: State, release: ReleaseFiles) -> list[str]:
     """Files of an earlier push, which would be loaded together with the new ones."""
-    return [name for name in state.files if allowed(name) and name not in paths]
+    return [name for name in state.files if allowed(name) and name not in release.paths]
 
 
-def _commit(api: HfApi, target: Target, paths: Paths, state: State) -> None:
+def _commit(api: HfApi, target: Target, *, state: State, release: ReleaseFiles) -> None:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     api.create_commit(
         target.repo_id,
-        [CommitOperationDelete(name) for name in _stale(state, paths)]
-        + [CommitOperationAdd(name, path) for name, path in paths.items()],
+        [CommitOperationDelete(name) for name in _stale(state, release)]
+        + [CommitOperationAdd(name, path) for name, path in release.paths.items()],
         commit_message=target.commit_message,
         revision=target.revision,
         create_pr=target.create_pr,
@@ -152,33 +151,34 @@ def _commit(api: HfApi, target: Target, paths: Paths, state: State) -> None:
     )
 
 
-def _check_may_create(who: Mapping[str, Any], repo_id: str) -> None:
-    owner = repo_id.partition("/")[0]
-    writable = [org["name"] for org in who.get("orgs", []) if org.get("roleInOrg") != "read"]
-    if who.get("auth", {}).get("accessToken", {}).get("role") == "read":
-        raise MachineError(f"the token of '{who['name']}' may only read; log in with one that may write")
-    if owner not in (who["name"], *writable):
+def _check_may_create(account: Mapping[str, Any], repo_id: str) -> None:
+    user, owner = account["name"], repo_id.partition("/")[0]
+    writable = [org["name"] for org in account.get("orgs", []) if org.get("roleInOrg") != "read"]
+    if account.get("auth", {}).get("accessToken", {}).get("role") == "read":
+        raise MachineError(f"the token of '{user}' is read-only; log in with a write token: hf auth login")
+    if owner not in (user, *writable):
         raise MachineError(
-            f"'{who['name']}' may not make a repository of '{owner}'; write push.repo_id: {who['name']}/…"
+            f"'{user}' cannot create repositories under '{owner}'; set push.repo_id: {user}/… or log in "
+            "with another account"
         )
 
 
-def _check_visibility(found: ModelInfo, target: Target) -> None:
-    if target.private and found.private is False:
+def _check_visibility(repository: ModelInfo, target: Target) -> None:
+    if target.private and repository.private is False:
         raise LoracookError(
-            f"'{target.repo_id}' is public and the recipe says private; write push.private: false, "
-            "or make it private on the hub"
+            f"'{target.repo_id}' is public, but the recipe says private; set push.private: false, "
+            "or make the repository private on the hub"
         )
 
 
-def _check_room(state: State, target: Target) -> None:
-    there = sorted(set(state.files) - NEW)
-    if there and not (target.overwrite or target.create_pr):
+def _check_empty(state: State, target: Target) -> None:
+    existing = sorted(set(state.files) - INITIAL)
+    if existing and not (target.overwrite or target.create_pr):
         raise LoracookError(
-            f"'{target.repo_id}' already holds '{there[0]}'; add --overwrite to replace what is there"
+            f"'{target.repo_id}' already contains '{existing[0]}'; add --overwrite to replace its files"
         )
 
 
-def _keep(journal: Path, **facts: Any) -> None:
-    kept: dict[str, Any] = json.loads(journal.read_text("utf-8"))
-    write_whole(journal, json.dumps(kept | facts, indent=2) + "\n")
+def _note(journal: Path, **facts: Any) -> None:
+    journaled: dict[str, Any] = json.loads(journal.read_text("utf-8"))
+    write_atomic(journal, json.dumps(journaled | facts, indent=2) + "\n")

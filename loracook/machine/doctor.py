@@ -1,29 +1,30 @@
-"""What a machine brings for recipes: versions, devices, kernels, disk, hub, and what each lack means."""
+"""What this machine offers recipes: versions, devices, kernels, disk, hub, and what each lack prevents."""
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
-import re
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-from loracook.machine.devices import GIB, available_memory
-from loracook.store.files import existing, free_bytes
+from loracook.machine.devices import GIB, SET_FLOAT16
+from loracook.machine.memory import available
+from loracook.machine.versions import INSTALL, installed, requirements
+from loracook.store.files import free_bytes, nearest_existing
 
 LOW_DISK = 10 * GIB
-STACK = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate", "gguf", "jinja2")
 KERNELS = {"flash_attn": "flash_attention_2", "flash_attn_interface": "flash_attention_3"}
-"""Modules that bring an attention kernel, by the name a recipe asks for it with."""
+"""Modules with an attention kernel, and the attn_implementation that selects it."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One fact about this machine; `means` says what it keeps a recipe from, and is empty if all is well."""
+    """One fact about this machine; `means` says what it prevents and what to do, empty if all is well."""
 
     what: str
     found: str
@@ -31,138 +32,123 @@ class Finding:
 
 
 def findings(cache: Path) -> Iterator[Finding]:
-    """Everything that is looked at, in the order of a set-up; the hub is asked last."""
-    yield _python()
+    """All findings, in the order of an installation; the hub is asked last."""
+    yield Finding("python", platform.python_version())
     yield from _packages()
     if find_spec("torch") is not None:
-        for look in (_device, _precision, _attention, _quantization):
-            yield look()
-    yield _memory()
+        for finding in (_device, _precision, _attention, _quantization):
+            yield finding()
+    if find_spec("psutil") is not None:
+        yield Finding("memory", f"{available() / GIB:.1f} GiB available")
     yield _disk(cache)
     yield from _hub()
 
 
-def _python() -> Finding:
-    found = platform.python_version()
-    return Finding("python", found, "" if sys.version_info >= (3, 11) else "loracook needs 3.11 or newer")
-
-
 def _packages() -> Iterator[Finding]:
-    ranges = _ranges()
-    for name in STACK:
-        try:
-            found = version(name)
-        except PackageNotFoundError:
-            yield Finding(name, "not installed", 'nothing can be trained; run: pip install "loracook[train]"')
-            continue
-        asked = ranges.get(name, "")
-        means = "" if within(found, asked) else f"loracook is made for {asked}; arguments may have changed"
-        yield Finding(name, f"{found} (made for {asked})" if asked else found, means)
-
-
-def _ranges() -> dict[str, str]:
-    """The version ranges that loracook's own metadata states for the training stack."""
+    if find_spec("packaging") is None:  # the whole training stack depends on it
+        yield Finding("training", "not installed", f"recipes can be validated, not run; {INSTALL}")
+        return
     try:
-        stated = requires("loracook") or []
+        supported = requirements()
     except PackageNotFoundError:
-        return {}
-    found = (re.match(r"([\w-]+)([^;]*);.*extra == .train", text) for text in stated)
-    return {match[1].lower(): match[2].strip() for match in found if match}
+        yield Finding("loracook", "not installed as a package", "run: pip install -e . in its folder")
+        return
+    for requirement in supported:
+        yield package_finding(requirement, installed(requirement.name))
 
 
-def within(found: str, asked: str) -> bool:
-    """Whether a version lies in a range like `>=1.16,<2`; versions are compared by their numbers."""
-    compared: dict[str, Callable[[list[int], list[int]], bool]] = {
-        ">=": lambda a, b: a >= b,
-        "<": lambda a, b: a < b,
-        "==": lambda a, b: a == b,
-    }
-    bounds = (re.match(r"(>=|==|<)\s*(.+)", part.strip()) for part in asked.split(","))
-    return all(compared[bound[1]](_numbers(found), _numbers(bound[2])) for bound in bounds if bound)
-
-
-def _numbers(text: str) -> list[int]:
-    return [int(part) for part in re.findall(r"\d+", text.split("+")[0])][:3]
+def package_finding(requirement: Any, version: str | None) -> Finding:
+    """The finding on one package, a `packaging.requirements.Requirement`; pre-releases are unsupported."""
+    name, specifier = requirement.name, requirement.specifier
+    supported = ",".join(sorted(map(str, specifier), reverse=True))  # >= before <
+    if version is None:
+        return Finding(name, "not installed", INSTALL)
+    found = f"{version} (supported: {supported})" if supported else version
+    if specifier.contains(version, prereleases=False):
+        return Finding(name, found)
+    return Finding(name, found, f"untested, arguments may differ; run: pip install '{name}{supported}'")
 
 
 def _device() -> Finding:
     import torch
 
-    if not torch.cuda.is_available():
-        means = "training runs on the CPU: fine for small models, days for 7 billion parameters"
-        return Finding("device", f"no GPU; {os.cpu_count()} CPU cores", means)
-    cards = [
-        f"{torch.cuda.get_device_name(card)} ({torch.cuda.mem_get_info(card)[0] / GIB:.1f} GiB free)"
-        for card in range(torch.cuda.device_count())
-    ]
-    return Finding("device", ", ".join(cards))
+    if torch.cuda.is_available():
+        gpus = [
+            f"{torch.cuda.get_device_name(gpu)} ({torch.cuda.mem_get_info(gpu)[0] / GIB:.1f} GiB free)"
+            for gpu in range(torch.cuda.device_count())
+        ]
+        return Finding("device", ", ".join(gpus))
+    if torch.backends.mps.is_available():
+        return Finding("device", "Apple GPU (MPS), which shares main memory")
+    means = "training runs on the CPU: fine for small models, takes days for 7 billion parameters"
+    return Finding("device", f"no GPU; {os.cpu_count()} CPU cores", means)
 
 
 def _precision() -> Finding:
     import torch
 
     if not torch.cuda.is_available():
-        return Finding(
-            "precision", "bfloat16 on the CPU", "float16 trains badly here; keep bfloat16 or float32"
-        )
+        return Finding("precision", "bfloat16", "float16 trains badly without CUDA; use bfloat16 or float32")
     if torch.cuda.is_bf16_supported(including_emulation=False):
         return Finding("precision", "bfloat16 and float16")
-    return Finding("precision", "float16", "write train.fp16: true and base_model.dtype: float16")
+    return Finding("precision", "float16, no bfloat16", SET_FLOAT16)
 
 
 def _attention() -> Finding:
     kernels = [name for module, name in KERNELS.items() if find_spec(module) is not None]
-    means = "" if kernels else "attn_implementation: flash_attention_2 and _3 cannot be used; sdpa can"
+    means = "" if kernels else "flash attention is not installed; use attn_implementation: sdpa"
     return Finding("attention", ", ".join(["eager", "sdpa", *kernels]), means)
 
 
 def _quantization() -> Finding:
     if find_spec("bitsandbytes") is None:
-        return Finding("quantization", "none", "a recipe with a quantization section cannot run")
+        return Finding("quantization", "none", "recipes with a quantization section need bitsandbytes")
     import bitsandbytes
 
     backends = ", ".join(sorted(bitsandbytes.supported_torch_devices))
     return Finding("quantization", f"bitsandbytes for {backends}")
 
 
-def _memory() -> Finding:
-    return Finding("memory", f"{available_memory() / GIB:.1f} GiB free")
-
-
 def _disk(cache: Path) -> Finding:
-    place = existing(cache)
-    free = free_bytes(place)
-    means = "" if free > LOW_DISK else "a model of 7 billion parameters takes 15 GB, and as much again merged"
-    if not (place.is_dir() and os.access(place, os.W_OK)):
-        means = "nothing can be kept there; name a folder that can be written to: LORACOOK_CACHE=DIR"
-    return Finding("disk", f"{free / GIB:.1f} GiB free at {place}", means)
+    folder = nearest_existing(cache)
+    free = free_bytes(folder)
+    means = "" if free > LOW_DISK else "a model of 7 billion parameters needs 15 GB, twice that with a merge"
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        means = "the cache is not writable; set another folder: LORACOOK_CACHE=DIR"
+    return Finding("disk", f"{free / GIB:.1f} GiB free at {folder}", means)
 
 
 def _hub() -> Iterator[Finding]:
     if find_spec("huggingface_hub") is None:
-        yield Finding("hub", "huggingface_hub is not installed", "hub ids cannot be used")
+        yield Finding("hub", "huggingface_hub is not installed", f"hub models cannot be used; {INSTALL}")
         return
     from huggingface_hub import constants, get_token
 
     token = get_token() is not None
     if constants.HF_HUB_OFFLINE:
-        yield Finding("hub", "HF_HUB_OFFLINE is set", "only models and data that are kept here can be used")
+        yield Finding("hub", "HF_HUB_OFFLINE is set", "only cached and local models and data can be used")
     else:
-        yield _asked(token)
+        yield _hub_answer(token)
     if not token:
-        yield Finding("token", "none", "gated models and push need one; run: hf auth login")
+        yield Finding("token", "none", "gated models and uploads require one; run: hf auth login")
 
 
-def _asked(token: bool) -> Finding:
-    """Whether the hub answers, and to whom the token belongs; the token itself is never shown."""
+def _hub_answer(token: bool) -> Finding:
+    """Whether the hub answers, and which account the token belongs to; the token itself is never shown."""
     from huggingface_hub import HfApi
+    from huggingface_hub.errors import HTTPError
+
+    from loracook.hub.failures import rejection
 
     api = HfApi()
     try:
         if token:
-            return Finding("hub", f"{api.endpoint} knows you as {api.whoami()['name']}")
+            return Finding("hub", f"{api.endpoint}, logged in as {api.whoami()['name']}")
         api.model_info("openai-community/gpt2", timeout=10)
-    except Exception as error:  # whatever goes wrong on the way to the hub is what is to be told
-        means = "hub ids work only where they are kept here already; local models and data work"
-        return Finding("hub", f"{api.endpoint} does not answer ({type(error).__name__})", means)
+    except (HTTPError, OSError, ValueError) as error:  # of the network, the hub, or what a proxy answers
+        logging.getLogger("loracook").exception("the hub did not answer")
+        if token and rejection(error):
+            return Finding("hub", f"{api.endpoint} rejects the token", "log in again: hf auth login")
+        means = "only cached and local models and data can be used"
+        return Finding("hub", f"{api.endpoint} cannot be reached ({type(error).__name__})", means)
     return Finding("hub", f"{api.endpoint} answers")

@@ -1,8 +1,9 @@
-"""What stands around a stage: a fault of the machine becomes an error that the user can mend."""
+"""Errors of this machine: a full disk, too little memory or an unusable folder, and what to do about it."""
 
 from __future__ import annotations
 
 import errno
+import logging
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,74 +14,68 @@ from loracook.errors import LoracookError, MachineError
 from loracook.store.files import free_bytes
 from loracook.units import size
 
-DISK = "free some room, write a lower train.save_total_limit, or name other folders"
-FOLDERS = "--runs DIR, LORACOOK_CACHE=DIR or HF_HOME=DIR"
-ADVICE = {
-    "train": "write train.per_device_train_batch_size: 1 with a larger gradient_accumulation_steps, "
-    "a smaller train.max_length, or quantization: {load_in_4bit: true}",
-    "evaluate": "write evaluate.batch_size: 1 or a smaller evaluate.generation.max_new_tokens",
-    "merge": "write merge.dtype: bfloat16, or merge on a machine with more memory: --only merge",
-    "push": "stop other programs and run the same command again",
-}
-"""What helps a stage that is out of memory."""
+OTHER_FOLDERS = "--runs DIR, LORACOOK_CACHE=DIR or HF_HOME=DIR"
+FREE_DISK = f"free some space, set a lower train.save_total_limit, or use other folders: {OTHER_FOLDERS}"
+CLOSE_PROGRAMS = "close other programs and run the same command again"
 FULL_DISK = re.compile(
     r"No space left on device|PytorchStreamWriter failed"
-    r"|unexpected pos \d+ vs \d+"  # torch, amid a file
+    r"|unexpected pos \d+ vs \d+"  # torch, in the middle of a file
     r"|basic_ios::clear: iostream error"  # torch, at its end
     r"|\d+ requested and \d+ written"  # numpy
     r"|Not enough disk space"  # datasets
 )
 UNUSABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EIO}
-"""What the system says of a file or folder that is there and cannot be used."""
+"""Error numbers that mean that an existing file or folder cannot be used."""
 
 
 @contextmanager
-def mended(stage: str, *places: Path) -> Iterator[None]:
-    """Turn a fault of this machine into MachineError, and note on any other error the stage it came from.
+def machine_errors(stage: str, *folders: Path, advice: str) -> Iterator[None]:
+    """Turn errors of this machine into MachineError, and add the stage's name to any other error as a note.
 
-    `places` are the folders that the stage writes to.
+    `folders` are those that the stage writes to, `advice` helps where it runs out of memory.
     """
     try:
         yield
     except LoracookError:
         raise
-    except Exception as error:
-        if said := said_of(error, places, ADVICE[stage]):
-            raise MachineError(f"{stage}: {said}") from error
+    except Exception as error:  # a library may report a full disk or memory by any type of error
+        if message := machine_fault(error, folders, advice):
+            logging.getLogger("loracook").exception("%s failed", stage)
+            raise MachineError(f"{stage}: {message}") from error
         error.add_note(f"in the stage {stage}")
         raise
 
 
-def said_of(error: Exception, places: Sequence[Path], memory: str = ADVICE["push"]) -> str | None:
-    """What is wrong with this machine, in sizes, and what to do; None when it is something else.
+def machine_fault(error: Exception, folders: Sequence[Path], advice: str = CLOSE_PROGRAMS) -> str | None:
+    """What is wrong with this machine and what to do, as a message; None when the error is something else.
 
     Args:
         error: what was raised.
-        places: the folders that were written to.
-        memory: what helps where memory ran out.
+        folders: those that were written to.
+        advice: what helps when memory ran out.
     """
     short = shortage(error)
     if short == "memory":
-        return f"out of memory; {memory}"
+        return f"out of memory; {advice}"
     if short == "disk":
-        free = ", ".join(f"{size(free_bytes(place))} at {place}" for place in (*places, *_hub_cache()))
-        return f"out of disk: free are {free}; {DISK}: {FOLDERS}"
+        free = ", ".join(f"{size(free_bytes(path))} free at {path}" for path in (*folders, *_hub_cache()))
+        return f"disk full: {free}; {FREE_DISK}"
     if isinstance(error, OSError) and error.errno in UNUSABLE and error.filename:
         why = (error.strerror or "").lower()
-        return f"{error.filename} cannot be used: {why}; mend that, or name other folders: {FOLDERS}"
+        return f"cannot use {error.filename}: {why}; fix that, or use other folders: {OTHER_FOLDERS}"
     return None
 
 
 def _hub_cache() -> list[Path]:
-    """Where huggingface_hub keeps what it fetches, if this process made use of it."""
+    """The cache of huggingface_hub, if this process has imported it."""
     constants = sys.modules.get("huggingface_hub.constants")
     return [Path(constants.HF_HUB_CACHE)] if constants else []
 
 
 def shortage(error: Exception) -> str | None:
-    """What this machine had too little of, "disk" or "memory", or None when it is something else.
+    """What ran out, "disk" or "memory", or None when the error is something else.
 
-    torch and safetensors raise errors of their own, which only quote the system's words.
+    torch and safetensors raise errors of their own, which only quote the system's message.
     """
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     if full or FULL_DISK.search(str(error)):

@@ -10,62 +10,62 @@ from types import FrameType
 
 from loracook.errors import StoppedError
 
-STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 INTERRUPTED = 130
-WORDS = "stopped; run the same command again to go on from here"
+STOPPED = "stopped; run the same command again to resume"
 
-_held: list[bool] = [False]
-_caught: list[int] = []
+_deferred: list[bool] = [False]
+_received: list[int] = []
 
 
 @contextmanager
-def catching() -> Iterator[None]:
-    """Obey the stopping signals for as long as the block lasts (main thread only).
+def stopping_on_signals() -> Iterator[None]:
+    """Exit when one of SIGNALS arrives while the block runs (main thread only).
 
-    The process ends on the spot, as by kill -9, which every stage survives: an exception raised in the
-    middle of a library's import is swallowed or garbled there. A signal that is ignored already, as SIGHUP
-    under nohup, stays so.
+    The process exits on the spot, as with kill -9, which every stage survives; an exception raised in the
+    middle of a library's import would be swallowed or garbled. A signal that is already ignored, as SIGHUP
+    is under nohup, stays ignored.
     """
-    terminal = os.dup(2)  # what standard error is before noise goes to a log
+    terminal = os.dup(2)  # standard error as it is before libraries' output goes to the log
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        _caught.append(number)
-        if not _held[0] or len(_caught) > 1:
-            os.write(terminal, f"{WORDS}\n".encode())
-            os._exit(_code())
+    def handle(number: int, frame: FrameType | None) -> None:
+        _received.append(number)
+        if not _deferred[0] or len(_received) > 1:
+            os.write(terminal, f"{STOPPED}\n".encode())
+            os._exit(_exit_code())
 
-    obeyed = [number for number in STOPPING if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, stop) for number in obeyed}
+    handled = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    previous = {number: signal.signal(number, handle) for number in handled}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
         os.close(terminal)
-        _caught.clear()
+        _received.clear()
 
 
 @contextmanager
-def held() -> Iterator[None]:
-    """Let the first signal wait until the block asks with `caught`; the second still stops at once."""
-    _held[0] = True
+def deferring_first() -> Iterator[None]:
+    """Defer the first signal until the block checks `stop_requested`; a second one still exits at once."""
+    _deferred[0] = True
     try:
         yield
     finally:
-        _held[0] = False
+        _deferred[0] = False
 
 
-def caught() -> bool:
-    """Whether a signal is waiting to be obeyed."""
-    return bool(_caught)
+def stop_requested() -> bool:
+    """Whether a deferred signal has arrived."""
+    return bool(_received)
 
 
-def stopped() -> StoppedError:
-    """The error that ends a run which a signal has stopped, with the exit code for that signal."""
-    error = StoppedError(WORDS)
-    error.exit_code = _code()
+def stopped_error() -> StoppedError:
+    """The error that ends a run stopped by a deferred signal, with the exit code for that signal."""
+    error = StoppedError(STOPPED)
+    error.exit_code = _exit_code()
     return error
 
 
-def _code() -> int:
-    return INTERRUPTED if _caught[0] == signal.SIGINT else StoppedError.exit_code
+def _exit_code() -> int:
+    return INTERRUPTED if _received[0] == signal.SIGINT else StoppedError.exit_code

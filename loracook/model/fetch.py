@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from loracook.errors import MachineError, RecipeError, UnreachableError
-from loracook.hub.failures import refusal, unheard
+from loracook.hub.failures import rejection, unreachable
 from loracook.model.broken_files import BASE_MODEL, reading
 from loracook.store.files import sha256, sync
-from loracook.store.package_files import SCHEME, shipped_file
+from loracook.store.folders import SCHEME, shipped_file
 
 if TYPE_CHECKING:
     from loracook.recipe.recipe import Recipe
@@ -113,9 +113,9 @@ def _from_hub(recipe: Recipe, *, weights: bool) -> Path:
     except HFValidationError as error:
         raise RecipeError([recipe.problem(BASE_MODEL, _refusal(name, error))]) from error
     except (HTTPError, OSError) as error:
-        if no := refusal(error):
+        if no := rejection(error):
             raise RecipeError([recipe.problem(BASE_MODEL, _refusal(name, no))]) from error
-        if why := unheard(error):
+        if why := unreachable(error):
             advice = f"with a network connection, run: hf download {name}"
             problem = recipe.problem(BASE_MODEL, f"{why} and '{name}' is not cached; {advice}")
             raise UnreachableError([problem]) from error

@@ -1,4 +1,4 @@
-"""The model card: what was made of what, how much it helped, how to use it and how to make it again."""
+"""The model card: base model and data, metrics before and after, usage, and the recipe to reproduce it."""
 
 from __future__ import annotations
 
@@ -9,17 +9,21 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from loracook.errors import spell
+from loracook.report.generations import figures
 from loracook.report.markdown import block, code, prose, table
 from loracook.store.release import CHAT_TEMPLATE
 
 if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
     from loracook.recipe.recipe import Recipe
 
-MADE_BY = (
+RECIPE_SECTIONS = (
     "version", "name", "description", "base_model", "tokenizer", "dataset", "template", "quantization",
     "lora", "train", "evaluate", "merge",
 )  # fmt: skip
 SETTINGS = ("quantization", "lora", "train")
+PT = "return_tensors='pt'"
 BUILDERS = {"json", "jsonl", "csv", "parquet", "text"}
 
 
@@ -34,35 +38,36 @@ def model_card(
     """The card as Markdown.
 
     Args:
-        recipe: what was run.
-        name: what the model is loaded by.
-        files: the names of the files beside the card.
-        metrics: what evaluate measured.
-        versions: the packages that trained.
+        recipe: the recipe of the run.
+        name: the repository id or path that loads the model.
+        files: the names of the files published with the card.
+        metrics: the metrics of the evaluate stage, {} without one.
+        versions: the package versions of the training run.
     """
+    data = "\n".join(_data(recipe))
     parts = [
-        f"---\n{_front_matter(recipe)}---",
+        f"---\n{_front_matter(recipe, metrics)}\n---",
         f"# {prose(recipe.name)}",
         prose(recipe["description"]) if "description" in recipe else "",
-        _what_it_is(recipe),
-        _before_and_after(metrics),
-        f"## How to use it\n\n{block(snippet(recipe, name, files), 'python')}",
-        f"## How it was trained\n\n{table(('setting', 'value'), _settings(recipe))}",
-        f"## Data\n\n{_data(recipe)}",
-        f"## Versions\n\n{table(('package', 'version'), _versions(versions))}",
-        f"## How to make it again\n\n{_again(recipe)}",
+        _summary(recipe),
+        _evaluation(metrics),
+        f"## Usage\n\n{block(snippet(recipe, name, files), 'python')}",
+        f"## Training settings\n\n{table(('setting', 'value'), _settings(recipe))}",
+        f"## Training data\n\n{data}",
+        f"## Framework versions\n\n{table(('package', 'version'), _versions(versions))}",
+        f"## Reproduce\n\n{_reproduction(recipe)}",
     ]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def snippet(recipe: Recipe, name: str, files: Collection[str]) -> str:
-    """Python that loads the model and lets it answer once."""
+    """Python code that loads the model and generates one answer."""
     evaluate = recipe.sections.get("evaluate", {})
     prompt = next(iter(evaluate.get("prompts", [])), "What can you do?")
-    asked = _turns(recipe["template"], prompt) if CHAT_TEMPLATE in files else _text(prompt)
+    chat = CHAT_TEMPLATE in files
     lines = [
         *_loading(recipe, name),
-        *asked,
+        *(_chat_inputs(recipe["template"], prompt) if chat else [f"inputs = tokenizer({prompt!r}, {PT})"]),
         f"output = model.generate(**inputs, {_arguments(evaluate.get('generation', {}))})",
         "print(tokenizer.decode(output[0, inputs['input_ids'].shape[1] :], skip_special_tokens=True))",
     ]
@@ -71,89 +76,100 @@ def snippet(recipe: Recipe, name: str, files: Collection[str]) -> str:
 
 def _loading(recipe: Recipe, name: str) -> list[str]:
     base, dtype = recipe["base_model"]["name_or_path"], recipe["base_model"]["dtype"]
-    names = ["", f"name = {name!r}"]
+    assignment = ["", f"name = {name!r}"]
     tokenizer = "tokenizer = AutoTokenizer.from_pretrained(name)"
     if recipe["push"]["what"] == "merged":
         return [
             "from transformers import AutoModelForCausalLM, AutoTokenizer",
-            *(*names, tokenizer),
+            *(*assignment, tokenizer),
             "model = AutoModelForCausalLM.from_pretrained(name, dtype='auto')",
         ]
     if _on_hub(base):
         return [
             "from peft import AutoPeftModelForCausalLM",
             "from transformers import AutoTokenizer",
-            *(*names, tokenizer),
+            *(*assignment, tokenizer),
             f"model = AutoPeftModelForCausalLM.from_pretrained(name, dtype={dtype!r})",
         ]
     return [
         "from peft import PeftModel",
         "from transformers import AutoModelForCausalLM, AutoTokenizer",
-        *(*names, f"base = 'folder/of/the/base/model'  # {base!r} in the recipe", tokenizer),
+        *(*assignment, f"base = 'path/to/base/model'  # {base!r} in the recipe", tokenizer),
         f"model = AutoModelForCausalLM.from_pretrained(base, dtype={dtype!r})",
-        "if len(tokenizer) > model.get_input_embeddings().num_embeddings:  # tokens were added",
+        "if len(tokenizer) > model.get_input_embeddings().num_embeddings:  # new tokens",
         "    model.resize_token_embeddings(len(tokenizer))",
         "model = PeftModel.from_pretrained(model, name)",
     ]
 
 
-def _text(prompt: str) -> list[str]:
-    return [f"inputs = tokenizer({prompt!r}, return_tensors='pt')"]
-
-
-def _turns(template: Mapping[str, Any], prompt: str) -> list[str]:
+def _chat_inputs(template: Mapping[str, Any], prompt: str) -> list[str]:
     system = [{"role": "system", "content": template["system"]}] if "system" in template else []
     return [
         f"messages = {[*system, {'role': 'user', 'content': prompt}]!r}",
         "inputs = tokenizer.apply_chat_template(",
-        "    messages, add_generation_prompt=True, return_dict=True, return_tensors='pt'",
+        f"    messages, add_generation_prompt=True, return_dict=True, {PT}",
         ")",
     ]
 
 
 def _arguments(generation: Mapping[str, Any]) -> str:
     settings = {"max_new_tokens": 128, **generation}
-    # A base model's own settings do not know at which token the training let answers end.
+    # A base model's own generation settings may name another EOS token than the one trained.
     ends = ["eos_token_id=tokenizer.eos_token_id"]
     if "stop_strings" in settings:
         ends.append("tokenizer=tokenizer")
     return ", ".join([*(f"{key}={value!r}" for key, value in settings.items()), *ends])
 
 
-def _front_matter(recipe: Recipe) -> str:
-    adapter = recipe["push"]["what"] == "adapter"
+def _front_matter(recipe: Recipe, metrics: Mapping[str, Any]) -> str:
+    from huggingface_hub import ModelCardData
+
     base, data = recipe["base_model"]["name_or_path"], [path for path in _paths(recipe) if _on_hub(path)]
-    matter = {
-        **({"base_model": base} if _on_hub(base) else {}),
-        **({"datasets": data} if data else {}),
-        "library_name": "peft" if adapter else "transformers",
-        "pipeline_tag": "text-generation",
-        "tags": ["loracook", "lora", "sft", "trl"],
-    }
-    return str(yaml.safe_dump(matter, sort_keys=False, allow_unicode=True))
+    matter = ModelCardData(
+        base_model=base if _on_hub(base) else None,
+        datasets=data or None,
+        library_name="peft" if recipe["push"]["what"] == "adapter" else "transformers",
+        pipeline_tag="text-generation",
+        tags=["loracook", "lora", "sft", "trl"],
+        model_name=recipe.name,
+        eval_results=_eval_results(recipe, metrics) or None,
+    )
+    return str(matter.to_yaml(line_break="\n"))
 
 
-def _what_it_is(recipe: Recipe) -> str:
+def _eval_results(recipe: Recipe, metrics: Mapping[str, Any]) -> list[EvalResult]:
+    """The metrics of both models in the hub's model-index, those of the base model named as such."""
+    from huggingface_hub import EvalResult
+
+    path = recipe["dataset"].get("eval", {}).get("path") or _paths(recipe)[0]
+    kind = path if _on_hub(path) else "local"
+    task = {"task_type": "text-generation", "dataset_name": path, "dataset_type": kind}
+    suffixes = {"adapter": "", "base": " (base model)"}
+    return [
+        EvalResult(**task, metric_type=metric, metric_name=_words(metric) + suffix, metric_value=value)
+        for side, suffix in suffixes.items()
+        for metric, value in metrics.get(side, {}).items()
+    ]
+
+
+def _summary(recipe: Recipe) -> str:
     base = code(recipe["base_model"]["name_or_path"])
     if recipe["push"]["what"] == "merged":
-        return f"The model {base} with a LoRA adapter merged into its weights, made with loracook."
-    return f"A LoRA adapter for {base}, made with loracook. The base model is loaded along with it."
+        return f"{base} with a LoRA adapter merged into its weights, trained with loracook."
+    return f"A LoRA adapter for {base}, trained with loracook. Loading it loads the base model, too."
 
 
-def _before_and_after(metrics: Mapping[str, Any]) -> str:
-    base, adapter = metrics.get("base", {}), metrics.get("adapter", {})
-    if not adapter:
+def _evaluation(metrics: Mapping[str, Any]) -> str:
+    if not metrics.get("adapter"):
         return ""
-    rows = [
-        (prose(name.replace("_", " ")), _number(base.get(name)), _number(adapter[name])) for name in adapter
-    ]
-    head = ("", "base model", "trained")
-    seen = f"On {metrics['rows']} rows that were not trained on:\n\n" if metrics.get("rows") else ""
-    return f"## Before and after\n\n{seen}{table(head, rows, align='---:')}"
+    rows = [(prose(_words(metric)), *values) for metric, *values in figures(metrics)]
+    head = ("metric", "base model", "trained")
+    count = f"On {metrics['rows']} rows that were not trained on:\n\n" if metrics.get("rows") else ""
+    return f"## Evaluation\n\n{count}{table(head, rows, align='---:')}"
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
+def _words(metric: str) -> str:
+    return metric.replace("_", " ")
 
 
 def _settings(recipe: Recipe) -> Iterator[tuple[str, str]]:
@@ -162,23 +178,15 @@ def _settings(recipe: Recipe) -> Iterator[tuple[str, str]]:
             yield code(f"{section}.{key}"), code(spell(value))
 
 
-def _data(recipe: Recipe) -> str:
-    described = [_source(source) for source in _sources(recipe)]
-    return "\n".join(f"- {text}" for text in described)
-
-
-def _source(source: Mapping[str, Any]) -> str:
-    told = {
-        key: source[key] for key in ("name", "split", "revision", "format", "rows", "weight") if key in source
-    }
-    facts = ", ".join(f"{key} {code(spell(value))}" for key, value in told.items())
-    return code(source["path"]) + (f" ({facts})" if facts else "")
+def _data(recipe: Recipe) -> Iterator[str]:
+    for source in _sources(recipe):
+        keys = ("name", "split", "revision", "format", "rows", "weight")
+        facts = ", ".join(f"{key} {code(spell(source[key]))}" for key in keys if key in source)
+        yield f"- {code(source['path'])}" + (f" ({facts})" if facts else "")
 
 
 def _sources(recipe: Recipe) -> list[Mapping[str, Any]]:
-    dataset = recipe["dataset"]
-    found: list[Mapping[str, Any]] = dataset.get("sources") or [dataset]
-    return found
+    return recipe["dataset"].get("sources") or [recipe["dataset"]]
 
 
 def _paths(recipe: Recipe) -> list[str]:
@@ -191,12 +199,12 @@ def _on_hub(path: str) -> bool:
 
 def _versions(versions: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     for package, version in sorted(versions.items()):
-        if package != "platform" and version != "not installed":  # the machine is nobody's business
+        if package != "platform" and version != "not installed":  # the platform is private
             yield code(package), code(version)
 
 
-def _again(recipe: Recipe) -> str:
-    sections = {name: recipe[name] for name in MADE_BY if name in recipe}
-    plain = json.loads(json.dumps(sections))  # values that are shared would be written as YAML aliases
+def _reproduction(recipe: Recipe) -> str:
+    sections = {name: recipe[name] for name in RECIPE_SECTIONS if name in recipe}
+    plain = json.loads(json.dumps(sections))  # shared values would become YAML aliases
     text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100)
     return f"Save this as `recipe.yaml` and run `loracook run recipe.yaml`:\n\n{block(text, 'yaml')}"

@@ -1,4 +1,4 @@
-"""Answers of the base model beside those of the adapter, as a page to read."""
+"""Answers of the base model and the adapter side by side, as a Markdown page."""
 
 from __future__ import annotations
 
@@ -6,33 +6,28 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from loracook.report.markdown import table
+
 PERCENT = {"exact_match", "contains", "regex", "json_match", "rouge", "chrf"}
 
 
-def side_by_side(generations: Sequence[Mapping[str, Any]], measured: Mapping[str, Any]) -> str:
-    """A Markdown page: the metrics as a table, then each prompt with its reference and both answers."""
-    parts = ["# Base model beside adapter", table(measured)]
+def side_by_side(generations: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> str:
+    """A Markdown page: a table of the metrics, then each prompt with its reference and both answers."""
+    rows = figures(metrics)
+    head = ("metric", "base", "adapter")
+    parts = ["# Base model and adapter side by side", table(head, rows, align="---:") if rows else ""]
     parts += [_row(number, row) for number, row in enumerate(generations, 1)]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def table(measured: Mapping[str, Any]) -> str:
-    """The metrics of both sides as a Markdown table."""
-    lines = ["| metric | base | adapter |", "|---|---:|---:|"]
-    lines += [f"| {name} | {base} | {adapter} |" for name, base, adapter in figures(measured)]
-    return "\n".join(lines) if len(lines) > 2 else ""
-
-
-def figures(measured: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Each metric with both sides' figures, as text."""
-    return [
-        (name, figure(name, measured["base"][name]), figure(name, measured["adapter"][name]))
-        for name in measured["base"]
-    ]
+def figures(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Each metric with the values of base model and adapter, as text."""
+    base, adapter = metrics["base"], metrics["adapter"]
+    return [(name, figure(name, base[name]), figure(name, adapter[name])) for name in base]
 
 
 def figure(name: str, value: float) -> str:
-    """A metric's value as a person reads it: shares in per cent, the others with three digits."""
+    """A metric's value as text: accuracy-like metrics in percent, others with four significant digits."""
     return f"{value:.1%}" if name in PERCENT else f"{value:.4g}"
 
 
@@ -40,11 +35,11 @@ def _row(number: int, row: Mapping[str, Any]) -> str:
     parts = [f"## {number}", _quoted("prompt", _text(row["prompt"]))]
     if row["reference"] is not None:
         parts.append(_quoted("reference", row["reference"]))
-    parts += [_quoted(side + _marks(row, side), row[side]) for side in ("base", "adapter")]
+    parts += [_quoted(side + _scores(row, side), row[side]) for side in ("base", "adapter")]
     return "\n\n".join(parts)
 
 
-def _marks(row: Mapping[str, Any], side: str) -> str:
+def _scores(row: Mapping[str, Any], side: str) -> str:
     scores = row.get("scores", {})
     return "".join(f", {name} {figure(name, both[side])}" for name, both in scores.items())
 
@@ -56,5 +51,5 @@ def _text(prompt: Any) -> str:
 
 
 def _quoted(label: str, text: str) -> str:
-    # Preformatted HTML: no answer, whatever is in it, can end the block or become Markdown.
+    # Preformatted HTML: nothing in an answer can end the block or be read as Markdown.
     return f"**{label}**\n<pre>{html.escape(text.strip()) or '(empty)'}</pre>"

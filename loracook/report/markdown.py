@@ -1,4 +1,4 @@
-"""Text of others inside Markdown, so that it reads as it is and does nothing."""
+"""Untrusted text in Markdown, escaped so that it is shown literally."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Iterable, Sequence
 
 from loracook.errors import clean
 
-MARKS = re.compile(r"[\\`*_\[\]<>&$~@]|(?<=:)/(?=/)|(?<=www)\.")
-"""What makes markup, HTML, formulas or links inside of a line."""
-AT_START = re.compile(r"^(?:[-+=#]|\d+(?=[.)]))")
-"""What makes a list or a heading at the start of one."""
+MARKUP = re.compile(r"[\\`*_\[\]<>&$~@]|(?<=:)/(?=/)|(?<=www)\.")
+"""Characters that form markup, HTML, formulas or links within a line."""
+LINE_START = re.compile(r"^(?:[-+=#]|\d+(?=[.)]))")
+"""Characters that form a list or a heading at the start of a line."""
 
 
 def prose(text: str) -> str:
     """A text as one paragraph without markup, HTML or links."""
-    line = MARKS.sub(r"\\\g<0>", clean(" ".join(text.split())))
-    return AT_START.sub(lambda found: f"{found[0]}\\" if found[0].isdigit() else f"\\{found[0]}", line)
+    line = MARKUP.sub(r"\\\g<0>", clean(" ".join(text.split())))
+    return LINE_START.sub(lambda match: f"{match[0]}\\" if match[0].isdigit() else f"\\{match[0]}", line)
 
 
 def code(text: str) -> str:
@@ -35,7 +35,7 @@ def block(text: str, language: str) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, align: str = "---") -> str:
-    """A table; every cell is Markdown already, and `align` is the rule below the columns after the first."""
+    """A table of cells that are Markdown already; `align` is the alignment of all columns but the first."""
     rule = ["---", *[align] * (len(head) - 1)]
     lines = [head, rule, *([cell.replace("|", r"\|") for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 READS: tuple[str, ...] = ("evaluate",)
 RESUMES = False
-OUT_OF_MEMORY = "write evaluate.batch_size: 1 or a smaller evaluate.generation.max_new_tokens"
+OUT_OF_MEMORY = "set evaluate.batch_size: 1 or a smaller evaluate.generation.max_new_tokens"
 SIDES = ("base", "adapter")
 
 

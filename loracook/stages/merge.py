@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 READS: tuple[str, ...] = ("merge",)
 RESUMES = False
-OUT_OF_MEMORY = "write merge.dtype: bfloat16, or merge on a machine with more memory: --only merge"
+OUT_OF_MEMORY = "set merge.dtype: bfloat16, or merge on a machine with more memory: --only merge"
 PROBES = (
     "The capital of France is",
     "def fibonacci(n):",

@@ -1,4 +1,4 @@
-"""Push: the adapter or the merged model, with a model card, to the hub or into a local folder."""
+"""Push: the adapter or the merged model, with a model card, to the hub or to a local folder."""
 
 from __future__ import annotations
 
@@ -8,39 +8,41 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loracook import hub
 from loracook.errors import LoracookError, MachineError, PushError
+from loracook.hub import push_process
+from loracook.machine.faults import CLOSE_PROGRAMS
 from loracook.progress import Progress
 from loracook.report.card import model_card
 from loracook.stages.base import Consent, Folders
-from loracook.store.files import broken_file, sync, write_whole
+from loracook.store.files import mismatch, sync, write_atomic
 from loracook.store.record import read_record
-from loracook.store.release import Parcel, allowed, pack, write_card
+from loracook.store.release import ReleaseFiles, allowed, release_files, write_card
+from loracook.units import size
 
 if TYPE_CHECKING:
     from loracook.recipe.recipe import Recipe
 
 READS: tuple[str, ...] = ("name", "description", "push")
 RESUMES = True
-OUT_OF_MEMORY = "stop other programs and run the same command again"
+OUT_OF_MEMORY = CLOSE_PROGRAMS
 SOURCES = {"adapter": ("train", "adapter"), "merged": ("merge", "model")}
-"""Which folder of which stage is pushed."""
+"""The stage, and the folder in it, that is pushed."""
 JOURNAL = "journal.json"
 
 
 def after(recipe: Recipe) -> tuple[str, ...]:
-    """Push needs what is pushed, what the card says of its training, and the metrics on the card."""
+    """The stages that made what is pushed, and evaluate, whose metrics are on the card."""
     merge = ("merge",) if recipe["push"]["what"] == "merged" else ()
     return ("train", *merge, *(("evaluate",) if "evaluate" in recipe else ()))
 
 
 def files(recipe: Recipe) -> tuple[Path, ...]:
-    """Nothing local beyond what the stages before it left."""
+    """No local files beyond the results of earlier stages."""
     return ()
 
 
 def describe(recipe: Recipe) -> str:
-    """Say what goes where, and who will see it."""
+    """What is uploaded where, and whether it will be public."""
     push = recipe["push"]
     what = "adapter" if push["what"] == "adapter" else "merged model"
     if uploads_to(recipe) is None:
@@ -59,35 +61,35 @@ def uploads_to(recipe: Recipe) -> str | None:
 
 
 def preflight(recipe: Recipe, consent: Consent) -> None:
-    """Return when the push could be carried out now.
+    """Return when the push is possible now.
 
     Raises:
-        LoracookError: the user has to allow something first.
-        MachineError: the hub cannot be reached, or the right to write is missing.
+        LoracookError: --overwrite is missing.
+        MachineError: the hub cannot be reached, or the token has no write access.
     """
     if uploads_to(recipe):
-        hub.check(_target(recipe, consent))
+        push_process.check(_target(recipe, consent))
 
 
 def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progress) -> dict[str, Any]:
-    """Write the card and publish it with the files; the result states each with its size and hash.
+    """Write the card and upload it with the files; the result states the size and hash of each.
 
     Raises:
-        PushError: the hub did not accept it; the same call resumes.
+        PushError: the upload failed; the same call resumes it.
     """
     stage, folder = SOURCES[recipe["push"]["what"]]
     card = write_card(_card(recipe, folders, folders.before[stage] / folder), folders.own)
-    parcel = pack(folders.before[stage], folder, card)
+    release = release_files(folders.before[stage], folder, card)
     if uploads_to(recipe):
-        place = _upload(_target(recipe, consent), parcel, folders, progress=progress)
+        place = _upload(_target(recipe, consent), release, folders=folders, progress=progress)
     else:
-        place = _publish(parcel, folders.run / recipe["push"]["folder"])
-    return place | {"files": dict(parcel.facts)}
+        place = _publish(release, folders.run / recipe["push"]["folder"])
+    return place | {"files": dict(release.facts)}
 
 
-def _target(recipe: Recipe, consent: Consent) -> hub.Target:
+def _target(recipe: Recipe, consent: Consent) -> push_process.Target:
     push = recipe["push"]
-    return hub.Target(
+    return push_process.Target(
         repo_id=push["repo_id"],
         private=push["private"],
         commit_message=push.get("commit_message", f"Push {recipe.name}"),
@@ -107,49 +109,49 @@ def _card(recipe: Recipe, folders: Folders, home: Path) -> str:
     return model_card(recipe, name=name, files=files, metrics=metrics, versions=versions)
 
 
-def _upload(target: hub.Target, parcel: Parcel, folders: Folders, *, progress: Progress) -> dict[str, Any]:
-    path = folders.own / JOURNAL
-    commit = _journal(path, parcel.facts).get("commit")
+def _upload(
+    target: push_process.Target, release: ReleaseFiles, *, folders: Folders, progress: Progress
+) -> dict[str, Any]:
+    journal = folders.own / JOURNAL
+    commit = _begun(journal, release.facts).get("commit")
     if commit is None:
-        progress.note(
-            f"uploading {len(parcel.facts)} files, {parcel.bytes / 1e6:.1f} MB, to '{target.repo_id}'"
-        )
+        progress.note(f"uploading {len(release.facts)} files ({size(release.bytes)}) to '{target.repo_id}'")
         try:
-            commit = hub.upload(target, parcel, path, note=progress.note)
+            commit = push_process.upload(target, release, journal, note=progress.note)
         except LoracookError as error:
             raise PushError(
-                f"{str(error).rstrip('.')}; the result is complete in '{folders.run}', "
-                "and running the same command again retries the push alone"
+                f"{str(error).rstrip('.')}; the local result in '{folders.run}' is complete, "
+                "run the same command again to retry the push alone"
             ) from error
     return {"repo_id": target.repo_id, "commit": commit["oid"], "url": commit["url"]}
 
 
-def _journal(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The journal of a push of these files; a corrupt one, or that of other files, is started over."""
+def _begun(journal: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The journal of a push of these files; a corrupt one, or that of other files, is replaced."""
     try:
-        journal = json.loads(path.read_text("utf-8"))
+        state = json.loads(journal.read_text("utf-8"))
     except (FileNotFoundError, ValueError):
-        journal = {}
-    if journal.get("files") != facts:
-        journal = {"files": dict(facts)}
-        write_whole(path, json.dumps(journal, indent=2) + "\n")
-    return dict(journal)
+        state = {}
+    if state.get("files") != facts:
+        state = {"files": dict(facts)}
+        write_atomic(journal, json.dumps(state, indent=2) + "\n")
+    return dict(state)
 
 
-def _publish(parcel: Parcel, place: Path) -> dict[str, Any]:
-    """Build the folder aside and swap it in; files that loracook did not publish there are never removed."""
+def _publish(release: ReleaseFiles, place: Path) -> dict[str, Any]:
+    """Build the folder aside, then swap it in; files that no push put there are never removed."""
     part, old = place.with_name(f"{place.name}.part"), place.with_name(f"{place.name}.old")
     for folder in (place, part, old):
         _check_ours(folder)
     _remove(part)
-    _copy(parcel, part)
+    _copy(release, part)
     if place.exists():
         _remove(old)
         place.rename(old)
     part.rename(place)
     sync(place.parent)
     _remove(old)
-    published = {f"../{place.name}/{name}": fact for name, fact in parcel.facts.items()}
+    published = {f"../{place.name}/{name}": fact for name, fact in release.facts.items()}
     return {"folder": place.name, "elsewhere": published}
 
 
@@ -160,19 +162,17 @@ def _remove(folder: Path) -> None:
 
 def _check_ours(folder: Path) -> None:
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise LoracookError(f"'{folder}' is in the way; remove it, or write another push.folder")
+        raise LoracookError(f"'{folder}' exists and is not a folder; remove it, or set another push.folder")
     foreign = next((path for path in folder.rglob("*") if not allowed(path.name)), None)
     if foreign is not None:
-        raise LoracookError(
-            f"'{foreign}' was not published by loracook; move it, or write another push.folder"
-        )
+        raise LoracookError(f"'{foreign}' was not created by a push; move it, or set another push.folder")
 
 
-def _copy(parcel: Parcel, folder: Path) -> None:
+def _copy(release: ReleaseFiles, folder: Path) -> None:
     folder.mkdir(parents=True)
-    for name, source in parcel.paths.items():
+    for name, source in release.paths.items():
         shutil.copyfile(source, folder / name)
         sync(folder / name)
     sync(folder)
-    if broken := broken_file(folder, parcel.facts):
-        raise MachineError(f"'{folder / broken}' is corrupt right after writing; check the disk")
+    if problem := mismatch(folder, release.facts):
+        raise MachineError(f"copying to '{folder}' failed: {problem}; check the disk for errors")

@@ -12,7 +12,7 @@ from loracook import data, model
 from loracook.errors import DivergedError, LoracookError
 from loracook.estimate.disk import check_disk
 from loracook.machine import signals
-from loracook.machine.versions import versions
+from loracook.machine.versions import WEIGHTS, versions
 from loracook.progress import Progress
 from loracook.stages.base import Consent, Folders
 from loracook.training.checkpoints import differences, newest_sealed, staging_folder
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from loracook.recipe.recipe import Recipe
 
-COMPUTING = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
 READS: tuple[str, ...] = ("base_model", "tokenizer", "dataset", "template", "quantization", "lora", "train")
 RESUMES = True
 OUT_OF_MEMORY = ADVICE
@@ -133,7 +132,7 @@ def _made_by(inputs: TrainerInputs, folders: Folders, *, device: str) -> dict[st
         "device": device,
         "world size": int(os.environ.get("WORLD_SIZE", "1")),
         "seed": inputs.recipe["train"]["seed"],
-        **{name: version for name, version in versions().items() if name in COMPUTING},
+        **{name: version for name, version in versions().items() if name in WEIGHTS},
     }
 
 
@@ -175,10 +174,10 @@ def _add_callbacks(
 def _train(sft: SFTTrainer, checkpoint: Path | None) -> Mapping[str, float]:
     from loracook.training.callbacks import of_all_steps
 
-    with signals.held():
+    with signals.deferring_first():
         output = sft.train(resume_from_checkpoint=checkpoint and str(checkpoint))
-    if signals.caught():
-        raise signals.stopped()
+    if signals.stop_requested():
+        raise signals.stopped_error()
     metrics: dict[str, float] = output.metrics
     return of_all_steps(metrics) if checkpoint else metrics
 

@@ -1,1 +1,1 @@
-"""What lies on disk: whole files, hashes, records, the lock, and what is sent out."""
+"""What lies on disk: default folders, atomic writes, hashes, records, the lock, files to publish."""

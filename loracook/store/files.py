@@ -1,4 +1,4 @@
-"""Files that can be trusted: written whole or not at all, and known by the hash of their content."""
+"""Atomic writes, SHA-256 hashes, and folders sealed by a manifest of their files."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from typing import Any
 Facts = Mapping[str, Mapping[str, Any]]
 
 MANIFEST = "manifest.json"
-"""In a sealed folder: size and hash of each of its files, and what else was to be kept of it."""
+"""In a sealed folder: size and hash of each of its files, and further facts about it."""
 PART = ".part"
+"""Ends the name of a file that is still being written."""
 
 
-def file_facts(folder: Path, *, leave_out: Path | None = None) -> dict[str, dict[str, Any]]:
+def file_facts(folder: Path, *, exclude: Path | None = None) -> dict[str, dict[str, Any]]:
     """Size in bytes and SHA-256 of every file below `folder`, by its relative path, sorted.
 
-    What lies below the folder `leave_out` is not looked at, nor what a kill left half written.
+    The folder `exclude` is skipped, and so are partial files that a killed process left behind.
     """
-    found = (path for path in folder.rglob("*") if leave_out is None or not path.is_relative_to(leave_out))
-    files = sorted(path for path in found if path.is_file() and not path.name.endswith(PART))
+    paths = (path for path in folder.rglob("*") if exclude is None or not path.is_relative_to(exclude))
+    files = sorted(path for path in paths if path.is_file() and not path.name.endswith(PART))
     return {
         path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
         for path in files
@@ -32,13 +33,13 @@ def file_facts(folder: Path, *, leave_out: Path | None = None) -> dict[str, dict
 
 
 def free_bytes(path: Path) -> int:
-    """Bytes that are free where a path is, or where it would be."""
-    return shutil.disk_usage(existing(path)).free
+    """Free bytes on the file system that holds a path, which need not exist yet."""
+    return shutil.disk_usage(nearest_existing(path)).free
 
 
-def existing(path: Path) -> Path:
-    """The path, or the nearest folder above it that is there."""
-    return next(place for place in (path, *path.absolute().parents) if place.exists())
+def nearest_existing(path: Path) -> Path:
+    """The path, or its nearest parent folder that exists."""
+    return next(folder for folder in (path, *path.absolute().parents) if folder.exists())
 
 
 def sha256(path: Path) -> str:
@@ -47,11 +48,8 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is either there completely, on the disk itself, or not at all.
-
-    A file that is there already keeps its permissions.
-    """
+def write_atomic(path: Path, text: str) -> None:
+    """Write a file completely or not at all, synced to disk; an existing file keeps its permissions."""
     part = path.with_name(f".{path.name}{PART}")
     with part.open("w", encoding="utf-8") as file:
         if path.exists():
@@ -64,7 +62,7 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def sync(path: Path) -> None:
-    """Have the kernel bring a file or a folder's entries to the disk."""
+    """Flush a file, or the entries of a folder, to disk (fsync)."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -72,50 +70,52 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def broken_file(folder: Path, facts: Facts, *, since: int = 0) -> str | None:
-    """The first file that is missing or differs from the facts, or None when all agree.
+def mismatch(folder: Path, facts: Facts, *, since: int = 0) -> str | None:
+    """The first file that is missing or corrupt, in words like "a.json is missing"; None when all match.
 
-    Contents are compared of what was touched since a change time in ns, sizes of all.
+    Sizes are always compared, hashes only of files that changed since `since`, a change time in ns.
     """
     for name, fact in facts.items():
         path = folder / name
-        if not path.is_file() or path.stat().st_size != fact["bytes"]:
-            return name
-        if _touched(folder, name) >= since and sha256(path) != fact["sha256"]:
-            return name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != fact["bytes"]:
+            return f"{name} is corrupt (size mismatch)"
+        if _changed_at(folder, name) >= since and sha256(path) != fact["sha256"]:
+            return f"{name} is corrupt (hash mismatch)"
     return None
 
 
-def _touched(folder: Path, name: str) -> int:
-    """When a file or a folder on the way to it from `folder` was last written to, moved or linked, in ns."""
-    way = (part for part in (Path(name), *Path(name).parents) if part.name not in ("", ".."))
-    return max((folder / part).lstat().st_ctime_ns for part in way)
+def _changed_at(folder: Path, name: str) -> int:
+    """When a file, or a folder between `folder` and it, was last written, moved or linked, in ns."""
+    levels = (path for path in (Path(name), *Path(name).parents) if path.name not in ("", ".."))
+    return max((folder / path).lstat().st_ctime_ns for path in levels)
 
 
-def seal(folder: Path, **also: Any) -> None:
-    """Bring a folder's files to the disk, with a manifest that holds their facts and `also`."""
+def seal(folder: Path, **facts: Any) -> None:
+    """Sync a folder's files to disk and add a manifest with their sizes and hashes, and with `facts`."""
     for path in folder.rglob("*"):
         sync(path)
-    write_sealed(folder / MANIFEST, {**also, "files": file_facts(folder)})
+    write_sealed(folder / MANIFEST, {**facts, "files": file_facts(folder)})
 
 
 def manifest(folder: Path) -> dict[str, Any]:
-    """What the manifest of a sealed folder says; raises ValueError when it is not as it was written."""
+    """The manifest of a sealed folder; raises ValueError when it is corrupt."""
     return read_sealed(folder / MANIFEST)
 
 
 def write_sealed(path: Path, content: dict[str, Any]) -> None:
-    """Write JSON with a digest of itself, which notices a flipped bit and whatever else we did not write."""
+    """Write JSON with a digest of itself, so that any later change is noticed."""
     text = json.dumps(content | {"seal": _digest(content)}, indent=1, ensure_ascii=False, default=str)
-    write_whole(path, text + "\n")
+    write_atomic(path, text + "\n")
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """What `write_sealed` wrote; raises ValueError when it is not as it was written."""
-    found = json.loads(path.read_text("utf-8"))
-    if not isinstance(found, dict) or found.pop("seal", None) != _digest(found):
-        raise ValueError(f"{path} is not as it was written")
-    return found
+    """The JSON that `write_sealed` wrote; raises ValueError when it is corrupt."""
+    content = json.loads(path.read_text("utf-8"))
+    if not isinstance(content, dict) or content.pop("seal", None) != _digest(content):
+        raise ValueError(f"{path} is corrupt (digest mismatch)")
+    return content
 
 
 def _digest(content: dict[str, Any]) -> str:
@@ -123,12 +123,11 @@ def _digest(content: dict[str, Any]) -> str:
 
 
 def damage(folder: Path) -> str | None:
-    """What is not as it was when a folder was sealed, or None when it can be trusted."""
+    """Why a sealed folder cannot be trusted, or None when it is intact."""
     if not (folder / MANIFEST).is_file():
-        return "it has no manifest"
+        return f"{MANIFEST} is missing"
     try:
         files = manifest(folder)["files"]
     except ValueError:
-        return f"{MANIFEST} cannot be read"
-    broken = broken_file(folder, files)
-    return broken and f"{broken} is not as it was written"
+        return f"{MANIFEST} is corrupt"
+    return mismatch(folder, files)

@@ -1,10 +1,10 @@
-"""The run folder, held by one process at a time."""
+"""The run folder, locked by one process at a time."""
 
 from __future__ import annotations
 
 import fcntl
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TextIO
@@ -12,46 +12,58 @@ from typing import TextIO
 from loracook.errors import LockedError, LoracookError, MachineError
 
 LOCK = ".lock"
+OTHER_FOLDER = "choose another folder: --runs DIR"
 
 
 def make_run_folder(run: Path, file: str = LOCK) -> None:
-    """Make the run folder, and see that `file` and new ones can be written there.
+    """Create the run folder, and check that `file` and new files can be written there.
 
     Raises:
-        LoracookError: a file is in the way.
-        MachineError: the place is full, or may not be written to.
+        LoracookError: the path, or a parent of it, is a file.
+        MachineError: the folder is not writable, or the disk is full.
     """
-    other = "name another folder: --runs DIR"
     try:
         run.mkdir(parents=True, exist_ok=True)
         (run / file).touch()
         TemporaryFile(dir=run).close()
     except (FileExistsError, NotADirectoryError) as error:
-        raise LoracookError(f"'{run}' cannot be a folder, for a file is in the way; {other}") from error
+        message = f"cannot create the folder '{run}': a file is in the way; {OTHER_FOLDER}"
+        raise LoracookError(message) from error
     except OSError as error:
-        raise MachineError(f"'{run}' cannot be written to: {str(error.strerror).lower()}; {other}") from error
+        raise MachineError(f"cannot write to '{run}': {_cause(error)}; {OTHER_FOLDER}") from error
 
 
 @contextmanager
 def locked(run: Path) -> Iterator[None]:
-    """Hold the run folder for this process; the kernel lets go of it however the process ends.
+    """Lock the run folder for this process; the kernel releases the lock however the process ends.
 
     Raises:
-        LockedError: another process holds it.
+        LockedError: another process holds the lock.
+        MachineError: the file system cannot lock files.
     """
     with (run / LOCK).open("w") as file:
-        _take(file, fcntl.LOCK_EX, run)
+        _acquire(file, fcntl.LOCK_EX, run)
         yield
 
 
 def refuse_locked(run: Path) -> None:
-    """Raise LockedError when another process holds the run folder; leaves no trace there."""
-    with suppress(OSError), (run / LOCK).open() as file:  # where there is none, nobody is working
-        _take(file, fcntl.LOCK_SH, run)
+    """Raise LockedError when another process holds the lock of a run folder; changes nothing there."""
+    try:
+        file = (run / LOCK).open()
+    except OSError:  # no run has started there; what else is wrong `make_run_folder` reports
+        return
+    with file:
+        _acquire(file, fcntl.LOCK_SH, run)
 
 
-def _take(file: TextIO, kind: int, run: Path) -> None:
+def _acquire(file: TextIO, kind: int, run: Path) -> None:
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise LockedError(f"another run is using '{run}'; wait for it to finish, or stop it") from error
     except OSError as error:
-        raise LockedError(f"another run is working in {run}; wait for it, or stop it") from error
+        raise MachineError(f"cannot lock '{run}': {_cause(error)}; {OTHER_FOLDER}") from error
+
+
+def _cause(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()

@@ -1,4 +1,4 @@
-"""What a push sends out: the files of a finished stage that belong to a model, and the card."""
+"""The files that a push publishes: a finished stage's weights, config and tokenizer, and the model card."""
 
 from __future__ import annotations
 
@@ -9,76 +9,64 @@ from pathlib import Path
 from typing import Any
 
 from loracook.errors import MachineError
-from loracook.store.files import sha256, write_whole
+from loracook.store.files import sha256, write_atomic
 from loracook.store.record import read_record
 
 CARD = "README.md"
 CHAT_TEMPLATE = "chat_template.jinja"
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 MODEL = (
-    "config.json",
-    "generation_config.json",
-    "model.safetensors",
-    "model-?????-of-?????.safetensors",
+    "config.json", "generation_config.json", "model.safetensors", "model-?????-of-?????.safetensors",
     "model.safetensors.index.json",
-)
+)  # fmt: skip
 TOKENIZER = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "tokenizer.model",
-    "sentencepiece.bpe.model",
-    "spiece.model",
-    CHAT_TEMPLATE,
-)
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+    "vocab.txt", "merges.txt", "tokenizer.model", "sentencepiece.bpe.model", "spiece.model", CHAT_TEMPLATE,
+)  # fmt: skip
 ALLOWED = (*ADAPTER, *MODEL, *TOKENIZER, CARD)
-"""Every name that is ever sent out: no arguments, no optimizer state, no logs, nothing that lies about."""
+"""The only file names that are ever published: no training arguments, optimizer state or logs."""
 
 
 @dataclass(frozen=True)
-class Parcel:
-    """The files that go out: under which name, where they lie, their sizes in bytes and SHA-256."""
+class ReleaseFiles:
+    """Files to publish by name: their local paths, and their sizes in bytes and SHA-256."""
 
     paths: Mapping[str, Path]
     facts: Mapping[str, Mapping[str, Any]]
 
     @property
     def bytes(self) -> int:
-        """Size of all files together."""
+        """The total size of the files."""
         return sum(fact["bytes"] for fact in self.facts.values())
 
 
 def allowed(name: str) -> bool:
-    """Whether a file of this name may be sent out."""
+    """Whether a file of this name may be published."""
     return any(fnmatchcase(name, pattern) for pattern in ALLOWED)
 
 
-def pack(stage: Path, folder: str, card: Path) -> Parcel:
-    """The allowed files that a finished stage left in its `folder`, each as recorded, and the card.
+def release_files(stage: Path, folder: str, card: Path) -> ReleaseFiles:
+    """The allowed files below `folder` of a finished stage, as its record states them, and the card.
 
     Raises:
         MachineError: there are no weights among them.
     """
     home = stage / folder
-    facts = dict(sorted(_stated(read_record(stage), folder)))
+    facts = dict(sorted(_recorded(read_record(stage), folder)))
     if not any(name.endswith(".safetensors") for name in facts):
-        raise MachineError(f"'{home}' holds no weights to push; remove the folder '{stage}' and run again")
+        raise MachineError(f"no weights in '{home}' to push; remove the folder '{stage}' and run again")
     facts[CARD] = {"bytes": card.stat().st_size, "sha256": sha256(card)}
-    return Parcel({name: home / name for name in facts} | {CARD: card}, facts)
+    return ReleaseFiles({name: home / name for name in facts} | {CARD: card}, facts)
 
 
 def write_card(text: str, folder: Path) -> Path:
-    """The card as a file."""
+    """Write the model card to `folder` and return its path."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / CARD, text)
+    write_atomic(folder / CARD, text)
     return folder / CARD
 
 
-def _stated(record: Mapping[str, Any], folder: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _recorded(record: Mapping[str, Any], folder: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for path, fact in record["files"].items():
         name = path.removeprefix(f"{folder}/")
         if name != path and allowed(name):

@@ -86,7 +86,7 @@ class SealedCheckpoints(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Stop upon a signal; save after the first step, so that a fault shows early, not hours later."""
-        if signals.caught():
+        if signals.stop_requested():
             control.should_save = control.should_training_stop = True
         if state.global_step == self.first and args.save_strategy != "no":
             control.should_save = True

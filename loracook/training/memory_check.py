@@ -11,7 +11,7 @@ from loracook.errors import MachineError
 from loracook.estimate.estimate import Estimate, estimate
 from loracook.estimate.make_it_fit import fitting_changes
 from loracook.estimate.rows import prepared_stats
-from loracook.machine import peak_memory
+from loracook.machine import memory
 from loracook.machine.devices import device_here
 from loracook.machine.faults import shortage
 from loracook.training.trainer import TrainerInputs
@@ -20,7 +20,7 @@ from loracook.units import size
 OTHER_STAGES = ("evaluate", "merge")
 """Sections of stages whose memory is not checked here."""
 ADVICE = (
-    "write train.per_device_train_batch_size: 1 with a larger gradient_accumulation_steps, "
+    "set train.per_device_train_batch_size: 1 with a larger gradient_accumulation_steps, "
     "a smaller train.max_length, or quantization: {load_in_4bit: true}"
 )
 """What to write where training runs out of memory and nothing was estimated."""
@@ -43,18 +43,18 @@ class MemoryCheck:
     @property
     def planned(self) -> int | None:
         """The bytes that training is estimated to take at its peak."""
-        memory = self.estimate.memory
-        return None if memory is None else memory.peaks["train"]
+        stages = self.estimate.memory
+        return None if stages is None else stages.peaks["train"]
 
     def start(self) -> None:
         """Begin to measure; call it before weights are loaded."""
         import trl.trainer.sft_trainer  # noqa: F401  # memory of libraries is not training's
 
-        self.base_bytes = peak_memory.start(self.estimate.device.kind)
+        self.base_bytes = memory.reset_peak(self.estimate.device.kind)
 
     def peak(self) -> int:
         """The most bytes that training took at once since `start`."""
-        return peak_memory.peak(self.estimate.device.kind) - self.base_bytes
+        return memory.peak(self.estimate.device.kind) - self.base_bytes
 
     def facts(self) -> dict[str, Any]:
         """What the record says of memory, as plain JSON values, the run's own peak included."""
@@ -106,6 +106,6 @@ def check_memory(inputs: TrainerInputs) -> MemoryCheck:
     rows = prepared_stats(inputs.recipe, inputs.rows)
     check = MemoryCheck(estimate(inputs.recipe, inputs.meta_model, rows, device=device_here()))
     device = check.estimate.device
-    if device.kind == "cpu" and check.planned and check.planned > DOUBT * device.bytes:
+    if device.kind != "cuda" and check.planned and check.planned > DOUBT * device.bytes:
         raise check.refusal()
     return check

@@ -12,6 +12,7 @@ from loracook.errors import MachineError, RecipeError
 from loracook.estimate.batches import is_flat, train_arguments
 from loracook.estimate.memory import autocast
 from loracook.estimate.meta_model import MetaModel, meta_model
+from loracook.machine.devices import SET_FLOAT16
 from loracook.model.packing_isolation import isolates_packed_sequences
 from loracook.model.unsupported import check_prompts
 from loracook.progress import Progress
@@ -137,9 +138,7 @@ def sft_config(recipe: Recipe, output: Path) -> SFTConfig:
     except ValueError as error:
         if "bf16" not in str(error):
             raise
-        raise MachineError(
-            "this GPU has no bfloat16; write train.fp16: true and base_model.dtype: float16"
-        ) from error
+        raise MachineError(f"this GPU has no bfloat16; {SET_FLOAT16}") from error
 
 
 def _early_stopping(recipe: Recipe) -> list[Any]:

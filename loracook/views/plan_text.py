@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from loracook.machine.devices import SET_FLOAT16
 from loracook.planner import Plan
 from loracook.units import size
 from loracook.views.plan_details import PlanDetails
@@ -18,10 +19,6 @@ if TYPE_CHECKING:
 
 LABEL = 10
 TIMES = "\N{MULTIPLICATION SIGN}"
-NO_BFLOAT16 = (
-    "has no bfloat16; write base_model.dtype: float16, train.bf16: false and train.fp16: true, "
-    "and float16 for bnb_4bit_compute_dtype where it is set"
-)
 
 
 def stage_lines(plan: Plan) -> list[str]:
@@ -125,7 +122,7 @@ def _memory(forecast: Forecast) -> list[str]:
     )
     return [
         f"{size(memory.peaks[stage])} at the peak of {stage}, {fits} {size(device.bytes)} of {device.name}",
-        *([f"{device.name} {NO_BFLOAT16}"] if estimate.lacks_bfloat16 else []),
+        *([f"{device.name} has no bfloat16; {SET_FLOAT16}"] if estimate.lacks_bfloat16 else []),
         f"for the largest batch: {shape}",
         *(
             f"  {name.replace('_', ' '):<24}{size(count):>10}"

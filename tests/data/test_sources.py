@@ -281,7 +281,7 @@ def test_broken_files_are_refused_whole(tmp_path: Path) -> None:
 
 def test_files_of_installed_distributions_are_read(tmp_path: Path) -> None:
     assert (
-        "the distribution 'no-such-soup' is not installed; pip install no-such-soup"
+        "the package 'no-such-soup' is not installed; run: pip install no-such-soup"
         in (refusal(tmp_path, path="package://no-such-soup/rows.jsonl")[0])
     )
-    assert "ships no file 'soup.jsonl'" in refusal(tmp_path, path="package://trl/soup.jsonl")[0]
+    assert "has no file 'soup.jsonl'" in refusal(tmp_path, path="package://trl/soup.jsonl")[0]

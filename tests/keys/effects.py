@@ -20,7 +20,7 @@ from loracook.report.card import model_card
 from loracook.stages import STAGES
 from loracook.stages.base import Consent, Folders
 from loracook.training.trainer import sft_config, trainer
-from tests.hub_server import TOKEN, serving
+from tests.hub.server import TOKEN, serving
 
 CHATS = [
     {

@@ -16,7 +16,7 @@ from loracook.errors import MachineError
 from loracook.machine.devices import Device
 from loracook.progress import Silent
 from loracook.recipe.recipe import Recipe
-from loracook.store.cache_dir import default_cache
+from loracook.store.folders import default_cache
 from loracook.training.largest_batch import measure_alone
 from loracook.training.memory_check import MemoryCheck, check_memory
 from loracook.training.trainer import TrainerInputs, read_inputs

@@ -107,8 +107,8 @@ def test_a_run_goes_on_to_its_best_however_its_folder_is_spelt(cooked: Path, sto
 @pytest.mark.parametrize(
     ("harm", "fault"),
     [
-        (lambda best: turn_the_last_bit(best / ADAPTER), f"{ADAPTER} is not as it was written"),
-        (shutil.rmtree, "it has no manifest"),
+        (lambda best: turn_the_last_bit(best / ADAPTER), f"{ADAPTER} is corrupt (hash mismatch)"),
+        (shutil.rmtree, "manifest.json is missing"),
     ],
 )
 def test_a_checkpoint_is_not_used_without_the_best_before_it(
@@ -122,7 +122,7 @@ def test_a_checkpoint_is_not_used_without_the_best_before_it(
 
 def test_a_best_checkpoint_that_is_damaged_meanwhile_is_no_result(stopped: Path) -> None:
     recipe, runs = loracook.load(stopped / "recipe.yaml"), stopped / "runs"
-    with pytest.raises(MachineError, match=rf"checkpoint-2 cannot be trusted: {ADAPTER} is not as it was"):
+    with pytest.raises(MachineError, match=rf"checkpoint-2 cannot be trusted: {ADAPTER} is corrupt"):
         run(recipe, runs=runs, progress=Harm(runs))
     assert not (train_folder(stopped) / "adapter").exists()
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from loracook.data.read.rows import Place, Record
 from loracook.errors import RecipeError, UnreachableError
-from loracook.hub.failures import refusal, unheard
-from loracook.machine.faults import said_of
+from loracook.hub.failures import rejection, unreachable
+from loracook.machine.faults import machine_fault
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -63,16 +63,16 @@ def asking(entry: Mapping[str, Any], fail: Fail) -> Iterator[None]:
     except DatasetNotFoundError as error:
         raise fail("path", _not_found(error)) from error
     except (HTTPError, OSError, ValueError, DatasetsError) as error:
-        if why := unheard(error):
+        if why := unreachable(error):
             raise UnreachableError(fail("path", f"{why}; {_OFFLINE}").problems) from error
-        if said_of(error, []):  # this machine's, not the hub's
+        if machine_fault(error, []):  # this machine's, not the hub's
             raise
         raise fail(*_said(error, entry)) from error
 
 
 def _said(error: Exception, entry: Mapping[str, Any]) -> tuple[str, str]:
     """The key that an error is about, and its words."""
-    if no := refusal(error):
+    if no := rejection(error):
         return "path", f"the hub refused it: {_first_line(no)}"
     if isinstance(error, FileNotFoundError):
         return "path", _not_found(error)

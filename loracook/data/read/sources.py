@@ -16,7 +16,7 @@ from loracook.data.read.formats import Shape
 from loracook.data.read.rows import Record
 from loracook.errors import Path as Entry
 from loracook.errors import RecipeError
-from loracook.store.package_files import SCHEME, shipped_file
+from loracook.store.folders import SCHEME, shipped_file
 
 if TYPE_CHECKING:
     from loracook.recipe.recipe import Recipe

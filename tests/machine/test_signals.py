@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from loracook.machine.signals import STOPPED
 from tests.planning import written
 
 LORACOOK = Path(sys.executable).parent / "loracook"
 HANGING_UP = """
 import os, signal
-from loracook.signals import catching
-with catching():
+from loracook.machine.signals import stopping_on_signals
+with stopping_on_signals():
     os.kill(os.getpid(), signal.SIGHUP)
     print("went on")
 """
@@ -47,8 +48,7 @@ def test_a_run_that_only_reads_its_files_yet_ends_as_any_other(
     while not obeys(process.pid, signal.SIGUSR1):  # its handler comes after those of both
         time.sleep(0.01)
     process.send_signal(number)
-    said = "stopped; run the same command again to go on from here\n"
-    assert (*process.communicate(timeout=30), process.returncode) == ("", said, code)
+    assert (*process.communicate(timeout=30), process.returncode) == ("", f"{STOPPED}\n", code)
 
 
 def obeys(process: int, number: signal.Signals) -> bool:

@@ -53,8 +53,8 @@ def card(cooked: Recipe) -> str:
     return model_card(cooked, name="me/soup", files=CHAT, metrics=METRICS, versions=VERSIONS)
 
 
-def test_a_card_says_what_it_is_how_much_it_helped_and_how_to_use_it(tmp_path: Path) -> None:
-    told = card(recipe(tmp_path)).partition("## How it was trained")[0]
+def test_a_card_says_what_the_model_is_its_metrics_and_how_to_use_it(tmp_path: Path) -> None:
+    told = card(recipe(tmp_path)).partition("## Training settings")[0]
 
     assert (
         told
@@ -70,24 +70,45 @@ tags:
 - lora
 - sft
 - trl
+model-index:
+- name: soup
+  results:
+  - task:
+      type: text-generation
+    dataset:
+      name: org/orders
+      type: org/orders
+    metrics:
+    - type: loss
+      value: 0.2
+      name: loss
+    - type: json_match
+      value: 0.93
+      name: json match
+    - type: loss
+      value: 2.13333
+      name: loss (base model)
+    - type: json_match
+      value: 0.0
+      name: json match (base model)
 ---
 
 # soup
 
 Phi-2 taught to take orders
 
-A LoRA adapter for `microsoft/phi-2`, made with loracook. The base model is loaded along with it.
+A LoRA adapter for `microsoft/phi-2`, trained with loracook. Loading it loads the base model, too.
 
-## Before and after
+## Evaluation
 
 On 60 rows that were not trained on:
 
-|  | base model | trained |
+| metric | base model | trained |
 | --- | ---: | ---: |
 | loss | 2.133 | 0.2 |
-| json match | 0 | 0.93 |
+| json match | 0.0% | 93.0% |
 
-## How to use it
+## Usage
 
 ```python
 from peft import AutoPeftModelForCausalLM
@@ -155,25 +176,33 @@ def test_the_python_on_a_card_runs(
     run = next((cooked / "runs").iterdir())
     python = (run / what / "README.md").read_text("utf-8").split("```python\n")[1].split("```")[0]
     monkeypatch.chdir(run)
-    exec(python.replace("folder/of/the/base/model", str(cooked / "model")), {})
+    exec(python.replace("path/to/base/model", str(cooked / "model")), {})
     assert capsys.readouterr().out.endswith("\n")
     assert ("apply_chat_template" in python) == (run.name == "quickstart")
 
 
-def test_a_base_model_that_the_hub_does_not_have_is_not_named_as_if_it_had(tmp_path: Path) -> None:
+def test_a_local_base_model_is_not_named_as_one_on_the_hub(tmp_path: Path) -> None:
     local = recipe(tmp_path, base_model={"name_or_path": "package://dist/model.gguf"}, template={})
 
     assert "base_model" not in front_matter(card(local))
     assert snippet(local, "me/soup", ()).splitlines()[3:11] == [
         "name = 'me/soup'",
-        "base = 'folder/of/the/base/model'  # 'package://dist/model.gguf' in the recipe",
+        "base = 'path/to/base/model'  # 'package://dist/model.gguf' in the recipe",
         "tokenizer = AutoTokenizer.from_pretrained(name)",
         "model = AutoModelForCausalLM.from_pretrained(base, dtype='bfloat16')",
-        "if len(tokenizer) > model.get_input_embeddings().num_embeddings:  # tokens were added",
+        "if len(tokenizer) > model.get_input_embeddings().num_embeddings:  # new tokens",
         "    model.resize_token_embeddings(len(tokenizer))",
         "model = PeftModel.from_pretrained(model, name)",
         "inputs = tokenizer('A soup please', return_tensors='pt')",
     ]
+
+
+def test_the_metrics_of_a_card_are_on_the_data_that_evaluated(tmp_path: Path) -> None:
+    local = {"path": "org/orders", "eval": {"path": "./held_out.jsonl"}}
+    results = front_matter(card(recipe(tmp_path, dataset=local)))["model-index"][0]["results"]
+    assert [result["dataset"] for result in results] == [{"name": "./held_out.jsonl", "type": "local"}]
+    without = model_card(recipe(tmp_path), name="me/soup", files=CHAT, metrics={}, versions=VERSIONS)
+    assert "model-index" not in front_matter(without)
 
 
 def test_hostile_text_stays_text(tmp_path: Path) -> None:

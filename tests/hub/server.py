@@ -13,8 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
 
 Files = dict[str, bytes]
 LARGE = (".safetensors",)
@@ -338,3 +341,16 @@ def serving() -> Iterator[Hub]:
         hub.shutdown()
         thread.join()
         hub.server_close()
+
+
+@contextmanager
+def as_endpoint(monkeypatch: pytest.MonkeyPatch, home: Path) -> Iterator[Hub]:
+    """A hub that this process and its children talk to, with a token and an empty cache."""
+    with serving() as running:
+        monkeypatch.setenv("HF_ENDPOINT", running.url)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        monkeypatch.setenv("HF_HOME", str(home))
+        monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        yield running

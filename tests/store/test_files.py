@@ -38,4 +38,4 @@ def test_a_flipped_bit_anywhere_in_a_manifest_is_noticed(
     assert damage(folder) is None
     for at in range(len(content)):
         (folder / MANIFEST).write_bytes(content[:at] + bytes([content[at] ^ turned]) + content[at + 1 :])
-        assert damage(folder) == f"{MANIFEST} cannot be read"
+        assert damage(folder) == f"{MANIFEST} is corrupt"

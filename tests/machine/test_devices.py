@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from loracook.errors import LoracookError
-from loracook.machine.devices import CONTEXT, GIB, named_device
+from loracook.machine.devices import CONTEXT, GIB, device_here, named_device
 from tests.planning import config_recipe, invoked, plan
 
 OPT = "facebook__opt-350m"
@@ -52,17 +53,17 @@ def test_memory_is_read_with_and_without_a_unit() -> None:
 @pytest.mark.parametrize(
     ("name", "memory", "said"),
     [
-        ("H1000", None, "no device 'H1000' is known; write --memory 24GB, or one of T4, "),
-        ("a100", None, "no device 'a100' is known; did you mean A100-40GB or A100-80GB"),
+        ("H1000", None, "unknown device 'H1000'; use --memory"),
+        ("a100", None, "unknown device 'a100'; did you mean A100-40GB or A100-80GB"),
         (
             "NVIDIA RTX 4070 Ti",
             None,
-            "no device 'NVIDIA RTX 4070 Ti' is known; write --memory 24GB, or one of T4, ",
+            "unknown device 'NVIDIA RTX 4070 Ti'; use --memory",
         ),
-        ("NVIDIA", None, "no device 'NVIDIA' is known; write --memory 24GB, or one of T4, "),
-        (None, "much", "'much' is no amount of memory; write --memory 24GB"),
-        (None, "0", "CUDA alone takes more than '0'; write --memory 24GB"),
-        ("H100", "24GB", "--device and --memory both say how much memory there is; write one of them"),
+        ("NVIDIA", None, "unknown device 'NVIDIA'; use --memory"),
+        (None, "much", "'much' is not a memory size"),
+        (None, "0", "'0' is less than CUDA itself takes"),
+        ("H100", "24GB", "--device conflicts with --memory"),
     ],
 )
 def test_what_names_no_device_says_what_to_write(name: str | None, memory: str | None, said: str) -> None:
@@ -71,8 +72,17 @@ def test_what_names_no_device_says_what_to_write(name: str | None, memory: str |
     assert str(caught.value).startswith(said)
 
 
+def test_an_apple_gpu_is_named_with_the_memory_it_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 1 << 20)
+    device = device_here()
+    assert (device.kind, device.bytes, device.bfloat16) == ("mps", 1 << 20, True)
+    assert "MPS" in device.name
+
+
 def test_a_device_without_bfloat16_is_told_what_to_write_for_it(tmp_path: Path) -> None:
-    line = "T4 has no bfloat16; write base_model.dtype: float16, train.bf16: false and train.fp16: true"
+    line = "T4 has no bfloat16; set base_model.dtype: float16, train.bf16: false and train.fp16: true"
     assert line in invoked(config_recipe(tmp_path, OPT, LORA), "--device", "T4").stdout
     half: dict[str, Any] = {"max_steps": 10, "bf16": False, "fp16": True}
     recipe = config_recipe(tmp_path, OPT, LORA, train=half)

@@ -1,0 +1,89 @@
+"""Memory: what is free, what this process took at its peak, and how its allocator behaves."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+LARGE = 1 << 30
+"""Bytes; no block is larger, so glibc never returns one. Gain and cost: benchmarks/README.md."""
+KERNEL_CACHES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "48", "LRU_CACHE_CAPACITY": "48"}
+"""How many matrix products oneDNN and torch's bridge to it cache code and working memory for. Each new batch
+length adds about thirty, and the default limit is 1,024: memory would grow with every step."""
+CGROUP = Path("/sys/fs/cgroup")
+STATUS = Path("/proc/self/status")
+
+
+def available(cgroup: Path = CGROUP) -> int:
+    """Bytes of main memory that a new process could use, within a container's limit (cgroup v2)."""
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    with suppress(OSError, ValueError):  # no cgroup, or no limit: "max"
+        limit, used = (int((cgroup / name).read_text("ascii")) for name in ("memory.max", "memory.current"))
+        free = min(free, limit - used)
+    return max(free, 0)
+
+
+def reset_peak(device: str) -> int:
+    """Start a new peak on a device of kind "cuda", "mps" or "cpu"; returns the bytes already in use."""
+    if device == "cuda":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+        return 0
+    with suppress(OSError):  # proc(5); where it is refused, the peak is that of the whole process
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
+
+
+def peak(device: str, status: Path = STATUS) -> int:
+    """Peak bytes since `reset_peak`: of tensors on a CUDA GPU, else of the whole process (resident set)."""
+    if device == "cuda":
+        import torch
+
+        return int(torch.cuda.max_memory_allocated())
+    with suppress(OSError):
+        lines = status.read_text("ascii").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) << 10
+    import resource
+
+    maximum = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return maximum if sys.platform == "darwin" else maximum << 10  # bytes on macOS, KiB elsewhere
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep freed blocks for the next step, and limit the kernels that oneDNN caches.
+
+    Call it before torch is imported. Other C libraries are left as they are, and so is what the user has
+    set. Source: mallopt(3), oneDNN's page on its primitive cache.
+    """
+    for name, limit in KERNEL_CACHES.items():
+        os.environ.setdefault(name, limit)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, LARGE)
+        mallopt(M_TRIM_THRESHOLD, LARGE)
+
+
+@contextmanager
+def infrequent_gc() -> Iterator[None]:
+    """Make Python's garbage collector run a hundred times less often.
+
+    Importing torch and transformers creates a million objects that stay; scanning them again and again takes
+    a sixth of the time of a short command. Not for training, where it would delay freeing tensors.
+    """
+    threshold = gc.get_threshold()
+    gc.set_threshold(100 * threshold[0], *threshold[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*threshold)

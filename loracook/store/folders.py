@@ -1,0 +1,36 @@
+"""Default folders for runs and the cache, and files that installed packages ship."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+RUNS = Path("runs")
+"""The default folder for run folders, relative to the working folder."""
+SCHEME = "package://"
+
+
+def default_cache() -> Path:
+    """The folder for converted models and prepared rows: LORACOOK_CACHE, else in the user's cache."""
+    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(os.environ.get("LORACOOK_CACHE") or Path(home) / "loracook")
+
+
+def shipped_file(uri: str) -> Path:
+    """The file that `package://dist/path` names, located without importing the package.
+
+    Raises:
+        FileNotFoundError: the package is not installed, or has no such file.
+    """
+    from importlib import metadata
+
+    name, _, inside = uri.removeprefix(SCHEME).partition("/")
+    try:
+        files = metadata.files(name) or []
+    except metadata.PackageNotFoundError as error:
+        raise FileNotFoundError(f"the package '{name}' is not installed; run: pip install {name}") from error
+    candidates = {inside, f"{name}/{inside}", f"{name.replace('-', '_')}/{inside}"}
+    match = next((file for file in files if file.as_posix() in candidates), None)
+    if match is None or not Path(str(match.locate())).is_file():
+        raise FileNotFoundError(f"the package '{name}' has no file '{inside}'")
+    return Path(str(match.locate()))
