@@ -45,28 +45,28 @@ class Screen:
 
     def advance(self, done: int, total: int, text: str) -> None:
         """Redraw the progress, or say it in a line now and then where there is no terminal."""
-        share = done / total if total else 0.0
-        bar = ("█" * round(share * BAR)).ljust(BAR, "░")
-        line = f"{self.stage:<{NAME}}{bar} {done}/{total}  {text}"
+        bar = ("█" * round(done / total * BAR)).ljust(BAR, "░") + " " if total else ""
+        state = f"{done}/{total}  {text}" if total else f"{done} {text}" if done else text
         if self.terminal:
-            self._draw(line)
+            self._draw(f"{self.stage:<{NAME}}{bar}{state}")
         elif time.monotonic() - self.said_at >= EVERY:
             self.said_at = time.monotonic()
-            self.line(f"{self.stage:<{NAME}}{done}/{total}  {text}")
+            self.line(f"{self.stage:<{NAME}}{state}")
 
     def line(self, text: str = "") -> None:
         """Print a line above whatever is being redrawn."""
-        self._erase()
+        self.erase()
         print(clean(text), file=self.out, flush=True)
 
     def _draw(self, text: str) -> None:
         if not self.terminal:
             return
-        self._erase()
+        self.erase()
         self.drawn = clean(text)[: os.get_terminal_size(self.out.fileno()).columns - 1]
         print(self.drawn, end="", file=self.out, flush=True)
 
-    def _erase(self) -> None:
+    def erase(self) -> None:
+        """Remove whatever is being redrawn."""
         if self.drawn:
             print("\r" + " " * len(self.drawn) + "\r", end="", file=self.out, flush=True)
             self.drawn = ""

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loracook import data
-from loracook.data import cache as kept
+from loracook.data.cache import cached_rows, is_cached
 from loracook.data.read.selection import select
 from loracook.errors import RecipeError
 from loracook.estimate.batches import Batch, as_trained, flattened, is_foreseen, longest_batch, tokens
+from loracook.progress import Silent
 from loracook.recipe.step_counts import Steps, fixed_steps, steps, warmup
 
 if TYPE_CHECKING:
@@ -54,19 +55,21 @@ def survey(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, cache: Path) -> S
     Raises:
         RecipeError: the data cannot be used or reached.
     """
-    if kept.is_kept(cache / "data" / kept.key(recipe, tokenizer)):
-        return surveyed(recipe, data.prepare(recipe, tokenizer, cache))
+    if is_cached(cached_rows(recipe, tokenizer, cache)):
+        return surveyed(recipe, data.prepare(recipe, tokenizer, cache, progress=Silent()))
     if recipe["dataset"].get("streaming"):
         return _streamed(recipe, tokenizer)
-    selection = select(recipe)
+    selection = select(recipe, Silent())
     total = _rows(selection.training)
     with tempfile.TemporaryDirectory(prefix="loracook-") as folder:
         if total <= FEW:
-            return _counted(recipe, data.prepare(recipe, tokenizer, Path(folder)), f"all {total} rows")
-        sample = data.prepare(_sampled(recipe, len(selection.training)), tokenizer, Path(folder))
+            rows = data.prepare(recipe, tokenizer, Path(folder), progress=Silent())
+            return _counted(recipe, rows, f"all {total} rows")
+        sampled = _sampled(recipe, len(selection.training))
+        sample = data.prepare(sampled, tokenizer, Path(folder), progress=Silent())
         looked = _counted(recipe, sample, f"a sample of {_read(sample)} of {total} rows")
-    rows = round(total * len(looked.lengths) / _read(sample))
-    return replace(looked, rows=rows, evaluation=_rows(selection.evaluation))
+    estimated = round(total * len(looked.lengths) / _read(sample))
+    return replace(looked, rows=estimated, evaluation=_rows(selection.evaluation))
 
 
 def _read(sample: data.Prepared) -> int:
@@ -121,7 +124,7 @@ def batch_of(recipe: Recipe, found: Survey | None) -> Batch:
 def _streamed(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Survey:
     """The first rows of streamed data, whose number nobody knows."""
     with tempfile.TemporaryDirectory(prefix="loracook-") as folder:
-        return surveyed(recipe, data.prepare(recipe, tokenizer, Path(folder)))
+        return surveyed(recipe, data.prepare(recipe, tokenizer, Path(folder), progress=Silent()))
 
 
 def surveyed(recipe: Recipe, prepared: data.Prepared) -> Survey:

@@ -72,7 +72,7 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
     scores = _scores(recipe)
     tokenizer = AutoTokenizer.from_pretrained(adapter)
     rows = _asked(recipe, tokenizer)
-    evaluation = data.prepare(recipe, tokenizer, folders.cache).evaluation
+    evaluation = data.prepare(recipe, tokenizer, folders.cache, progress=progress).evaluation
     tuned = _tuned(recipe, folders, adapter)
     measured: dict[str, Any] = {}
     answers: dict[str, list[str]] = {}

@@ -57,7 +57,7 @@ def prepared(recipe: Recipe, cache: Path, progress: Progress) -> Ingredients:
     model.check_modules(model.skeleton(recipe, description), recipe)
     tokenizer = model.load_tokenizer(recipe, model.fetch_tokenizer(recipe, cache))
     data.with_template(recipe, tokenizer)
-    rows = data.prepare(recipe, tokenizer, cache, progress)
+    rows = data.prepare(recipe, tokenizer, cache, progress=progress)
     for note in rows.notes:
         progress.note(note)
     if over := data.over_limits(rows.statistics, recipe):

@@ -12,15 +12,16 @@ from trl import SFTConfig, SFTTrainer
 
 import loracook.data as data
 from loracook.errors import RecipeError
+from loracook.progress import Silent
 from loracook.recipe.recipe import Recipe
-from tests.data.kitchen import chat, json_lines, learned, recipe, tokenizer
+from tests.data.samples import chat, json_lines, marked, recipe, tokenizer
 
 ASKED = [chat(f"What is soup {i}?", f"Leek, {i} times.", "And now?", "Potato " * i) for i in range(1, 9)]
 PAIRS = [{"prompt": f"What is soup {i}? ", "completion": f"Leek and {i} potatoes."} for i in range(1, 9)]
 
 
 def prepared(book: Recipe, tmp_path: Path, made: Any) -> data.Prepared:
-    return data.prepare(book, data.with_template(book, made), tmp_path / "cache")
+    return data.prepare(book, data.with_template(book, made), tmp_path / "cache", progress=Silent())
 
 
 def theirs(rows: list[dict[str, Any]], made: Any, **config: Any) -> list[dict[str, Any]]:
@@ -115,7 +116,7 @@ def test_the_answers_and_their_end_are_learned(tmp_path: Path) -> None:
             template={"chat_template": "chatml", "system": "Be brief.", "loss": loss},
         )
         row = prepared(book, tmp_path, made).train[0]
-        shown[loss] = learned(row["input_ids"], row["labels"], made)
+        shown[loss] = marked(row["input_ids"], row["labels"], made)
     opening = (
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nSoup?<|im_end|>\n<|im_start|>assistant\n"
     )
@@ -133,8 +134,8 @@ def test_the_answers_and_their_end_are_learned(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("eval_rows", "line"),
     [
-        ([chat("Soup?", "Leek.")], "dataset: no row is left that trains anything; {advice}"),
-        ([chat("Soup? " * 50, "Leek.")], "dataset.eval: no row is left that evaluates anything; {advice}"),
+        ([chat("Soup?", "Leek.")], "dataset: no training row has a token in the loss; {advice}"),
+        ([chat("Soup? " * 50, "Leek.")], "dataset.eval: no evaluation row has a token in the loss; {advice}"),
     ],
 )
 def test_rows_of_which_nothing_is_left_are_refused(
