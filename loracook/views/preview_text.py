@@ -12,11 +12,7 @@ from loracook.errors import clean, clean_lines
 
 COLOURS: dict[State, str] = {"trained": "\x1b[32m", "masked": "\x1b[2m", "truncated": "\x1b[9;31m"}
 RESET = "\x1b[0m"
-MARKS: dict[State, tuple[str, str]] = {
-    "trained": ("⟦", "⟧"),
-    "masked": ("", ""),
-    "truncated": ("⟨truncated: ", "⟩"),
-}
+MARKS: dict[State, tuple[str, str]] = {"trained": ("⟦", "⟧"), "masked": ("", ""), "truncated": ("⟨", "⟩")}
 BAR = 40
 
 

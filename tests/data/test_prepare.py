@@ -105,7 +105,29 @@ def test_packed_rows_are_those_of_trl(tmp_path: Path, strategy: str) -> None:
     assert list(ours.train) == theirs(ASKED, made, assistant_only_loss=True, **config)
 
 
-def test_the_answers_and_their_end_are_learned(tmp_path: Path) -> None:
+class States(Silent):
+    """Progress that records the states it is told."""
+
+    def __init__(self) -> None:
+        self.states: list[tuple[int, int, str]] = []
+
+    def advance(self, done: int, total: int, text: str) -> None:
+        self.states.append((done, total, text))
+
+
+def test_reading_and_tokenizing_report_progress(tmp_path: Path) -> None:
+    json_lines(tmp_path / "rows.jsonl", [{"text": f"Soup {i}."} for i in range(1500)])
+    book, progress = recipe(tmp_path, dataset={"path": "./rows.jsonl"}), States()
+    data.prepare(book, data.with_template(book, tokenizer()), tmp_path / "cache", progress=progress)
+    assert progress.states == [
+        (0, 0, "hashing or downloading the data"),
+        (1000, 0, "rows of ./rows.jsonl read"),
+        (1000, 1500, "rows tokenized"),
+        (1500, 1500, "rows tokenized"),
+    ]
+
+
+def test_the_answers_and_their_end_are_trained(tmp_path: Path) -> None:
     json_lines(tmp_path / "chat.jsonl", [chat("Soup?", "Leek.", "More?", "No.")])
     made = tokenizer()
     shown = {}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from loracook import data
 from loracook.data.preview import Preview, as_json, preview
 from loracook.progress import Silent
@@ -22,9 +24,10 @@ def shown_rows(book: Recipe) -> Preview:
     return preview(book, made, book.root / "cache", progress=Silent(), rows=9)
 
 
-def test_the_summary_reads_as_in_the_golden_file(tmp_path: Path) -> None:
-    text = "\n".join(summary(shown_rows(planted_flaws(tmp_path))))
-    assert text.replace(str(tmp_path), "…").strip() + "\n" == GOLDEN.read_text("utf-8")
+def test_the_summary_reads_as_in_the_golden_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = "\n".join(summary(shown_rows(planted_flaws(Path()))))
+    assert text.strip() + "\n" == GOLDEN.read_text("utf-8")
 
 
 def test_text_and_page_mark_trained_masked_and_truncated_tokens(tmp_path: Path) -> None:
@@ -32,7 +35,7 @@ def test_text_and_page_mark_trained_masked_and_truncated_tokens(tmp_path: Path) 
     text = as_text(shown, colour=False)
     assert "User: Which soup, 0?\nAssistant:⟦ Leek 0.</s>⟧\n" in text
     assert "Assistant:⟦ Leek and potato." in text
-    assert "⟨truncated: " in text
+    assert re.search("⟧⟨ Leek|⟧⟨Leek", text)
     assert "\x1b[32m Leek 0.</s>\x1b[0m" in as_text(shown, colour=True)
     page = as_html(shown)
     assert page.count("<rect ") == 20

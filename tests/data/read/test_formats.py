@@ -20,14 +20,14 @@ TOOL = {"type": "function", "function": {"name": "cook", "parameters": {"type": 
 
 
 def one(columns: Mapping[str, Any], format: str, /, **shape: Any) -> Row:
-    """The one row that these columns give."""
+    """The one row of these columns."""
     (row,) = rows(columns, ReadOptions(format, **shape))
     if isinstance(row, RowError):
         raise row
     return row
 
 
-def test_messages_are_kept_as_they_are() -> None:
+def test_messages_are_unchanged() -> None:
     assert one({"messages": [ASK, ANSWER]}, "messages") == Chat((ASK, ANSWER))
 
 
@@ -121,7 +121,7 @@ def test_a_row_template_fills_in_columns_and_nothing_else() -> None:
     assert one({"q": "Soup", "a": "Leek."}, "columns", template={"messages": turns}) == expected
 
 
-def test_turns_may_be_marked_as_not_to_be_learned() -> None:
+def test_messages_may_be_masked_with_a_train_flag() -> None:
     given = [ASK, ANSWER | {"weight": 0}, ASK, ANSWER | {"train": True}]
     assert one({"messages": given}, "messages") == Chat((ASK, ANSWER | {"train": False}, ASK, ANSWER))
 
@@ -213,7 +213,7 @@ BAD: dict[str, tuple[str, Mapping[str, Any]]] = {
 
 
 @pytest.mark.parametrize("said", BAD)
-def test_a_bad_row_says_what_was_found(said: str) -> None:
+def test_a_bad_row_says_what_is_wrong(said: str) -> None:
     format, columns = BAD[said]
     with pytest.raises(RowError) as caught:
         one(columns, format)
@@ -258,7 +258,7 @@ UNREADABLE: dict[str, Mapping[str, Any]] = {
 
 
 @pytest.mark.parametrize("said", UNREADABLE)
-def test_rows_that_fit_no_format_or_several_are_not_guessed(said: str) -> None:
+def test_rows_that_fit_no_format_or_several_are_refused(said: str) -> None:
     with pytest.raises(FormatError) as caught:
         detect(UNREADABLE[said], ReadOptions("auto"))
     assert str(caught.value) == said
@@ -288,7 +288,7 @@ def test_columns_that_only_look_like_another_training_stay_allowed() -> None:
     )
 
 
-def test_a_column_that_is_renamed_away_is_told() -> None:
+def test_a_required_column_that_is_renamed_is_refused() -> None:
     template = {"completion": "{question}"}
     with pytest.raises(FormatError) as caught:
         check_columns(

@@ -105,7 +105,7 @@ ERRORS: dict[str, tuple[Exception, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("said", ERRORS)
-def test_what_the_hub_refuses_is_said_where_the_recipe_asks(said: str, hub: Hub, tmp_path: Path) -> None:
+def test_errors_of_the_hub_point_at_the_recipe(said: str, hub: Hub, tmp_path: Path) -> None:
     error, dataset = ERRORS[said]
     hub.errors[dataset.get("eval", {}).get("split", "train")] = error
     with pytest.raises(RecipeError) as caught:

@@ -88,8 +88,8 @@ def test_cycles_and_duplicate_ids_are_reported() -> None:
     assert [(record.place.number, record.fault) for record in found] == [
         (3, "duplicate message id: 'a'"),
         (4, "no root: the parents of message 'b' form a cycle"),
-        (5, "no root: the message 'c' answers itself"),
-        (6, "no root: the message 'd' answers itself"),
+        (5, "no root: the parents of message 'c' form a cycle"),
+        (6, "no root: the parents of message 'd' form a cycle"),
         (1, ""),
     ]
 

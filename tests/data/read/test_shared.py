@@ -75,7 +75,7 @@ def test_every_file_is_read_in_its_format(name: str, tmp_path: Path) -> None:
     assert found.statistics["flaws"]["fully_masked"]["rows"] == 0
 
 
-def test_blank_turns_are_found(tmp_path: Path) -> None:
+def test_blank_messages_are_bad_rows(tmp_path: Path) -> None:
     name = "axolotl_conversation_missingturns"
     assert refusal(tmp_path, name) == [
         f"row 1 of {name}.jsonl: empty message: assistant has no text",
@@ -83,7 +83,7 @@ def test_blank_turns_are_found(tmp_path: Path) -> None:
     ]
 
 
-def test_a_chat_without_a_user_is_found_and_an_over_long_one_is_counted(tmp_path: Path) -> None:
+def test_a_chat_without_a_user_is_bad_and_an_over_long_one_is_counted(tmp_path: Path) -> None:
     name = "openai_toy_chat_fine_tuning"
     assert (
         refusal(tmp_path, name)[0]
@@ -96,7 +96,9 @@ def test_a_chat_without_a_user_is_found_and_an_over_long_one_is_counted(tmp_path
 def test_placeholders_are_noted(tmp_path: Path) -> None:
     holding = shared("identity")
     count = sum("{{name}}" in row["output"] or "{{author}}" in row["output"] for row in holding)
-    said = "rows of ./identity.jsonl still hold place-holders like {{name}}, first row 1 of identity.jsonl"
+    said = (
+        "rows of ./identity.jsonl contain unfilled placeholders like {{name}}, first: row 1 of identity.jsonl"
+    )
     assert f"{count} {said}" in prepared(tmp_path, "identity").notes
 
 

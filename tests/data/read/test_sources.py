@@ -267,12 +267,12 @@ def test_broken_files_are_refused_whole(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_text("soup")
     assert "'a.parquet' is not Parquet: " in refusal(tmp_path, path="./a.parquet")[0]
     (tmp_path / "a.csv").write_bytes(b"prompt,completi\xf6n\nSoup?,Leek.\n")
-    assert "'a.csv' cannot be read: " in refusal(tmp_path, path="./a.csv")[0]
+    assert "cannot read 'a.csv': " in refusal(tmp_path, path="./a.csv")[0]
     (tmp_path / "a.csv").write_text("prompt,completion,completion\nSoup?,Leek.,Potato.\n")
-    said = "'a.csv' cannot be read: there are several columns 'completion'; give each a name of its own"
+    said = "cannot read 'a.csv': the header has column 'completion' more than once; rename all but one"
     assert said in refusal(tmp_path, path="./a.csv")[0]
     (tmp_path / "a.csv").write_text('prompt,"completion"s\nSoup?,Leek.\n')
-    said = "'a.csv' cannot be read: its head is not CSV: ',' expected after '\"' in line 1"
+    said = "cannot read 'a.csv': the header is not CSV: ',' expected after '\"' in line 1"
     assert said in refusal(tmp_path, path="./a.csv")[0]
     (tmp_path / "a.jsonl.gz").write_bytes(b"soup")
     assert "'a.jsonl.gz' cannot be read: " in refusal(tmp_path, path="./a.jsonl.gz")[0]

@@ -49,15 +49,15 @@ def test_every_planted_flaw_is_counted(planted: Recipe) -> None:
     assert found.statistics["roles"] == {"user": 100, "assistant": 100}
     assert found.statistics["eos_trained_share"] == pytest.approx(0.92)
     assert sum(found.statistics["lengths"]["histogram"]["rows"]) == 100
-    learned = sum(label != -100 for row in found.train for label in row["labels"])
-    assert found.statistics["trained_tokens"] == learned
+    trained = sum(label != -100 for row in found.train for label in row["labels"])
+    assert found.statistics["trained_tokens"] == trained
     assert found.statistics["tokens"] == sum(map(len, found.train["input_ids"]))
 
 
 @pytest.mark.parametrize(
-    ("kept", "unstopped"), [("Leek.<|im_end|>\n", 0), ("Leek.<|im_end|>\n<|im_start|>", 1)]
+    ("kept", "missing"), [("Leek.<|im_end|>\n", 0), ("Leek.<|im_end|>\n<|im_start|>", 1)]
 )
-def test_only_what_ends_a_turn_is_a_stop(kept: str, unstopped: int, tmp_path: Path) -> None:
+def test_only_an_end_of_turn_token_counts_as_eos(kept: str, missing: int, tmp_path: Path) -> None:
     json_lines(tmp_path / "rows.jsonl", [chat("Which?", "Leek.", "And else?", "No.")])
     made = tokenizer("<|im_start|>", "<|im_end|>")
     limit = len(made(f"<|im_start|>user\nWhich?<|im_end|>\n<|im_start|>assistant\n{kept}")["input_ids"])
@@ -67,7 +67,7 @@ def test_only_what_ends_a_turn_is_a_stop(kept: str, unstopped: int, tmp_path: Pa
         template={"chat_template": "chatml", "loss": "all"},
         train={"max_length": limit},
     )
-    assert prepared(book, made).statistics["flaws"]["missing_eos"]["rows"] == unstopped
+    assert prepared(book, made).statistics["flaws"]["missing_eos"]["rows"] == missing
 
 
 def test_the_longest_rows_over_a_limit_are_named(planted: Recipe) -> None:

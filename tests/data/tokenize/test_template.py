@@ -135,7 +135,7 @@ def test_the_saved_tokenizer_writes_what_was_trained(folder: Path) -> None:
     assert len(again) == len(made)
 
 
-def test_a_template_that_leaves_out_what_is_said_is_refused(folder: Path) -> None:
+def test_a_template_that_drops_a_message_is_refused(folder: Path) -> None:
     silent = "{% for m in messages %}{% generation %}{{ m.text }}</s>{% endgeneration %}{% endfor %}"
     (folder / "silent.jinja").write_text(silent, encoding="utf-8")
     book = recipe(folder, dataset={"path": "./chat.jsonl"}, template={"chat_template": "./silent.jinja"})
