@@ -1,6 +1,6 @@
 """Preparing 100,000 chat rows: loracook, statistics included, against TRL's own preparation of the same rows.
 
-Each side runs in a process of its own with empty caches; loracook a second time with what it kept.
+Each side runs in a process of its own with empty caches; loracook a second time with its cache.
 
     python benchmarks/data_preparation.py [--rows 100000] [--data FOLDER]
 
@@ -185,7 +185,7 @@ def main() -> None:
         write_job(Path(name), given.rows, given.data)
         found = {
             "loracook, cold": measured("loracook", Path(name)),
-            "loracook, kept": measured("loracook", Path(name)),
+            "loracook, cached": measured("loracook", Path(name)),
             "TRL, cold": measured("TRL", Path(name)),
         }
     print("| side | rows | seconds | processor seconds | peak MB |\n|---|---:|---:|---:|---:|")

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,7 +68,6 @@ def _preview(recipe: Recipe, *, rows: int, source: int | None, progress: Progres
 
 
 def _render(result: Preview, kind: str) -> str:
-    from loracook.data.preview import as_json
     from loracook.views.preview_html import as_html
     from loracook.views.preview_text import as_text
 
@@ -75,6 +75,6 @@ def _render(result: Preview, kind: str) -> str:
         return as_html(result)
     if kind == "json":
         # in ASCII: nothing in it can move a terminal's cursor
-        return clean_lines(json.dumps(as_json(result), indent=1)) + "\n"
+        return clean_lines(json.dumps(asdict(result), indent=1)) + "\n"
     wanted = sys.stdout.isatty() or "FORCE_COLOR" in os.environ
     return as_text(result, colour=wanted and "NO_COLOR" not in os.environ)

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from loracook.recipe.recipe import Recipe
 
 TRAIN_KEYS = ("max_length", "packing", "packing_strategy", "eval_packing", "seed")
-IGNORED_DATASET_KEYS = ("limits",)
 LIBRARIES = ("datasets", "jinja2", "tokenizers", "transformers", "trl")
 CODE = ("data/prepare.py", "data/read/*.py", "data/tokenize/*.py", "recipe/derived.py")
 """The modules that decide what the prepared rows are; derived decides which rows are held out."""
@@ -46,9 +45,7 @@ def cache_key(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> str:
     """The digest over everything that decides the prepared rows."""
     all_sources = _sources(recipe)
     content = {
-        "dataset": {
-            name: value for name, value in recipe["dataset"].items() if name not in IGNORED_DATASET_KEYS
-        },
+        "dataset": {name: value for name, value in recipe["dataset"].items() if name != "limits"},
         "template": recipe["template"],
         "train": {name: recipe["train"].get(name) for name in TRAIN_KEYS},
         "files": [sha256(path) for path in files(recipe)],
@@ -74,9 +71,9 @@ def is_dated(tokenizer: PreTrainedTokenizerBase) -> bool:
     return "strftime_now" in (chat_template(tokenizer) or "")
 
 
-def is_cached(folder: Path) -> bool:
-    """Whether a folder has prepared rows, intact or damaged."""
-    return (folder / STATISTICS).is_file()
+def is_prepared(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, cache: Path) -> bool:
+    """Whether the prepared rows of a recipe are in the cache, intact or damaged."""
+    return (cached_rows(recipe, tokenizer, cache) / STATISTICS).is_file()
 
 
 def rows_digest(folder: Path) -> str:

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EvaluationPrompt:
-    """A prompt, as messages or text, its token ids with the generation prompt, and the reference answer."""
+    """A prompt (messages or text), its token ids with the generation prompt, and its reference answer."""
 
     prompt: list[Message] | str
     prompt_ids: list[int]
-    reference: str
+    reference: str | None = None
 
 
 def evaluation_prompts(
@@ -39,6 +39,14 @@ def evaluation_prompts(
         message = "no evaluation row has a prompt; set dataset.eval to rows with questions and answers"
         raise RecipeError([recipe.problem(("evaluate", "rows"), message)])
     return prompts
+
+
+def all_prompts(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> list[EvaluationPrompt]:
+    """The prompts to evaluate: those of evaluation rows, then the recipe's own."""
+    section = recipe["evaluate"]
+    rows = evaluation_prompts(recipe, tokenizer, section["rows"]) if section.get("rows") else []
+    own = section.get("prompts", [])
+    return [*rows, *(EvaluationPrompt(text, prompt_ids(recipe, tokenizer, text)) for text in own)]
 
 
 def prompt_ids(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

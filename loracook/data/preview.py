@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -91,11 +91,6 @@ def preview(
     over = tuple(str(problem) for problem in over_limits(statistics, recipe))
     limits = recipe["dataset"]["limits"]
     return Preview(recipe.name, shown, statistics, limits, notes=tuple(notes(statistics)), over=over)
-
-
-def as_json(preview: Preview) -> dict[str, Any]:
-    """A preview as plain JSON values."""
-    return asdict(preview)
 
 
 def _preview_rows(

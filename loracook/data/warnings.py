@@ -69,7 +69,7 @@ def _over_limit(name: str, flaw: Mapping[str, Any], limit: float) -> Iterator[st
 def _source_notes(source: Mapping[str, Any]) -> Iterator[str]:
     path = source["path"]
     if source["detected"]:
-        yield f"{path} has format {source['format']}: {source['detected']}"
+        yield f"{path}: detected format {source['format']} ({source['detected']})"
     for reason, skipped in source["skipped"].items():
         yield f"{skipped['rows']} rows of {path} skipped ({reason}), first: {skipped['first'][0]}"
     if source["placeholders"]["rows"]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loracook import data
-from loracook.data.cache import cached_rows, is_cached
+from loracook.data.cache import is_prepared
 from loracook.data.read.selection import select
 from loracook.errors import RecipeError
 from loracook.estimate.batches import Batch, as_trained, flattened, is_foreseen, longest_batch, tokens
@@ -55,7 +55,7 @@ def survey(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, cache: Path) -> S
     Raises:
         RecipeError: the data cannot be used or reached.
     """
-    if is_cached(cached_rows(recipe, tokenizer, cache)):
+    if is_prepared(recipe, tokenizer, cache):
         return surveyed(recipe, data.prepare(recipe, tokenizer, cache, progress=Silent()))
     if recipe["dataset"].get("streaming"):
         return _streamed(recipe, tokenizer)

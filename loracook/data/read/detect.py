@@ -65,7 +65,7 @@ def detect(columns: Mapping[str, Any], options: ReadOptions) -> tuple[str, str]:
     if set(options.template) & {"prompt", "completion", "messages"}:
         return "columns", "the recipe has a row template"
     refuse_other_task(columns, options)
-    fitting = {name: reason for name, fits, reason in _FORMATS if fits(renamed)}
+    fitting = {name: reason for name, (fits, reason) in _FORMATS.items() if fits(renamed)}
     if len(fitting) == 1:
         return next(iter(fitting.items()))
     if fitting:
@@ -105,34 +105,15 @@ def _list_of(columns: Mapping[str, Any], name: str, key: str) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], dict) and key in value[0]
 
 
-_FORMATS: tuple[tuple[str, Callable[[Mapping[str, Any]], bool], str], ...] = (
-    (
-        "messages",
-        lambda row: _list_of(row, "messages", "role"),
-        "column 'messages' lists messages with a role",
-    ),
-    (
-        "sharegpt",
-        lambda row: _list_of(row, "conversations", "from"),
-        "column 'conversations' lists messages with 'from'",
-    ),
-    (
-        "alpaca",
-        lambda row: {"instruction", "output"} <= set(row),
-        "there are columns 'instruction' and 'output'",
-    ),
-    (
-        "prompt_completion",
-        lambda row: {"prompt", "completion"} <= set(row),
-        "there are columns 'prompt' and 'completion'",
-    ),
-    ("oasst", oasst.is_oasst, "the columns are those of OpenAssistant messages"),
-    (
-        "text",
-        lambda row: isinstance(row.get("text"), str) and not oasst.is_oasst(row),
-        "there is a column 'text'",
-    ),
-)
+_FORMATS: dict[str, tuple[Callable[[Mapping[str, Any]], bool], str]] = {
+    "messages": (lambda row: _list_of(row, "messages", "role"), "column 'messages' lists messages"),
+    "sharegpt": (lambda row: _list_of(row, "conversations", "from"), "column 'conversations' lists turns"),
+    "alpaca": (lambda row: {"instruction", "output"} <= set(row), "has columns instruction, output"),
+    "prompt_completion": (lambda row: {"prompt", "completion"} <= set(row), "has columns prompt, completion"),
+    "oasst": (oasst.is_oasst, "has the columns of OpenAssistant messages"),
+    "text": (lambda row: isinstance(row.get("text"), str) and not oasst.is_oasst(row), "has a column 'text'"),
+}
+"""How each format is recognized by the columns of a record, and the reason to show for it."""
 
 
 def _message_keys(columns: Mapping[str, Any]) -> set[str]:

@@ -179,9 +179,8 @@ def evaluation(recipe: Recipe) -> Source | None:
     first = dataset if "sources" not in dataset else dataset["sources"][0]
     inherited = {key: value for key, value in first.items() if key not in ("eval", "rows", "weight")}
     if "path" in location or "data_files" in location:
-        inherited = {
-            key: value for key, value in inherited.items() if key not in LOCATION_KEYS or key == "path"
-        }
+        elsewhere = set(LOCATION_KEYS) - {"path"}
+        inherited = {key: value for key, value in inherited.items() if key not in elsewhere}
         inherited["split"] = "train"
     limit = {"rows": dataset["eval"]["rows"]} if "rows" in dataset["eval"] else {}
     return Source(recipe, ("dataset", "eval"), inherited | location | limit, also=("dataset",))

@@ -106,13 +106,9 @@ def _trl_templates() -> Path:
 
 
 def _named_template(name: str) -> Path | None:
-    bundled = _trl_templates()
-    candidates = (
-        OWN_TEMPLATES / f"{name}.jinja",
-        bundled / f"{name}_training.jinja",
-        bundled / f"{name}.jinja",
-    )
-    return next((path for path in candidates if path.is_file()), None)
+    trl = _trl_templates()
+    paths = (OWN_TEMPLATES / f"{name}.jinja", trl / f"{name}_training.jinja", trl / f"{name}.jinja")
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _make_maskable(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -275,7 +275,7 @@ def test_broken_files_are_refused_whole(tmp_path: Path) -> None:
     said = "cannot read 'a.csv': the header is not CSV: ',' expected after '\"' in line 1"
     assert said in refusal(tmp_path, path="./a.csv")[0]
     (tmp_path / "a.jsonl.gz").write_bytes(b"soup")
-    assert "'a.jsonl.gz' cannot be read: " in refusal(tmp_path, path="./a.jsonl.gz")[0]
+    assert "cannot read 'a.jsonl.gz': " in refusal(tmp_path, path="./a.jsonl.gz")[0]
 
 
 def test_files_of_installed_distributions_are_read(tmp_path: Path) -> None:
