@@ -1,6 +1,6 @@
 """Preparing 100,000 chat rows: loracook, statistics included, against TRL's own preparation of the same rows.
 
-Each side runs in a process of its own with empty caches; loracook a second time with what it kept.
+Each side runs in a process of its own with empty caches; loracook a second time with its cache.
 
     python benchmarks/data_preparation.py [--rows 100000] [--data FOLDER]
 
@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from loracook.data.read.files import records
-from loracook.data.read.formats import Shape, rows
+from loracook.data.read.formats import ReadOptions, rows
 from loracook.data.read.rows import Chat, Pair
+from loracook.progress import Silent
 
 MAX_LENGTH = 1024
 SYSTEM = "You answer questions in a kitchen."
@@ -49,11 +50,11 @@ def _drawn() -> Iterator[list[dict[str, str]]]:
 
 def _read(folder: Path) -> Iterator[list[dict[str, str]]]:
     shapes = {
-        "gsm8k_train.jsonl": Shape(
+        "gsm8k_train.jsonl": ReadOptions(
             "prompt_completion", columns={"prompt": "question", "completion": "answer"}
         ),
-        "fastchat_dummy_conversation.jsonl": Shape("sharegpt"),
-        "oasst_en_100_tree.jsonl": Shape("oasst"),
+        "fastchat_dummy_conversation.jsonl": ReadOptions("sharegpt"),
+        "oasst_en_100_tree.jsonl": ReadOptions("oasst"),
     }
     for name, shape in shapes.items():
         for record in records(folder / name):
@@ -111,7 +112,7 @@ def by_loracook(folder: Path) -> int:
 
     recipe = load(folder / "recipe.yaml")
     tokenizer = with_template(recipe, AutoTokenizer.from_pretrained(folder / "tokenizer"))
-    return len(prepare(recipe, tokenizer, folder / "cache").train)
+    return len(prepare(recipe, tokenizer, folder / "cache", progress=Silent()).train)
 
 
 def by_trl(folder: Path) -> int:
@@ -125,7 +126,7 @@ def by_trl(folder: Path) -> int:
     import loracook.data.tokenize.template
 
     tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
-    tokenizer.chat_template = (loracook.data.tokenize.template.OURS / "chatml.jinja").read_text()
+    tokenizer.chat_template = (loracook.data.tokenize.template.OWN_TEMPLATES / "chatml.jinja").read_text()
     args = SFTConfig(
         output_dir=str(folder / "out"),
         max_length=MAX_LENGTH,
@@ -184,7 +185,7 @@ def main() -> None:
         write_job(Path(name), given.rows, given.data)
         found = {
             "loracook, cold": measured("loracook", Path(name)),
-            "loracook, kept": measured("loracook", Path(name)),
+            "loracook, cached": measured("loracook", Path(name)),
             "TRL, cold": measured("TRL", Path(name)),
         }
     print("| side | rows | seconds | processor seconds | peak MB |\n|---|---:|---:|---:|---:|")

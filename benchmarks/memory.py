@@ -124,7 +124,7 @@ def write(facts: dict[str, Any], folder: Path) -> Path:
         "version": 1,
         "name": "memory",
         "base_model": base | {"dtype": facts["dtype"]},
-        "dataset": {"path": "./rows.jsonl", "format": "text", "limits": {"truncated": 1, "without_stop": 1}},
+        "dataset": {"path": "./rows.jsonl", "format": "text", "limits": {"truncated": 1, "missing_eos": 1}},
         "lora": {"r": facts["r"], "target_modules": facts["targets"]},
         "train": {
             "max_steps": 2,

@@ -121,6 +121,11 @@ def clean(text: str) -> str:
     return SECRET.sub(lambda match: match[0][:3] + "…", INVISIBLE.sub(_escape, text))
 
 
+def clean_lines(text: str) -> str:
+    """Text of several lines that is safe to print, see `clean`; its line breaks stay."""
+    return "\n".join(map(clean, text.split("\n")))
+
+
 def dotted(path: Path) -> str:
     """A path in the notation of --set: `dataset.sources.0.path`."""
     return ".".join(_part(part) for part in path)

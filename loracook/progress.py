@@ -18,7 +18,7 @@ class Progress(Protocol):
         """Take one finished sentence worth keeping on the screen."""
 
     def advance(self, done: int, total: int, text: str) -> None:
-        """Take how much of the running work is done, in units of the caller's choice, and a short state."""
+        """Take how much of the running work is done, in any unit (`total` 0 if unknown), and a state."""
 
 
 class Silent:

@@ -103,7 +103,7 @@ STEPS: dict[str, dict[str, Any]] = {
 }
 """What else of training has to differ on a twin; null would remove a key that those recipes do not have."""
 
-ALIKE = dict.fromkeys(("truncated", "without_stop", "fully_masked", "duplicates", "eval_leak"), 1.0)
+ALIKE = dict.fromkeys(("truncated", "missing_eos", "fully_masked", "duplicates", "eval_leak"), 1.0)
 """Rows that are all alike and blocks too short for them are what a twin is tried on."""
 
 TWINS: dict[str, tuple[str, dict[str, Any]]] = {

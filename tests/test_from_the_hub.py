@@ -119,7 +119,7 @@ def test_a_missing_data_set_says_so_before_weights_are_fetched(hub: Hub, recipe:
     del hub.repositories["team/quotes"]
     refused = loracook(hub, recipe, "run")
     assert refused.returncode == 2
-    assert "dataset.path: not found on the hub" in refused.stderr
+    assert "dataset.path: not found on the Hub" in refused.stderr
     assert not list(recipe.parent.glob("hf/**/*.safetensors"))
 
 
@@ -134,7 +134,7 @@ def test_a_hub_that_does_not_answer_is_no_fault_of_the_recipe(
     assert (refused.returncode, asked in refused.stderr, refused.stderr.count("\n")) == (3, True, 1)
 
 
-@pytest.mark.parametrize("asked", ["base_model.name_or_path: the hub ref", "dataset.path: the hub ref"])
+@pytest.mark.parametrize("asked", ["base_model.name_or_path: the hub ref", "dataset.path: the Hub ref"])
 def test_a_hub_that_says_no_is_heard(asked: str, hub: Hub, recipe: Path) -> None:
     first = [] if asked.startswith("base_model") else [""]
     hub.faults["info"] = [*first, *["403"] * 99]

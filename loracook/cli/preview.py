@@ -1,19 +1,23 @@
-"""The verb preview: rows as the trainer will see them, and the statistics of all."""
+"""The command preview: rows as the trainer sees them, and the statistics of all rows."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from loracook.cli.options import recipe_argument, set_option
-from loracook.cli.screen import noise_to
-from loracook.errors import clean
+from loracook.cli.screen import noise_to, screen
+from loracook.errors import clean_lines
 from loracook.machine.memory import infrequent_gc
+from loracook.progress import Progress, Silent
 from loracook.recipe.recipe import load
 
 if TYPE_CHECKING:
@@ -27,17 +31,27 @@ if TYPE_CHECKING:
 @click.option("--rows", default=3, show_default=True, type=click.IntRange(0, 1000), help="Rows to show.")
 @click.option("--source", type=click.IntRange(1), help="Show rows of this source, counted from 1.")
 @click.option("--format", "kind", type=click.Choice(["text", "json", "html"]), default="text")
-def command(recipe: Path, overrides: tuple[str, ...], rows: int, source: int | None, kind: str) -> None:
-    """Show what the rows of RECIPE train: their tokens, learned or only read, and the statistics of all.
+def command(recipe: Path, overrides: tuple[str, ...], *, rows: int, source: int | None, kind: str) -> None:
+    """Show rows of RECIPE token by token, trained or masked, and the statistics of all rows.
 
-    Needs the tokenizer and the data, never the weights.
+    Needs the tokenizer and the data, not the weights.
     """
-    with noise_to(Path(os.devnull)), infrequent_gc():
-        shown = _preview(load(recipe, overrides), rows, source)
-    click.echo(_written(shown, kind), nl=False, color=True)
+    with _progress() as progress, noise_to(Path(os.devnull)), infrequent_gc():
+        result = _preview(load(recipe, overrides), rows=rows, source=source, progress=progress)
+    click.echo(_render(result, kind), nl=False, color=True)
 
 
-def _preview(recipe: Recipe, rows: int, source: int | None) -> Preview:
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """Progress on standard error if it is a terminal, so that standard output holds the preview only."""
+    if not sys.stderr.isatty():
+        yield Silent()
+        return
+    with os.fdopen(os.dup(2), "w", encoding="utf-8") as terminal, screen(terminal) as progress:
+        yield progress
+
+
+def _preview(recipe: Recipe, *, rows: int, source: int | None, progress: Progress) -> Preview:
     from loracook import model
     from loracook.data import with_template
     from loracook.data.preview import preview
@@ -45,18 +59,18 @@ def _preview(recipe: Recipe, rows: int, source: int | None) -> Preview:
 
     cache = default_cache()
     tokenizer = model.load_tokenizer(recipe, model.fetch_tokenizer(recipe, cache))
-    return preview(recipe, with_template(recipe, tokenizer), cache, rows=rows, source=source)
+    tokenizer = with_template(recipe, tokenizer)
+    return preview(recipe, tokenizer, cache, progress=progress, rows=rows, source=source)
 
 
-def _written(shown: Preview, kind: str) -> str:
-    from loracook.data.preview import as_json
+def _render(result: Preview, kind: str) -> str:
     from loracook.views.preview_html import as_html
     from loracook.views.preview_text import as_text
 
     if kind == "html":
-        return as_html(shown)
+        return as_html(result)
     if kind == "json":
-        written = json.dumps(as_json(shown), indent=1)  # in ASCII: nothing in it can move a terminal's cursor
-        return "\n".join(map(clean, written.split("\n"))) + "\n"
+        # in ASCII: nothing in it can move a terminal's cursor
+        return clean_lines(json.dumps(asdict(result), indent=1)) + "\n"
     wanted = sys.stdout.isatty() or "FORCE_COLOR" in os.environ
-    return as_text(shown, colour=wanted and "NO_COLOR" not in os.environ)
+    return as_text(result, colour=wanted and "NO_COLOR" not in os.environ)

@@ -1,20 +1,22 @@
-"""Rows, from where they lie to what the trainer gets: sources → formats → template → mask → statistics."""
+"""Rows, from the data to the trainer: sources → formats → chat template → loss mask → statistics."""
 
 from loracook.data.cache import files, is_prepared
-from loracook.data.eval_prompts import EvaluationPrompt, all_prompts
-from loracook.data.limits import over_limits
+from loracook.data.eval_prompts import EvaluationPrompt, all_prompts, evaluation_prompts, prompt_ids
 from loracook.data.prepare import Prepared, prepare
 from loracook.data.read.selection import select
 from loracook.data.tokenize.template import with_template
+from loracook.data.warnings import over_limits
 
 __all__ = [
     "EvaluationPrompt",
     "Prepared",
     "all_prompts",
+    "evaluation_prompts",
     "files",
     "is_prepared",
     "over_limits",
     "prepare",
+    "prompt_ids",
     "select",
     "with_template",
 ]

@@ -1,4 +1,4 @@
-"""Prepared rows kept under a key of everything that decides them."""
+"""The cache of prepared rows, by a key over everything that decides them."""
 
 from __future__ import annotations
 
@@ -23,90 +23,98 @@ if TYPE_CHECKING:
 
     from loracook.recipe.recipe import Recipe
 
-SETTINGS = ("max_length", "packing", "packing_strategy", "eval_packing", "seed")
-UNREAD = ("limits",)
+TRAIN_KEYS = ("max_length", "packing", "packing_strategy", "eval_packing", "seed")
+CODE = ("data/prepare.py", "data/read/*.py", "data/tokenize/*.py", "recipe/derived.py")
+"""The modules that decide what the prepared rows are; derived decides which rows are held out."""
 STATISTICS = "statistics.json"
 
 
 def files(recipe: Recipe) -> tuple[Path, ...]:
-    """Every local file that decides the rows: the data's, then the template's. Raises RecipeError."""
+    """Every local file that decides the rows: the data files, then the template. Raises RecipeError."""
     data = [path for source in _sources(recipe) for path in source.files]
     template = template_file(recipe)
     return (*dict.fromkeys(data), *([template] if template else []))
 
 
-def key(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> str:
+def cached_rows(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, cache: Path) -> Path:
+    """The folder of the prepared rows inside `cache`, whether or not they are there yet."""
+    return cache / "data" / cache_key(recipe, tokenizer)
+
+
+def cache_key(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> str:
     """The digest over everything that decides the prepared rows."""
-    deciding = {
-        "dataset": {name: value for name, value in recipe["dataset"].items() if name not in UNREAD},
+    all_sources = _sources(recipe)
+    content = {
+        "dataset": {name: value for name, value in recipe["dataset"].items() if name != "limits"},
         "template": recipe["template"],
-        "train": {name: recipe["train"].get(name) for name in SETTINGS},
+        "train": {name: recipe["train"].get(name) for name in TRAIN_KEYS},
         "files": [sha256(path) for path in files(recipe)],
-        "names": [found.name(path) for found in _sources(recipe) for path in found.files],
-        "hub": [hub.fingerprint(found.asked, found.fail) for found in _sources(recipe) if not found.local],
+        "names": [source.name(path) for source in all_sources for path in source.files],
+        "hub": [hub.fingerprint(source.hub_entry, source.fail) for source in all_sources if not source.local],
         "tokenizer": _tokenizer(tokenizer),
         "libraries": {name: version(name) for name in ROWS},
-        "code": [sha256(path) for path in sorted(Path(__file__).parent.glob("*.py"))],
-        # Rows that are kept hold the date of the day they were made; streamed ones are made every time.
-        "today": str(date.today()) if recipe["dataset"].get("streaming") and dated(tokenizer) else None,
+        "code": [sha256(path) for path in code()],
+        # Cached rows contain the date of the day they were prepared; streamed ones are prepared every time.
+        "today": str(date.today()) if recipe["dataset"].get("streaming") and is_dated(tokenizer) else None,
     }
-    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def dated(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the chat template writes the date of the day."""
+def code() -> list[Path]:
+    """The source files that decide what the prepared rows are."""
+    package = Path(__file__).parent.parent
+    return [path for pattern in CODE for path in sorted(package.glob(pattern))]
+
+
+def is_dated(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the chat template writes today's date."""
     return "strftime_now" in (chat_template(tokenizer) or "")
 
 
 def is_prepared(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, cache: Path) -> bool:
-    """Whether the rows of a recipe are in the cache, whole or damaged."""
-    return is_kept(cache / "data" / key(recipe, tokenizer))
+    """Whether the prepared rows of a recipe are in the cache, intact or damaged."""
+    return (cached_rows(recipe, tokenizer, cache) / STATISTICS).is_file()
 
 
-def is_kept(folder: Path) -> bool:
-    """Whether rows are in a folder, whole or damaged."""
-    return (folder / STATISTICS).is_file()
-
-
-def digest(folder: Path) -> str:
-    """The digest of the prepared rows themselves, however they came about."""
+def rows_digest(folder: Path) -> str:
+    """The digest of the prepared rows themselves, independent of how they were prepared."""
     rows = {name: fact["sha256"] for name, fact in manifest(folder)["files"].items() if name != STATISTICS}
     return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[Path]:
-    """A fresh folder that takes the place of `folder` once everything is written; else nothing stays."""
+def replacing(folder: Path) -> Iterator[Path]:
+    """A temporary folder that takes the place of `folder` on success and is removed on failure."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        yield fresh
-        _place(fresh, folder)
+        yield temporary
+        seal(temporary)
+        _move(temporary, folder)
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _place(fresh: Path, folder: Path) -> None:
-    seal(fresh)
+def _move(temporary: Path, folder: Path) -> None:
     try:
-        fresh.rename(folder)
+        temporary.rename(folder)
     except OSError:
         if not folder.exists():
             raise
-        if damage(folder):  # else another process was first; its rows are the same
+        if damage(folder):  # otherwise another process was first; its rows are the same
             shutil.rmtree(folder)
-            fresh.rename(folder)
+            temporary.rename(folder)
 
 
 def _sources(recipe: Recipe) -> list[sources.Source]:
-    own = sources.evaluation(recipe)
-    return [*sources.training(recipe), *([own] if own else [])]
+    evaluation = sources.evaluation(recipe)
+    return [*sources.training(recipe), *([evaluation] if evaluation else [])]
 
 
 def _tokenizer(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
-    for passing in ("padding", "truncation"):  # what the last call asked for, no part of the tokenizer
-        backend[passing] = None
+    for transient in ("padding", "truncation"):  # options of the last call, not part of the tokenizer
+        backend[transient] = None
     return {
         "content": hashlib.sha256(json.dumps(backend).encode()).hexdigest(),
         "special": {name: str(token) for name, token in tokenizer.special_tokens_map.items()},

@@ -1,22 +1,21 @@
-"""Rows as the trainer will see them, token by token, with the statistics of all of them."""
+"""Rows as the trainer sees them, token by token, with the statistics of all rows."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from loracook.data.limits import over_limits
-from loracook.data.prepare import count
+from loracook.data.prepare import prepared_statistics
 from loracook.data.read.rows import RowError
-from loracook.data.read.selection import Located, select
-from loracook.data.tokenize.batches import truncated
-from loracook.data.tokenize.encode import MASKED, Encoded, encode
-from loracook.data.tokenize.packing import longest
+from loracook.data.read.selection import LocatedRow, select
+from loracook.data.tokenize.batches import truncate
+from loracook.data.tokenize.encode import MASKED, encode
+from loracook.data.tokenize.packing import max_row_length
 from loracook.data.tokenize.render import Rendered, Renderer
-from loracook.data.warnings import notes
+from loracook.data.warnings import notes, over_limits
 from loracook.errors import RecipeError
 from loracook.progress import Progress
 
@@ -25,13 +24,13 @@ if TYPE_CHECKING:
 
     from loracook.recipe.recipe import Recipe
 
-CUT_SHOWN = 200
-State = Literal["masked", "trained", "cut"]
+TRUNCATED_SHOWN = 200
+State = Literal["masked", "trained", "truncated"]
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One token: its id, its part of the text, and whether it is learned, only read, or cut off."""
+    """One token: its id, its part of the text, and whether it is trained, masked or truncated."""
 
     id: int
     text: str
@@ -39,10 +38,10 @@ class Token:
 
 
 @dataclass(frozen=True)
-class ShownRow:
-    """One row: where it stands, which source it is of, how many tokens it has, and those that are shown.
+class PreviewRow:
+    """One row: its place, the index of its source, its length in tokens, and the tokens shown.
 
-    All that is trained or read is shown, and the first of what is cut off.
+    Shown are all tokens that the trainer sees, and the first truncated ones.
     """
 
     place: str
@@ -50,13 +49,18 @@ class ShownRow:
     length: int
     tokens: tuple[Token, ...]
 
+    @property
+    def hidden(self) -> int:
+        """How many truncated tokens are not shown."""
+        return self.length - len(self.tokens)
+
 
 @dataclass(frozen=True)
 class Preview:
-    """What there is to see of a recipe's rows before anything is trained."""
+    """A recipe's rows before training; `over` are the limits that would stop a run."""
 
     name: str
-    rows: tuple[ShownRow, ...]
+    rows: tuple[PreviewRow, ...]
     statistics: Mapping[str, Any]
     limits: Mapping[str, float]
     notes: tuple[str, ...]
@@ -68,54 +72,54 @@ def preview(
     tokenizer: PreTrainedTokenizerBase,
     cache: Path,
     *,
+    progress: Progress,
     rows: int = 3,
     source: int | None = None,
-    progress: Progress | None = None,
 ) -> Preview:
     """The first `rows` training rows (of one source, counted from 1) and the statistics of all.
 
-    `tokenizer` has gone through `with_template`. Raises RecipeError for data that cannot be used.
+    `tokenizer` has gone through `with_template`. Raises RecipeError for unusable data.
     """
-    found = count(recipe, tokenizer, cache, progress)
-    last = sum(entry["use"] == "train" for entry in found["sources"])
+    statistics = prepared_statistics(recipe, tokenizer, cache, progress=progress)
+    last = sum(entry["use"] == "train" for entry in statistics["sources"])
     if source is not None and not 1 <= source <= last:
-        message = f"there is no source {source}; they are numbered 1 to {last}"
+        message = f"there is no source {source}; sources are numbered 1 to {last}"
         raise RecipeError([recipe.problem(("dataset",), message)])
-    chosen = (row for row in select(recipe).train() if source is None or row.source == source - 1)
-    over = tuple(str(problem) for problem in over_limits(found, recipe))
-    shown = tuple(_shown(recipe, tokenizer, itertools.islice(chosen, rows)))
-    return Preview(recipe.name, shown, found, recipe["dataset"]["limits"], tuple(notes(found)), over)
+    training = select(recipe, progress).train()
+    chosen = (row for row in training if source is None or row.source == source - 1)
+    shown = tuple(_preview_rows(recipe, tokenizer, itertools.islice(chosen, rows)))
+    over = tuple(str(problem) for problem in over_limits(statistics, recipe))
+    limits = recipe["dataset"]["limits"]
+    return Preview(recipe.name, shown, statistics, limits, notes=tuple(notes(statistics)), over=over)
 
 
-def as_json(shown: Preview) -> dict[str, Any]:
-    """A preview as plain JSON values."""
-    return asdict(shown)
-
-
-def _shown(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, rows: Iterator[Located]) -> Iterator[ShownRow]:
-    renderer = Renderer(recipe, tokenizer)
+def _preview_rows(
+    recipe: Recipe, tokenizer: PreTrainedTokenizerBase, rows: Iterator[LocatedRow]
+) -> Iterator[PreviewRow]:
+    renderer, limit = Renderer(recipe, tokenizer), max_row_length(recipe, "train")
     for row in rows:
         try:
             rendered = renderer.render(row.row)
-        except RowError:  # counted among the skipped rows; prepare would have raised otherwise
+        except RowError:  # counted among the skipped rows; otherwise prepare would have raised it
             continue
         whole = encode([rendered], tokenizer)[0]
-        tokens = _tokens(rendered, whole, truncated(whole, longest(recipe, "train")), tokenizer)
-        yield ShownRow(str(row.place), row.source, len(whole.ids), tuple(tokens))
+        truncated = truncate(whole, limit)
+        end = len(truncated.ids) if truncated else 0
+        states: list[State] = ["masked" if label == MASKED else "trained" for label in whole.labels[:end]]
+        tokens = _tokens(rendered, whole.ids.tolist()[: end + TRUNCATED_SHOWN], states, tokenizer=tokenizer)
+        yield PreviewRow(str(row.place), row.source, len(whole.ids), tuple(tokens))
 
 
 def _tokens(
-    rendered: Rendered, whole: Encoded, kept: Encoded | None, tokenizer: PreTrainedTokenizerBase
+    rendered: Rendered, ids: list[int], states: list[State], *, tokenizer: PreTrainedTokenizerBase
 ) -> Iterator[Token]:
-    last = len(kept.ids) if kept else 0
+    """The tokens with their text; those beyond `states` are truncated."""
     offsets = tokenizer(
         rendered.text, add_special_tokens=rendered.special, return_offsets_mapping=True, verbose=False
     )["offset_mapping"]
     reached = 0
-    every = zip(whole.ids, whole.labels, offsets, strict=True)
-    for index, (token, label, (start, end)) in enumerate(itertools.islice(every, last + CUT_SHOWN)):
-        # Tokens of one character's bytes share its place: the first one shows it.
+    for index, (token, (start, end)) in enumerate(zip(ids, offsets, strict=False)):
+        # Tokens for the bytes of one character share its offsets: the first one shows it.
         text = rendered.text[max(start, reached) : end] if end else tokenizer.decode([token])
         reached = max(reached, end)
-        state: State = "masked" if label == MASKED else "trained"
-        yield Token(int(token), text, state if index < last else "cut")
+        yield Token(token, text, states[index] if index < len(states) else "truncated")

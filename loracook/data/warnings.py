@@ -1,42 +1,77 @@
-"""What is worth a sentence in the statistics of prepared rows."""
+"""Warnings about prepared rows: flaws, exceeded limits, skipped rows."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-SAID = {
-    "truncated": "cut at train.max_length",
-    "without_stop": "do not teach the model to stop",
-    "fully_masked": "train nothing and were dropped",
-    "duplicates": "repeat an earlier one word for word",
+from loracook.errors import Problem
+
+if TYPE_CHECKING:
+    from loracook.recipe.recipe import Recipe
+
+
+class Flaw(NamedTuple):
+    """A kind of flawed row: what such rows do, as a predicate of "rows", and what to do about them."""
+
+    predicate: str
+    advice: str
+    rows: str = "training rows"
+
+
+FLAWS = {
+    "truncated": Flaw("exceed train.max_length", "raise it or remove them"),
+    "missing_eos": Flaw(
+        "have no end-of-turn (EOS) token in the loss",
+        "raise train.max_length or fix the template's {% generation %} block",
+    ),
+    "fully_masked": Flaw(
+        "have no token in the loss and are dropped", "raise train.max_length or remove them"
+    ),
+    "duplicates": Flaw("repeat an earlier row", "remove the duplicates"),
+    "eval_leak": Flaw("are also training rows", "remove them from the training data", "evaluation rows"),
 }
 
 
+def over_limits(statistics: Mapping[str, Any], recipe: Recipe) -> list[Problem]:
+    """Two problems for each of the recipe's limits that is exceeded, the second naming the longest rows."""
+    return [
+        recipe.problem(("dataset", "limits", name), message)
+        for name, limit in recipe["dataset"]["limits"].items()
+        if statistics["flaws"][name]["share"] > limit
+        for message in _over_limit(name, statistics["flaws"][name], limit)
+    ]
+
+
 def notes(statistics: Mapping[str, Any]) -> Iterator[str]:
-    """One sentence for each thing that was decided, dropped or found."""
+    """One sentence for each thing that was detected, dropped or is flawed."""
     if statistics["sample"]:
-        yield f"rows are streamed; the numbers are those of the first {statistics['rows']['train']}"
+        yield f"rows are streamed; the statistics cover the first {statistics['rows']['train']}"
     for source in statistics["sources"]:
-        yield from _of_source(source)
-    for name, said in SAID.items():
+        yield from _source_notes(source)
+    for name, (predicate, _, rows) in FLAWS.items():
         flaw = statistics["flaws"][name]
         if flaw["rows"]:
-            yield f"{flaw['rows']} of the training rows ({flaw['share']:.1%}) {said}"
-    if lost := statistics["lost_reasoning"]:
-        yield f"{lost} of the training rows hold reasoning that the chat template does not write"
-    if dropped := statistics["evaluation_dropped"]:
-        yield f"{dropped} of the evaluation rows hold no answer within train.max_length and were dropped"
-    leak = statistics["flaws"]["eval_leak"]
-    if leak["rows"]:
-        yield f"{leak['rows']} of the evaluation rows ({leak['share']:.1%}) are among the training rows"
+            yield f"{flaw['rows']} {rows} ({flaw['share']:.1%}) {predicate}"
+    if count := statistics["lost_reasoning"]:
+        yield f"{count} training rows have reasoning that the chat template drops"
+    if count := statistics["evaluation_dropped"]:
+        yield f"{count} evaluation rows have no token in the loss within train.max_length and are dropped"
 
 
-def _of_source(source: Mapping[str, Any]) -> Iterator[str]:
-    if source["because"]:
-        yield f"{source['path']} is read as {source['format']}: {source['because']}"
+def _over_limit(name: str, flaw: Mapping[str, Any], limit: float) -> Iterator[str]:
+    predicate, advice, rows = FLAWS[name]
+    yield f"{flaw['rows']} {rows} ({flaw['share']:.1%}, limit {limit:.1%}) {predicate}; {advice}"
+    longest = (f"row {row['row']} of {row['file']} ({row['tokens']})" for row in flaw["worst"])
+    yield "longest (tokens): " + ", ".join(longest)
+
+
+def _source_notes(source: Mapping[str, Any]) -> Iterator[str]:
+    path = source["path"]
+    if source["detected"]:
+        yield f"{path}: detected format {source['format']} ({source['detected']})"
     for reason, skipped in source["skipped"].items():
-        yield f"{skipped['rows']} rows of {source['path']} left out: {reason}, first {skipped['first'][0]}"
-    if source["place_holders"]["rows"]:
-        rows, first = source["place_holders"]["rows"], source["place_holders"]["first"][0]
-        yield f"{rows} rows of {source['path']} still hold place-holders like {{{{name}}}}, first {first}"
+        yield f"{skipped['rows']} rows of {path} skipped ({reason}), first: {skipped['first'][0]}"
+    if source["placeholders"]["rows"]:
+        rows, first = source["placeholders"]["rows"], source["placeholders"]["first"][0]
+        yield f"{rows} rows of {path} contain unfilled placeholders like {{{{name}}}}, first: {first}"

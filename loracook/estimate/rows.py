@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loracook import data
+from loracook.progress import Silent
 
 if TYPE_CHECKING:
     import numpy
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     Lengths = NDArray[numpy.int64]
 
+SILENT = Silent()
 FEW = 1000
 """Up to this many rows all are prepared; of more, a sample of this size."""
 
@@ -52,15 +54,19 @@ def row_stats(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, cache: Path) -
         RecipeError: the data cannot be used or reached.
     """
     if data.is_prepared(recipe, tokenizer, cache):
-        return prepared_stats(recipe, data.prepare(recipe, tokenizer, cache))
+        return prepared_stats(recipe, data.prepare(recipe, tokenizer, cache, progress=SILENT))
     with tempfile.TemporaryDirectory(prefix="loracook-") as folder:
         if recipe["dataset"].get("streaming"):
-            return prepared_stats(recipe, data.prepare(recipe, tokenizer, Path(folder)))
-        selection = data.select(recipe)
+            return prepared_stats(recipe, data.prepare(recipe, tokenizer, Path(folder), progress=SILENT))
+        selection = data.select(recipe, SILENT)
         total = selection.training_rows
         if total <= FEW:
-            return _counted(recipe, data.prepare(recipe, tokenizer, Path(folder)), f"all {total} rows")
-        sample = data.prepare(_sampled(recipe, len(selection.training)), tokenizer, Path(folder))
+            return _counted(
+                recipe, data.prepare(recipe, tokenizer, Path(folder), progress=SILENT), f"all {total} rows"
+            )
+        sample = data.prepare(
+            _sampled(recipe, len(selection.training)), tokenizer, Path(folder), progress=SILENT
+        )
         used = sum(source["used_rows"] for source in sample.statistics["sources"] if source["use"] == "train")
         stats = _counted(recipe, sample, f"a sample of {used} of {total} rows")
     return replace(stats, count=round(total * len(stats.lengths) / used))

@@ -55,6 +55,7 @@ RENAMED = {
     "dataset.eval.rows": "max_eval_samples",
     "dataset.eval.fraction": "val_size val_set_size",
     "dataset.shuffle": "shuffle_dataset",
+    "dataset.limits.missing_eos": "without_stop",
     "template.system": "system_prompt default_system",
     "quantization.load_in_4bit": "use_4bit load_4bit",
     "quantization.load_in_8bit": "use_8bit load_8bit",

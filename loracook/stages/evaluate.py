@@ -70,7 +70,7 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
     adapter, metrics = folders.before["train"] / "adapter", _metrics(recipe)
     tokenizer = AutoTokenizer.from_pretrained(adapter)
     prompts = data.all_prompts(recipe, tokenizer)
-    rows = data.prepare(recipe, tokenizer, folders.cache).evaluation
+    rows = data.prepare(recipe, tokenizer, folders.cache, progress=progress).evaluation
     progress.advance(0, 0, "loading base model and adapter")
     evaluation = Evaluation(recipe, _tuned(recipe, folders, adapter), tokenizer, progress)
     measured: dict[str, Any] = {}

@@ -66,7 +66,7 @@ def read_inputs(recipe: Recipe, cache: Path, progress: Progress) -> TrainerInput
     folder = model.fetch_description(recipe, cache)
     tokenizer = data.with_template(recipe, model.load_tokenizer(recipe, model.fetch_tokenizer(recipe, cache)))
     structure = meta_model(recipe, folder, len(tokenizer))
-    rows = data.prepare(recipe, tokenizer, cache, progress)
+    rows = data.prepare(recipe, tokenizer, cache, progress=progress)
     for note in rows.notes:
         progress.note(note)
     if over := data.over_limits(rows.statistics, recipe):

@@ -12,15 +12,16 @@ from trl import SFTConfig, SFTTrainer
 
 import loracook.data as data
 from loracook.errors import RecipeError
+from loracook.progress import Silent
 from loracook.recipe.recipe import Recipe
-from tests.data.kitchen import chat, json_lines, learned, recipe, tokenizer
+from tests.data.samples import chat, json_lines, marked, recipe, tokenizer
 
 ASKED = [chat(f"What is soup {i}?", f"Leek, {i} times.", "And now?", "Potato " * i) for i in range(1, 9)]
 PAIRS = [{"prompt": f"What is soup {i}? ", "completion": f"Leek and {i} potatoes."} for i in range(1, 9)]
 
 
 def prepared(book: Recipe, tmp_path: Path, made: Any) -> data.Prepared:
-    return data.prepare(book, data.with_template(book, made), tmp_path / "cache")
+    return data.prepare(book, data.with_template(book, made), tmp_path / "cache", progress=Silent())
 
 
 def theirs(rows: list[dict[str, Any]], made: Any, **config: Any) -> list[dict[str, Any]]:
@@ -104,7 +105,29 @@ def test_packed_rows_are_those_of_trl(tmp_path: Path, strategy: str) -> None:
     assert list(ours.train) == theirs(ASKED, made, assistant_only_loss=True, **config)
 
 
-def test_the_answers_and_their_end_are_learned(tmp_path: Path) -> None:
+class States(Silent):
+    """Progress that records the states it is told."""
+
+    def __init__(self) -> None:
+        self.states: list[tuple[int, int, str]] = []
+
+    def advance(self, done: int, total: int, text: str) -> None:
+        self.states.append((done, total, text))
+
+
+def test_reading_and_tokenizing_report_progress(tmp_path: Path) -> None:
+    json_lines(tmp_path / "rows.jsonl", [{"text": f"Soup {i}."} for i in range(1500)])
+    book, progress = recipe(tmp_path, dataset={"path": "./rows.jsonl"}), States()
+    data.prepare(book, data.with_template(book, tokenizer()), tmp_path / "cache", progress=progress)
+    assert progress.states == [
+        (0, 0, "hashing or downloading the data"),
+        (1000, 0, "rows of ./rows.jsonl read"),
+        (1000, 1500, "rows tokenized"),
+        (1500, 1500, "rows tokenized"),
+    ]
+
+
+def test_the_answers_and_their_end_are_trained(tmp_path: Path) -> None:
     json_lines(tmp_path / "chat.jsonl", [chat("Soup?", "Leek.", "More?", "No.")])
     made = tokenizer()
     shown = {}
@@ -115,7 +138,7 @@ def test_the_answers_and_their_end_are_learned(tmp_path: Path) -> None:
             template={"chat_template": "chatml", "system": "Be brief.", "loss": loss},
         )
         row = prepared(book, tmp_path, made).train[0]
-        shown[loss] = learned(row["input_ids"], row["labels"], made)
+        shown[loss] = marked(row["input_ids"], row["labels"], made)
     opening = (
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nSoup?<|im_end|>\n<|im_start|>assistant\n"
     )
@@ -133,8 +156,8 @@ def test_the_answers_and_their_end_are_learned(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("eval_rows", "line"),
     [
-        ([chat("Soup?", "Leek.")], "dataset: no row is left that trains anything; {advice}"),
-        ([chat("Soup? " * 50, "Leek.")], "dataset.eval: no row is left that evaluates anything; {advice}"),
+        ([chat("Soup?", "Leek.")], "dataset: no training row has a token in the loss; {advice}"),
+        ([chat("Soup? " * 50, "Leek.")], "dataset.eval: no evaluation row has a token in the loss; {advice}"),
     ],
 )
 def test_rows_of_which_nothing_is_left_are_refused(

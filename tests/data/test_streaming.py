@@ -10,7 +10,8 @@ from datasets import IterableDataset
 
 import loracook.data as data
 from loracook.errors import RecipeError
-from tests.data.kitchen import chat, json_lines, recipe, tokenizer
+from loracook.progress import Silent
+from tests.data.samples import chat, json_lines, recipe, tokenizer
 
 ROWS = [chat(f"Which soup, {i}?", f"Leek {i}.") for i in range(30)]
 
@@ -22,7 +23,7 @@ def prepared(folder: Path, *, train: dict[str, Any] | None = None, **dataset: An
         template={"chat_template": "plain"},
         train={"max_length": 64, "max_steps": 2, **(train or {})},
     )
-    return data.prepare(book, data.with_template(book, tokenizer()), folder / "cache")
+    return data.prepare(book, data.with_template(book, tokenizer()), folder / "cache", progress=Silent())
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def test_streamed_rows_are_those_that_would_be_written(folder: Path) -> None:
     streamed, written = prepared(folder, streaming=True), prepared(folder)
     assert isinstance(streamed.train, IterableDataset)
     assert list(streamed.train) == list(written.train)
-    assert streamed.notes[0] == "rows are streamed; the numbers are those of the first 30"
+    assert streamed.notes[0] == "rows are streamed; the statistics cover the first 30"
 
 
 def test_streamed_rows_are_packed(folder: Path) -> None:
@@ -73,7 +74,10 @@ def test_streamed_sources_take_turns(folder: Path) -> None:
         train={"max_steps": 2},
     )
     made = data.with_template(book, tokenizer())
-    texts = [made.decode(row["input_ids"])[6:9] for row in data.prepare(book, made, folder / "cache").train]
+    texts = [
+        made.decode(row["input_ids"])[6:9]
+        for row in data.prepare(book, made, folder / "cache", progress=Silent()).train
+    ]
     assert texts == ["Whi", "And", "Whi", "And", "Whi", "And", "Whi"]
 
 
@@ -81,7 +85,7 @@ def test_a_bad_row_beyond_the_first_ones_ends_the_stream(folder: Path) -> None:
     json_lines(folder / "a.jsonl", [*ROWS * 70, chat("Unanswered?")])
     with pytest.raises(RecipeError) as caught:
         list(prepared(folder, streaming=True).train)
-    assert caught.value.problems[0].message == "row 2101 of a.jsonl: no assistant turn: roles are user"
+    assert caught.value.problems[0].message == "row 2101 of a.jsonl: no assistant message: the roles are user"
     skipped = prepared(folder, streaming=True, on_bad_row="skip")
     assert len(list(skipped.train)) == 2100
 
@@ -96,6 +100,8 @@ def test_the_first_rows_of_every_streamed_source_are_looked_at(folder: Path) -> 
         template={"chat_template": "plain"},
         train={"max_length": 64, "max_steps": 2},
     )
-    found = data.prepare(book, data.with_template(book, tokenizer()), folder / "cache").statistics
+    found = data.prepare(
+        book, data.with_template(book, tokenizer()), folder / "cache", progress=Silent()
+    ).statistics
     assert [source["used_rows"] for source in found["sources"]] == [1000, 20]
     assert found["flaws"]["truncated"]["rows"] == 20

@@ -11,8 +11,9 @@ from trl import SFTConfig, SFTTrainer
 
 import loracook.data as data
 from loracook.data.preview import preview
-from tests.data.kitchen import chat, json_lines, recipe, tokenizer
-from tests.data.test_oasst import TREE
+from loracook.progress import Silent
+from tests.data.read.test_oasst import TREE
+from tests.data.samples import chat, json_lines, recipe, tokenizer
 
 LONG = "Leek and potato. " * 20
 FORMATS: dict[str, list[dict[str, Any]]] = {
@@ -48,13 +49,15 @@ def test_batches_hold_what_preview_showed(format: str, template: str, loss: str,
         train={"max_length": 64},
     )
     made = data.with_template(book, tokenizer(bos="<s>"))
-    shown = preview(book, made, tmp_path / "cache", rows=100)
-    rows = [[token for token in row.tokens if token.state != "cut"] for row in shown.rows]
+    shown = preview(book, made, tmp_path / "cache", progress=Silent(), rows=100)
+    rows = [[token for token in row.tokens if token.state != "truncated"] for row in shown.rows]
     expected = [
         ([token.id for token in row], [token.id if token.state == "trained" else -100 for token in row])
         for row in rows
     ]
-    assert batches(data.prepare(book, made, tmp_path / "cache"), made, tmp_path) == expected
+    assert (
+        batches(data.prepare(book, made, tmp_path / "cache", progress=Silent()), made, tmp_path) == expected
+    )
 
 
 def batches(prepared: data.Prepared, made: Any, folder: Path) -> list[tuple[list[int], list[int]]]:

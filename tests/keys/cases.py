@@ -22,7 +22,7 @@ BASE = {
     "lora": {"r": 4, "target_modules": ["q_proj", "v_proj"]},
     "train": {"max_steps": 1, "max_length": 96, "save_strategy": "no"},
 }
-ANY = dict.fromkeys(("truncated", "without_stop", "fully_masked", "duplicates", "eval_leak"), 1)
+ANY = dict.fromkeys(("truncated", "missing_eos", "fully_masked", "duplicates", "eval_leak"), 1)
 """Limits that let everything pass."""
 HUB = {"dataset.path": "org/rows"}
 ASKED = {"dataset.path": "./asked.jsonl"}
@@ -90,7 +90,7 @@ CONTEXT: dict[str, dict[str, Any]] = {
     "dataset.eval.fraction": {"dataset.eval": {"fraction": 0.2}},
     "dataset.limits": {"dataset.limits": ANY},
     "dataset.limits.truncated": {"train.max_length": 32},
-    "dataset.limits.without_stop": {"train.max_length": 32},
+    "dataset.limits.missing_eos": {"train.max_length": 32},
     "dataset.limits.fully_masked": {"dataset.path": "./long.jsonl"},
     "dataset.limits.duplicates": {"dataset.path": "./twice.jsonl"},
     "dataset.limits.eval_leak": {"dataset.eval": {"path": "./copy.jsonl"}},

@@ -66,7 +66,7 @@ def by_loracook(folder: Path, train: dict[str, Any]) -> list[float]:
         "version": 1,
         "name": "same",
         "base_model": {"name_or_path": "./model"},
-        "dataset": {"path": "./rows.jsonl", "limits": {"truncated": 1.0, "without_stop": 1.0}},
+        "dataset": {"path": "./rows.jsonl", "limits": {"truncated": 1.0, "missing_eos": 1.0}},
         "template": {"chat_template": "./chat.jinja"},
         "lora": {"r": 4, "lora_alpha": 8, "lora_dropout": 0.1, "target_modules": "all-linear"},
         "train": train,

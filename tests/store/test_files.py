@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from loracook.data import cache as kept
+from loracook.data import cache
 from loracook.store.files import MANIFEST, damage
 from loracook.training import checkpoints
 
@@ -22,8 +22,8 @@ def checkpoint(place: Path) -> Path:
 
 
 def rows(place: Path) -> Path:
-    """Prepared rows as they are kept."""
-    with kept.writing(place / "rows") as fresh:
+    """Prepared rows in the cache."""
+    with cache.replacing(place / "rows") as fresh:
         (fresh / "train.arrow").write_text("abc")
     return place / "rows"
 

@@ -1,1 +1,1 @@
-"""Rows as they stand in the data: sources, formats, and which of them are used."""
+"""Reading rows from the data: sources, formats, and which rows are used."""

@@ -1,4 +1,4 @@
-"""Local data files → records, one at a time, with the file and the number of every row."""
+"""Local data files → records, one at a time, with the file name and row number of each."""
 
 from __future__ import annotations
 
@@ -12,26 +12,25 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from loracook.data.read import csv_rows as tables
-from loracook.data.read.rows import Place, Record, fault_of, parsed
+from loracook.data.read import csv_rows
+from loracook.data.read.rows import Place, Record, json_fault, parse_json
 
-LINE_LIMIT = 64 * 2**20
-WHOLE_LIMIT = 2 * 2**30
-FILE_LIMIT = 64 * 2**30
-BOMB = 200
-"""How many times its size on disk a compressed file may hold; text compresses some five times."""
+MAX_LINE_BYTES = 64 * 2**20
+MAX_ARRAY_BYTES = 2 * 2**30
+MAX_FILE_BYTES = 64 * 2**30
+MAX_EXPANSION = 200
+"""How many times its size a compressed file may expand to; text expands some five times."""
 OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
-
-_BROKEN = (OSError, EOFError, lzma.LZMAError, zlib.error, UnicodeError, csv.Error)
+_READ_ERRORS = (OSError, EOFError, lzma.LZMAError, zlib.error, UnicodeError, csv.Error)
 
 
 class FileError(Exception):
     """A data file that cannot be read at all."""
 
 
-def kind(path: Path) -> str:
-    """The suffix that says how a file is read, compression left aside: `.jsonl` for `a.jsonl.gz`."""
+def data_suffix(path: Path) -> str:
+    """The suffix that selects the reader, ignoring compression: `.jsonl` for `a.jsonl.gz`."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     while suffixes and suffixes[-1] in OPENERS:
         suffixes.pop()
@@ -39,41 +38,41 @@ def kind(path: Path) -> str:
 
 
 def records(path: Path, name: str, suffix: str | None = None) -> Iterator[Record]:
-    """Every row of one file, called `name`, read as its suffix or the given one says; raises FileError.
+    """Every record of a file, called `name` in messages, read according to `suffix` or its own suffix.
 
-    A row that cannot be read carries its fault.
+    A record that cannot be read carries its fault. Raises FileError if the whole file is unreadable.
     """
-    reader = READERS.get(suffix or kind(path))
+    reader = READERS.get(suffix or data_suffix(path))
     if reader is None:
-        raise FileError(f"'{name}' is none of {', '.join(READERS)} (.gz, .bz2 and .xz may follow)")
+        formats = ", ".join(READERS)
+        raise FileError(f"unsupported file type '{name}'; use one of {formats} (optionally .gz, .bz2 or .xz)")
     try:
         yield from reader(path, name)
-    except _BROKEN as error:
-        raise FileError(f"'{name}' cannot be read: {error}") from error
+    except _READ_ERRORS as error:
+        raise FileError(f"cannot read '{name}': {error}") from error
 
 
-def _opened(path: Path) -> IO[bytes]:
+def _open(path: Path) -> IO[bytes]:
     opener: Callable[..., Any] = OPENERS.get(path.suffix.lower(), open)
     stream: IO[bytes] = opener(path, "rb")
     return stream
 
 
-def _most(path: Path) -> int:
-    """How many bytes a file may hold, unpacked."""
-    packed = path.suffix.lower() in OPENERS
-    return min(FILE_LIMIT, LINE_LIMIT + BOMB * path.stat().st_size) if packed else FILE_LIMIT
+def _max_bytes(path: Path) -> int:
+    """The most bytes a file may have once decompressed."""
+    compressed = path.suffix.lower() in OPENERS
+    limit = MAX_LINE_BYTES + MAX_EXPANSION * path.stat().st_size
+    return min(MAX_FILE_BYTES, limit) if compressed else MAX_FILE_BYTES
 
 
 def _lines(path: Path, name: str) -> Iterator[tuple[int, bytes]]:
-    read, most = 0, _most(path)
-    with _opened(path) as stream:
+    bytes_read, limit = 0, _max_bytes(path)
+    with _open(path) as stream:
         for number in itertools.count(1):
-            line = stream.readline(LINE_LIMIT + 1)
-            read += len(line)
-            if len(line) > LINE_LIMIT or read > most:
-                raise FileError(
-                    f"line {number} of '{name}' and what is before it is larger than loracook reads"
-                )
+            line = stream.readline(MAX_LINE_BYTES + 1)
+            bytes_read += len(line)
+            if len(line) > MAX_LINE_BYTES or bytes_read > limit:
+                raise FileError(f"line {number} of '{name}', or the file up to it, exceeds the size limit")
             if not line:
                 return
             yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
@@ -82,12 +81,12 @@ def _lines(path: Path, name: str) -> Iterator[tuple[int, bytes]]:
 def _json_lines(path: Path, name: str) -> Iterator[Record]:
     for number, line in _lines(path, name):
         if line.strip():
-            yield _decoded(Place(name, number), line)
+            yield _json_record(Place(name, number), line)
 
 
-def _decoded(place: Place, line: bytes) -> Record:
+def _json_record(place: Place, line: bytes) -> Record:
     try:
-        columns = parsed(line.decode("utf-8"))
+        columns = parse_json(line.decode("utf-8"))
     except UnicodeDecodeError as error:
         return Record(place, {}, f"not UTF-8: {error.reason} at byte {error.start + 1}")
     except ValueError as error:
@@ -97,14 +96,14 @@ def _decoded(place: Place, line: bytes) -> Record:
 
 def _record(place: Place, columns: object) -> Record:
     if not isinstance(columns, dict):
-        return Record(place, {}, "not JSON: a row is a mapping of columns")
-    fault = fault_of(columns)
+        return Record(place, {}, "not JSON: a row must be an object with named columns")
+    fault = json_fault(columns)
     return Record(place, {} if fault else columns, fault)
 
 
 def _json(path: Path, name: str) -> Iterator[Record]:
-    """An array of rows; a file with one mapping on each line is read as JSON Lines."""
-    with _opened(path) as stream:
+    """An array of rows; a file with one object on each line is read as JSON Lines."""
+    with _open(path) as stream:
         start = stream.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
     if start != b"[":
         yield from _json_lines(path, name)
@@ -114,26 +113,27 @@ def _json(path: Path, name: str) -> Iterator[Record]:
 
 
 def _array(path: Path, name: str) -> list[object]:
-    with _opened(path) as stream:
-        content = stream.read(min(WHOLE_LIMIT, _most(path)) + 1)
-    if len(content) > min(WHOLE_LIMIT, _most(path)):
-        raise FileError(f"'{name}' is too large an array; save it as JSON Lines, one row a line")
+    limit = min(MAX_ARRAY_BYTES, _max_bytes(path))
+    with _open(path) as stream:
+        content = stream.read(limit + 1)
+    if len(content) > limit:
+        raise FileError(f"'{name}' is too large for one JSON array; save it as JSON Lines, one row per line")
     try:
-        found: list[object] = parsed(content.decode("utf-8-sig"))
+        array: list[object] = parse_json(content.decode("utf-8-sig"))
     except ValueError as error:
         raise FileError(f"'{name}' is not JSON: {error}") from error
-    return found
+    return array
 
 
 def _csv(path: Path, name: str) -> Iterator[Record]:
     lines = (line.decode("utf-8", "surrogateescape") for _, line in _lines(path, name))
-    rows = tables.rows(lines, "\t" if kind(path) == ".tsv" else ",")
+    rows = csv_rows.rows(lines, "\t" if data_suffix(path) == ".tsv" else ",")
     for number, (columns, fault) in enumerate(rows, 1):
         yield Record(Place(name, number), columns, fault)
 
 
 def _text(path: Path, name: str) -> Iterator[Record]:
-    """One row for each paragraph that an empty line ends."""
+    """One row for each paragraph; an empty line ends a paragraph."""
     start, paragraph = 1, b""
     for number, line in itertools.chain(_lines(path, name), [(0, b"")]):
         if line.strip():
@@ -161,7 +161,7 @@ def _parquet(path: Path, name: str) -> Iterator[Record]:
             for number, columns in enumerate(rows, 1):
                 yield Record(Place(name, number), columns)
     except pyarrow.ArrowException as error:
-        raise FileError(f"'{name}' is not parquet: {error}") from error
+        raise FileError(f"'{name}' is not Parquet: {error}") from error
 
 
 READERS: dict[str, Callable[[Path, str], Iterator[Record]]] = {

@@ -1,23 +1,33 @@
-"""Formats: the columns of a record → rows; and which format a record is in."""
+"""Formats: the columns of a record → its rows."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from loracook.data.read import oasst
-from loracook.data.read.messages import conversation, normalised, tools
-from loracook.data.read.other_tasks import ANSWERS, other_training
+from loracook.data.read.messages import conversation, normalize, tools
 from loracook.data.read.rows import Chat, Pair, Row, RowError, Text, as_text
 
 FIELD = re.compile(r"\{([^{}\"':,\n]+)\}")
+OTHER_TASKS = {
+    "chosen": "preference pairs (chosen, rejected) are for DPO; loracook runs SFT only",
+    "label": "rated answers (label) are for KTO; loracook runs SFT only",
+    "images": "rows with images are for vision models; loracook trains on text only",
+    "image": "rows with an image are for vision models; loracook trains on text only",
+    "videos": "rows with videos are for vision models; loracook trains on text only",
+    "turns": "questions without answers cannot be trained on; list them in evaluate.prompts",
+}
+"""Columns that mark data for another kind of training than supervised fine-tuning on text."""
+WITH_ANSWERS = ("messages", "sharegpt", "alpaca", "prompt_completion")
+"""Formats whose rows would train as answers, regardless of other columns."""
 
 
 @dataclass(frozen=True)
-class Shape:
-    """How the recipe wants one source read."""
+class ReadOptions:
+    """What the recipe says about reading one source."""
 
     format: str
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -27,112 +37,123 @@ class Shape:
     best: bool = False
 
 
-def rows(columns: Mapping[str, Any], shape: Shape) -> Iterator[Row | RowError]:
-    """The rows that one record gives, an error for each that cannot be used; none that `where` leaves out."""
-    named = renamed(columns, shape.columns)
+def rows(columns: Mapping[str, Any], options: ReadOptions) -> Iterator[Row | RowError]:
+    """The rows of one record, a RowError for each unusable one; none if `where` filters the record out."""
+    renamed = rename(columns, options.columns)
     try:
-        if shape.format == "oasst" or chosen(columns, shape.where):
-            _refuse(named, shape)
-            yield from READERS[shape.format](named, shape)
+        if options.format == "oasst" or passes(columns, options.where):
+            if options.format in WITH_ANSWERS and (reason := other_task(renamed, options.where)):
+                raise RowError("not for SFT", reason)
+            yield from READERS[options.format](renamed, options)
     except RowError as error:
         yield error
 
 
-def _refuse(columns: Mapping[str, Any], shape: Shape) -> None:
-    reason = other_training(columns, shape.where) if shape.format in ANSWERS else ""
-    if reason:
-        raise RowError("other training", reason)
+def other_task(columns: Mapping[str, Any], filtered: Iterable[str]) -> str:
+    """Which other kind of training a record is for, or ""; columns that `where` filters on do not count."""
+    names = (name for name in OTHER_TASKS if name not in filtered and _marks(name, columns.get(name)))
+    return next((OTHER_TASKS[name] for name in names), "")
 
 
-def renamed(columns: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """The columns under our names; inside lists of messages, too."""
+def rename(columns: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """The columns under our names; keys inside lists of messages are renamed too."""
     ours = {theirs: our for our, theirs in names.items()}
-    taken = {our: columns[theirs] for our, theirs in names.items() if theirs in columns}
-    kept = {name: value for name, value in columns.items() if name not in ours and name not in taken}
-    return {name: _inner(value, ours) for name, value in (kept | taken).items()}
+    renamed = {our: columns[theirs] for our, theirs in names.items() if theirs in columns}
+    others = {name: value for name, value in columns.items() if name not in ours and name not in renamed}
+    return {name: _rename_keys(value, ours) for name, value in (others | renamed).items()}
 
 
-def chosen(columns: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
+def passes(columns: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
     """Whether a record passes the filter."""
     return all(name in columns and oasst.matches(columns, name, wanted) for name, wanted in where.items())
 
 
-def listed(columns: Mapping[str, Any]) -> str:
-    """The names of the columns that are there."""
+def column_list(columns: Mapping[str, Any]) -> str:
+    """The names of the columns, for messages."""
     return "the columns are " + ", ".join(columns) if columns else "there are no columns"
 
 
-def filled(template: str, columns: Mapping[str, Any]) -> str:
-    """A row template with every `{column}` replaced by that column's text; raises RowError."""
-    return FIELD.sub(lambda found: _text(columns, found[1]), template)
+def fill(template: str, columns: Mapping[str, Any]) -> str:
+    """A row template with each `{column}` replaced by that column's text; raises RowError."""
+    return FIELD.sub(lambda match: _text(columns, match[1]), template)
 
 
-def _messages(columns: Mapping[str, Any], shape: Shape) -> Iterator[Row | RowError]:
-    yield Chat(conversation(_column(columns, "messages"), shape.roles), tools(columns.get("tools")))
+def _marks(name: str, value: object) -> bool:
+    """Whether a column of this name has the values it has in preference, rating or image data."""
+    if name in ("label", "turns"):
+        return isinstance(value, bool if name == "label" else list)
+    return value is not None and value != []
 
 
-def _sharegpt(columns: Mapping[str, Any], shape: Shape) -> Iterator[Row | RowError]:
-    spoken, system = _listed(columns, "conversations"), columns.get("system")
+def _messages(columns: Mapping[str, Any], options: ReadOptions) -> Iterator[Row | RowError]:
+    yield Chat(conversation(_column(columns, "messages"), options.roles), tools(columns.get("tools")))
+
+
+def _sharegpt(columns: Mapping[str, Any], options: ReadOptions) -> Iterator[Row | RowError]:
+    messages, system = _column(columns, "conversations"), columns.get("system")
+    if not isinstance(messages, list):
+        raise RowError("no messages", "'conversations' is not a list")
     opening = [{"from": "system", "value": system}] if system else []
-    yield Chat(conversation(opening + spoken, shape.roles), tools(columns.get("tools")))
+    yield Chat(conversation(opening + messages, options.roles), tools(columns.get("tools")))
 
 
-def _alpaca(columns: Mapping[str, Any], shape: Shape) -> Iterator[Row | RowError]:
-    asked = "\n\n".join(filter(None, (_text(columns, "instruction"), _text(columns, "input", ""))))
-    answer = _spoken(columns, "output")
-    past, system = _history(columns), columns.get("system")
-    if not past and not system:
-        yield Pair(_spoken({"instruction": asked}, "instruction"), answer)
+def _alpaca(columns: Mapping[str, Any], options: ReadOptions) -> Iterator[Row | RowError]:
+    prompt = "\n\n".join(filter(None, (_text(columns, "instruction"), _text(columns, "input", ""))))
+    answer = _nonempty(columns, "output")
+    history, system = _history(columns), columns.get("system")
+    if not history and not system:
+        yield Pair(_nonempty({"instruction": prompt}, "instruction"), answer)
         return
-    turns = [{"role": "system", "content": system}] if system else []
-    for question, reply in past:
-        turns += [{"role": "user", "content": question}, {"role": "assistant", "content": reply}]
-    turns += [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
-    yield Chat(conversation(turns, shape.roles), opening=len(turns) - 1)
+    messages = [{"role": "system", "content": system}] if system else []
+    for question, reply in [*history, (prompt, answer)]:
+        messages += [{"role": "user", "content": question}, {"role": "assistant", "content": reply}]
+    yield Chat(conversation(messages, options.roles), prompt_length=len(messages) - 1)
 
 
 def _history(columns: Mapping[str, Any]) -> list[tuple[str, str]]:
-    past = columns.get("history") or []
-    if not isinstance(past, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in past):
-        raise RowError("no messages", "'history' is no list of questions with their answers")
-    return [(question, reply) for question, reply in past]
+    history = columns.get("history") or []
+    if not isinstance(history, list) or not all(
+        isinstance(pair, list) and len(pair) == 2 for pair in history
+    ):
+        raise RowError("no messages", "'history' is not a list of [question, answer] pairs")
+    return [(question, reply) for question, reply in history]
 
 
-def _prompt_completion(columns: Mapping[str, Any], shape: Shape) -> Iterator[Row | RowError]:
+def _prompt_completion(columns: Mapping[str, Any], options: ReadOptions) -> Iterator[Row | RowError]:
     prompt, completion = _column(columns, "prompt"), _column(columns, "completion")
     if isinstance(prompt, list) and isinstance(completion, list):
-        turns = conversation(prompt + completion, shape.roles)
-        yield Chat(turns, tools(columns.get("tools")), opening=len(normalised(prompt, shape.roles)))
+        messages = conversation(prompt + completion, options.roles)
+        prompt_length = len(normalize(prompt, options.roles))
+        yield Chat(messages, tools(columns.get("tools")), prompt_length)
     else:
-        yield Pair(_spoken(columns, "prompt"), _spoken(columns, "completion"))
+        yield Pair(_nonempty(columns, "prompt"), _nonempty(columns, "completion"))
 
 
-def _plain(columns: Mapping[str, Any], shape: Shape) -> Iterator[Row | RowError]:
-    yield Text(_spoken(columns, "text"))
+def _plain(columns: Mapping[str, Any], options: ReadOptions) -> Iterator[Row | RowError]:
+    yield Text(_nonempty(columns, "text"))
 
 
-def _trees(columns: Mapping[str, Any], shape: Shape) -> Iterator[Row | RowError]:
-    over_tree = {
-        name: wanted for name, wanted in shape.where.items() if name in columns and "prompt" in columns
-    }
-    over_messages = {name: wanted for name, wanted in shape.where.items() if name not in over_tree}
-    if chosen(columns, over_tree):
-        yield from oasst.threads(columns, over_messages, shape.roles, best=shape.best)
+def _trees(columns: Mapping[str, Any], options: ReadOptions) -> Iterator[Row | RowError]:
+    where, nested = options.where, "prompt" in columns
+    tree_filter = {name: wanted for name, wanted in where.items() if name in columns and nested}
+    message_filter = {name: wanted for name, wanted in where.items() if name not in tree_filter}
+    if passes(columns, tree_filter):
+        yield from oasst.threads(columns, message_filter, options.roles, best=options.best)
 
 
-def _templated(columns: Mapping[str, Any], shape: Shape) -> Iterator[Row | RowError]:
-    if "messages" in shape.template:
-        turns = [{**turn, "content": filled(turn["content"], columns)} for turn in shape.template["messages"]]
-        yield Chat(conversation(turns, shape.roles))
+def _templated(columns: Mapping[str, Any], options: ReadOptions) -> Iterator[Row | RowError]:
+    template = options.template
+    if "messages" in template:
+        messages = [{**turn, "content": fill(turn["content"], columns)} for turn in template["messages"]]
+        yield Chat(conversation(messages, options.roles))
         return
-    prompt = filled(shape.template.get("prompt", ""), columns)
-    completion = filled(shape.template["completion"], columns)
+    prompt, completion = fill(template.get("prompt", ""), columns), fill(template["completion"], columns)
     if not completion.strip():
-        raise RowError("empty turn", "the completion holds no text")
+        raise RowError("empty message", "the completion has no text")
     yield Pair(prompt, completion) if prompt else Text(completion)
 
 
-READERS: dict[str, Callable[[Mapping[str, Any], Shape], Iterator[Row | RowError]]] = {
+READERS: dict[str, Callable[[Mapping[str, Any], ReadOptions], Iterator[Row | RowError]]] = {
     "messages": _messages,
     "sharegpt": _sharegpt,
     "alpaca": _alpaca,
@@ -143,7 +164,7 @@ READERS: dict[str, Callable[[Mapping[str, Any], Shape], Iterator[Row | RowError]
 }
 
 
-def _inner(value: Any, ours: Mapping[str, str]) -> Any:
+def _rename_keys(value: Any, ours: Mapping[str, str]) -> Any:
     if not ours or not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
         return value
     return [{ours.get(name, name): part for name, part in message.items()} for message in value]
@@ -151,41 +172,18 @@ def _inner(value: Any, ours: Mapping[str, str]) -> Any:
 
 def _column(columns: Mapping[str, Any], name: str) -> Any:
     if columns.get(name) is None:
-        raise RowError("missing column", f"'{name}'; {listed(columns)}")
+        raise RowError("missing column", f"'{name}'; {column_list(columns)}")
     return columns[name]
 
 
-def _listed(columns: Mapping[str, Any], name: str) -> list[Any]:
-    value = _column(columns, name)
-    if not isinstance(value, list):
-        raise RowError("no messages", f"'{name}' is no list")
-    return value
-
-
-def _text(columns: Mapping[str, Any], name: str, otherwise: str | None = None) -> str:
-    if columns.get(name) is None and otherwise is not None:
-        return otherwise
+def _text(columns: Mapping[str, Any], name: str, default: str | None = None) -> str:
+    if columns.get(name) is None and default is not None:
+        return default
     return as_text(_column(columns, name), f"column '{name}'")
 
 
-def _spoken(columns: Mapping[str, Any], name: str) -> str:
+def _nonempty(columns: Mapping[str, Any], name: str) -> str:
     text = _text(columns, name)
     if not text.strip():
-        raise RowError("empty turn", f"column '{name}' holds no text")
+        raise RowError("empty message", f"column '{name}' has no text")
     return text
-
-
-def place_holders(row: Row) -> bool:
-    """Whether a text still holds a place-holder such as `{{name}}`."""
-    return any("{{" in text and _HOLDER.search(text) for text in _texts(row))
-
-
-_HOLDER = re.compile(r"\{\{\s*[A-Za-z_]\w*\s*\}\}")
-
-
-def _texts(row: Row) -> list[str]:
-    if isinstance(row, Text):
-        return [row.text]
-    if isinstance(row, Pair):
-        return [row.prompt, row.completion]
-    return [message["content"] for message in row.messages]

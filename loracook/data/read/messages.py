@@ -1,4 +1,4 @@
-"""Messages in any of their spellings → messages as chat templates take them."""
+"""Messages in any common spelling → messages as chat templates expect them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Any
 
-from loracook.data.read.rows import Message, RowError, as_text, fault_of, parsed
+from loracook.data.read.rows import Message, RowError, as_text, json_fault, parse_json
 
 ROLES = {
     "system": "system",
@@ -26,92 +26,92 @@ ROLES = {
     "ipython": "tool",
     "function_call": "function_call",
 }
-KEPT = ("name", "tool_call_id")
-REASONING = ("reasoning_content", "reasoning", "thinking")
-FLAGS = ("train", "training", "weight")
+COPIED_KEYS = ("name", "tool_call_id")
+REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
+TRAIN_KEYS = ("train", "training", "weight")
 
 
 def conversation(messages: object, roles: Mapping[str, str]) -> tuple[Message, ...]:
-    """The checked messages of one row; raises RowError where they make no conversation."""
+    """The normalized messages of a row; raises RowError if they are not a conversation."""
     if not isinstance(messages, list) or not messages:
-        raise RowError("no messages", "the column holds no list of messages")
-    turns = normalised(messages, roles)
-    check(turns)
-    return turns
+        raise RowError("no messages", "the column is not a list of messages")
+    normalized = normalize(messages, roles)
+    check_order(normalized)
+    return normalized
 
 
-def normalised(messages: list[Any], roles: Mapping[str, str]) -> tuple[Message, ...]:
-    """Messages in the one spelling that templates know, in whatever order they stand."""
-    return _merged(_turn(message, roles) for message in messages)
+def normalize(messages: list[Any], roles: Mapping[str, str]) -> tuple[Message, ...]:
+    """Messages in the spelling of chat templates, in whatever order they are."""
+    return _merge_calls(_message(message, roles) for message in messages)
 
 
 def tools(value: object) -> tuple[dict[str, Any], ...]:
-    """Tool descriptions, given as a list or as JSON text."""
-    found = _decoded(value, "tools") if isinstance(value, str) else value
-    if found in (None, ""):
+    """Tool descriptions, from a list or from JSON text."""
+    entries = _decode(value, "tools") if isinstance(value, str) else value
+    if entries in (None, ""):
         return ()
-    if not isinstance(found, list) or not all(isinstance(tool, dict) for tool in found):
-        raise RowError("invalid tool JSON", "tools is no list of mappings")
-    return tuple(tool if "function" in tool else {"type": "function", "function": tool} for tool in found)
+    if not isinstance(entries, list) or not all(isinstance(tool, dict) for tool in entries):
+        raise RowError("invalid tool JSON", "'tools' is not a list of mappings")
+    return tuple(tool if "function" in tool else {"type": "function", "function": tool} for tool in entries)
 
 
-def check(turns: tuple[Message, ...]) -> None:
-    """Raise RowError for an order of turns that no chat has."""
-    spoken = [turn["role"] for turn in turns]
-    if "assistant" not in spoken:
-        raise RowError("no assistant turn", "roles are " + ", ".join(dict.fromkeys(spoken)))
-    if "user" not in spoken:
-        raise RowError("no user turn", "roles are " + ", ".join(dict.fromkeys(spoken)))
-    for number, (role, following) in enumerate(pairwise(spoken), 1):
+def check_order(messages: tuple[Message, ...]) -> None:
+    """Raise RowError for an order of roles that no conversation has."""
+    roles = [message["role"] for message in messages]
+    for required in ("assistant", "user"):
+        if required not in roles:
+            raise RowError(f"no {required} message", "the roles are " + ", ".join(dict.fromkeys(roles)))
+    for number, (role, following) in enumerate(pairwise(roles), 1):
         if role == following != "tool":
-            raise RowError("two turns of one role", f"turns {number} and {number + 1} are both {role}")
+            raise RowError("repeated role", f"messages {number} and {number + 1} are both {role}")
 
 
-def _turn(message: object, roles: Mapping[str, str]) -> Message:
+def _message(message: object, roles: Mapping[str, str]) -> Message:
     if not isinstance(message, dict):
-        raise RowError("no messages", "a message is no mapping")
+        raise RowError("no messages", "a message is not a mapping")
     role = _role(message, roles)
     content, reasoning, calls = _content(message.get("content", message.get("value")))
-    turn: Message = {"role": role, "content": content}
+    normalized: Message = {"role": role, "content": content}
     calls += _calls(message.get("tool_calls"))
     if role == "function_call":
-        turn, calls = {"role": "assistant", "content": ""}, _calls(_decoded(content, "function_call"))
+        normalized, calls = {"role": "assistant", "content": ""}, _calls(_decode(content, "function_call"))
     reasoning = reasoning or _reasoning(message)
-    if not turn["content"].strip() and not calls:
-        raise RowError("empty turn", f"a turn of {role} holds no text")
-    turn |= {key: as_text(message[key], f"'{key}'") for key in KEPT if message.get(key) is not None}
-    turn |= {"reasoning_content": reasoning} if reasoning else {}
-    turn |= {"tool_calls": calls} if calls else {}
-    return turn | _flag(message, role)
+    if not normalized["content"].strip() and not calls:
+        raise RowError("empty message", f"{role} has no text")
+    normalized |= {
+        key: as_text(message[key], f"'{key}'") for key in COPIED_KEYS if message.get(key) is not None
+    }
+    normalized |= {"reasoning_content": reasoning} if reasoning else {}
+    normalized |= {"tool_calls": calls} if calls else {}
+    return normalized | _train_flag(message, role)
 
 
 def _role(message: Mapping[str, Any], roles: Mapping[str, str]) -> str:
-    spelt = message.get("role", message.get("from"))
-    if spelt is None:
+    spelling = message.get("role", message.get("from"))
+    if spelling is None:
         raise RowError("unknown role", "a message has neither 'role' nor 'from'")
-    found = roles.get(str(spelt), ROLES.get(str(spelt)))
-    if found not in ROLES:
-        raise RowError(
-            "unknown role", f"'{spelt}'; dataset.map_roles can name it user, assistant, system or tool"
-        )
-    return ROLES[found]
+    role = roles.get(str(spelling), ROLES.get(str(spelling)))
+    if role not in ROLES:
+        advice = "map it to user, assistant, system or tool in dataset.map_roles"
+        raise RowError("unknown role", f"'{spelling}'; {advice}")
+    return ROLES[role]
 
 
-def _flag(message: Mapping[str, Any], role: str) -> Message:
-    """`train: false` where the row says that this turn of the assistant is not to be learned."""
+def _train_flag(message: Mapping[str, Any], role: str) -> Message:
+    """`train: false` if the row masks this assistant message."""
     if role not in ("assistant", "function_call"):
         return {}
-    named = next((key for key in FLAGS if message.get(key) is not None), None)
-    if named is None:
+    key = next((key for key in TRAIN_KEYS if message.get(key) is not None), None)
+    if key is None:
         return {}
-    if message[named] not in (True, False):
-        raise RowError("no flag", f"'{named}' is neither true nor false")
-    return {} if message[named] else {"train": False}
+    if message[key] not in (True, False):
+        raise RowError("invalid train flag", f"'{key}' is neither true nor false")
+    return {} if message[key] else {"train": False}
 
 
 def _reasoning(message: Mapping[str, Any]) -> str:
-    named = next((key for key in REASONING if message.get(key)), None)
-    return as_text(message[named], f"'{named}'") if named else ""
+    key = next((key for key in REASONING_KEYS if message.get(key)), None)
+    return as_text(message[key], f"'{key}'") if key else ""
 
 
 def _content(value: object) -> tuple[str, str, list[dict[str, Any]]]:
@@ -119,17 +119,16 @@ def _content(value: object) -> tuple[str, str, list[dict[str, Any]]]:
     if value is None or isinstance(value, str):
         return value or "", "", []
     if not isinstance(value, list) or not all(isinstance(part, dict) for part in value):
-        raise RowError("empty turn", "content is neither text nor a list of parts")
-    found: dict[str, list[str]] = {"text": [], "reasoning": [], "tool_call": []}
+        raise RowError("empty message", "the content is neither text nor a list of parts")
+    texts: dict[str, list[str]] = {"text": [], "reasoning": [], "tool_call": []}
     for part in value:
         kind = "reasoning" if part.get("type") == "thinking" else str(part.get("type"))
-        if kind not in found:
-            raise RowError(
-                "unknown part", f"content of type '{kind}'; loracook trains text, reasoning and tool calls"
-            )
-        found[kind].append(_part_text(part))
-    calls = [call for text in found["tool_call"] for call in _calls(_decoded(text, "tool_call"))]
-    return "".join(found["text"]), "".join(found["reasoning"]), calls
+        if kind not in texts:
+            supported = "only text, reasoning and tool calls are supported"
+            raise RowError("unsupported content", f"type '{kind}'; {supported}")
+        texts[kind].append(_part_text(part))
+    calls = [call for text in texts["tool_call"] for call in _calls(_decode(text, "tool_call"))]
+    return "".join(texts["text"]), "".join(texts["reasoning"]), calls
 
 
 def _part_text(part: Mapping[str, Any]) -> str:
@@ -141,7 +140,7 @@ def _part_text(part: Mapping[str, Any]) -> str:
 
 
 def _calls(value: object) -> list[dict[str, Any]]:
-    """Tool calls as templates take them, arguments decoded; raises RowError for what is none."""
+    """Tool calls as templates expect them, arguments decoded; raises RowError for invalid ones."""
     entries = value if isinstance(value, list) else [] if value is None else [value]
     return [_call(entry) for entry in entries]
 
@@ -149,40 +148,40 @@ def _calls(value: object) -> list[dict[str, Any]]:
 def _call(entry: object) -> dict[str, Any]:
     function = entry.get("function", entry) if isinstance(entry, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        raise RowError("invalid tool JSON", "a tool call needs a name")
-    given = function.get("arguments", {})
-    arguments = _decoded(given, "arguments") if isinstance(given, str) else given
-    known = {"id": entry["id"]} if isinstance(entry, dict) and isinstance(entry.get("id"), str) else {}
-    return {"type": "function", **known, "function": {"name": function["name"], "arguments": arguments or {}}}
+        raise RowError("invalid tool JSON", "a tool call has no name")
+    arguments = function.get("arguments", {})
+    if isinstance(arguments, str):
+        arguments = _decode(arguments, "arguments")
+    call_id = {"id": entry["id"]} if isinstance(entry, dict) and isinstance(entry.get("id"), str) else {}
+    return {
+        "type": "function",
+        **call_id,
+        "function": {"name": function["name"], "arguments": arguments or {}},
+    }
 
 
-def _decoded(text: str, what: str) -> Any:
+def _decode(text: str, what: str) -> Any:
     try:
-        found = parsed(text) if text.strip() else None
+        value = parse_json(text) if text.strip() else None
     except ValueError as error:
         raise RowError("invalid tool JSON", f"{what}: {error}") from error
-    if fault := fault_of(found):
+    if fault := json_fault(value):
         raise RowError("invalid tool JSON", f"{what}: {fault}")
-    return found
+    return value
 
 
-_TORN = "a tool call and the words before it are not marked alike; write train in both"
-
-
-def _merged(turns: Iterable[Message]) -> tuple[Message, ...]:
-    """Turns with a tool call joined to the words that the assistant said just before it."""
+def _merge_calls(messages: Iterable[Message]) -> tuple[Message, ...]:
+    """Messages in which a tool call is joined to the assistant's text right before it."""
     merged: list[Message] = []
-    for turn in turns:
+    for message in messages:
         before = merged[-1] if merged else {}
-        if (
-            before.get("role") == turn["role"] == "assistant"
-            and turn.get("tool_calls")
-            and not turn["content"]
-        ):
-            if before.get("train") != turn.get("train"):
-                raise RowError("two turns of one role", _TORN)
-            calls = [*before.get("tool_calls", ()), *turn["tool_calls"]]
-            merged[-1] = {**before, **turn, "content": before["content"], "tool_calls": calls}
-        else:
-            merged.append(turn)
+        both_assistant = before.get("role") == message["role"] == "assistant"
+        if not (both_assistant and message.get("tool_calls") and not message["content"]):
+            merged.append(message)
+            continue
+        if before.get("train") != message.get("train"):
+            advice = "a tool call and the text before it are one turn; give both the same train flag"
+            raise RowError("repeated role", advice)
+        calls = [*before.get("tool_calls", ()), *message["tool_calls"]]
+        merged[-1] = {**before, **message, "content": before["content"], "tool_calls": calls}
     return tuple(merged)

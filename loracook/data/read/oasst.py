@@ -1,4 +1,4 @@
-"""OpenAssistant's message trees, nested or flat with parent ids → threads that end with an answer."""
+"""OpenAssistant message trees, nested or flat with parent ids → threads that end with an answer."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ from loracook.data.read.rows import Chat, Record, RowError
 
 Node: TypeAlias = dict[str, Any]
 Where: TypeAlias = Mapping[str, Any]
-OWN = ("message_id", "user_message_id")
-PARENT = ("parent_id", "parent_message_id")
+ID_KEYS = ("message_id", "user_message_id")
+PARENT_KEYS = ("parent_id", "parent_message_id")
 
 
 def is_oasst(columns: Iterable[str]) -> bool:
-    """Whether rows with these columns are trees or flat messages of OpenAssistant."""
+    """Whether rows with these columns are OpenAssistant trees or flat messages."""
     names = set(columns)
     nested = "prompt" in names and bool(names & {"message_tree_id", "tree_state"})
-    return nested or ({"text", "role"} <= names and bool(names.intersection(PARENT) or "replies" in names))
+    return nested or (
+        {"text", "role"} <= names and bool(names.intersection(PARENT_KEYS) or "replies" in names)
+    )
 
 
-def roots(records: Iterable[Record]) -> Iterator[Record]:
-    """One record for each tree, its messages nested under `replies`; flat messages are put together first."""
+def trees(records: Iterable[Record]) -> Iterator[Record]:
+    """One record for each tree, its messages nested under `replies`; flat messages are assembled first."""
     flat: list[Record] = []
     for record in records:
         if record.fault or "prompt" in record.columns or record.columns.get("replies"):
@@ -35,14 +37,14 @@ def roots(records: Iterable[Record]) -> Iterator[Record]:
 def threads(
     tree: Mapping[str, Any], where: Where, roles: Mapping[str, str], *, best: bool
 ) -> Iterator[Chat | RowError]:
-    """Every thread from the root to a last answer, or the best-ranked one; left-out messages end a thread."""
+    """Every thread from the root to a final answer, or the best-ranked; filtered messages end a thread."""
     root = tree.get("prompt", tree)
     if not _well_formed(root):
-        raise RowError("no message tree", "a message lacks its text, its role or a number for its rank")
+        raise RowError("no message tree", "a message has no text, no role or no numeric rank")
     for path in _paths(root, where, best=best):
-        spoken = [{"role": node["role"], "content": node["text"]} for node in path]
+        messages = [{"role": node["role"], "content": node["text"]} for node in path]
         try:
-            yield Chat(conversation(spoken, roles))
+            yield Chat(conversation(messages, roles))
         except RowError as error:
             yield error
 
@@ -61,33 +63,36 @@ def _well_formed(root: object) -> bool:
 
 
 def _nested(records: list[Record]) -> Iterator[Record]:
-    known: dict[str | int, tuple[Record, Node]] = {}
+    """The trees that flat messages form by their parent ids."""
+    by_id: dict[str | int, tuple[Record, Node]] = {}
     for number, record in enumerate(records):
-        own = _first(record.columns, OWN)
-        if own in known:
-            yield Record(record.place, {}, f"two messages of one id: '{own}'")
+        message_id = _first(record.columns, ID_KEYS)
+        if message_id in by_id:
+            yield Record(record.place, {}, f"duplicate message id: '{message_id}'")
         else:
-            known[number if own is None else own] = record, {**record.columns, "replies": []}
-    for name, (record, node) in known.items():
-        parent = _first(node, PARENT)
+            by_id[number if message_id is None else message_id] = record, {**record.columns, "replies": []}
+    for name, (record, node) in by_id.items():
+        parent = _first(node, PARENT_KEYS)
         if parent is None:
             continue
-        if parent not in known:
-            yield Record(record.place, {}, f"no parent: the message '{parent}' is not in the data")
-        elif _in_circle(name, known):
-            yield Record(record.place, {}, f"no root: the message '{name}' answers itself")
+        if parent not in by_id:
+            yield Record(record.place, {}, f"missing parent: message '{parent}' is not in the data")
+        elif _in_cycle(name, by_id):
+            yield Record(record.place, {}, f"no root: the parents of message '{name}' form a cycle")
         else:
-            known[parent][1]["replies"].append(node)
-    yield from (Record(record.place, node) for record, node in known.values() if _first(node, PARENT) is None)
+            by_id[parent][1]["replies"].append(node)
+    yield from (
+        Record(record.place, node) for record, node in by_id.values() if _first(node, PARENT_KEYS) is None
+    )
 
 
-def _in_circle(name: str | int, known: Mapping[str | int, tuple[Record, Node]]) -> bool:
+def _in_cycle(name: str | int, by_id: Mapping[str | int, tuple[Record, Node]]) -> bool:
     """Whether the parents of a message lead back to it."""
-    passed, above = {name}, _first(known[name][1], PARENT)
-    while above is not None and above in known and above not in passed:
-        passed.add(above)
-        above = _first(known[above][1], PARENT)
-    return above == name
+    seen, parent = {name}, _first(by_id[name][1], PARENT_KEYS)
+    while parent is not None and parent in by_id and parent not in seen:
+        seen.add(parent)
+        parent = _first(by_id[parent][1], PARENT_KEYS)
+    return parent == name
 
 
 def _first(columns: Mapping[str, Any], names: Iterable[str]) -> str | None:
@@ -95,9 +100,9 @@ def _first(columns: Mapping[str, Any], names: Iterable[str]) -> str | None:
 
 
 def _paths(root: Node, where: Where, *, best: bool) -> Iterator[list[Node]]:
-    """Paths from the root to the answers below which nothing answered is left, better-ranked ones first."""
+    """Paths from the root to each final answer, better-ranked ones first; trailing questions are dropped."""
     answered: dict[int, list[Node]] = {}
-    for node in reversed(_kept(root, where)):
+    for node in reversed(_visible(root, where)):
         answered[id(node)] = [
             reply
             for reply in _ordered(node)
@@ -112,29 +117,29 @@ def _paths(root: Node, where: Where, *, best: bool) -> Iterator[list[Node]]:
         pending.extend([*path, reply] for reply in reversed(replies[:1] if best else replies))
 
 
-def _kept(root: Node, where: Where) -> list[Node]:
-    """The nodes that stay, every parent before its replies; a node that goes takes those below it along."""
-    kept, pending = [], [root]
+def _visible(root: Node, where: Where) -> list[Node]:
+    """The nodes that are used, each parent before its replies; a filtered node removes its replies too."""
+    visible, pending = [], [root]
     while pending:
         node = pending.pop()
-        if _stays(node, where):
-            kept.append(node)
+        if _is_used(node, where):
+            visible.append(node)
             pending.extend(node.get("replies") or ())
-    return kept
+    return visible
 
 
-def _stays(node: Node, where: Where) -> bool:
+def _is_used(node: Node, where: Where) -> bool:
     reviewed = node.get("review_result", True) is True
     return not node.get("deleted") and reviewed and all(matches(node, *wanted) for wanted in where.items())
 
 
 def matches(columns: Mapping[str, Any], name: str, wanted: object) -> bool:
-    """Whether a column holds the wanted value, or one of them; a column that is not there matches."""
+    """Whether a column has the wanted value, or one of them; a missing column matches."""
     values = wanted if isinstance(wanted, list) else [wanted]
     return name not in columns or columns[name] in values
 
 
 def _ordered(node: Node) -> list[Node]:
-    """Replies by their rank, 0 first and unranked ones last, in the order of the data among equals."""
+    """Replies by rank, 0 first and unranked ones last; equal ranks stay in the order of the data."""
     replies = node.get("replies") or []
     return sorted(replies, key=lambda reply: float("inf") if reply.get("rank") is None else reply["rank"])

@@ -1,4 +1,4 @@
-"""What a row is once it is read: a chat, a prompt with its completion, or a text."""
+"""The values that reading yields: raw records, and rows (chat, prompt and completion, or text)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Message: TypeAlias = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a row stands; rows and lines count from 1."""
+    """Where a row comes from; rows and lines count from 1."""
 
     file: str
     number: int
@@ -23,7 +23,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One row as it stands in the data, or the reason why it cannot be read."""
+    """One raw record of the data, or the reason why it cannot be read."""
 
     place: Place
     columns: dict[str, Any]
@@ -32,11 +32,11 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """Messages as chat templates take them; `opening` of them are the prompt (None where nothing says so)."""
+    """Messages as chat templates expect them; the first `prompt_length` are the prompt, None if unknown."""
 
     messages: tuple[Message, ...]
     tools: tuple[dict[str, Any], ...] = ()
-    opening: int | None = None
+    prompt_length: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Plain text, trained as a whole."""
+    """Plain text, all of it in the loss."""
 
     text: str
 
@@ -58,46 +58,46 @@ Row: TypeAlias = Chat | Pair | Text
 
 
 class RowError(Exception):
-    """A row that cannot be used: the reason that is counted, and what was found in this one."""
+    """A row that cannot be used: `reason` groups such rows, `detail` is about this one."""
 
-    def __init__(self, reason: str, found: str = "") -> None:
+    def __init__(self, reason: str, detail: str = "") -> None:
         self.reason = reason
-        super().__init__(f"{reason}: {found}" if found else reason)
+        super().__init__(f"{reason}: {detail}" if detail else reason)
 
 
-def parsed(text: str) -> Any:
-    """The value that a JSON text holds; raises ValueError, for what is nested too deep as well."""
+def parse_json(text: str) -> Any:
+    """The value of a JSON text; raises ValueError, also for JSON nested too deeply."""
     try:
         return json.loads(text)
     except RecursionError as error:
-        raise ValueError("it is nested too deep") from error
+        raise ValueError("nested too deeply") from error
 
 
-def fault_of(value: object) -> str:
-    """What keeps parsed JSON from being written as text again, "" for nothing."""
+def json_fault(value: object) -> str:
+    """Why parsed JSON cannot be written back as UTF-8 text, or "" if it can."""
     try:
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:
         return "not UTF-8: a lone surrogate"
     except RecursionError:
-        return "not JSON: it is nested too deep"
+        return "not JSON: nested too deeply"
     return ""
 
 
 def as_text(value: object, where: str) -> str:
-    """Text as it stands, a number as it is written; raises RowError for anything else."""
+    """A string unchanged, a finite number as text; raises RowError for anything else."""
     if isinstance(value, str):
         return value
     if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf:
         return str(value)
-    raise RowError("not text", f"{where} holds {_KINDS.get(type(value), f'a {type(value).__name__}')}")
+    raise RowError("not text", f"{where} is {_KINDS.get(type(value), f'a {type(value).__name__}')}")
 
 
 _KINDS: dict[type, str] = {
-    bool: "true or false",
+    bool: "a boolean",
     bytes: "bytes",
     dict: "a mapping",
-    float: "a number that is not finite",
+    float: "a non-finite number",
     list: "a list",
-    type(None): "nothing",
+    type(None): "null",
 }

@@ -1,97 +1,114 @@
-"""Reading a source: its rows that can be used, and what is wrong with the others."""
+"""One pass over a source: how many usable rows it has, and what is wrong with the others."""
 
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from loracook.data.read import formats
-from loracook.data.read.rows import Place, Record, Row, RowError
+from loracook.data.read.rows import Pair, Place, Record, Row, RowError, Text
 from loracook.data.read.sources import Source
 from loracook.errors import Problem, RecipeError
+from loracook.progress import Progress
 
 EXAMPLES = 5
+REPORT_EVERY = 1000
+PLACEHOLDER = re.compile(r"\{\{\s*[A-Za-z_]\w*\s*\}\}")
 
 
 @dataclass
 class Scan:
-    """What reading the rows of one source found."""
+    """The counts of one pass over a source; skipped rows by their reason."""
 
     source: Source
     rows: int = 0
     records: int = 0
     skipped: dict[str, list[str]] = field(default_factory=dict)
-    place_holders: list[str] = field(default_factory=list)
+    placeholders: list[str] = field(default_factory=list)
 
     def skip(self, reason: str, where: str) -> None:
-        """Count a row that cannot be used."""
+        """Count an unusable row."""
         self.skipped.setdefault(reason, []).append(where)
 
     @property
     def limit(self) -> int:
-        """How many of the rows the recipe lets in."""
+        """How many of the rows the recipe uses at most."""
         return int(min(self.rows, self.source.entry.get("rows", self.rows)))
 
 
-def scan(source: Source, most: int | None = None) -> Scan:
-    """Read all rows of a source, or at `most` so many.
+def scan(source: Source, progress: Progress, limit: int | None = None) -> Scan:
+    """Read all rows of a source, or the first `limit`.
 
     Raises RecipeError for columns that do not fit, and for bad rows unless the recipe skips them.
     """
-    source.check()
-    found = Scan(source)
-    for place, row in itertools.islice(usable(source, found), most):
-        found.rows += 1
-        if formats.place_holders(row):
-            found.place_holders.append(str(place))
-    if found.skipped and fails(source):
-        raise RecipeError(_bad_rows(found))
-    if not found.rows:
-        first = next((f"; {texts[0]}" for texts in found.skipped.values()), "")
+    source.check_columns()
+    result = Scan(source)
+    for place, row in itertools.islice(usable_rows(source, result), limit):
+        result.rows += 1
+        if has_placeholder(row):
+            result.placeholders.append(str(place))
+        if result.rows % REPORT_EVERY == 0:
+            progress.advance(result.rows, 0, f"rows of {source.entry['path']} read")
+    if result.skipped and fails_on_bad_rows(source):
+        raise RecipeError(_bad_rows(result))
+    if not result.rows:
+        first = next((f"; {texts[0]}" for texts in result.skipped.values()), "")
         key = "where" if source.entry.get("where") and not first else "path"
-        raise source.fail(key, f"no row is left to use{first}")
-    return found
+        raise source.fail(key, f"no usable rows{first}")
+    return result
 
 
-def usable(source: Source, found: Scan | None = None) -> Iterator[tuple[Place, Row]]:
-    """The rows of a source that can be used; the others are counted in `found`."""
+def usable_rows(source: Source, counts: Scan | None = None) -> Iterator[tuple[Place, Row]]:
+    """The usable rows of a source; the others are skipped, and counted in `counts`."""
     for record in source.records():
-        if found:
-            found.records += 1
+        if counts:
+            counts.records += 1
         for row in _rows(record, source):
             if not isinstance(row, RowError):
                 yield record.place, row
-            elif found:
-                found.skip(row.reason, f"{record.place}: {row}")
+            elif counts:
+                counts.skip(row.reason, f"{record.place}: {row}")
 
 
-def sound(source: Source) -> Iterator[tuple[Place, Row]]:
+def checked_rows(source: Source) -> Iterator[tuple[Place, Row]]:
     """The rows of a source; raises RecipeError at the first bad one unless the recipe skips them."""
     for record in source.records():
         for row in _rows(record, source):
             if not isinstance(row, RowError):
                 yield record.place, row
-            elif fails(source):
+            elif fails_on_bad_rows(source):
                 raise source.fail("path", f"{record.place}: {row}")
 
 
-def fails(source: Source) -> bool:
+def fails_on_bad_rows(source: Source) -> bool:
     """Whether a bad row ends the run."""
     return bool(source.recipe["dataset"].get("on_bad_row", "fail") == "fail")
+
+
+def has_placeholder(row: Row) -> bool:
+    """Whether a text of the row contains an unfilled placeholder such as `{{name}}`."""
+    if isinstance(row, Text):
+        texts = [row.text]
+    elif isinstance(row, Pair):
+        texts = [row.prompt, row.completion]
+    else:
+        texts = [message["content"] for message in row.messages]
+    return any("{{" in text and PLACEHOLDER.search(text) for text in texts)
 
 
 def _rows(record: Record, source: Source) -> Iterator[Row | RowError]:
     if record.fault:
         return iter([RowError(*record.fault.split(": ", 1))])
-    return formats.rows(record.columns, source.shape)
+    return formats.rows(record.columns, source.options)
 
 
-def _bad_rows(found: Scan) -> Iterator[Problem]:
+def _bad_rows(result: Scan) -> Iterator[Problem]:
     """Problems for the first bad rows and one that counts them all."""
-    source, faults = found.source, [text for places in found.skipped.values() for text in places]
+    source, faults = result.source, [text for texts in result.skipped.values() for text in texts]
     for text in faults[:EXAMPLES]:
         yield source.fail("path", text).problems[0]
-    counts = ", ".join(f"{len(places)} x {reason}" for reason, places in found.skipped.items())
-    said = f"{len(faults)} of {found.records} rows are bad ({counts}); "
-    yield source.fail("path", f"{said}mend them or write dataset.on_bad_row: skip").problems[0]
+    counts = ", ".join(f"{len(texts)} x {reason}" for reason, texts in result.skipped.items())
+    summary = f"{len(faults)} of {result.records} rows are bad ({counts})"
+    yield source.fail("path", f"{summary}; fix them or set dataset.on_bad_row: skip").problems[0]

@@ -1,4 +1,4 @@
-"""Sources: where the rows of a recipe come from, and reading them one at a time."""
+"""Sources: where the rows of a recipe come from, and their records one at a time."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loracook.data.read import detect as guess
-from loracook.data.read import files as reading
-from loracook.data.read import hub, oasst
-from loracook.data.read.formats import Shape
+from loracook.data.read import detect, files, hub, oasst
+from loracook.data.read.formats import ReadOptions
 from loracook.data.read.rows import Record
 from loracook.errors import Path as Entry
 from loracook.errors import RecipeError
@@ -22,14 +20,14 @@ if TYPE_CHECKING:
     from loracook.recipe.recipe import Recipe
 
 BUILDERS = {"json": ".json", "csv": ".csv", "parquet": ".parquet", "text": ".txt"}
-LOOKED_AT = 100
-"""How many records settle the format; the first of them may be a bad row."""
-PLACE = ("path", "name", "split", "data_files", "revision")
+DETECTION_SAMPLE = 100
+"""How many records the format is detected from; the first one may be bad."""
+LOCATION_KEYS = ("path", "name", "split", "data_files", "revision")
 
 
 @dataclass(frozen=True)
 class Source:
-    """One place that rows come from: what the recipe says of it, and where each key stands."""
+    """One source of rows: its entry in the recipe, at path `at`; keys inherited from `also`."""
 
     recipe: Recipe
     at: Entry
@@ -38,63 +36,64 @@ class Source:
 
     @property
     def local(self) -> bool:
-        """Whether the rows lie on this machine, which the spelling of the path alone decides."""
+        """Whether the rows are on this machine, which the spelling of the path alone decides."""
         return str(self.entry["path"]).startswith(("./", "../", SCHEME)) or self._builder is not None
 
     def fail(self, key: str, message: str) -> RecipeError:
-        """The error that points at a key of this source, or at its entry where the key is not written."""
+        """The error that points at a key of this source, or at its whole entry if the key is not written."""
         for at in (self.at, self.also):
             if at and self.recipe.origin((*at, key)).kind != "loracook":
                 return RecipeError([self.recipe.problem((*at, key), message)])
         return RecipeError([self.recipe.problem(self.at, message)])
 
     @property
-    def asked(self) -> dict[str, Any]:
-        """The entry with what the whole data set decides: whether it is streamed."""
+    def hub_entry(self) -> dict[str, Any]:
+        """The entry together with `streaming`, which is a key of the whole dataset."""
         return {**self.entry, "streaming": self.recipe["dataset"].get("streaming", False)}
 
     @cached_property
-    def shape(self) -> Shape:
-        """How the rows are read, `auto` settled by the first one."""
-        return replace(self._asked, format=self.guess()[0]) if self._asked.format == "auto" else self._asked
+    def options(self) -> ReadOptions:
+        """How the rows are read, with format `auto` resolved."""
+        options = self._written_options
+        return replace(options, format=self.detect()[0]) if options.format == "auto" else options
 
-    def guess(self) -> tuple[str, str]:
-        """The format that the first row is in, and why."""
+    def detect(self) -> tuple[str, str]:
+        """The format of the first fitting record, and why; raises RecipeError."""
         try:
-            return guess.guess(self._first, self._asked)
-        except guess.FormatError as error:
+            return detect.detect(self._first, self._written_options)
+        except detect.FormatError as error:
             raise self.fail(error.key, str(error)) from error
 
-    def check(self) -> None:
-        """Raise RecipeError when the columns are not those that the recipe and the format name."""
+    def check_columns(self) -> None:
+        """Raise RecipeError if columns that the recipe or the format requires are missing."""
         try:
-            guess.check(self._first, self.shape)
-        except guess.FormatError as error:
+            detect.check_columns(self._first, self.options)
+        except detect.FormatError as error:
             raise self.fail(error.key, str(error)) from error
 
     def records(self) -> Iterator[Record]:
-        """Every record; flat OpenAssistant messages come put together to trees. Raises RecipeError."""
-        return oasst.roots(self._read()) if self.shape.format == "oasst" else self._read()
+        """Every record; flat OpenAssistant messages are assembled into trees. Raises RecipeError."""
+        return oasst.trees(self._read()) if self.options.format == "oasst" else self._read()
 
     @cached_property
     def files(self) -> tuple[Path, ...]:
-        """The local files that hold the rows, sorted; none for the hub's. Raises RecipeError."""
+        """The local files with the rows, sorted; none for a Hub dataset. Raises RecipeError."""
         if not self.local:
             return ()
         if str(self.entry["path"]).startswith(SCHEME):
             return (self._shipped(),)
         self._refuse_splits()
-        return tuple(sorted({path for text in self._texts() for path in self._found(text)}))
+        return tuple(sorted({path for pattern in self._patterns() for path in self._matches(pattern)}))
 
     def name(self, path: Path) -> str:
-        """What a file is called: its path from the recipe's folder, its own name where it lies elsewhere."""
+        """A file's name in messages: relative to the recipe's folder, or its own name if elsewhere."""
         root = self.recipe.root.resolve()
         return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
 
     @cached_property
-    def _asked(self) -> Shape:
+    def _written_options(self) -> ReadOptions:
         entry = self.entry
-        return Shape(
+        return ReadOptions(
             format=entry.get("format", "auto"),
             columns=entry.get("columns", {}),
             roles=entry.get("map_roles", {}),
@@ -105,22 +104,22 @@ class Source:
 
     @cached_property
     def _first(self) -> dict[str, Any]:
-        """The columns of the first record that fits the recipe, of the first one where none does."""
-        sound = (record.columns for record in self._read() if not record.fault)
-        readable = list(itertools.islice(sound, LOOKED_AT))
+        """The columns of the first record that fits the recipe, or of the first one if none does."""
+        columns = (record.columns for record in self._read() if not record.fault)
+        readable = list(itertools.islice(columns, DETECTION_SAMPLE))
         if not readable:
             why = "".join(f"; {bad.place}: {bad.fault}" for bad in itertools.islice(self._read(), 1))
-            raise self.fail("path", f"there are no rows that can be read{why}")
-        return next((columns for columns in readable if guess.fits(columns, self._asked)), readable[0])
+            raise self.fail("path", f"no readable rows{why}")
+        return next((row for row in readable if detect.fits(row, self._written_options)), readable[0])
 
     def _read(self) -> Iterator[Record]:
         if not self.local:
-            yield from hub.records(self.asked, self.fail)
+            yield from hub.records(self.hub_entry, self.fail)
             return
         try:
             for path in self.files:
-                yield from reading.records(path, self.name(path), BUILDERS.get(self._builder or ""))
-        except reading.FileError as error:
+                yield from files.records(path, self.name(path), BUILDERS.get(self._builder or ""))
+        except files.FileError as error:
             raise self.fail("path", str(error)) from error
 
     def _shipped(self) -> Path:
@@ -131,43 +130,40 @@ class Source:
 
     def _refuse_splits(self) -> None:
         if self.entry.get("split", "train") != "train":
-            raise self.fail("split", "local files have no splits; name the file in path or data_files")
+            raise self.fail("split", "only Hub datasets have splits; name the file in path or data_files")
 
     @property
     def _builder(self) -> str | None:
-        """The name of a datasets builder that the recipe writes for path, its files in data_files."""
+        """The datasets builder (such as json) that the recipe writes as path, if data_files has the files."""
         path = str(self.entry["path"])
         return path if path in BUILDERS and "data_files" in self.entry else None
 
-    def _texts(self) -> list[str]:
-        path, inside = str(self.entry["path"]), self.entry.get("data_files", [])
-        names = [inside] if isinstance(inside, str) else inside
+    def _patterns(self) -> list[str]:
+        path, data_files = str(self.entry["path"]), self.entry.get("data_files", [])
+        names = [data_files] if isinstance(data_files, str) else data_files
         folder = "" if self._builder else path.rstrip("/") + "/"
         return [folder + name for name in names] or [path]
 
-    def _found(self, text: str) -> Iterator[Path]:
-        """The files that one path, folder or pattern names, each inside the recipe's folder."""
+    def _matches(self, pattern: str) -> Iterator[Path]:
+        """The files that a path, folder or glob pattern names, each inside the recipe's folder."""
         key = "data_files" if "data_files" in self.entry else "path"
-        found = self._resolved(text, key)
-        root = self.recipe.root.resolve()
-        matching = (
-            [found] if found.exists() else [path for path in root.glob(text) if not _hidden(path, root)]
-        )
-        files = [file for path in matching for file in (_inside(path) if path.is_dir() else [path])]
-        if not files:
-            raise self.fail(key, f"there is no data file '{text}'")
-        for file in files:
-            yield self._resolved(str(file), key)
+        path, root = self._resolve(pattern, key), self.recipe.root.resolve()
+        paths = [path] if path.exists() else [each for each in root.glob(pattern) if not _hidden(each, root)]
+        matches = [file for each in paths for file in (_data_files(each) if each.is_dir() else [each])]
+        if not matches:
+            raise self.fail(key, f"no data file matches '{pattern}'")
+        for file in matches:
+            yield self._resolve(str(file), key)
 
-    def _resolved(self, text: str, key: str) -> Path:
+    def _resolve(self, path: str, key: str) -> Path:
         try:
-            return self.recipe.resolve(text)
+            return self.recipe.resolve(path)
         except RecipeError as error:
             raise self.fail(key, error.problems[0].message) from error
 
 
 def training(recipe: Recipe) -> list[Source]:
-    """The sources of the training rows, in the order of the recipe."""
+    """The training sources, in the order of the recipe."""
     dataset = recipe["dataset"]
     if "sources" not in dataset:
         return [Source(recipe, ("dataset",), dataset)]
@@ -175,24 +171,25 @@ def training(recipe: Recipe) -> list[Source]:
 
 
 def evaluation(recipe: Recipe) -> Source | None:
-    """The source of the evaluation rows where they have one of their own, else None."""
+    """The evaluation source, or None if evaluation rows are held out of the training rows."""
     dataset = recipe["dataset"]
-    wanted = {key: value for key, value in dataset.get("eval", {}).items() if key in PLACE}
-    if not wanted:
+    location = {key: value for key, value in dataset.get("eval", {}).items() if key in LOCATION_KEYS}
+    if not location:
         return None
-    shape = dataset if "sources" not in dataset else dataset["sources"][0]
-    kept = {key: value for key, value in shape.items() if key not in ("eval", "rows", "weight")}
-    if "path" in wanted or "data_files" in wanted:
-        kept = {key: value for key, value in kept.items() if key not in PLACE or key == "path"}
-        kept["split"] = "train"
+    first = dataset if "sources" not in dataset else dataset["sources"][0]
+    inherited = {key: value for key, value in first.items() if key not in ("eval", "rows", "weight")}
+    if "path" in location or "data_files" in location:
+        elsewhere = set(LOCATION_KEYS) - {"path"}
+        inherited = {key: value for key, value in inherited.items() if key not in elsewhere}
+        inherited["split"] = "train"
     limit = {"rows": dataset["eval"]["rows"]} if "rows" in dataset["eval"] else {}
-    return Source(recipe, ("dataset", "eval"), kept | wanted | limit, also=("dataset",))
+    return Source(recipe, ("dataset", "eval"), inherited | location | limit, also=("dataset",))
 
 
-def _inside(folder: Path) -> list[Path]:
-    """The data files of a folder and the folders in it, hidden ones left aside."""
-    files = (file for file in sorted(folder.rglob("*")) if file.is_file())
-    return [file for file in files if reading.kind(file) in reading.READERS and not _hidden(file, folder)]
+def _data_files(folder: Path) -> list[Path]:
+    """The data files of a folder and its subfolders, without hidden ones."""
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return [path for path in paths if files.data_suffix(path) in files.READERS and not _hidden(path, folder)]
 
 
 def _hidden(file: Path, folder: Path) -> bool:

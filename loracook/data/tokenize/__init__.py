@@ -1,1 +1,1 @@
-"""Rows as the trainer gets them: template, mask, tokens, packing, and what was counted."""
+"""Rows as the trainer gets them: chat template, loss mask, tokens, packing and statistics."""

@@ -1,4 +1,4 @@
-"""Located rows → token rows, cut to what is trained, counted and written many at a time."""
+"""Rows → token rows, truncated, counted and written in batches."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loracook.data.read.rows import RowError
-from loracook.data.read.scan import EXAMPLES, fails
-from loracook.data.read.selection import Located, Selection
+from loracook.data.read.scan import EXAMPLES, fails_on_bad_rows
+from loracook.data.read.selection import LocatedRow, Selection
 from loracook.data.tokenize.encode import MASKED, Encoded, encode
 from loracook.data.tokenize.render import Rendered, Renderer
 from loracook.data.tokenize.statistics import Tally
@@ -27,17 +27,17 @@ BATCH = 1000
 
 
 @dataclass(frozen=True)
-class Work:
-    """Turning the rows of a selection into token rows; `limit` is the longest a row may be, None for any."""
+class RowEncoder:
+    """Turns the rows of a selection into token rows of at most `limit` tokens, None for no limit."""
 
     recipe: Recipe
     tokenizer: PreTrainedTokenizerBase
     selection: Selection
     limit: int | None
-    progress: Progress | None = None
+    progress: Progress
 
-    def write(self, rows: Iterable[Located], path: Path, total: int) -> Tally:
-        """Write what is left of `total` rows to an arrow file and return what was counted."""
+    def write(self, rows: Iterable[LocatedRow], path: Path, total: int) -> Tally:
+        """Write the encoded rows to an Arrow file and return their counts; `total` rows are expected."""
         import pyarrow
 
         tally, done = Tally(self.tokenizer), 0
@@ -45,27 +45,26 @@ class Work:
             for batch in _batches(rows, BATCH):
                 stream.write_batch(_columns(list(self.encoded(batch, tally))))
                 done += len(batch)
-                if self.progress:
-                    self.progress.advance(done, total, f"{done} of {total} rows prepared")
+                self.progress.advance(done, total, "rows tokenized")
         return tally
 
-    def stream(self, rows: Iterable[Located], size: int = 100) -> Iterator[Encoded]:
-        """What is left of the rows one at a time, `size` of them read ahead."""
+    def stream(self, rows: Iterable[LocatedRow], size: int = 100) -> Iterator[Encoded]:
+        """The encoded rows one at a time, reading `size` of them ahead."""
         for batch in _batches(rows, size):
             yield from self.encoded(batch)
 
-    def encoded(self, batch: Sequence[Located], tally: Tally | None = None) -> Iterator[Encoded]:
-        """What is left of a batch of rows, each row counted."""
+    def encoded(self, batch: Sequence[LocatedRow], tally: Tally | None = None) -> Iterator[Encoded]:
+        """The encoded rows of a batch; fully masked ones are counted and dropped."""
         rendered = list(self._rendered(batch))
-        wholes = encode([text for _, text in rendered], self.tokenizer)
-        for (located, text), whole in zip(rendered, wholes, strict=True):
-            cut = truncated(whole, self.limit)
+        encoded = encode([text for _, text in rendered], self.tokenizer)
+        for (located, text), row in zip(rendered, encoded, strict=True):
+            truncated = truncate(row, self.limit)
             if tally:
-                tally.add(located, text.text, whole, cut)
-            if cut:
-                yield cut
+                tally.add(located, text.text, row, truncated=truncated)
+            if truncated:
+                yield truncated
 
-    def _rendered(self, batch: Sequence[Located]) -> Iterator[tuple[Located, Rendered]]:
+    def _rendered(self, batch: Sequence[LocatedRow]) -> Iterator[tuple[LocatedRow, Rendered]]:
         faults = []
         for located in batch:
             try:
@@ -73,7 +72,7 @@ class Work:
             except RowError as error:
                 faults.append(f"{located.place}: {error}")
                 self.selection.scans[located.source].skip(error.reason, faults[-1])
-        if faults and fails(self.selection.scans[0].source):
+        if faults and fails_on_bad_rows(self.selection.scans[0].source):
             raise RecipeError([self.recipe.problem(("template",), fault) for fault in faults[:EXAMPLES]])
 
     @cached_property
@@ -81,13 +80,13 @@ class Work:
         return Renderer(self.recipe, self.tokenizer)
 
 
-def truncated(row: Encoded, limit: int | None) -> Encoded | None:
-    """What fits of a row, None when nothing that is learned does."""
-    cut = Encoded(row.ids[:limit], row.labels[:limit])
-    return cut if bool((cut.labels != MASKED).any()) else None
+def truncate(row: Encoded, limit: int | None) -> Encoded | None:
+    """The first `limit` tokens of a row, None if none of them are in the loss."""
+    truncated = Encoded(row.ids[:limit], row.labels[:limit])
+    return truncated if bool((truncated.labels != MASKED).any()) else None
 
 
-def _batches(rows: Iterable[Located], size: int) -> Iterator[list[Located]]:
+def _batches(rows: Iterable[LocatedRow], size: int) -> Iterator[list[LocatedRow]]:
     stream = iter(rows)
     while batch := list(itertools.islice(stream, size)):
         yield batch
@@ -101,7 +100,7 @@ def _schema() -> Any:
 
 
 def _columns(rows: Sequence[Encoded]) -> Any:
-    """The rows as one batch of arrow columns."""
+    """The rows as an Arrow record batch."""
     import numpy
     import pyarrow
 

@@ -1,4 +1,4 @@
-"""Packing of token rows as TRL does it, and shuffling of streamed ones; the trainer shuffles all others."""
+"""Packing of token rows with TRL, and shuffling of streamed ones; the trainer shuffles all others."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ if TYPE_CHECKING:
 
 Use = Literal["train", "evaluation"]
 BUFFER = 1000
-"""Rows held back to be shuffled when streaming."""
+"""Rows in the shuffle buffer when streaming."""
 
 
 def is_packed(recipe: Recipe, use: Use) -> bool:
-    """Whether the rows of this use are packed; those that evaluate are treated like those that train."""
+    """Whether the rows of this use are packed; `eval_packing` defaults to `packing`."""
     train = recipe["train"]
     packing = bool(train.get("packing", False))
     return packing if use == "train" else bool(train.get("eval_packing", packing))
 
 
-def longest(recipe: Recipe, use: Use) -> int | None:
-    """How long a row may be before packing, None where packing splits long ones instead of cutting them."""
+def max_row_length(recipe: Recipe, use: Use) -> int | None:
+    """The most tokens a row may have before packing, None if packing splits long rows instead."""
     train = recipe["train"]
     splits = is_packed(recipe, use) and train.get("packing_strategy") in SPLITTING
     return None if splits else int(train["max_length"])
 
 
 def pack_file(recipe: Recipe, path: Path) -> None:
-    """Pack the rows of an arrow file in their order; the same rows always give the same bytes."""
+    """Pack the rows of an Arrow file in order; the same rows always result in the same bytes."""
     from datasets import Dataset
 
     packed = path.with_name("packed.arrow")
-    # By default the fingerprint, which the file holds, comes from the time of the source.
+    # By default the fingerprint, which is stored in the file, depends on the source's modification time.
     pack(recipe, Dataset.from_file(str(path)), cache_file_name=str(packed), new_fingerprint="packed")
     packed.replace(path)
 
 
 def pack(recipe: Recipe, rows: Rows, **writing: str) -> Rows:
-    """Rows packed into blocks of `max_length` tokens."""
+    """The rows packed into sequences of `max_length` tokens."""
     from trl import pack_dataset
 
     train = recipe["train"]
@@ -53,7 +53,7 @@ def pack(recipe: Recipe, rows: Rows, **writing: str) -> Rows:
 
 
 def shuffled_stream(recipe: Recipe, rows: IterableDataset) -> IterableDataset:
-    """The rows in an order by the seed as far as a buffer allows, or as they come."""
+    """The rows shuffled by the seed within a buffer, or as they arrive."""
     if not recipe["dataset"]["shuffle"]:
         return rows
     return rows.shuffle(seed=recipe["train"]["seed"], buffer_size=BUFFER)

@@ -1,6 +1,6 @@
-"""Rendering a stranger's template once in a process with limits on time, memory and output.
+"""A trial rendering of an untrusted template, in a process with limits on time, memory and output.
 
-Run as a script: the template comes on standard input, what is wrong with it goes to standard output.
+Run as a script: reads the template from standard input and prints what is wrong with it.
 """
 
 from __future__ import annotations
@@ -14,16 +14,18 @@ OUTPUT = 2**20
 TURNS = [{"role": "user", "content": "loracook probe"}, {"role": "assistant", "content": "loracook probe"}]
 
 
-def complaint(template: str) -> str:
-    """What is wrong with a template, empty when it renders a short chat within the limits."""
+def template_fault(template: str) -> str:
+    """What is wrong with a template, or "" if it renders a short chat within the limits."""
     command = [sys.executable, "-I", "-S", __file__, *sys.path]
     try:
         done = subprocess.run(command, input=template.encode(), capture_output=True, timeout=10 * SECONDS)
     except subprocess.TimeoutExpired:
-        return "it takes too long"
+        return "rendering takes too long"
     if done.returncode < 0:
-        return f"it was stopped after {SECONDS} s"
-    return done.stdout.decode("utf-8", "replace").strip() or ("" if done.returncode == 0 else "it failed")
+        return f"still not rendered after {SECONDS} s"
+    return done.stdout.decode("utf-8", "replace").strip() or (
+        "" if done.returncode == 0 else "rendering failed"
+    )
 
 
 def _limit() -> None:
@@ -35,13 +37,13 @@ def _limit() -> None:
 
 
 def _render(template: str) -> None:
-    """Render a short chat piece by piece; raises what the template raises, or ValueError for a long text."""
+    """Render a short chat; raises what the template raises, or ValueError for too much output."""
     from jinja2.ext import Extension, loopcontrols
     from jinja2.nodes import Scope
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     class Generation(Extension):
-        """The generation mark of chat templates, which changes nothing in the text."""
+        """The {% generation %} block of chat templates, which does not change the text."""
 
         tags = {"generation"}  # noqa: RUF012  as jinja2 declares it
 
@@ -55,11 +57,11 @@ def _render(template: str) -> None:
     )
     environment.globals |= {"raise_exception": _raise, "strftime_now": lambda format: "today"}
     length = 0
-    given = {"messages": TURNS, "bos_token": "<s>", "eos_token": "</s>", "add_generation_prompt": True}
-    for piece in environment.from_string(template).generate(**given):
+    context = {"messages": TURNS, "bos_token": "<s>", "eos_token": "</s>", "add_generation_prompt": True}
+    for piece in environment.from_string(template).generate(**context):
         length += len(piece)
         if length > OUTPUT:
-            raise ValueError("it writes over 1 MiB for a short chat")
+            raise ValueError("more than 1 MiB of text for a short chat")
 
 
 def _raise(message: str) -> None:
@@ -69,14 +71,14 @@ def _raise(message: str) -> None:
 def _main() -> int:
     sys.path[:] = sys.argv[1:]
     template = sys.stdin.buffer.read().decode("utf-8")
-    import jinja2.sandbox  # noqa: F401  before files can no longer be written
+    import jinja2.sandbox  # noqa: F401  imported before the limits forbid writing its bytecode
 
     _limit()
     try:
         _render(template)
     except MemoryError:
-        print("it takes too much memory")
-    except Exception as error:
+        print("rendering takes too much memory")
+    except Exception as error:  # noqa: BLE001, RUF100  a template may raise anything; it is printed
         print(f"{type(error).__name__}: {error}"[:300].replace("\n", " "))
     return 0
 

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loracook.data.tokenize.sandbox import complaint
+from loracook.data.tokenize.sandbox import template_fault
 from loracook.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -15,104 +15,105 @@ if TYPE_CHECKING:
 
     from loracook.recipe.recipe import Recipe
 
-OURS = Path(__file__).parent / "templates"
-SIZE_LIMIT = 256 * 1024
+OWN_TEMPLATES = Path(__file__).parent / "templates"
+MAX_TEMPLATE_BYTES = 256 * 1024
 MARKER = re.compile(r"<[|\uff5c][^<>|\uff5c\s]+[|\uff5c]>|<(?:start|end)_of_turn>|<turn\|>|<\|turn>|</?s>")
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 PROBE = "loracook probe"
-CHATLESS = {"text", "prompt_completion", "alpaca"}
-INSTEAD = "write chat_template: chatml, a .jinja file with {% generation %}, or loss: last_turn"
+FORMATS_WITHOUT_CHATS = {"text", "prompt_completion", "alpaca"}
+MASKING_ADVICE = "write chat_template: chatml, a .jinja file with {% generation %}, or loss: last_turn"
 
 
 def with_template(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """The tokenizer with the template that the recipe asks for; named templates bring their tokens.
+    """The tokenizer with the recipe's chat template; a named template's special tokens are added.
 
-    Raises RecipeError for a template that is not there, or that cannot mask when the loss needs it.
+    Raises RecipeError for a missing template, or one that cannot mask although the loss requires it.
     """
-    asked = recipe["template"].get("chat_template")
-    if asked == "none":
+    name = recipe["template"].get("chat_template")
+    if name == "none":
         tokenizer.chat_template = None
         return tokenizer
-    if asked is not None:
-        tokenizer.chat_template = template_text(recipe, asked)
-        if _is_file(asked):
-            _try_out(recipe, asked, tokenizer.chat_template)
-        else:
+    if name is not None:
+        tokenizer.chat_template = template_text(recipe, name)
+        if not _is_file(name):
             _add_tokens(recipe, tokenizer)
+        elif fault := template_fault(tokenizer.chat_template):
+            raise _problem(recipe, f"cannot render '{name}': {fault}")
     _make_maskable(recipe, tokenizer)
     return tokenizer
 
 
 def template_file(recipe: Recipe) -> Path | None:
-    """The recipe's own template file, None when it names none; raises RecipeError for a missing one."""
-    asked = recipe["template"].get("chat_template")
-    if asked is None or not _is_file(asked):
+    """The recipe's own template file, None if it names none; raises RecipeError for a missing one."""
+    name = recipe["template"].get("chat_template")
+    if name is None or not _is_file(name):
         return None
-    path = recipe.resolve(asked)
+    path = recipe.resolve(name)
     if not path.is_file():
-        raise _problem(recipe, f"there is no file '{asked}'")
+        raise _problem(recipe, f"no such file '{name}'")
     return path
 
 
-def template_text(recipe: Recipe, asked: str) -> str:
-    """The text of a template by its name or file; TRL's training variant where there is one."""
-    path = template_file(recipe) or _named(asked)
+def template_text(recipe: Recipe, name: str) -> str:
+    """The text of a template by its name or file; TRL's training variant if there is one."""
+    path = template_file(recipe) or _named_template(name)
     if path is None:
-        raise _problem(recipe, f"there is no template '{asked}'; named ones are {', '.join(names())}")
-    if path.stat().st_size > SIZE_LIMIT:
-        raise _problem(recipe, f"'{asked}' is larger than {SIZE_LIMIT // 1024} KiB")
+        raise _problem(recipe, f"no template named '{name}'; use one of {', '.join(names())}")
+    if path.stat().st_size > MAX_TEMPLATE_BYTES:
+        raise _problem(recipe, f"'{name}' is larger than {MAX_TEMPLATE_BYTES // 1024} KiB")
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise _problem(recipe, f"'{asked}' is not UTF-8: {error.reason} at byte {error.start + 1}") from error
+        raise _problem(recipe, f"'{name}' is not UTF-8: {error.reason} at byte {error.start + 1}") from error
 
 
 def names() -> list[str]:
     """The names of all templates: loracook's own, then TRL's."""
-    bundled = sorted(path.stem for path in _bundled().glob("*.jinja") if not path.stem.endswith("_training"))
-    return [path.stem for path in sorted(OURS.glob("*.jinja"))] + bundled
+    bundled = sorted(path.stem for path in _trl_templates().glob("*.jinja"))
+    own = sorted(path.stem for path in OWN_TEMPLATES.glob("*.jinja"))
+    return own + [name for name in bundled if not name.endswith("_training")]
 
 
 def chat_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """The tokenizer's template as text, the default one of several named variants."""
-    found: Any = tokenizer.chat_template
-    return found.get("default") if isinstance(found, dict) else found
+    """The text of the tokenizer's template, the default one of several named variants."""
+    template: Any = tokenizer.chat_template
+    return template.get("default") if isinstance(template, dict) else template
 
 
 def can_mask(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the template marks what the assistant says."""
-    found = chat_template(tokenizer)
-    return found is not None and GENERATION.search(found) is not None
+    """Whether the template marks assistant text with {% generation %}."""
+    template = chat_template(tokenizer)
+    return template is not None and GENERATION.search(template) is not None
 
 
-def _try_out(recipe: Recipe, asked: str, text: str) -> None:
-    """Refuse a template that fails or runs away; it comes from a stranger's repository."""
-    if fault := complaint(text):
-        raise _problem(recipe, f"'{asked}' cannot be rendered: {fault}")
+def cannot_mask(recipe: Recipe) -> RecipeError:
+    """The error for an assistant-only loss with a template that does not mark assistant text."""
+    return _problem(recipe, f"the chat template does not mark assistant text; {MASKING_ADVICE}", "loss")
 
 
-def _is_file(asked: str) -> bool:
-    return asked.startswith(("./", "../"))
+def _is_file(name: str) -> bool:
+    return name.startswith(("./", "../"))
 
 
 def _problem(recipe: Recipe, message: str, key: str = "chat_template") -> RecipeError:
     return RecipeError([recipe.problem(("template", key), message)])
 
 
-def _bundled() -> Path:
-    """The folder of TRL's templates, found without importing TRL."""
-    found = importlib.util.find_spec("trl")
-    return Path(str(found.origin)).parent / "chat_templates" if found else Path("/nonexistent")
+def _trl_templates() -> Path:
+    """The folder of TRL's templates, located without importing TRL."""
+    spec = importlib.util.find_spec("trl")
+    return Path(str(spec.origin)).parent / "chat_templates" if spec else Path("/nonexistent")
 
 
-def _named(asked: str) -> Path | None:
-    wanted = (OURS / f"{asked}.jinja", _bundled() / f"{asked}_training.jinja", _bundled() / f"{asked}.jinja")
-    return next((path for path in wanted if path.is_file()), None)
+def _named_template(name: str) -> Path | None:
+    trl = _trl_templates()
+    paths = (OWN_TEMPLATES / f"{name}.jinja", trl / f"{name}_training.jinja", trl / f"{name}.jinja")
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _make_maskable(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Take TRL's training variant of the template where the loss needs marks that are not there."""
-    loss = recipe["template"].get("loss", "assistant" if _may_chat(recipe) else "completion")
+    """Switch to TRL's training variant of the template if the loss requires marks it does not have."""
+    loss = recipe["template"].get("loss", "assistant" if _may_have_chats(recipe) else "completion")
     if loss != "assistant" or can_mask(tokenizer) or chat_template(tokenizer) is None:
         return
     from trl.chat_template_utils import get_training_chat_template
@@ -124,41 +125,36 @@ def _make_maskable(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
             raise cannot_mask(recipe) from error
 
 
-def cannot_mask(recipe: Recipe) -> RecipeError:
-    """The refusal to train on answers alone with a template that does not mark them."""
-    return _problem(recipe, f"the chat template marks no answers; {INSTEAD}", "loss")
-
-
-def _may_chat(recipe: Recipe) -> bool:
-    dataset, pairs = recipe["dataset"], "completion" in recipe["template"]
+def _may_have_chats(recipe: Recipe) -> bool:
+    dataset, has_pairs = recipe["dataset"], "completion" in recipe["template"]
     formats = {entry.get("format", "auto") for entry in dataset.get("sources", [dataset])}
-    return bool(formats - CHATLESS - ({"columns"} if pairs else set()))
+    return bool(formats - FORMATS_WITHOUT_CHATS - ({"columns"} if has_pairs else set()))
 
 
 def _add_tokens(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Add the special tokens that the template writes, and let its end of turn be the end of text."""
+    """Add the special tokens of the template, and make its end-of-turn token the EOS token."""
     from transformers import AddedToken
 
-    known, rendered = tokenizer.get_vocab(), _probe(tokenizer)
-    tokens = [token for token in dict.fromkeys(MARKER.findall(rendered)) if token not in known]
+    vocabulary, rendered = tokenizer.get_vocab(), _render_probe(tokenizer)
+    tokens = [token for token in dict.fromkeys(MARKER.findall(rendered)) if token not in vocabulary]
     tokenizer.add_tokens(
         [AddedToken(token, special=True, normalized=False) for token in tokens], special_tokens=True
     )
-    end = MARKER.findall(rendered.rpartition(PROBE)[2])
-    if "eos_token" in (chat_template(tokenizer) or ""):  # it writes the tokenizer's own end of text
+    end_tokens = MARKER.findall(rendered.rpartition(PROBE)[2])
+    if "eos_token" in (chat_template(tokenizer) or ""):  # it uses the tokenizer's own EOS token
         return
-    if end and recipe.origin(("tokenizer", "eos_token")).kind == "loracook":
-        tokenizer.eos_token = end[-1]
+    if end_tokens and recipe.origin(("tokenizer", "eos_token")).kind == "loracook":
+        tokenizer.eos_token = end_tokens[-1]
 
 
-def _probe(tokenizer: PreTrainedTokenizerBase) -> str:
-    """A short conversation as the template writes it."""
+def _render_probe(tokenizer: PreTrainedTokenizerBase) -> str:
+    """A short conversation rendered with the template."""
     from jinja2 import TemplateError
 
-    spoken = [{"role": "user", "content": PROBE}, {"role": "assistant", "content": PROBE}]
-    for turns in ([{"role": "system", "content": PROBE}, *spoken], spoken):
+    chat = [{"role": "user", "content": PROBE}, {"role": "assistant", "content": PROBE}]
+    for messages in ([{"role": "system", "content": PROBE}, *chat], chat):
         try:
-            return str(tokenizer.apply_chat_template(turns, tokenize=False))
+            return str(tokenizer.apply_chat_template(messages, tokenize=False))
         except TemplateError:
             continue
     return ""

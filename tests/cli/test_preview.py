@@ -1,0 +1,41 @@
+"""The verb preview shows what the rows train, in three forms, without weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from loracook.cli import verbs
+from tests.cooking import twin_file
+
+
+def written(file: Path, *options: str) -> str:
+    """What `loracook preview` prints."""
+    result = CliRunner().invoke(verbs, ["preview", str(file), *options], catch_exceptions=False)
+    assert result.exit_code == 0
+    return result.stdout
+
+
+def test_preview_shows_rows_and_statistics_without_weights(tmp_path: Path) -> None:
+    file = twin_file("llama2-7b-8bit", tmp_path)
+    (tmp_path / "model/model.safetensors").unlink()
+    text = written(file, "--rows", "2")
+    assert text.count("── row ") == 2
+    assert "row 1 of shipped/data/kitchen-train.json" in text
+    assert "  source 1: ./shipped/data/kitchen-train.json (alpaca), 60 rows\n" in text
+
+
+def test_preview_writes_json_and_a_page(tmp_path: Path) -> None:
+    file = twin_file("llama2-7b-8bit", tmp_path)
+    shown = json.loads(written(file, "--format", "json", "--rows", "1", "--source", "1"))
+    assert (len(shown["rows"]), shown["statistics"]["rows"]["train"]) == (1, 60)
+    assert written(file, "--format", "html").startswith("<!doctype html>")
+
+
+def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
+    result = CliRunner().invoke(
+        verbs, ["preview", str(twin_file("llama2-7b-8bit", tmp_path)), "--source", "2"]
+    )
+    assert "there is no source 2; sources are numbered 1 to 1" in str(result.exception)

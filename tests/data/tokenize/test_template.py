@@ -1,0 +1,164 @@
+"""The template that trains is the one that generates and is saved; where none can mask, loracook says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+import loracook.data as data
+from loracook.data.tokenize import template
+from loracook.errors import RecipeError, dotted
+from loracook.progress import Silent
+from tests.data.samples import chat, json_lines, marked, recipe, tokenizer
+
+UNMARKED = (
+    "{% for message in messages %}{{ message['role'] + ': ' + message['content'] + eos_token }}{% endfor %}"
+)
+MARKED = """{%- for message in messages -%}
+{%- if message['role'] == 'assistant' -%}
+{{ '[/INST]' }}{% generation %}{{ ' ' + message['content'] + eos_token }}{% endgeneration %}
+{%- else -%}{{ '[INST] ' + message['content'] }}{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{ '[/INST]' }}{%- endif -%}"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    json_lines(tmp_path / "chat.jsonl", [chat("Soup?", "Leek.", "More?", "No.")] * 2)
+    return tmp_path
+
+
+def refusal(folder: Path, made: Any, **sections: Any) -> str:
+    book = recipe(folder, **({"dataset": {"path": "./chat.jsonl"}} | sections))
+    with pytest.raises(RecipeError) as caught:
+        data.prepare(book, data.with_template(book, made), folder / "cache", progress=Silent())
+    problem = caught.value.problems[0]
+    return f"{dotted(problem.path)}: {problem.message}"
+
+
+def first(folder: Path, made: Any, **sections: Any) -> str:
+    book = recipe(folder, **({"dataset": {"path": "./chat.jsonl"}} | sections))
+    row = data.prepare(book, data.with_template(book, made), folder / "cache", progress=Silent()).train[0]
+    return marked(row["input_ids"], row["labels"], made)
+
+
+def test_a_file_is_a_template(folder: Path) -> None:
+    (folder / "inst.jinja").write_text(MARKED)
+    written = first(folder, tokenizer(), template={"chat_template": "./inst.jinja", "loss": "assistant"})
+    assert written == "[INST] Soup?[/INST]⟦ Leek.</s>⟧[INST] More?[/INST]⟦ No.</s>⟧"
+
+
+def test_trl_s_training_variant_stands_in_for_a_known_template(folder: Path) -> None:
+    own = (template._trl_templates() / "qwen2_5.jinja").read_text()
+    made = tokenizer("<|im_start|>", "<|im_end|>", chat_template=own)
+    book = recipe(folder, dataset={"path": "./chat.jsonl"})
+    assert "generation" in data.with_template(book, made).chat_template
+
+
+def test_the_last_answer_can_be_trained_without_marks(folder: Path) -> None:
+    made = tokenizer(chat_template=UNMARKED + "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}")
+    written = first(folder, made, template={"loss": "last_turn"})
+    assert written == "user: Soup?</s>assistant: Leek.</s>user: More?</s>assistant: ⟦No.</s>⟧"
+
+
+def test_an_assistant_loss_requires_a_template_that_marks_answers(folder: Path) -> None:
+    instead = "write chat_template: chatml, a .jinja file with {% generation %}, or loss: last_turn"
+    said = f"the chat template does not mark assistant text; {instead}"
+    made = tokenizer(chat_template=UNMARKED)
+    assert refusal(folder, made, template={"loss": "assistant"}) == f"template.loss: {said}"
+    assert refusal(folder, made) == f"template.loss: {said}"
+
+
+def test_chats_need_a_template(folder: Path) -> None:
+    message = "the rows are chats, which require a chat template; set chatml, plain or a .jinja file"
+    assert refusal(folder, tokenizer()) == f"template.chat_template: {message}"
+
+
+def test_an_assistant_loss_does_not_fit_plain_text(folder: Path) -> None:
+    json_lines(folder / "chat.jsonl", [{"text": "Leek."}])
+    message = (
+        "template.loss: assistant requires chats or prompts with completions, but the rows are plain text"
+    )
+    assert refusal(folder, tokenizer(), template={"loss": "assistant"}) == message
+
+
+def test_a_missing_template_is_reported(folder: Path) -> None:
+    assert refusal(folder, tokenizer(), template={"chat_template": "./no.jinja"}) == (
+        "template.chat_template: no such file './no.jinja'"
+    )
+    named = refusal(folder, tokenizer(), template={"chat_template": "qwen9"})
+    assert named.startswith("template.chat_template: no template named 'qwen9'; use one of chatml, plain")
+
+
+def test_a_template_that_cannot_be_compiled_is_refused(folder: Path) -> None:
+    (folder / "bad.jinja").write_text("{% for %}")
+    said = refusal(folder, tokenizer(), template={"chat_template": "./bad.jinja", "loss": "last_turn"})
+    assert said.startswith("template.chat_template: cannot render './bad.jinja': ")
+
+
+ATTACKS = {
+    "time": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+    "memory": "{% set n = namespace(x='a') %}{% for a in range(60) %}{% set n.x = n.x + n.x %}{% endfor %}",
+    "output": "{% for a in range(99999) %}{{ 'x' * 9999 }}{% endfor %}",
+    "escape": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_a_hostile_template_is_stopped_in_a_process_of_its_own(attack: str, folder: Path) -> None:
+    (folder / "bad.jinja").write_text(ATTACKS[attack])
+    said = refusal(folder, tokenizer(), template={"chat_template": "./bad.jinja", "loss": "last_turn"})
+    assert said.startswith("template.chat_template: cannot render './bad.jinja': ")
+
+
+def test_messages_with_train_false_are_masked(folder: Path) -> None:
+    row = chat("Soup?", "Leek.", "More?", "No.")
+    row["messages"][1]["train"] = False
+    json_lines(folder / "chat.jsonl", [row])
+    written = first(folder, tokenizer(), template={"chat_template": "plain"})
+    assert written == "User: Soup?\nAssistant: Leek.</s>\nUser: More?\nAssistant:⟦ No.</s>⟧\n"
+    said = refusal(folder, tokenizer(), template={"chat_template": "plain", "loss": "all"})
+    assert "messages with train: false require loss: assistant, not all" in said
+
+
+def test_the_saved_tokenizer_writes_what_was_trained(folder: Path) -> None:
+    book = recipe(folder, dataset={"path": "./chat.jsonl"}, template={"chat_template": "chatml"})
+    made = data.with_template(book, tokenizer())
+    made.save_pretrained(folder / "saved")
+    again = AutoTokenizer.from_pretrained(folder / "saved")
+    prepared = data.prepare(book, made, folder / "cache", progress=Silent())
+    assert data.prepare(book, again, folder / "cache", progress=Silent()).digest == prepared.digest
+    assert data.with_template(book, again).chat_template == made.chat_template
+    assert len(again) == len(made)
+
+
+def test_a_template_that_drops_a_message_is_refused(folder: Path) -> None:
+    silent = "{% for m in messages %}{% generation %}{{ m.text }}</s>{% endgeneration %}{% endfor %}"
+    (folder / "silent.jinja").write_text(silent, encoding="utf-8")
+    book = recipe(folder, dataset={"path": "./chat.jsonl"}, template={"chat_template": "./silent.jinja"})
+    with pytest.raises(RecipeError, match="dropped by the chat template: the user message"):
+        data.prepare(book, data.with_template(book, tokenizer()), folder / "cache", progress=Silent())
+
+
+def test_turn_flags_are_never_ignored(folder: Path) -> None:
+    turns = [{"role": "assistant", "content": "Leek.", "train": False}, {"role": "user", "content": "Sure?"}]
+    row = {
+        "prompt": [{"role": "user", "content": "Which soup?"}],
+        "completion": [*turns, {"role": "assistant", "content": "Potato."}],
+    }
+    json_lines(folder / "a.jsonl", [row])
+    book = recipe(folder, dataset={"path": "./a.jsonl"}, template={"chat_template": "plain"})
+    with pytest.raises(RecipeError, match="require loss: assistant, not completion"):
+        data.prepare(book, data.with_template(book, tokenizer()), folder / "cache", progress=Silent())
+
+
+def test_reasoning_that_a_template_does_not_write_is_noted(folder: Path) -> None:
+    turns = chat("Which soup?", "Leek.")["messages"]
+    turns[1]["reasoning_content"] = "It is winter."
+    json_lines(folder / "a.jsonl", [{"messages": turns}])
+    book = recipe(folder, dataset={"path": "./a.jsonl"}, template={"chat_template": "plain"})
+    found = data.prepare(book, data.with_template(book, tokenizer()), folder / "cache", progress=Silent())
+    assert found.notes[-1] == "1 training rows have reasoning that the chat template drops"
