@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: quickstart test test-fast lint fuzz upstream clean
+.PHONY: quickstart test test-fast lint fuzz architecture upstream clean
 
 quickstart: $(VENV)/.train
 	$(VENV)/bin/loracook run recipes/quickstart.yaml
@@ -25,6 +25,10 @@ lint: $(VENV)/.test
 # Shipped recipes changed at random for ten minutes; what breaks something is left as broken.yaml.
 fuzz: $(VENV)/.test
 	$(VENV)/bin/python -m tests.fuzz 600
+
+# What imports what, with an exit code of 1 if a rule of docs/architecture.md is broken; redraws its picture.
+architecture:
+	$(PYTHON) docs/architecture.py --draw
 
 # The contract with upstream, against the newest releases instead of the pinned ones.
 upstream:

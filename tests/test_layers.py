@@ -1,84 +1,84 @@
-"""Imports point down only: cli → runner → planner → stages → {data, model, report} → recipe → … → errors."""
+"""loracook is built as docs/architecture.md says: imports point down only, and light modules stay light."""
 
 from __future__ import annotations
 
-import ast
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent / "loracook"
-HEAVY = {"torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate", "huggingface_hub"}
+from docs import architecture
+
+ROOT = Path(__file__).parent.parent
+LOOP = {"a.py": "from loracook import b", "b.py": "def f() -> None:\n    from loracook.a import g"}
+RECIPE_WALK = {
+    "estimate/forecast.py": "from loracook import data\ndef forecast(recipe): data.prepare(recipe)",
+    "data/__init__.py": "from loracook.data.rows import prepare",
+    "data/rows.py": "from loracook.model import size\ndef prepare(recipe): size(recipe['train'])",
+    "model.py": "def size(train): ...",
+}
 
 
-def modules() -> dict[str, Path]:
-    """Every module of loracook by its dotted name."""
-    return {_name(path): path for path in ROOT.rglob("*.py")}
+@pytest.fixture(scope="module")
+def loracook() -> architecture.Package:
+    return architecture.package()
 
 
-def _name(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__")
+def written(folder: Path, files: dict[str, str]) -> architecture.Package:
+    """A package called loracook of the given files."""
+    for name, text in {"__init__.py": "", **files}.items():
+        (folder / "loracook" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "loracook" / name).write_text(text + "\n")
+    return architecture.package(folder / "loracook")
 
 
-def imported(path: Path, *, nested: bool) -> set[str]:
-    """The modules that a file imports, those inside functions only when `nested`."""
-    tree = ast.parse(path.read_text("utf-8"))
-    found = ast.walk(tree) if nested else ast.iter_child_nodes(tree)
-    names: set[str] = set()
-    for node in found:
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return names
+def test_every_folder_and_top_level_file_has_a_layer(loracook: architecture.Package) -> None:
+    assert architecture.unknown_folders(loracook) == []
 
 
-def layer(module: str) -> int:
-    """The height of a module: 0 at the bottom."""
-    part = module.split(".")[1] if "." in module else ""
-    return next((height for height, parts in enumerate(LAYERS) if part in parts), LANGUAGE)
+def test_no_module_imports_from_a_higher_layer(loracook: architecture.Package) -> None:
+    known = {("loracook.estimate.forecast", "loracook.planner")}
+    assert set(architecture.upward_imports(loracook)) - known == set()
 
 
-LAYERS = (
-    {"errors"},
-    set(),  # the recipe language and what else is light
-    {"recipe"},
-    {
-        "data",
-        "model",
-        "report",
-        "metrics",
-        "hub",
-        "parcel",
-        "validation",
-        "migration",
-        "starter",
-        "survey",
-        "fitting",
-        "footprint",
-    },
-    {"stages"},
-    {"planner", "forecast"},
-    {"runner"},
-    {"views", "cli"},
-)
-LANGUAGE = 1
+def test_no_modules_import_each_other_in_a_circle(loracook: architecture.Package) -> None:
+    assert architecture.circles(loracook.imports) == []
 
 
-@pytest.mark.parametrize("module", sorted(modules()))
-def test_no_module_imports_from_above(module: str) -> None:
-    known = modules()
-    if module == "loracook":
-        return
-    upward = {
-        name
-        for name in imported(known[module], nested=False) & set(known) - {"loracook"}
-        if layer(name) > layer(module)
+def test_commands_and_the_public_functions_import_click_and_yaml_alone(
+    loracook: architecture.Package,
+) -> None:
+    assert architecture.heavy_imports(loracook) == []
+
+
+def test_the_picture_is_that_of_the_imports(loracook: architecture.Package) -> None:
+    drawn = (ROOT / "docs" / "architecture.svg").read_text("utf-8")
+    assert drawn == architecture.picture(loracook), "run make architecture"
+
+
+def test_a_circle_through_a_function_is_seen(tmp_path: Path) -> None:
+    circles = architecture.circles(written(tmp_path, LOOP).imports)
+    assert circles == [["loracook.a", "loracook.b"]]
+
+
+def test_an_upward_import_under_type_checking_is_seen(tmp_path: Path) -> None:
+    text = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from loracook.cli import run"
+    package = written(tmp_path, {"store/files.py": text, "cli/run.py": "", "cli/__init__.py": ""})
+    assert architecture.upward_imports(package) == [("loracook.store.files", "loracook.cli.run")]
+
+
+def test_an_unlisted_folder_and_an_unlisted_file_are_seen(tmp_path: Path) -> None:
+    package = written(tmp_path, {"utils/text.py": "", "data/write/rows.py": "", "helpers.py": ""})
+    assert architecture.unknown_folders(package) == ["data/write", "helpers", "utils"]
+
+
+def test_a_heavy_import_is_seen_through_light_modules_but_not_in_functions(tmp_path: Path) -> None:
+    files = {
+        "cli/__init__.py": "from loracook.store.files import read",
+        "store/files.py": "import numpy\ndef read() -> None:\n    import torch",
     }
-    assert not upward
+    assert architecture.heavy_imports(written(tmp_path, files)) == [("loracook.store.files", "numpy")]
 
 
-@pytest.mark.parametrize("module", sorted(modules()))
-def test_no_module_imports_a_heavy_library_at_its_top(module: str) -> None:
-    tops = {name.split(".")[0] for name in imported(modules()[module], nested=False)}
-    assert not tops & HEAVY
+def test_the_walk_follows_the_recipe_through_reexports_and_no_further_than_the_recipe(tmp_path: Path) -> None:
+    package = written(tmp_path, RECIPE_WALK)
+    assert architecture.recipe_walk(package) == ["loracook.estimate.forecast", "loracook.data.rows"]
