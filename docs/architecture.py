@@ -29,8 +29,7 @@ LAYERS = (
     ("estimate",),
     ("data",),
     ("data/tokenize",),
-    ("data/read",),
-    ("model",),
+    ("data/read", "model"),
     ("report", "hub", "machine"),
     ("recipe", "recipe/rules"),
     ("store",),
@@ -381,9 +380,7 @@ def picture(tree: Package) -> str:
         for number, row in enumerate(rows)
         for column, folder in enumerate(row)
     }
-    arrows = [
-        _arrow(places[start], places[end]) for start, end in sorted(_reduced(tree.folder_imports(), shown))
-    ]
+    arrows = [_arrow(*arrow, places) for arrow in sorted(_reduced(tree.folder_imports(), shown))]
     boxes = [_box(folder, place) for folder, place in places.items()]
     style = (
         "rect{fill:#fff7e6;stroke:#b4690e;rx:6}text{font:14px sans-serif;text-anchor:middle;fill:#222}"
@@ -405,20 +402,28 @@ def picture(tree: Package) -> str:
 
 
 def _reduced(graph: Mapping[str, set[str]], shown: set[str]) -> Iterator[tuple[str, str]]:
-    """The arrows between folders that no path through other folders replaces."""
+    """The arrows between folders that no way down through other folders replaces."""
+    down = {
+        folder: {target for target in graph[folder] & shown if _is_below(target, folder)} for folder in shown
+    }
 
-    def below(folder: str, passed: frozenset[str] = frozenset()) -> set[str]:
-        targets = (graph[folder] & shown) - passed
-        return targets.union(*(below(target, passed | {folder}) for target in targets))
+    def below(folder: str) -> set[str]:
+        return down[folder].union(*map(below, down[folder]))
 
     for folder in shown:
-        direct = graph[folder] & shown
-        indirect = set[str]().union(*(below(target, frozenset({folder})) for target in direct))
-        yield from ((folder, target) for target in direct - indirect)
+        indirect = set[str]().union(*map(below, down[folder]))
+        yield from ((folder, target) for target in graph[folder] & shown - indirect)
 
 
-def _arrow(start: tuple[float, float], end: tuple[float, float]) -> str:
-    (left, top), (right, bottom) = start, end
+def _is_below(folder: str, other: str) -> bool:
+    return (_height(folder) or 0) < (_height(other) or 0)
+
+
+def _arrow(start: str, end: str, places: Mapping[str, tuple[float, float]]) -> str:
+    (left, top), (right, bottom) = places[start], places[end]
+    if top == bottom:
+        side = 1 if left < right else -1
+        return f'<path d="M{left + side * _width(start) / 2:g},{top:g} H{right - side * _width(end) / 2:g}"/>'
     top, bottom = (top + BOX / 2, bottom - BOX / 2) if top < bottom else (top - BOX / 2, bottom + BOX / 2)
     bulge = 0 if bottom - top < ROW else min(30 * round((bottom - top) / ROW), 230)
     middle = (left + right) / 2 + bulge
@@ -426,8 +431,12 @@ def _arrow(start: tuple[float, float], end: tuple[float, float]) -> str:
     return f'<path d="M{left:g},{top:g} {curve}"/>'
 
 
+def _width(folder: str) -> float:
+    return 8.5 * len(folder) + 2 * GAP
+
+
 def _box(folder: str, place: tuple[float, float]) -> str:
-    width, (across, down) = 8.5 * len(folder) + 2 * GAP, place
+    width, (across, down) = _width(folder), place
     corner = f'x="{across - width / 2:g}" y="{down - BOX / 2:g}" width="{width:g}" height="{BOX}"'
     return f'<g><rect {corner}/><text x="{across:g}" y="{down + 5:g}">{folder}</text></g>'
 
