@@ -8,7 +8,7 @@ import pytest
 
 from docs import architecture
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 LOOP = {"a.py": "from loracook import b", "b.py": "def f() -> None:\n    from loracook.a import g"}
 RECIPE_WALK = {
     "estimate/forecast.py": "from loracook import data\ndef forecast(recipe): data.prepare(recipe)",
