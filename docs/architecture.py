@@ -1,6 +1,7 @@
 """Reads loracook's imports: what each folder holds and imports, what breaks a rule, a recipe's way through.
 
     python docs/architecture.py          # print everything; exits with 1 if a rule is broken
+    python docs/architecture.py --check  # print only what breaks a rule
     python docs/architecture.py --draw   # also write docs/architecture.svg
 
 Every import counts, those inside functions and under TYPE_CHECKING too. `from package import module` counts
@@ -447,7 +448,7 @@ def _plural(number: int, noun: str) -> str:
 
 if __name__ == "__main__":
     tree = package()
-    print("\n".join(report(tree)))
+    print("\n".join(broken_rules(tree) if "--check" in sys.argv[1:] else report(tree)))
     if "--draw" in sys.argv[1:]:
         (ROOT / "docs" / "architecture.svg").write_text(picture(tree), "utf-8")
     sys.exit(bool(broken_rules(tree)))
