@@ -6,7 +6,8 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-PERCENT = {"exact_match", "contains", "regex", "json_match", "rouge", "chrf"}
+UNBOUNDED = {"loss", "perplexity"}
+"""What is measured and is not a share; every metric that a recipe can name is one."""
 
 
 def side_by_side(generations: Sequence[Mapping[str, Any]], measured: Mapping[str, Any]) -> str:
@@ -33,7 +34,7 @@ def figures(measured: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 def figure(name: str, value: float) -> str:
     """A metric's value as a person reads it: shares in per cent, the others with three digits."""
-    return f"{value:.1%}" if name in PERCENT else f"{value:.4g}"
+    return f"{value:.4g}" if name in UNBOUNDED else f"{value:.1%}"
 
 
 def _row(number: int, row: Mapping[str, Any]) -> str:
