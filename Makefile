@@ -4,7 +4,7 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-fast lint docs docs-serve architecture fuzz upstream clean
+.PHONY: help quickstart test test-fast lint docs docs-serve pictures architecture fuzz upstream clean
 
 help: ## list these targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -32,6 +32,10 @@ docs: $(VENV)/.docs ## build the documentation site into site/, strictly
 
 docs-serve: $(VENV)/.docs ## show the documentation site on http://127.0.0.1:8000 while you write
 	$(VENV)/bin/mkdocs serve
+
+pictures: $(VENV)/.test ## redraw the pictures of terminals in docs/ (some minutes)
+	$(PIP) pillow
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/python docs/draw.py
 
 architecture: ## print what each folder imports and what breaks a rule; redraw docs/architecture.svg
 	$(PYTHON) docs/architecture.py --draw
