@@ -37,6 +37,13 @@ LAYERS = (
     ("errors", "progress", "units"),
 )
 """The folders and the files at the top of the package, from top to bottom; imports point down."""
+CARRIERS = {"Recipe", "Plan", "Estimate"}
+"""The types of the recipe and of the values that are handed on with it in them."""
+WALK_FROM = (
+    ("loracook.estimate.estimate", "read_and_estimate"),
+    ("loracook.estimate.forecast", "forecast"),
+)
+"""Where `loracook plan` hands the recipe to."""
 LIGHT = {"click", "yaml"}
 """The packages that `pip install loracook` brings: all that light modules may import at their top."""
 
@@ -143,6 +150,17 @@ def circles(imports: Mapping[str, set[str]]) -> list[list[str]]:
     return [sorted(group) for group in _components(imports) if len(group) > 1 or group & imports[min(group)]]
 
 
+def named_stages(tree: Package) -> list[tuple[str, str]]:
+    """Imports of a stage by its module from outside of stages: others use the Protocol."""
+    stages = {name for name in tree.modules if name.startswith(f"{FACE}.stages.")} - {f"{FACE}.stages.base"}
+    return [
+        (name, target)
+        for name, targets in sorted(tree.imports.items())
+        if tree.modules[name].folder != "stages"
+        for target in sorted(targets & stages)
+    ]
+
+
 def heavy_imports(tree: Package) -> list[tuple[str, str]]:
     """Third-party packages other than LIGHT that importing the public face or a command would import."""
     todo = [name for name in tree.modules if name == FACE or name.startswith(f"{FACE}.cli")]
@@ -213,10 +231,11 @@ def _components(graph: Mapping[str, set[str]]) -> Iterator[set[str]]:
 
 @dataclass
 class Walk:
-    """The modules that a parameter named `recipe` enters, in the order of their first call.
+    """The modules that a recipe enters, in the order of their first call.
 
-    A call is followed when the recipe itself is an argument or the object whose method is called. Sections
-    (`recipe["train"]`) and values made of it are not the recipe. Calls through a Protocol are not seen.
+    A call is followed when the recipe, or a value of CARRIERS that holds it, is an argument or the object
+    whose method is called. Sections (`recipe["train"]`) and what is made of them are not the recipe. Calls
+    through a Protocol are not seen.
     """
 
     tree: Package
@@ -270,11 +289,13 @@ class Walk:
             return
 
 
-def recipe_walk(
-    tree: Package, start: str = "loracook.estimate.forecast", function: str = "forecast"
-) -> list[str]:
+def recipe_walk(tree: Package) -> list[str]:
     """The modules that a recipe enters on its way through `loracook plan`."""
-    return Walk(tree).follow(start, function).entered
+    walk = Walk(tree)
+    for module, function in WALK_FROM:
+        if module in tree.modules:
+            walk.follow(module, function)
+    return walk.entered
 
 
 def _definition(module: Module, name: str) -> ast.FunctionDef | ast.ClassDef | None:
@@ -300,7 +321,7 @@ def _recipes(definition: ast.FunctionDef) -> set[str]:
     names = {"recipe"}
     for node in ast.walk(definition):
         if isinstance(node, ast.arg) and node.annotation is not None:
-            names |= {node.arg} if ast.unparse(node.annotation) in {"Recipe", "Recipe | None"} else set()
+            names |= {node.arg} if CARRIERS & set(ast.unparse(node.annotation).split(" | ")) else set()
     for node in ast.walk(definition):
         if isinstance(node, ast.Assign) and len(node.targets) == 1:
             pairs = _assigned(node.targets[0], node.value)
@@ -353,7 +374,9 @@ def report(tree: Package) -> Iterator[str]:
     yield f"a recipe in `plan` enters {_plural(len(entered), 'module')}: " + " → ".join(
         name.removeprefix("loracook.") for name in entered
     )
-    yield from broken_rules(tree) or ["no circle, no upward import, no unknown folder, no heavy import"]
+    yield from broken_rules(tree) or [
+        "no circle, no upward import, no unknown folder, no heavy import, no stage named"
+    ]
 
 
 def broken_rules(tree: Package) -> list[str]:
@@ -362,6 +385,7 @@ def broken_rules(tree: Package) -> list[str]:
         *(f"unknown folder: {folder}; list it in LAYERS" for folder in unknown_folders(tree)),
         *(f"circle: {' ↔ '.join(circle)}" for circle in circles(tree.imports)),
         *(f"upward import: {name} → {target}" for name, target in upward_imports(tree)),
+        *(f"stage imported by its name: {name} → {target}" for name, target in named_stages(tree)),
         *(
             f"heavy import at the top of a light module: {name} → {other}"
             for name, other in heavy_imports(tree)
