@@ -37,6 +37,8 @@ LAYERS = (
     ("errors", "progress", "units"),
 )
 """The folders and the files at the top of the package, from top to bottom; imports point down."""
+NO_STAGES = {"base", "metrics"}
+"""The modules in stages/ that are no stage."""
 CARRIERS = {"Recipe", "Plan", "Estimate"}
 """The types of the recipe and of the values that are handed on with it in them."""
 WALK_FROM = (
@@ -151,12 +153,14 @@ def circles(imports: Mapping[str, set[str]]) -> list[list[str]]:
 
 
 def named_stages(tree: Package) -> list[tuple[str, str]]:
-    """Imports of a stage by its module from outside of stages: others use the Protocol."""
-    stages = {name for name in tree.modules if name.startswith(f"{FACE}.stages.")} - {f"{FACE}.stages.base"}
+    """Imports of a stage's module by anything but the list of stages: others use the Protocol."""
+    registry = f"{FACE}.stages"
+    stages = {name for name in tree.modules if name.startswith(f"{registry}.")}
+    stages -= {f"{registry}.{module}" for module in NO_STAGES}
     return [
         (name, target)
         for name, targets in sorted(tree.imports.items())
-        if tree.modules[name].folder != "stages"
+        if name != registry
         for target in sorted(targets & stages)
     ]
 

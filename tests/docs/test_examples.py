@@ -16,7 +16,7 @@ from loracook import errors
 from loracook.data.read.detect import guess
 from loracook.data.read.formats import Shape
 from loracook.recipe.schema import part_at, schema
-from tests.docs.texts import PAGES, ROOT, blocks, strings
+from tests.docs.texts import PAGES, ROOT, blocks, name, strings
 
 README = (ROOT / "README.md").read_text("utf-8")
 EXAMPLES = ROOT / "docs" / "examples"
@@ -61,6 +61,13 @@ def test_the_recipe_of_the_readme_is_that_of_the_quickstart() -> None:
     assert blocks(README, "yaml") == [(EXAMPLES / "chat.yaml").read_text("utf-8")]
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_python_on_a_page_parses_and_calls_public_functions(page: Path) -> None:
+    for code in blocks(page.read_text("utf-8"), "python"):
+        compile(code, str(page), "exec")
+        assert set(re.findall(r"\bloracook\.(\w+)", code)) <= set(loracook.__all__)
+
+
 def test_every_format_has_a_row_that_is_recognized() -> None:
     page = (ROOT / "docs" / "reference" / "formats.md").read_text("utf-8")
     formats = set((part_at(("dataset", "format")) or {})["enum"]) - {"auto"}
@@ -73,12 +80,10 @@ def test_every_format_has_a_row_that_is_recognized() -> None:
 
 def test_the_table_of_defaults_is_what_a_recipe_gets() -> None:
     rows = dict(re.findall(r"^\| \[`([\w.]+)`\]\(\S+\) \| `(.*?)` \|", pages.defaults(), re.MULTILINE))
-    (shown,) = [part for part in [loracook.load(EXAMPLES / "chat.yaml")] if part.name == "chat"]
-    for key in ("train.max_length", "base_model.dtype", "dataset.limits.duplicates"):
-        value: Any = dict(shown.sections)
-        for name in key.split("."):
-            value = value[name]
-        assert rows[key] == pages.spelled(value)
+    sections = loracook.load(EXAMPLES / "chat.yaml").sections
+    for key in ("train.max_length", "base_model.dtype", "train.save_total_limit"):
+        section, _, last = key.partition(".")
+        assert rows[key] == pages.spelled(sections[section][last])
 
 
 def test_the_key_reference_has_every_key() -> None:

@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import dedent
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -25,7 +26,8 @@ def name(file: Path) -> str:
 
 def blocks(text: str, language: str) -> list[str]:
     """The code blocks of a language."""
-    return re.findall(rf"^ *```{language}\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
+    indented = re.findall(rf"^ *```{language}\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
+    return [dedent(block) for block in indented]
 
 
 def links(text: str) -> list[str]:
