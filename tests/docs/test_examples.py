@@ -52,7 +52,7 @@ def test_every_piece_of_a_recipe_is_valid_in_one(text: str, tmp_path: Path) -> N
     loracook.load(tmp_path / "recipe.yaml")
 
 
-@pytest.mark.parametrize("recipe", ["chat.yaml", "qlora.yaml"])
+@pytest.mark.parametrize("recipe", ["chat.yaml", "qlora.yaml", "higher-rank.yaml"])
 def test_every_whole_recipe_loads_without_a_warning(recipe: str) -> None:
     assert loracook.load(EXAMPLES / recipe).warnings == ()
 
