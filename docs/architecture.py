@@ -185,15 +185,17 @@ def heavy_imports(tree: Package) -> list[tuple[str, str]]:
 
 def _at_import(tree: ast.Module) -> ast.Module:
     """The statements that run on import: none under TYPE_CHECKING, none inside functions."""
+    return ast.Module(list(_outer(tree.body)), type_ignores=[])
 
-    class Outer(ast.NodeTransformer):
-        def visit_If(self, node: ast.If) -> ast.AST | None:
-            return None if ast.unparse(node.test).endswith("TYPE_CHECKING") else self.generic_visit(node)
 
-        def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
-            return None
-
-    return Outer().visit(ast.parse(ast.unparse(tree)))
+def _outer(nodes: Iterable[ast.AST]) -> Iterator[ast.stmt]:
+    for node in nodes:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+        elif isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            yield from _outer(node.orelse)
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield from _outer(ast.iter_child_nodes(node))
 
 
 def _height(folder: str) -> int | None:
@@ -259,21 +261,19 @@ class Walk:
         if isinstance(definition, ast.ClassDef):
             return self
         names = _recipes(definition)
-        method_of = function.rpartition(".")[0]
         for call in (node for node in ast.walk(definition) if isinstance(node, ast.Call)):
-            for target in self._targets(call, names, module, method_of):
+            for target in self._targets(call, names, (module, function)):
                 self.follow(*target)
         return self
 
-    def _targets(
-        self, call: ast.Call, names: set[str], module: str, method_of: str
-    ) -> Iterator[tuple[str, str]]:
+    def _targets(self, call: ast.Call, names: set[str], caller: tuple[str, str]) -> Iterator[tuple[str, str]]:
+        module, owner = caller[0], caller[1].rpartition(".")[0]
         if isinstance(call.func, ast.Attribute) and _is_recipe(call.func.value, names):
             yield f"{FACE}.recipe.recipe", f"Recipe.{call.func.attr}"
         handed = [*call.args, *(keyword.value for keyword in call.keywords)]
         if any(_is_recipe(value, names) for value in handed):
-            if ast.unparse(call.func).startswith("self.") and method_of:
-                yield module, f"{method_of}.{ast.unparse(call.func).removeprefix('self.')}"
+            if ast.unparse(call.func).startswith("self.") and owner:
+                yield module, f"{owner}.{ast.unparse(call.func).removeprefix('self.')}"
             else:
                 yield from self._resolved(module, ast.unparse(call.func).split("."))
 
