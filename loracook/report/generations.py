@@ -8,7 +8,8 @@ from typing import Any
 
 from loracook.report.markdown import table
 
-PERCENT = {"exact_match", "contains", "regex", "json_match", "rouge", "chrf"}
+UNBOUNDED = {"loss", "perplexity"}
+"""What is measured and is not a share; every metric that a recipe can name is one."""
 
 
 def side_by_side(generations: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> str:
@@ -28,7 +29,7 @@ def figures(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 def figure(name: str, value: float) -> str:
     """A metric's value as text: accuracy-like metrics in percent, others with four significant digits."""
-    return f"{value:.1%}" if name in PERCENT else f"{value:.4g}"
+    return f"{value:.4g}" if name in UNBOUNDED else f"{value:.1%}"
 
 
 def _row(number: int, row: Mapping[str, Any]) -> str:

@@ -1,17 +1,21 @@
-"""The pre-commit hook and the action check recipes with the light install alone."""
+"""Hooks, workflows and the action check what they say, with the light install where they can."""
 
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
 
-ROOT = Path(__file__).parent.parent
+from loracook import __version__
+
+ROOT = Path(__file__).parents[2]
 ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 GOOD = "version: 1\nbase_model: {name_or_path: org/model}\ndataset: {path: org/rows}\nlora: {r: 8}\n"
 
@@ -67,3 +71,43 @@ def test_the_hook_checks_the_folder_so_that_a_parent_need_not_stand_alone(reposi
         [*shlex.split(hook["entry"]), *hook["args"]], cwd=repository, env=ENVIRONMENT, capture_output=True
     )
     assert (hook["id"], hook["language"], ran.returncode) == ("loracook", "python", 0)
+
+
+def test_the_hooks_are_the_checks_of_make_lint() -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8").replace("$(VENV)", ".venv")
+    lint = [line.strip() for line in makefile.split("\nlint:", 1)[1].split("\n\n", 1)[0].splitlines()[1:]]
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    entries = [hook["entry"].replace(" --force-exclude", "") for hook in repository["hooks"]]
+    assert {command.removesuffix(" .") for command in lint} <= set(entries)
+    assert repository["repo"] == "local"
+
+
+def test_the_workflows_test_the_python_versions_that_the_package_names() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "tests.yml").read_text())
+    package = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    versions = workflow["jobs"]["test"]["strategy"]["matrix"]["python"]
+    named = [line.rpartition(" ")[2] for line in package["classifiers"] if "Python :: 3." in line]
+    assert versions == named
+    assert package["requires-python"] == f">={versions[0]}"
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / ".github").rglob("*.yml")), ids=lambda file: file.name)
+def test_the_workflows_and_forms_are_yaml_and_call_targets_that_exist(file: Path) -> None:
+    text = file.read_text("utf-8")
+    assert yaml.safe_load(text)
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    assert [target for target in re.findall(r"run: make (\w+)", text) if f"\n{target}:" not in makefile] == []
+
+
+def test_a_release_finds_its_version_and_its_entry_in_the_changelog() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    assert f"\n## {__version__}" in changelog
+    assert citation["version"] == __version__
+
+
+def test_make_alone_prints_every_target() -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    phony = makefile.split(".PHONY: ", 1)[1].splitlines()[0].split()
+    printed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert [line.split()[1] for line in printed.splitlines()] == phony
