@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import textwrap
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from loracook.cli.screen import noise_to
-from loracook.errors import clean
+from loracook.cli.screen import noise_to, show
 from loracook.machine.doctor import Finding, findings
 from loracook.store.folders import default_cache
 
@@ -31,14 +28,9 @@ def command(kind: str, offline: bool) -> None:
     if kind == "json":
         click.echo(json.dumps([asdict(finding) for finding in checked], indent=2))
         return
-    for finding in checked:
-        for line in _lines(finding):
-            click.echo(clean(line))
+    show(line for finding in checked for line in _lines(finding))
 
 
 def _lines(finding: Finding) -> list[str]:
-    columns, _ = shutil.get_terminal_size((1000, 24))  # a pipe gets whole lines
-    label, indent = f"{finding.what:<{WIDTH}}", " " * WIDTH
-    fact = textwrap.wrap(finding.found, columns, initial_indent=label, subsequent_indent=indent)
-    arrow, below = f"{indent}→ ", f"{indent}  "
-    return [*fact, *textwrap.wrap(finding.means, columns, initial_indent=arrow, subsequent_indent=below)]
+    fact = f"{finding.what:<{WIDTH}}{finding.found}"
+    return [fact, f"{'':<{WIDTH}}→ {finding.means}"] if finding.means else [fact]

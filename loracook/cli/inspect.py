@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from loracook.cli.screen import noise_to
-from loracook.errors import LoracookError, clean
+from loracook.cli.screen import noise_to, show
+from loracook.errors import LoracookError
 from loracook.machine.memory import infrequent_gc
 from loracook.recipe.recipe import Recipe
 from loracook.store.folders import default_cache
@@ -50,8 +50,7 @@ def command(
         inspection = _inspected(_recipe(model, revision), ranks, target_modules)
     plain = asdict(inspection) | {"adaptable": inspection.adaptable}
     lines = json.dumps(plain, indent=2).splitlines() if kind == "json" else as_lines(inspection)
-    for line in lines:
-        click.echo(clean(line))
+    show(lines)
 
 
 def _recipe(model: str, revision: str | None) -> Recipe:

@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from loracook.cli.options import runs_option, set_option
-from loracook.cli.screen import noise_to
-from loracook.errors import UnreachableError, clean
+from loracook.cli.screen import noise_to, show
+from loracook.errors import UnreachableError
 from loracook.machine.devices import Device, named_device
 from loracook.machine.memory import infrequent_gc, keep_freed_memory
 from loracook.machine.versions import INSTALL, is_complete
@@ -54,8 +54,7 @@ def command(
         keep_freed_memory()
     with noise_to(Path(os.devnull)), infrequent_gc():
         details = [_probed(planned) if probe else _details(planned, place) for planned in plans]
-    for line in _written(details, kind):
-        click.echo(clean(line))
+    show(_written(details, kind))
 
 
 def _details(planned: Plan, device: Device | None) -> PlanDetails:

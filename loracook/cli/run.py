@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from loracook.cli.options import recipe_argument, runs_option, set_option
-from loracook.cli.screen import noise_to
-from loracook.errors import clean
+from loracook.cli.screen import noise_to, show
 from loracook.machine import signals
 from loracook.recipe.recipe import load
 from loracook.store.lock import make_run_folder, refuse_locked
@@ -45,16 +44,14 @@ def command(
     planned = plan(loaded, runs)
     for warning in loaded.warnings:
         click.echo(str(warning), err=True)
-    for line in (*stage_lines(planned), ""):
-        click.echo(clean(line))
+    show((*stage_lines(planned), ""))
     consent = Consent(_upload_allowed(planned, only, push=push), overwrite)
     if reason := _nothing_to_do(planned, only, consent):
         click.echo(reason)
     else:
         _run(planned, only, consent)
         planned = replace(planned, stages=tuple(map(examined, planned.stages)))
-    for line in result_lines(planned, only):
-        click.echo(clean(line))
+    show(result_lines(planned, only))
 
 
 def _nothing_to_do(planned: Plan, only: str | None, consent: Consent) -> str:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import sys
+import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
+
+import click
 
 from loracook.errors import clean
 from loracook.progress import Progress
@@ -18,6 +23,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
 NAME = 10
+GAP = re.compile(r" {2,}(?:→ )?(?=\S)")
+"""What separates two columns."""
 EVERY = 30.0
 """Seconds between two lines of progress where there is no terminal."""
 
@@ -95,6 +102,19 @@ def screen(out: TextIO) -> Iterator[Progress]:
     stage = TextColumn("{task.fields[stage]}", markup=False)
     with Bars(stage, BarColumn(24), text, console=Console(file=out), transient=True) as bars:
         yield Terminal(bars)
+
+
+def show(lines: Iterable[str]) -> None:
+    """Print lines; on a terminal those that are too long wrap below their last column."""
+    columns = shutil.get_terminal_size((0, 24)).columns  # 0 for a pipe, which gets whole lines
+    for line in map(clean, lines):
+        gap = max((match.end() for match in GAP.finditer(line[: columns * 2 // 3])), default=2)
+        wrapped = (
+            textwrap.wrap(line, columns, subsequent_indent=" " * gap, break_on_hyphens=False)
+            if len(line) > columns > 0
+            else []
+        )
+        click.echo("\n".join(wrapped) or line)
 
 
 def _counted(done: int, total: int) -> str:

@@ -22,16 +22,16 @@ TIMES = "\N{MULTIPLICATION SIGN}"
 
 
 def stage_lines(plan: Plan) -> list[str]:
-    """The stages as aligned lines: each with its state, its folder and what it does."""
+    """The stages as aligned lines: each with its state, its folder below the run folder, and what it does."""
     recipe = plan.recipe
     about = f": {recipe['description']}" if "description" in recipe else ""
-    width = max(len(str(stage.folder)) for stage in plan.stages)
+    width = max(len(stage.folder.name) for stage in plan.stages)
     stages = [
-        f"  {stage.name:<10}{'done' if stage.done else 'to do':<7}{stage.folder!s:<{width}}  {stage.summary}"
+        f"  {stage.name:<10}{'done' if stage.done else 'to do':<7}{stage.folder.name:<{width}}  {stage.summary}"
         for stage in plan.stages
     ]
     faults = [f"  {stage.name} will run again: {stage.fault}" for stage in plan.stages if stage.fault]
-    return [f"{recipe.name}{about}", *stages, *faults]
+    return [f"{recipe.name}{about}", f"in {plan.folder}/:", *stages, *faults]
 
 
 def detail_lines(details: PlanDetails) -> list[str]:
