@@ -240,8 +240,9 @@ class Walk:
     """The modules that a recipe enters, in the order of their first call.
 
     A call is followed when the recipe, or a value of CARRIERS that holds it, is an argument or the object
-    whose method is called. Sections (`recipe["train"]`) and what is made of them are not the recipe. Calls
-    through a Protocol are not seen.
+    whose method is called. Sections (`recipe["train"]`) and what is made of them are not the recipe. A folder
+    that is entered by its face (`data.prepare(recipe)`) counts as one module: what lies behind is its own
+    matter. Calls through a Protocol are not seen.
     """
 
     tree: Package
@@ -286,8 +287,12 @@ class Walk:
         for target, name in imported_names(self.tree.modules[module].tree, self.tree.modules):
             if name != first or target not in self.tree.modules:
                 continue
-            is_module = target.endswith(f".{_original(self.tree.modules[module].tree, first)}")
-            inner = rest if is_module else [_original(self.tree.modules[module].tree, first), *rest]
+            original = _original(self.tree.modules[module].tree, first)
+            if rest and self.tree.modules[target].path.name == "__init__.py":  # the face of a folder
+                if target not in self.entered:
+                    self.entered.append(target)
+                return
+            inner = [original, *rest] if _definition(self.tree.modules[target], original) else rest
             if inner and target != module:
                 yield from self._resolved(target, inner)
             return

@@ -14,7 +14,6 @@ from loracook.estimate.memory import StageMemory, autocast, stage_memory
 from loracook.estimate.meta_model import MetaModel, meta_model, named_tokens
 from loracook.estimate.rows import RowStats, row_stats
 from loracook.machine.devices import Device
-from loracook.model.unsupported import check_rows
 from loracook.recipe.step_counts import Steps, fixed_steps
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ def estimate(
         RecipeError: a row is too long for the model, or there is no batch to train on.
     """
     if rows is not None:
-        check_rows(meta_model.base, recipe, rows.longest)
+        model.check_rows(meta_model.base, recipe, rows.longest)
     batch, steps = largest_batch(recipe, rows), planned_steps(recipe, rows)
     try:
         memory = stage_memory(recipe, meta_model, batch, device=device.kind)

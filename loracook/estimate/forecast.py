@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from loracook import model
 from loracook.estimate.disk import DiskUse, Upload, disk_use, upload
 from loracook.estimate.estimate import Estimate
 from loracook.estimate.fake_step import saved_without_checkpointing
 from loracook.estimate.make_it_fit import Change, fitting_changes
 from loracook.estimate.memory import autocast
-from loracook.model.hub_info import HubInfo, hub_info
 from loracook.recipe.derived import is_local
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Forecast:
     """
 
     estimate: Estimate
-    hub_info: HubInfo
+    hub_info: model.HubInfo
     disk: DiskUse
     upload: Upload | None
     changes: tuple[Change, ...]
@@ -40,7 +40,7 @@ def forecast(estimate: Estimate, runs: Path) -> Forecast:
     """The forecast of a run below the folder `runs`; asks the hub about the base model."""
     return Forecast(
         estimate=estimate,
-        hub_info=hub_info(estimate.recipe, estimate.meta_model.folder),
+        hub_info=model.hub_info(estimate.recipe, estimate.meta_model.folder),
         disk=disk_use(estimate, runs),
         upload=upload(estimate),
         changes=tuple(fitting_changes(estimate)) if estimate.too_large else (),

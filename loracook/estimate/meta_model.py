@@ -11,7 +11,6 @@ from loracook import model
 from loracook.errors import RecipeError
 from loracook.estimate.weight_bytes import Weights, cast, set_dtypes, weight_bytes
 from loracook.model.parameters import ParameterCounts, counts_of, grow_embeddings, with_adapter
-from loracook.model.unsupported import unsupported
 
 if TYPE_CHECKING:
     import torch
@@ -72,7 +71,7 @@ def meta_model(recipe: Recipe, folder: Path, vocabulary: int | None) -> MetaMode
     weights = weight_bytes(base, quantization)
     tuned = _adapted(base, recipe)
     set_dtypes(tuned, quantized=_is_quantized(quantization))
-    if problems := list(unsupported(tuned, recipe)):
+    if problems := list(model.unsupported(tuned, recipe)):
         raise RecipeError(problems)
     counts = counts_of(tuned)
     return MetaModel(folder, vocabulary, tuned, counts, weights, base_parameters, dtype, added)

@@ -2,6 +2,7 @@
 
 from loracook.model.adapter import check_modules, lora_config
 from loracook.model.fetch import commit, fetch, fetch_description, fetch_tokenizer, files
+from loracook.model.hub_info import HubInfo, hub_info
 from loracook.model.inference import generate, mean_loss
 from loracook.model.load import (
     fit_embeddings,
@@ -14,9 +15,13 @@ from loracook.model.load import (
     load_unquantized,
     tokenizer_in,
 )
+from loracook.model.unsupported import check_prompts, check_rows, unsupported
 
 __all__ = [
+    "HubInfo",
     "check_modules",
+    "check_prompts",
+    "check_rows",
     "commit",
     "fetch",
     "fetch_description",
@@ -25,6 +30,7 @@ __all__ = [
     "fit_embeddings",
     "generate",
     "has_accelerator",
+    "hub_info",
     "load_config",
     "load_model",
     "load_on_meta",
@@ -34,4 +40,5 @@ __all__ = [
     "lora_config",
     "mean_loss",
     "tokenizer_in",
+    "unsupported",
 ]

@@ -14,7 +14,6 @@ from loracook.estimate.memory import autocast
 from loracook.estimate.meta_model import MetaModel, meta_model
 from loracook.machine.devices import SET_FLOAT16
 from loracook.model.packing_isolation import isolates_packed_sequences
-from loracook.model.unsupported import check_prompts
 from loracook.progress import Progress
 
 if TYPE_CHECKING:
@@ -73,7 +72,9 @@ def read_inputs(recipe: Recipe, cache: Path, progress: Progress) -> TrainerInput
         raise RecipeError(over)
     if "evaluate" in recipe:
         prompts = data.all_prompts(recipe, tokenizer)
-        check_prompts(structure.base, recipe, max((len(prompt.prompt_ids) for prompt in prompts), default=0))
+        model.check_prompts(
+            structure.base, recipe, max((len(prompt.prompt_ids) for prompt in prompts), default=0)
+        )
     return TrainerInputs(recipe, tokenizer, rows, structure)
 
 

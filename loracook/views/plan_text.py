@@ -26,10 +26,8 @@ def stage_lines(plan: Plan) -> list[str]:
     recipe = plan.recipe
     about = f": {recipe['description']}" if "description" in recipe else ""
     width = max(len(stage.folder.name) for stage in plan.stages)
-    stages = [
-        f"  {stage.name:<10}{'done' if stage.done else 'to do':<7}{stage.folder.name:<{width}}  {stage.summary}"
-        for stage in plan.stages
-    ]
+    rows = [(stage, "done" if stage.done else "to do") for stage in plan.stages]
+    stages = [f"  {s.name:<10}{state:<7}{s.folder.name:<{width}}  {s.summary}" for s, state in rows]
     faults = [f"  {stage.name} will run again: {stage.fault}" for stage in plan.stages if stage.fault]
     return [f"{recipe.name}{about}", f"in {plan.folder}/:", *stages, *faults]
 
