@@ -36,13 +36,11 @@ def test_every_folder_and_top_level_file_has_a_layer(loracook: architecture.Pack
 
 
 def test_no_module_imports_from_a_higher_layer(loracook: architecture.Package) -> None:
-    known = {("loracook.estimate.forecast", "loracook.planner")}
-    assert set(architecture.upward_imports(loracook)) - known == set()
+    assert architecture.upward_imports(loracook) == []
 
 
 def test_no_module_names_a_stage_but_the_list_of_them(loracook: architecture.Package) -> None:
-    known = {"loracook.runner", "loracook.cli.run", "loracook.views.result_text", "loracook.stages.train"}
-    assert {name for name, _ in architecture.named_stages(loracook)} - known == set()
+    assert architecture.named_stages(loracook) == []
 
 
 def test_a_recipe_enters_at_most_15_modules_on_its_way_through_a_plan(loracook: architecture.Package) -> None:
