@@ -7,16 +7,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from loracook.errors import RecipeError
+from loracook.recipe.recipe import Recipe
 from loracook.stages import STAGES
 from loracook.store.files import sha256
 from loracook.store.folders import RUNS
 from loracook.store.record import why_not_done
-
-if TYPE_CHECKING:
-    from loracook.recipe.recipe import Recipe
 
 UNDECISIVE = {"save_total_limit"}
 """Keys that do not change the result: on a full disk, lowering one lets training resume, not start over."""

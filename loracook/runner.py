@@ -6,13 +6,14 @@ import shutil
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from loracook.errors import LoracookError, dotted
 from loracook.machine.faults import machine_errors
 from loracook.machine.versions import versions
 from loracook.planner import Plan, PlannedStage, examined, plan
 from loracook.progress import Progress, Silent
+from loracook.recipe.recipe import Recipe
 from loracook.recipe.tree import entries
 from loracook.stages import STAGES
 from loracook.stages.base import Consent, Folders
@@ -20,9 +21,6 @@ from loracook.store.files import file_facts, mismatch
 from loracook.store.folders import RUNS, default_cache
 from loracook.store.lock import locked, make_run_folder
 from loracook.store.record import RECORD, read_record, weight_hashes, write_record
-
-if TYPE_CHECKING:
-    from loracook.recipe.recipe import Recipe
 
 NO_CONSENT, SILENT = Consent(), Silent()
 

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from loracook.errors import RecipeError
+from loracook.estimate.rows import RowStats
+from loracook.recipe.recipe import Recipe
 from loracook.recipe.step_counts import Steps, fixed_steps, steps, warmup
 
 if TYPE_CHECKING:
-    from loracook.estimate.rows import Lengths, RowStats
-    from loracook.recipe.recipe import Recipe
+    from loracook.estimate.rows import Lengths
 
 PREDICTABLE = ("random", "sequential")
 """The sampling strategies whose order is known beforehand."""

@@ -5,20 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from loracook.errors import MachineError
+from loracook.estimate.estimate import Estimate
 from loracook.estimate.memory import merged_bytes
+from loracook.estimate.meta_model import MetaModel
 from loracook.estimate.weight_bytes import optimizer_bytes
+from loracook.recipe.recipe import Recipe
+from loracook.recipe.step_counts import Steps
 from loracook.store.files import free_bytes
 from loracook.store.release import ADAPTER, CARD
 from loracook.units import size
-
-if TYPE_CHECKING:
-    from loracook.estimate.estimate import Estimate
-    from loracook.estimate.meta_model import MetaModel
-    from loracook.recipe.recipe import Recipe
-    from loracook.recipe.step_counts import Steps
 
 SMALL = 8 << 20
 """Bytes of a tokenizer and other small files; the largest tokenizers take some 20 MB."""

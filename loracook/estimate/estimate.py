@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from loracook import data, model
 from loracook.errors import LoracookError, RecipeError, UnreachableError
@@ -14,10 +13,8 @@ from loracook.estimate.memory import StageMemory, autocast, stage_memory
 from loracook.estimate.meta_model import MetaModel, meta_model, named_tokens
 from loracook.estimate.rows import RowStats, row_stats
 from loracook.machine.devices import Device
+from loracook.recipe.recipe import Recipe
 from loracook.recipe.step_counts import Steps, fixed_steps
-
-if TYPE_CHECKING:
-    from loracook.recipe.recipe import Recipe
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from dataclasses import astuple, dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from loracook.estimate.batches import Batch
 from loracook.estimate.fake_tensors import model_inputs, on_fake_tensors
 from loracook.estimate.lm_head import head_forward, head_forward_backward, triton_bytes
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module, ModuleList
 
-    from loracook.estimate.batches import Batch
 
 LAYERS_RUN = (2, 4)
 """How many layers are run; two apart, since some models alternate two kinds."""

@@ -8,14 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from loracook.estimate.batches import Batch
 from loracook.machine import upstream
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from torch import Tensor
     from torch.nn import Module
-
-    from loracook.estimate.batches import Batch
 
 
 class LiveBytes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from loracook import model
 from loracook.estimate.disk import DiskUse, Upload, disk_use, upload
@@ -14,9 +13,7 @@ from loracook.estimate.fake_step import saved_without_checkpointing
 from loracook.estimate.make_it_fit import Change, fitting_changes
 from loracook.estimate.memory import autocast
 from loracook.recipe.derived import is_local
-
-if TYPE_CHECKING:
-    from loracook.recipe.recipe import Recipe
+from loracook.recipe.recipe import Recipe
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from loracook.estimate.batches import largest_batch
+from loracook.estimate.estimate import Estimate
 from loracook.estimate.memory import StageMemory, stage_memory
 from loracook.estimate.meta_model import MetaModel, meta_model
-
-if TYPE_CHECKING:
-    from loracook.estimate.estimate import Estimate
-    from loracook.recipe.recipe import Recipe
+from loracook.recipe.recipe import Recipe
 
 Sections = Mapping[str, Mapping[str, Any]]
 HELPS = {

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from loracook.estimate.batches import Batch
 from loracook.estimate.fake_step import StepMemory, evaluation_bytes, step_memory
+from loracook.estimate.meta_model import MetaModel
 from loracook.estimate.weight_bytes import merged_parameters, optimizer_bytes, parameter_bytes
 from loracook.model.parameters import is_base
+from loracook.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
     from transformers import PretrainedConfig
 
-    from loracook.estimate.meta_model import MetaModel
-    from loracook.recipe.recipe import Recipe
 
 Parts = dict[str, int]
 """Bytes by what takes them; the parts of a stage add up to its peak."""

@@ -11,13 +11,12 @@ from loracook import model
 from loracook.errors import RecipeError
 from loracook.estimate.weight_bytes import Weights, cast, set_dtypes, weight_bytes
 from loracook.model.parameters import ParameterCounts, counts_of, grow_embeddings, with_adapter
+from loracook.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
     from transformers import PretrainedConfig, PreTrainedModel
-
-    from loracook.recipe.recipe import Recipe
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from loracook import data
 from loracook.progress import Silent
+from loracook.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     import numpy
     from datasets import Dataset
     from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
-
-    from loracook.recipe.recipe import Recipe
 
     Lengths = NDArray[numpy.int64]
 

@@ -14,12 +14,12 @@ from loracook.model.target_modules import (
     rejected_names,
     unmatched,
 )
+from loracook.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     from peft import LoraConfig
     from torch.nn import Module
 
-    from loracook.recipe.recipe import Recipe
 
 NESTED = ("loraplus",)
 NAMING = ("target_modules", "exclude_modules", "modules_to_save")

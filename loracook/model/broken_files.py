@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from loracook.errors import LoracookError, RecipeError, shorten
 from loracook.machine.faults import shortage
-
-if TYPE_CHECKING:
-    from loracook.recipe.recipe import Recipe
+from loracook.recipe.recipe import Recipe
 
 BASE_MODEL = ("base_model", "name_or_path")
 LIMIT = 90

@@ -6,16 +6,14 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from loracook.errors import MachineError, RecipeError, UnreachableError
 from loracook.hub.failures import rejection, unreachable
 from loracook.model.broken_files import BASE_MODEL, reading
+from loracook.recipe.recipe import Recipe
 from loracook.store.files import sha256, sync
 from loracook.store.folders import SCHEME, shipped_file
-
-if TYPE_CHECKING:
-    from loracook.recipe.recipe import Recipe
 
 Part: TypeAlias = Literal["tokenizer", "description", "weights"]
 """How much of a base model is needed; each part includes the one before it."""

@@ -5,12 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from loracook.model.fetch import commit, local_path
-
-if TYPE_CHECKING:
-    from loracook.recipe.recipe import Recipe
+from loracook.recipe.recipe import Recipe
 
 LICENSE = re.compile(r"^license:\s*['\"]?([\w.+-]+)", re.MULTILINE)
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from loracook.errors import MachineError, RecipeError
 from loracook.model.broken_files import BASE_MODEL, reading
+from loracook.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-    from loracook.recipe.recipe import Recipe
 
 TOKENIZERS = (
     "tokenizer.json",

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from loracook.errors import Problem, RecipeError
+from loracook.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
-
-    from loracook.recipe.recipe import Recipe
 
 
 def unsupported(tuned: PeftModel, recipe: Recipe) -> Iterator[Problem]:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from loracook.progress import Progress
-
-if TYPE_CHECKING:
-    from loracook.recipe.recipe import Recipe
+from loracook.recipe.recipe import Recipe
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from loracook import data, model
 from loracook.data import EvaluationPrompt
 from loracook.progress import Progress
+from loracook.recipe.recipe import Recipe
 from loracook.report.generations import side_by_side
 from loracook.stages.base import Consent, Folders
 from loracook.stages.metrics import Metric, metric
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
 
-    from loracook.recipe.recipe import Recipe
 
 READS: tuple[str, ...] = ("evaluate",)
 RESUMES = False

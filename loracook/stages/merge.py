@@ -9,13 +9,13 @@ from loracook import model
 from loracook.errors import LoracookError
 from loracook.model.inference import end_tokens
 from loracook.progress import Progress
+from loracook.recipe.recipe import Recipe
 from loracook.stages.base import Consent, Folders
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-    from loracook.recipe.recipe import Recipe
 
 READS: tuple[str, ...] = ("merge",)
 RESUMES = False

@@ -6,21 +6,19 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from loracook.errors import LoracookError, MachineError, PushError
 from loracook.hub import push_process
 from loracook.machine.faults import CLOSE_PROGRAMS
 from loracook.progress import Progress
+from loracook.recipe.recipe import Recipe
 from loracook.report.card import model_card
 from loracook.stages.base import Consent, Folders
 from loracook.store.files import mismatch, sync, write_atomic
 from loracook.store.record import read_record
 from loracook.store.release import ReleaseFiles, allowed, release_files, write_card
 from loracook.units import size
-
-if TYPE_CHECKING:
-    from loracook.recipe.recipe import Recipe
 
 READS: tuple[str, ...] = ("name", "description", "push")
 RESUMES = True

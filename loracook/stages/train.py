@@ -14,6 +14,7 @@ from loracook.estimate.disk import check_disk
 from loracook.machine import signals
 from loracook.machine.versions import WEIGHTS, versions
 from loracook.progress import Progress
+from loracook.recipe.recipe import Recipe
 from loracook.stages.base import Consent, Folders
 from loracook.training.checkpoints import differences, newest_sealed, staging_folder
 from loracook.training.largest_batch import try_before_training
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from trl import SFTTrainer
 
-    from loracook.recipe.recipe import Recipe
 
 READS: tuple[str, ...] = ("base_model", "tokenizer", "dataset", "template", "quantization", "lora", "train")
 RESUMES = True

@@ -15,12 +15,12 @@ from loracook.estimate.meta_model import MetaModel, meta_model
 from loracook.machine.devices import SET_FLOAT16
 from loracook.model.packing_isolation import isolates_packed_sequences
 from loracook.progress import Progress
+from loracook.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
     from trl import SFTConfig, SFTTrainer
 
-    from loracook.recipe.recipe import Recipe
 
 NESTED = ("early_stopping",)
 

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from loracook.model.modules import ModuleGroup, RankCost
 from loracook.units import size
-
-if TYPE_CHECKING:
-    from loracook.model.modules import ModuleGroup, RankCost
 
 
 @dataclass(frozen=True)

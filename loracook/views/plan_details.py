@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from loracook.estimate.forecast import Forecast
 from loracook.planner import Plan
-
-if TYPE_CHECKING:
-    from loracook.estimate.forecast import Forecast
-    from loracook.training.memory_check import MemoryCheck
+from loracook.training.memory_check import MemoryCheck
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from loracook.estimate.estimate import Estimate
+from loracook.estimate.forecast import Forecast
 from loracook.views.plan_details import PlanDetails
-
-if TYPE_CHECKING:
-    from loracook.estimate.estimate import Estimate
-    from loracook.estimate.forecast import Forecast
 
 
 def as_json(details: PlanDetails) -> dict[str, Any]:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
+from loracook.estimate.forecast import Forecast
 from loracook.units import size
 from loracook.views.plan_details import PlanDetails
-
-if TYPE_CHECKING:
-    from loracook.estimate.forecast import Forecast
 
 
 def table(titles: Sequence[str], plans: Sequence[PlanDetails]) -> list[str]:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
+from loracook.estimate.disk import DiskUse, Upload
+from loracook.estimate.estimate import Estimate
+from loracook.estimate.forecast import Forecast
+from loracook.estimate.make_it_fit import Change
+from loracook.estimate.memory import StageMemory
 from loracook.machine.devices import SET_FLOAT16
 from loracook.planner import Plan
 from loracook.units import size
 from loracook.views.plan_details import PlanDetails
-
-if TYPE_CHECKING:
-    from loracook.estimate.disk import DiskUse, Upload
-    from loracook.estimate.estimate import Estimate
-    from loracook.estimate.forecast import Forecast
-    from loracook.estimate.make_it_fit import Change
-    from loracook.estimate.memory import StageMemory
 
 LABEL = 10
 TIMES = "\N{MULTIPLICATION SIGN}"
