@@ -65,7 +65,7 @@ class Terminal:
 
     def begin(self, stage: str) -> None:
         """Announce a stage."""
-        self.bars.reset(self.task, total=None, visible=True, stage=f"{stage:<{NAME}}", text="starting")
+        self.bars.reset(self.task, total=None, visible=True, stage=f"{stage:<{NAME - 1}}", text="starting")
 
     def end(self, record: dict[str, Any]) -> None:
         """Print how long the stage took."""
@@ -100,7 +100,14 @@ def screen(out: TextIO) -> Iterator[Progress]:
         "{task.fields[text]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")
     )
     stage = TextColumn("{task.fields[stage]}", markup=False)
-    with Bars(stage, BarColumn(24), text, console=Console(file=out), transient=True) as bars:
+    bars = Bars(
+        *(stage, BarColumn(24), text),
+        console=Console(file=out),
+        transient=True,
+        redirect_stdout=False,  # noise goes to the log, not above the bar
+        redirect_stderr=False,
+    )
+    with bars:
         yield Terminal(bars)
 
 
