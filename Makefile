@@ -24,14 +24,14 @@ lint: $(VENV)/.test
 
 # Shipped recipes changed at random for ten minutes; what breaks something is left as broken.yaml.
 fuzz: $(VENV)/.test
-	$(VENV)/bin/python -m tests.fuzz 600
+	$(VENV)/bin/python -m tests.recipe.fuzz 600
 
 # The contract with upstream, against the newest releases instead of the pinned ones.
 upstream:
 	$(PYTHON) -m venv .venv-upstream
 	.venv-upstream/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable ".[test]"
 	.venv-upstream/bin/python tests/upstream.py
-	.venv-upstream/bin/python -m pytest tests/test_contract.py tests/test_schema_second_opinion.py
+	.venv-upstream/bin/python -m pytest tests/recipe/test_contract.py tests/recipe/test_schema_second_opinion.py
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "loracook needs python 3.11 or newer; name one with: make PYTHON=python3.12 …")'

@@ -13,7 +13,7 @@ from loracook.machine.faults import mended
 from loracook.machine.versions import versions
 from loracook.planner import RUNS, Plan, PlannedStage, examined, plan
 from loracook.progress import Progress, Silent
-from loracook.recipe.tree import entries
+from loracook.recipe.schema import entries
 from loracook.stages import STAGES
 from loracook.stages.base import Consent, Folders
 from loracook.stages.push import before_training, check_consent, needs_consent

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from loracook.recipe.step_counts import Steps, steps
+from loracook.recipe.derived import Steps, steps
 
 if TYPE_CHECKING:
     import numpy

@@ -15,8 +15,8 @@ from loracook.units import size
 
 if TYPE_CHECKING:
     from loracook.estimate.meta_model import Blueprint
+    from loracook.recipe.derived import Steps
     from loracook.recipe.recipe import Recipe
-    from loracook.recipe.step_counts import Steps
 
 SMALL = 8 << 20
 """Bytes of a tokenizer and other small files; the largest tokenizers take some 20 MB."""

@@ -20,7 +20,7 @@ from loracook.estimate.stage_memory import Needs, needs
 from loracook.machine.devices import Device, device_here
 from loracook.model.hub_info import Origin, origin
 from loracook.model.unsupported import check_rows
-from loracook.recipe.step_counts import Steps
+from loracook.recipe.derived import Steps
 
 if TYPE_CHECKING:
     from loracook.planner import Plan

@@ -14,7 +14,7 @@ from loracook.data import cache as kept
 from loracook.data.read.selection import select
 from loracook.errors import RecipeError
 from loracook.estimate.batches import Batch, as_trained, flattened, is_foreseen, longest_batch, tokens
-from loracook.recipe.step_counts import Steps, fixed_steps, steps, warmup
+from loracook.recipe.derived import Steps, fixed_steps, steps, warmup
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 
 from loracook.errors import MachineError, Path, Position, Problem, RecipeError, clean, dotted
 from loracook.recipe.foreign_keys import ours
-from loracook.recipe.schema import inner_part, part_at
+from loracook.recipe.schema import entries, inner_part, part_at
 from loracook.recipe.schema_errors import check
 from loracook.recipe.source import parse
 from loracook.recipe.text import JOINERS
-from loracook.recipe.tree import entries
-from loracook.recipe.yaml_writer import flow
+from loracook.recipe.yaml_values import flow
 
 MARK = "\ufeff"  # some editors open a file in UTF-8 with it
 

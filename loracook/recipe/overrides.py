@@ -8,10 +8,10 @@ from typing import Any
 
 from loracook.errors import Path, Position, Problem, RecipeError
 from loracook.recipe.layers import Layer
-from loracook.recipe.scalars import resolve
 from loracook.recipe.schema import fits, kinds_of, part_at
 from loracook.recipe.source import Entry, Source, parse
 from loracook.recipe.text import invisible
+from loracook.recipe.yaml_values import resolve
 
 FILE = "--set"
 PART = re.compile(r'"([^"]*)"|([^".=]+)')

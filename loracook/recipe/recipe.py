@@ -9,14 +9,12 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from loracook.errors import Path, Position, Problem, RecipeError, quote
-from loracook.recipe.defaults import with_defaults
 from loracook.recipe.extends import lineage, pulled_in
 from loracook.recipe.layers import Kind, Layer, changing, deciding, leading_through, merged
 from loracook.recipe.overrides import override
 from loracook.recipe.rules import contradictions
-from loracook.recipe.schema import part_at
+from loracook.recipe.schema import entries, part_at, with_defaults
 from loracook.recipe.schema_errors import check, complaints
-from loracook.recipe.tree import entries
 from loracook.recipe.untrusted import unsafe
 
 PROBLEMS = 200  # a recipe with more is shown the rest when these are mended

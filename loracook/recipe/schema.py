@@ -1,4 +1,4 @@
-"""The recipe schema: the one list of keys, and finding one's way in it."""
+"""The recipe schema: the one list of keys and defaults, and how to look things up in it."""
 
 from __future__ import annotations
 
@@ -88,3 +88,34 @@ def _keys_below(path: Path, part: Schema) -> Iterator[tuple[Path, Schema]]:
         yield from _keys_below((*path, name), resolved(inner))
     if isinstance(part.get("items"), dict):
         yield from _keys_below((*path, 0), resolved(part["items"]))
+
+
+def entries(data: Any) -> list[tuple[Path, Any]]:
+    """Every value below the top of the data with its path, in the order written, inner ones after outer."""
+    found: list[tuple[Path, Any]] = []
+    _collect(data, (), found)
+    return found
+
+
+def _collect(data: Any, path: Path, found: list[tuple[Path, Any]]) -> None:
+    named = data.items() if isinstance(data, dict) else enumerate(data)
+    for name, value in named:
+        below = (*path, name)
+        found.append((below, value))
+        if isinstance(value, dict | list):
+            _collect(value, below, found)
+
+
+def with_defaults(data: dict[str, Any]) -> dict[str, Any]:
+    """New data with loracook's own defaults filled in, its keys in the order of the schema."""
+    return dict(_filled(data, resolved(schema())))
+
+
+def _filled(value: Any, part: Schema) -> Any:
+    if isinstance(value, list) and isinstance(part.get("items"), dict):
+        return [_filled(entry, resolved(part["items"])) for entry in value]
+    if not isinstance(value, dict) or "properties" not in part:
+        return value
+    parts = {name: resolved(inner) for name, inner in part["properties"].items()}
+    decided = {name: inner["default"] for name, inner in parts.items() if "x-decided-by" in inner} | value
+    return {name: _filled(decided[name], inner) for name, inner in parts.items() if name in decided}

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sized
 from typing import Any
 
 from loracook.errors import Path, Problem, quote, spell
+from loracook.recipe.did_you_mean import example_of
 from loracook.recipe.schema import Schema, fits, kinds_of
-from loracook.recipe.type_fixes import example_of
 
 Check = Callable[[Any, Any, Schema, Path], Iterator[Problem]]
 Beyond = Callable[[Any, Any], bool]

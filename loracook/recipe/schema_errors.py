@@ -8,11 +8,10 @@ from functools import cache
 from typing import Any
 
 from loracook.errors import Path, Problem, quote, spell
-from loracook.recipe.did_you_mean import exact_key, meant_key, meant_value, nearest
+from loracook.recipe.did_you_mean import exact_key, example_of, meant_key, meant_value, nearest, wrong_kind
 from loracook.recipe.foreign_keys import Spelling, ours
 from loracook.recipe.schema import Schema, fits, kinds_of, part_at, resolved, schema
 from loracook.recipe.schema_bounds import BOUNDS, Check
-from loracook.recipe.type_fixes import example_of, wrong_kind
 
 GLUED = re.compile(r"\w+:[^\s/]\S*")
 HINTED = 20  # more unknown keys than that are no misspellings, and a search takes time

@@ -10,9 +10,8 @@ from typing import Any, NamedTuple, NoReturn
 import yaml
 
 from loracook.errors import INVISIBLE, Path, Position, Problem, RecipeError, quote
-from loracook.recipe.scalars import resolve
-from loracook.recipe.text import JOINERS, invisible, text_of
-from loracook.recipe.yaml_errors import Mark, explain
+from loracook.recipe.text import JOINERS, Mark, explain, invisible, text_of
+from loracook.recipe.yaml_values import resolve
 
 DEPTH = 32
 VALUES = 20_000

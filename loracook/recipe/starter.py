@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loracook.recipe.yaml_writer import scalar
+from loracook.recipe.yaml_values import scalar
 
 TEXT = """\
 # yaml-language-server: $schema=https://loracook.github.io/schemas/recipe-1.json

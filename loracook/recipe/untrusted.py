@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from loracook.errors import SECRET, Path, Problem, quote
-from loracook.recipe.tree import entries
+from loracook.recipe.schema import entries
 
 PLACES = {"name_or_path", "path", "data_files", "chat_template", "gguf_file", "extends", "folder", "repo_id"}
 PROSE = {"description", "template", "evaluate", "tokenizer"}

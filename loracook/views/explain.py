@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from loracook.errors import LoracookError, Path, dotted, quote
-from loracook.recipe.did_you_mean import nearest
+from loracook.recipe.did_you_mean import KINDS, nearest
 from loracook.recipe.foreign_keys import ours
 from loracook.recipe.overrides import path_of
 from loracook.recipe.recipe import Recipe
 from loracook.recipe.schema import Schema, all_keys, kinds_of, part_at, resolved
 from loracook.recipe.schema_bounds import span
-from loracook.recipe.type_fixes import KINDS
-from loracook.recipe.yaml_writer import flow
+from loracook.recipe.yaml_values import flow
 from loracook.views.show import effective, origin_of
 
 BOUNDED = {"minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum"}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from loracook.estimate.memory import autocast
 from loracook.estimate.rows import is_exact, tokens_of
-from loracook.recipe.step_counts import fixed_steps
+from loracook.recipe.derived import fixed_steps
 
 if TYPE_CHECKING:
     from loracook.estimate.forecast import Forecast

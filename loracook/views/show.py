@@ -11,7 +11,7 @@ from loracook.errors import Path, clean, dotted
 from loracook.recipe.recipe import Recipe
 from loracook.recipe.rules import contradictions
 from loracook.recipe.schema import part_at
-from loracook.recipe.yaml_writer import rows
+from loracook.recipe.yaml_values import rows
 
 UPSTREAM: tuple[tuple[str, str], ...] = (
     ("base_model", "revision"),

@@ -11,8 +11,7 @@ import pytest
 from loracook.data.read.rows import Text
 from loracook.data.read.selection import Selection, select
 from loracook.errors import RecipeError
-from loracook.recipe.derived import most_steps
-from loracook.recipe.step_counts import steps
+from loracook.recipe.derived import most_steps, steps
 from tests.data.kitchen import json_lines, recipe
 
 

@@ -1,6 +1,6 @@
 """Writes tests/recipes/invalid/generated: for every key values that are wrong by type, size or spelling.
 
-Run `python tests/make_invalid.py` after a change of the schema, and read what changed in the expected lines.
+Run `python -m tests.recipe.make_invalid` after a change of the schema, and read what changed in the expected lines.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 from loracook.recipe.schema import Schema, all_keys, kinds_of
 from loracook.recipe.schema_errors import check
 from loracook.recipe.validate import problems_of
-from loracook.recipe.yaml_writer import rows
+from loracook.recipe.yaml_values import rows
 
-FOLDER = Path(__file__).parent / "recipes" / "invalid" / "generated"
+FOLDER = Path(__file__).parents[1] / "recipes" / "invalid" / "generated"
 BASE: dict[str, Any] = {
     "version": 1,
     "name": "wrong",

@@ -13,8 +13,7 @@ from click.testing import CliRunner
 
 from loracook.cli import verbs
 from loracook.errors import MachineError
-from loracook.recipe.foreign_keys import HERE, ours
-from loracook.recipe.foreign_values import CHANGED
+from loracook.recipe.foreign_keys import CHANGED, HERE, ours
 from loracook.recipe.migrate import migrated, moves
 from loracook.recipe.recipe import load
 from loracook.recipe.schema import part_at

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from loracook.recipe.defaults import with_defaults
 from loracook.recipe.rules import contradictions
 from loracook.recipe.rules.schedule import READ_BY, WATCHING
+from loracook.recipe.schema import with_defaults
 
 BASE = {
     "version": 1,

@@ -11,16 +11,15 @@ import pytest
 
 import loracook
 from loracook.errors import LINE_LIMIT, Problem, RecipeError
-from loracook.recipe.foreign_keys import HERE
-from loracook.recipe.foreign_values import CHANGED
+from loracook.recipe.foreign_keys import CHANGED, HERE
 from loracook.recipe.recipe import load
 from loracook.recipe.rules import RULES
 from loracook.recipe.schema import part_at
 from loracook.recipe.validate import problems_of
-from tests.make_invalid import FOLDER as GENERATED
-from tests.make_invalid import cases, lines
+from tests.recipe.make_invalid import FOLDER as GENERATED
+from tests.recipe.make_invalid import cases, lines
 
-RECIPES = Path(__file__).parent / "recipes"
+RECIPES = Path(__file__).parents[1] / "recipes"
 INVALID = sorted(file for file in (RECIPES / "invalid").glob("**/*.yaml") if file.parent.name != "parts")
 WARNED = sorted((RECIPES / "warned").glob("*.yaml"))
 VALID = sorted((RECIPES / "valid").glob("*.yaml"))
