@@ -15,8 +15,6 @@ from loracook.errors import Path
 
 Data = dict[str, Any]
 
-LOCAL = ("./", "../", "package://")
-READERS = ("json", "csv", "parquet", "text")  # paths that name how 'data_files' are read
 OWN_ROWS = ("split", "path", "data_files", "name", "revision")  # evaluation rows with a source of their own
 SPLITTING = ("bfd_split", "wrapped")  # packing that makes several rows of a long one
 
@@ -28,12 +26,6 @@ def sources(data: Data) -> Iterator[tuple[Path, Data]]:
         yield ("dataset",), dataset
     for index, source in enumerate(dataset.get("sources", ())):
         yield ("dataset", "sources", index), source
-
-
-def is_local(source: Data) -> bool:
-    """Whether a model or the rows of a source lie on this machine, which the spelling alone decides."""
-    path = str(source.get("path") or source.get("name_or_path"))
-    return path.startswith(LOCAL) or (path in READERS and "data_files" in source)
 
 
 def batch(data: Data) -> int:

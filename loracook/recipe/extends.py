@@ -10,8 +10,8 @@ from typing import Any
 
 from loracook.errors import EXTENDED, Problem, RecipeError, quote
 from loracook.recipe.layers import Layer
+from loracook.recipe.locations import forbidden_location
 from loracook.recipe.source import Source, read
-from loracook.recipe.untrusted import outside
 
 GENERATIONS = 8
 KEY = ("extends",)
@@ -25,7 +25,8 @@ def lineage(file: str | FilePath) -> list[Layer]:
         child = layers[-1]
         seen.add(FilePath(child.file).resolve())
         parent = os.path.normpath(os.path.join(os.path.dirname(child.file), text))
-        refusal = outside(text) or _refusal(FilePath(parent), FilePath(file).parent.resolve(), seen)
+        root = FilePath(file).parent.resolve()
+        refusal = forbidden_location(text) or _refusal(FilePath(parent), root, seen)
         if refusal:
             raise RecipeError([_problem(child, f"{quote(text)} {refusal}")])
         layers.append(_layer(_parent(parent, child.file), child.file))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from loracook.errors import spell
+from loracook.recipe.locations import is_local
 from loracook.report.markdown import block, code, prose, table
 from loracook.store.release import CHAT_TEMPLATE
 
@@ -20,7 +21,6 @@ MADE_BY = (
     "lora", "train", "evaluate", "merge",
 )  # fmt: skip
 SETTINGS = ("quantization", "lora", "train")
-BUILDERS = {"json", "jsonl", "csv", "parquet", "text"}
 
 
 def model_card(
@@ -79,7 +79,7 @@ def _loading(recipe: Recipe, name: str) -> list[str]:
             *(*names, tokenizer),
             "model = AutoModelForCausalLM.from_pretrained(name, dtype='auto')",
         ]
-    if _on_hub(base):
+    if not is_local(recipe["base_model"]):
         return [
             "from peft import AutoPeftModelForCausalLM",
             "from transformers import AutoTokenizer",
@@ -122,9 +122,10 @@ def _arguments(generation: Mapping[str, Any]) -> str:
 
 def _front_matter(recipe: Recipe) -> str:
     adapter = recipe["push"]["what"] == "adapter"
-    base, data = recipe["base_model"]["name_or_path"], [path for path in _paths(recipe) if _on_hub(path)]
+    base = recipe["base_model"]
+    data = list(dict.fromkeys(source["path"] for source in _sources(recipe) if not is_local(source)))
     matter = {
-        **({"base_model": base} if _on_hub(base) else {}),
+        **({} if is_local(base) else {"base_model": base["name_or_path"]}),
         **({"datasets": data} if data else {}),
         "library_name": "peft" if adapter else "transformers",
         "pipeline_tag": "text-generation",
@@ -179,14 +180,6 @@ def _sources(recipe: Recipe) -> list[Mapping[str, Any]]:
     dataset = recipe["dataset"]
     found: list[Mapping[str, Any]] = dataset.get("sources") or [dataset]
     return found
-
-
-def _paths(recipe: Recipe) -> list[str]:
-    return list(dict.fromkeys(source["path"] for source in _sources(recipe)))
-
-
-def _on_hub(path: str) -> bool:
-    return not path.startswith(("./", "../", "package://")) and path not in BUILDERS
 
 
 def _versions(versions: Mapping[str, str]) -> Iterator[tuple[str, str]]:

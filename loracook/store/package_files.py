@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from pathlib import Path
 
 SCHEME = "package://"
@@ -10,6 +9,8 @@ SCHEME = "package://"
 
 def shipped_file(text: str) -> Path:
     """The file that `package://dist/path` names; raises FileNotFoundError, saying what is missing."""
+    import importlib.metadata
+
     name, _, inside = text.removeprefix(SCHEME).partition("/")
     try:
         files = importlib.metadata.files(name) or []

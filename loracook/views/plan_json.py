@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from loracook.estimate.memory import autocast
 from loracook.estimate.rows import is_exact, tokens_of
 from loracook.recipe.derived import fixed_steps
+from loracook.recipe.locations import is_local
 
 if TYPE_CHECKING:
     from loracook.estimate.forecast import Forecast
@@ -44,17 +45,13 @@ def outside(recipe: Recipe) -> list[str]:
     name, trackers = recipe["base_model"]["name_or_path"], recipe["train"].get("report_to", "none")
     sources = recipe["dataset"].get("sources", [recipe["dataset"]])
     said = [
-        *([f"the base model {name} is fetched from the hub"] if _is_hub(name) else []),
-        *(f"the data set {s['path']} is fetched from the hub" for s in sources if _is_hub(s["path"])),
+        *([f"the base model {name} is fetched from the hub"] if not is_local(recipe["base_model"]) else []),
+        *(f"the data set {s['path']} is fetched from the hub" for s in sources if not is_local(s)),
         *(f"losses are reported to {tracker}" for tracker in _reporting(trackers)),
     ]
     if "push" in recipe and "repo_id" in recipe["push"]:
         said.append(f"the result goes to the hub as {recipe['push']['repo_id']}, with --push alone")
     return said
-
-
-def _is_hub(name: str) -> bool:
-    return not name.startswith(("./", "../", "package://"))
 
 
 def _reporting(trackers: str | list[str]) -> list[str]:

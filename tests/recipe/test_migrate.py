@@ -301,7 +301,7 @@ def test_init_asks_on_a_terminal(tmp_path: Path) -> None:
         (["../mine", "--model", "a/b", "--data", "c/d"], "'../mine' cannot name a run; write something like 'my-recipe'"),
         (["there", "--model", "a/b", "--data", "c/d"], "'there.yaml' is already there; choose another name"),
         (["mine", "--model", "/a", "--data", "c/d"],
-         "mine.yaml:7:17: base_model.name_or_path: '/a' is an absolute path; write a path that starts with './'"),
+         "mine.yaml:7:17: base_model.name_or_path: '/a' is an absolute path; use a path starting with './'"),
     ],
 )  # fmt: skip
 def test_init_never_asks_without_a_terminal_and_leaves_nothing_half_made(

@@ -16,12 +16,12 @@ from loracook.data.read.formats import Shape
 from loracook.data.read.rows import Record
 from loracook.errors import Path as Entry
 from loracook.errors import RecipeError
+from loracook.recipe.locations import BUILDERS, builder, is_local
 from loracook.store.package_files import SCHEME, shipped_file
 
 if TYPE_CHECKING:
     from loracook.recipe.recipe import Recipe
 
-BUILDERS = {"json": ".json", "csv": ".csv", "parquet": ".parquet", "text": ".txt"}
 LOOKED_AT = 100
 """How many records settle the format; the first of them may be a bad row."""
 PLACE = ("path", "name", "split", "data_files", "revision")
@@ -39,7 +39,7 @@ class Source:
     @property
     def local(self) -> bool:
         """Whether the rows lie on this machine, which the spelling of the path alone decides."""
-        return str(self.entry["path"]).startswith(("./", "../", SCHEME)) or self._builder is not None
+        return is_local(self.entry)
 
     def fail(self, key: str, message: str) -> RecipeError:
         """The error that points at a key of this source, or at its entry where the key is not written."""
@@ -119,7 +119,7 @@ class Source:
             return
         try:
             for path in self.files:
-                yield from reading.records(path, self.name(path), BUILDERS.get(self._builder or ""))
+                yield from reading.records(path, self.name(path), BUILDERS.get(builder(self.entry) or ""))
         except reading.FileError as error:
             raise self.fail("path", str(error)) from error
 
@@ -133,16 +133,10 @@ class Source:
         if self.entry.get("split", "train") != "train":
             raise self.fail("split", "local files have no splits; name the file in path or data_files")
 
-    @property
-    def _builder(self) -> str | None:
-        """The name of a datasets builder that the recipe writes for path, its files in data_files."""
-        path = str(self.entry["path"])
-        return path if path in BUILDERS and "data_files" in self.entry else None
-
     def _texts(self) -> list[str]:
         path, inside = str(self.entry["path"]), self.entry.get("data_files", [])
         names = [inside] if isinstance(inside, str) else inside
-        folder = "" if self._builder else path.rstrip("/") + "/"
+        folder = "" if builder(self.entry) else path.rstrip("/") + "/"
         return [folder + name for name in names] or [path]
 
     def _found(self, text: str) -> Iterator[Path]:

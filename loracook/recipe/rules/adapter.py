@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from loracook.errors import Problem, quote
-from loracook.recipe.derived import Data, is_local
+from loracook.recipe.derived import Data
+from loracook.recipe.locations import is_local
 
 EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings")
 HEADS = ("lm_head", "embed_out")

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 
 from loracook.errors import Path, Problem
-from loracook.recipe.derived import OWN_ROWS, Data, is_local, most_rows, sources
+from loracook.recipe.derived import OWN_ROWS, Data, most_rows, sources
+from loracook.recipe.locations import is_local
 
 OF_A_SOURCE = ("name", "data_files", "revision", "columns", "map_roles", "where", "rows")
 WITH_DEFAULT = {"split": "train", "format": "auto", "threads": "all"}
