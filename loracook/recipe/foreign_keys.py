@@ -1,4 +1,4 @@
-"""How other tools spell the keys and values that loracook has."""
+"""Keys and values of other tools, and what they are called here."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 from loracook.errors import Path, dotted, quote, spell
 
-Change = Callable[[Any], tuple[str, Any]]
+Translate = Callable[[Any], tuple[str, Any]]
 PRECISIONS = {"fp16": True, "bf16": True, "no": False, "fp32": False, "false": False}
-VALUES = {
+OTHER_VALUES = {
     "bf16": "bfloat16",
     "fp16": "float16",
     "half": "float16",
@@ -30,7 +30,7 @@ VALUES = {
     "chat_template": "messages",
     "completion": "prompt_completion",
 }
-"""What other tools call a value."""
+"""Values of other tools, and ours that means the same."""
 
 
 def _listed(value: Any) -> Any:
@@ -43,7 +43,7 @@ def _targets(value: Any) -> tuple[str, Any]:
 
 def _dtype(value: Any) -> Any:
     text = str(value).removeprefix("torch.")
-    return VALUES.get(text, text)
+    return OTHER_VALUES.get(text, text)
 
 
 def _held_out(value: Any) -> tuple[str, Any]:
@@ -67,21 +67,21 @@ def _precision(value: Any) -> tuple[str, Any]:
     return ("train.fp16" if value == "fp16" else "train.bf16"), PRECISIONS.get(str(value).lower())
 
 
-def _to(path: str, translate: Callable[[Any], Any]) -> Change:
-    return lambda value: (path, translate(value))
+def _to(path: str, convert: Callable[[Any], Any]) -> Translate:
+    return lambda value: (path, convert(value))
 
 
-def _switched(path: str, meaning: str) -> Change:
-    """A switch of another tool that is a value here, and nothing at all where it is off."""
+def _switched(path: str, meaning: str) -> Translate:
+    """A switch of another tool that is a value here; where it is off, the key is left out."""
     off = path.partition(".")[0]
     return lambda value: (off, None) if value is False else (path, meaning if value is True else None)
 
 
-def _learned(meaning: str) -> Change:
+def _loss_on(meaning: str) -> Translate:
     return lambda value: ("template.loss", meaning if value is True else None)
 
 
-CHANGED: dict[str, Change] = {
+TRANSLATED: dict[str, Translate] = {
     "targets": _targets,
     "lora_target": _targets,
     "lora_target_modules": _targets,
@@ -91,7 +91,7 @@ CHANGED: dict[str, Change] = {
     "torch_dtype": _to("base_model.dtype", _dtype),
     "model_dtype": _to("base_model.dtype", _dtype),
     "compute_dtype": _to("quantization.bnb_4bit_compute_dtype", _dtype),
-    "flash_attn": _to("base_model.attn_implementation", lambda value: VALUES.get(str(value), value)),
+    "flash_attn": _to("base_model.attn_implementation", lambda value: OTHER_VALUES.get(str(value), value)),
     "flash_attention": _switched("base_model.attn_implementation", "flash_attention_2"),
     "use_flash_attention_2": _switched("base_model.attn_implementation", "flash_attention_2"),
     "sdp_attention": _switched("base_model.attn_implementation", "sdpa"),
@@ -101,16 +101,13 @@ CHANGED: dict[str, Change] = {
     "val_set_size": _held_out,
     "train_on_inputs": _loss,
     "train_on_prompt": _loss,
-    "assistant_only_loss": _learned("assistant"),
-    "completion_only_loss": _learned("completion"),
-    "mask_history": _learned("last_turn"),
+    "assistant_only_loss": _loss_on("assistant"),
+    "completion_only_loss": _loss_on("completion"),
+    "mask_history": _loss_on("last_turn"),
     "bits": _bits,
     "quantization_bit": _bits,
-    "load_in_2bit": _to("quantization.load_in_4bit", lambda value: None),
-    "load_in_3bit": _to("quantization.load_in_4bit", lambda value: None),
-    "load_in_5bit": _to("quantization.load_in_4bit", lambda value: None),
-    "load_in_6bit": _to("quantization.load_in_4bit", lambda value: None),
-    "optimizer": _to("train.optim", lambda value: VALUES.get(str(value).lower(), value)),
+    **{f"load_in_{bits}bit": _to("quantization.load_in_4bit", lambda value: None) for bits in (2, 3, 5, 6)},
+    "optimizer": _to("train.optim", lambda value: OTHER_VALUES.get(str(value).lower(), value)),
     "group_by_length": _switched("train.train_sampling_strategy", "group_by_length"),
     "length_grouped_batches": _switched("train.train_sampling_strategy", "group_by_length"),
     "mixed_precision": _precision,
@@ -118,27 +115,26 @@ CHANGED: dict[str, Change] = {
 
 
 @dataclass(frozen=True)
-class Spelling:
-    """Where a key of another tool goes, and its value there; None where the user has to choose one.
+class Translation:
+    """Our path and value for another tool's key; a value of None is the user's to choose.
 
-    A path of a section alone says that the key is left out here, where that means the same.
+    A path of one part says that the key can be left out.
     """
 
     path: Path
     value: Any = None
 
-    def words(self, here: Path) -> str:
+    def advice(self, here: Path) -> str:
         """What to write instead of the key of the mapping at `here`."""
         *section, key = self.path
         if not section:
-            return "remove it, as leaving it out means the same"
+            return "remove it; leaving it out has the same effect"
         written = key if self.value is None else f"{key}: {spell(self.value)}"
-        return f"write {quote(written)}" + (
-            "" if tuple(section) == here else f" below '{dotted(tuple(section))}:'"
-        )
+        place = "" if tuple(section) == here else f" under '{dotted(tuple(section))}:'"
+        return f"use {quote(written)}{place}"
 
 
-RENAMED = {
+OTHER_NAMES = {
     "lora.r": "adapter_r rank lora_r lora_rank",
     "lora.lora_alpha": "alpha",
     "lora.lora_dropout": "dropout",
@@ -161,7 +157,6 @@ RENAMED = {
     "dataset.eval.data_files": "validation_file eval_file",
     "dataset.rows": "max_samples max_train_samples",
     "dataset.eval.rows": "max_eval_samples",
-    "dataset.eval.fraction": "val_size val_set_size",
     "dataset.shuffle": "shuffle_dataset",
     "template.system": "system_prompt default_system",
     "quantization.load_in_4bit": "use_4bit load_4bit",
@@ -204,15 +199,15 @@ RENAMED = {
     "push.private": "hub_private_repo",
     "push.revision": "hub_revision",
 }
-HERE = {name: path for path, names in RENAMED.items() for name in names.split()}
+OUR_PATHS = {name: path for path, names in OTHER_NAMES.items() for name in names.split()}
 
 
-def ours(name: str, value: Any) -> Spelling | None:
-    """Where a key of another tool goes and its value there; None when it is no key that loracook knows of."""
-    if name in CHANGED:
-        path, value = CHANGED[name](value)
-    elif name in HERE:
-        path = HERE[name]
+def translate(name: str, value: Any) -> Translation | None:
+    """Our path and value for another tool's key, None when it is not in the tables above."""
+    if name in TRANSLATED:
+        path, value = TRANSLATED[name](value)
+    elif name in OUR_PATHS:
+        path = OUR_PATHS[name]
     else:
         return None
-    return Spelling(tuple(path.split(".")), value)
+    return Translation(tuple(path.split(".")), value)

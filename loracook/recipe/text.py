@@ -1,4 +1,4 @@
-"""The text of a recipe file, and what the YAML parser reports about it, in plain words."""
+"""The text of a recipe file, and the YAML parser's errors in plain words."""
 
 from __future__ import annotations
 
@@ -16,65 +16,40 @@ from loracook.errors import INVISIBLE, Position, Problem, RecipeError, clean, qu
 BYTES = 256 * 1024
 SHOWN = 20
 JOINERS = "\u200c\u200d"  # parts of emoji and of Persian words; allowed when they are written as escapes
-
-
-def text_of(file: str) -> str:
-    """The decoded content of a file; raises RecipeError when it cannot be read as text."""
-    return _decoded(_content(file), file)
-
-
-def _content(file: str) -> bytes:
-    try:
-        if not stat.S_ISREG(os.stat(file).st_mode):
-            raise _refused(file, "this is not a file; name a recipe, a text file in YAML")
-        with open(file, "rb") as opened:
-            content = opened.read(BYTES + 1)
-    except (OSError, ValueError) as error:
-        raise _refused(file, _reason(error)) from error
-    if len(content) > BYTES:
-        raise _refused(file, f"the file is larger than {BYTES // 1024} KiB; write a smaller recipe")
-    return content
-
-
-def _reason(error: OSError | ValueError) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "there is no such file; check the spelling and the folder"
-    if isinstance(error, PermissionError):
-        return "the file may not be read; give yourself the right to read it"
-    if isinstance(error, OSError) and error.errno == errno.ELOOP:
-        return "the symbolic links run in a circle; name the file itself"
-    return f"the file cannot be read ({getattr(error, 'strerror', None) or error}); check the name"
-
-
-def _decoded(content: bytes, file: str) -> str:
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        before = content[: error.start]
-        line, column = before.count(b"\n") + 1, len(before.rpartition(b"\n")[2].decode("utf-8")) + 1
-        place = Position(file, line, column, column + 1)
-        message = f"the byte 0x{content[error.start]:02x} is not UTF-8; save the file as UTF-8"
-        raise RecipeError([Problem((), message, "encoding", position=place)]) from error
-
-
-def invisible(text: str, file: str) -> Iterator[Problem]:
-    """The first invisible characters of a text; the rest can wait until those are gone."""
-    if text.isascii() and text.replace("\n", "").replace("\t", "").isprintable():
-        return
-    lines = text.replace("\r\n", "\n").replace("\t", " ").split("\n")
-    places = ((number, found) for number, line in enumerate(lines, 1) for found in INVISIBLE.finditer(line))
-    for number, found in islice(places, SHOWN):
-        place = Position(file, number, found.start() + 1, found.start() + 2)
-        yield Problem((), _hidden(found[0]), "text", position=place)
-
-
-def _hidden(character: str) -> str:
-    escaped = f"write '{clean(character)}' in double quotes, or " if character in JOINERS else ""
-    return f"there is an invisible character {quote(character)} here; {escaped}remove it"
-
-
-def _refused(file: str, message: str) -> RecipeError:
-    return RecipeError([Problem((), message, "file", position=Position(file, 1, 1, 2))])
+ALIAS = "YAML aliases are not supported; write the value out"
+ANCHOR = "YAML anchors are not supported; write the value out where it is used"
+TAG = "YAML tags are not supported; remove it, and quote the value if it is a string"
+DIRECTIVE = "YAML directives (lines starting with '%') are not supported; remove this line"
+EXPECTED_KEY = "expected a key; check the indentation, quotes and brackets"
+PARSER_ERRORS = (
+    ("unknown escape", "invalid escape sequence; write '\\\\' or use single quotes", False),
+    ("Unicode character escape", "invalid Unicode escape; use '\\u0000' to '\\U0010ffff'", False),
+    ("decimal number", "incomplete escape sequence; write '\\\\' or use single quotes", False),
+    ("quoted scalar", "unclosed quote; add the closing quote", True),
+    ("expected ',' or ']'", "unclosed list; add ',' or ']'", True),
+    ("expected ',' or '}'", "unclosed mapping; add ',' or '}'", True),
+    ("mapping values are not allowed", "unexpected ':'; quote the string or check the indentation", False),
+    ("sequence entries are not allowed", "unexpected '-'; start the list on its own line", False),
+    (
+        "cannot start any token",
+        "a value cannot start with this character; quote it, and indent with spaces, not tabs",
+        False,
+    ),
+    ("could not find expected ':'", "missing ':'; write 'key: value'", True),
+    ("document start", "does not belong to the lines above; check the indentation", False),
+    ("expected '-' indicator", "not an entry of the list above; check the indentation", False),
+    ("expected key", EXPECTED_KEY, False),
+    ("expected <block end>", EXPECTED_KEY, False),
+    ("node content", "expected a value; quote a string that starts with a special character", False),
+    ("block scalar", "unexpected text after '|' or '>'; start the text on the next line", False),
+    ("anchor", ANCHOR, True),
+    ("alias", ALIAS, True),
+    ("tag", TAG, True),
+    ("directive", DIRECTIVE, False),
+    ("incompatible YAML document", DIRECTIVE, False),
+)
+"""What libyaml or PyYAML reports, our message, and whether it is shown where the construct begins."""
+INVALID_YAML = "invalid YAML; check the indentation, quotes and brackets"
 
 
 class Mark(Protocol):
@@ -84,58 +59,70 @@ class Mark(Protocol):
     column: int
 
 
-# Each row: what libyaml or PyYAML says, what it means, and whether the place is where the thing began.
-WORDS = (
-    ("unknown escape", "this backslash stands for nothing; write '\\\\' or use single quotes", False),
-    (
-        "Unicode character escape",
-        "this escape is no character; write one of '\\u0000' to '\\U0010ffff'",
-        False,
-    ),
-    (
-        "decimal number",
-        "this backslash begins an escape that does not go on; write '\\\\' or use single quotes",
-        False,
-    ),
-    ("quoted scalar", "this quote is never closed; write the closing quote", True),
-    ("expected ',' or ']'", "this list is not closed where it should be; write ',' or ']'", True),
-    ("expected ',' or '}'", "this mapping is not closed where it should be; write ',' or '}'", True),
-    (
-        "mapping values are not allowed",
-        "a ':' is not possible here; put the text in quotes or check the indentation",
-        False,
-    ),
-    (
-        "sequence entries are not allowed",
-        "a '-' is not possible here; start the list on a line of its own",
-        False,
-    ),
-    (
-        "cannot start any token",
-        "text cannot start like this; put it in quotes, and indent with spaces, not tabs",
-        False,
-    ),
-    ("could not find expected ':'", "this line has no ':'; write 'key: value'", True),
-    ("document start", "this does not belong to what stands above; check the indentation", False),
-    ("expected '-' indicator", "this does not belong to the list above; check the indentation", False),
-    ("expected key", "a key is expected here; check the indentation, quotes and brackets", False),
-    ("expected <block end>", "a key is expected here; check the indentation, quotes and brackets", False),
-    ("node content", "a value is expected here; put text that starts like this in quotes", False),
-    ("block scalar", "nothing may follow '|' or '>' on their line; write the text on the next line", False),
-    ("anchor", "anchors are not read; write the value out", True),
-    ("alias", "aliases are not read; write the value out", True),
-    ("tag", "tags are not read; write the plain value, in quotes when it is text", True),
-    ("directive", "lines that start with '%' are not read; remove this one", False),
-    ("incompatible YAML document", "lines that start with '%' are not read; remove this one", False),
-)
-UNKNOWN = "this is not YAML that can be read; check the indentation, quotes and brackets"
+def text_of(file: str) -> str:
+    """The decoded content of a recipe file; raises RecipeError when it is not a readable UTF-8 file."""
+    return _decoded(_content(file), file)
 
 
-def explain(error: yaml.YAMLError | ValueError | OverflowError) -> tuple[str, Mark | None]:
-    """Plain words for a parser's error, and the place that they speak of."""
+def invisible_characters(text: str, file: str) -> Iterator[Problem]:
+    """A problem for each of the first invisible characters of a text."""
+    if text.isascii() and text.replace("\n", "").replace("\t", "").isprintable():
+        return
+    lines = text.replace("\r\n", "\n").replace("\t", " ").split("\n")
+    matches = ((number, match) for number, line in enumerate(lines, 1) for match in INVISIBLE.finditer(line))
+    for number, match in islice(matches, SHOWN):
+        position = Position(file, number, match.start() + 1, match.start() + 2)
+        yield Problem((), _invisible(match[0]), "text", position=position)
+
+
+def plain_words(error: yaml.YAMLError | ValueError | OverflowError) -> tuple[str, Mark | None]:
+    """Our message for an error of the YAML parser, and the place to show it at."""
     context, problem = (str(getattr(error, name, None) or "") for name in ("context", "problem"))
     start, end = (getattr(error, name, None) for name in ("context_mark", "problem_mark"))
-    for words, meaning, at_start in WORDS:
-        if words in problem or words in context:
-            return meaning, start if at_start and start else end
-    return UNKNOWN, end
+    for reported, message, at_start in PARSER_ERRORS:
+        if reported in problem or reported in context:
+            return message, start if at_start and start else end
+    return INVALID_YAML, end
+
+
+def _content(file: str) -> bytes:
+    try:
+        if not stat.S_ISREG(os.stat(file).st_mode):
+            raise _file_error(file, "not a regular file; use the path of a YAML recipe")
+        with open(file, "rb") as opened:
+            content = opened.read(BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise _file_error(file, _reason(error)) from error
+    if len(content) > BYTES:
+        raise _file_error(file, f"the file is larger than {BYTES // 1024} KiB; shorten the recipe")
+    return content
+
+
+def _reason(error: OSError | ValueError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such file; check the path"
+    if isinstance(error, PermissionError):
+        return "permission denied; make the file readable"
+    if isinstance(error, OSError) and error.errno == errno.ELOOP:
+        return "too many levels of symbolic links; use the path of the file itself"
+    return f"the file cannot be read ({getattr(error, 'strerror', None) or error}); check the path"
+
+
+def _decoded(content: bytes, file: str) -> str:
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        before = content[: error.start]
+        line, column = before.count(b"\n") + 1, len(before.rpartition(b"\n")[2].decode("utf-8")) + 1
+        position = Position(file, line, column, column + 1)
+        message = f"byte 0x{content[error.start]:02x} is not valid UTF-8; save the file as UTF-8"
+        raise RecipeError([Problem((), message, "encoding", position=position)]) from error
+
+
+def _invisible(character: str) -> str:
+    escape = f", or write it as '{clean(character)}' in double quotes" if character in JOINERS else ""
+    return f"invisible character {quote(character)}; remove it{escape}"
+
+
+def _file_error(file: str, message: str) -> RecipeError:
+    return RecipeError([Problem((), message, "file", position=Position(file, 1, 1, 2))])

@@ -24,7 +24,7 @@ LONGEST_PATTERN = 1000
 REPEATED = re.compile(r"[*+}]\)*[*+{]|\\[1-9]|\(\?P=")
 
 
-def unsafe(data: Any) -> Iterator[Problem]:
+def untrusted_problems(data: Any) -> Iterator[Problem]:
     """Everything in a recipe's data, valid or not, that no recipe may contain."""
     for path, value in entries(data) if isinstance(data, dict) else ():
         yield from _secret(path, str(path[-1]))

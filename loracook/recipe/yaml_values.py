@@ -1,4 +1,4 @@
-"""Plain values as YAML text and back: the core schema of YAML 1.2."""
+"""Plain values as YAML text and back, by the core schema of YAML 1.2 (section 10.3.2)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Scalar = None | bool | int | float | str
 
 
 def resolve(text: str) -> Scalar:
-    """The value that an unquoted scalar stands for; numbers of more than 40 characters become floats."""
+    """The value of an unquoted scalar; integers of more than 40 characters become floats."""
     if text in NULL:
         return None
     if text in BOOLEAN:
@@ -44,30 +44,30 @@ def _unusual(text: str) -> Scalar:
 
 
 PLAIN = re.compile(r"[A-Za-z0-9_./][\w ./@+=()'-]*(?<! )", re.ASCII)
-NOT_EVERYWHERE = re.compile(r"(?i)y|yes|n|no|on|off|[\d:]+")  # YAML 1.1 reads these otherwise
+NOT_EVERYWHERE = re.compile(r"(?i)y|yes|n|no|on|off|[\d:]+")  # YAML 1.1 reads these as other types
 WIDTH = 80
 
 Row = tuple[str, Path | None]
 
 
 def rows(data: dict[str, Any], path: Path = (), indent: str = "") -> Iterator[Row]:
-    """The lines of a mapping, each with the path whose value it shows; headings of mappings have none."""
+    """The lines of a mapping, each with the path of its value; the key line of an inner mapping has none."""
     for name, value in data.items():
         head = f"{indent}{scalar(name)}:"
         yield from _entry(head, value, (*path, name), indent + "  ")
 
 
 def scalar(value: Any) -> str:
-    """One value on one line: as it is where that reads back the same, else in double quotes."""
+    """A value on one line, its strings in double quotes where they would not read back the same."""
     if not isinstance(value, str):
         return flow(value)
     if PLAIN.fullmatch(value) and isinstance(resolve(value), str) and not NOT_EVERYWHERE.fullmatch(value):
         return value
-    return INVISIBLE.sub(lambda found: f"\\U{ord(found[0]):08x}", json.dumps(value, ensure_ascii=False))
+    return INVISIBLE.sub(lambda match: f"\\U{ord(match[0]):08x}", json.dumps(value, ensure_ascii=False))
 
 
 def flow(value: Any) -> str:
-    """A value with its inner ones on one line."""
+    """A value on one line in flow style."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{scalar(name)}: {scalar(entry)}" for name, entry in value.items()) + "}"
     if isinstance(value, list):

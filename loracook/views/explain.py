@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from loracook.errors import LoracookError, Path, dotted, quote
-from loracook.recipe.did_you_mean import KINDS, nearest
-from loracook.recipe.foreign_keys import ours
+from loracook.recipe.did_you_mean import TYPE_NAMES, closest
+from loracook.recipe.foreign_keys import translate
 from loracook.recipe.overrides import path_of
 from loracook.recipe.recipe import Recipe
-from loracook.recipe.schema import Schema, all_keys, kinds_of, part_at, resolved
-from loracook.recipe.schema_bounds import span
+from loracook.recipe.schema import Schema, all_keys, part_at, resolved, types_of
+from loracook.recipe.schema_bounds import bounds
 from loracook.recipe.yaml_values import flow
 from loracook.views.show import effective, origin_of
 
@@ -37,7 +37,7 @@ def _now(recipe: Recipe, path: Path, value: Any, upstream: set[Path]) -> str:
 
 
 def _allowed(part: Schema) -> str:
-    kinds = " or ".join(_kind(kind, part) for kind in kinds_of(part))
+    kinds = " or ".join(_kind(kind, part) for kind in types_of(part))
     if "enum" in part:
         kinds = "one of " + ", ".join(map(flow, part["enum"]))
     if part.get("default") is None:
@@ -51,8 +51,8 @@ def _kind(kind: str, part: Schema) -> str:
     choices = resolved(part.get("items", {})).get("enum") if kind == "array" else None
     if choices:
         return "a list of any of " + ", ".join(map(flow, choices))
-    bounded = kind in ("integer", "number") and kind == kinds_of(part)[0] and BOUNDED & set(part)
-    return span(part) if bounded else KINDS[kind]
+    bounded = kind in ("integer", "number") and kind == types_of(part)[0] and BOUNDED & set(part)
+    return bounds(part) if bounded else TYPE_NAMES[kind]
 
 
 def _examples(part: Schema) -> str:
@@ -89,7 +89,7 @@ def _first(part: Schema) -> str:
 
 
 def _parent(recipe: Recipe) -> Any:
-    return next((layer.value(("extends",)) for layer in recipe.layers if layer.says(("extends",))), None)
+    return next((layer.value(("extends",)) for layer in recipe.layers if layer.entry(("extends",))), None)
 
 
 def _value_at(values: Any, path: Path) -> Any:
@@ -104,10 +104,10 @@ def _value_at(values: Any, path: Path) -> Any:
 
 
 def _meant(key: str) -> str:
-    spelling = ours(key.rpartition(".")[2], None)
+    spelling = translate(key.rpartition(".")[2], None)
     if spelling:
         return f"did you mean '{dotted(spelling.path)}'?"
     known = [dotted(tuple(part for part in path if part != 0)) for path, _ in all_keys()]
     named = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
-    found = named[0] if named else nearest(key, known)
+    found = named[0] if named else closest(key, known)
     return f"did you mean '{found}'?" if found else "loracook schema lists all keys"

@@ -30,7 +30,7 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def contradictions(data: dict[str, Any]) -> Iterator[Problem]:
+def rule_problems(data: dict[str, Any]) -> Iterator[Problem]:
     """Every problem that any rule finds, named after its rule."""
     for rule in RULES:
         for problem in rule(data):
