@@ -41,13 +41,13 @@ architecture: ## print what each folder imports and what breaks a rule; redraw d
 	$(PYTHON) docs/architecture.py --draw
 
 fuzz: $(VENV)/.test ## change shipped recipes at random for ten minutes; leaves broken.yaml for what breaks something
-	$(VENV)/bin/python -m tests.fuzz 600
+	$(VENV)/bin/python -m tests.recipe.fuzz 600
 
 upstream: ## test the contract with the newest upstream releases instead of the pinned ones
 	$(PYTHON) -m venv .venv-upstream
 	.venv-upstream/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable ".[test]"
 	.venv-upstream/bin/python tests/upstream.py
-	.venv-upstream/bin/python -m pytest tests/test_contract.py tests/test_schema_second_opinion.py
+	.venv-upstream/bin/python -m pytest tests/recipe/test_contract.py tests/recipe/test_schema_second_opinion.py
 
 clean: ## remove the virtual environments, runs/ and site/
 	rm -rf $(VENV) .venv-upstream runs site

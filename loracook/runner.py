@@ -14,7 +14,7 @@ from loracook.machine.versions import versions
 from loracook.planner import Plan, PlannedStage, examined, plan
 from loracook.progress import Progress, Silent
 from loracook.recipe.recipe import Recipe
-from loracook.recipe.tree import entries
+from loracook.recipe.schema import entries
 from loracook.stages import STAGES
 from loracook.stages.base import Consent, Folders
 from loracook.store.files import file_facts, mismatch

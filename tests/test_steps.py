@@ -12,7 +12,7 @@ import pytest
 import loracook
 from loracook.errors import RecipeError
 from loracook.estimate.batches import Batch, longest_batch, trained_tokens
-from loracook.recipe.step_counts import Steps, steps
+from loracook.recipe.derived import Steps, steps
 from tests.planning import invoked, plan
 from tests.twins import LINES, write_twin
 

@@ -11,24 +11,24 @@ from loracook import __version__
 from loracook.cli.endings import ending
 
 COMMANDS = {
-    "run": "Run a recipe: train, then what else it has a section for.",
+    "run": "Train a recipe's adapter, then evaluate, merge and push as it says.",
     "validate": "Check recipes without running anything.",
-    "preview": "Show rows as the trainer will see them.",
-    "plan": "Say what a run would do, and what it takes.",
+    "preview": "Show rows as the trainer sees them, trained tokens marked.",
+    "plan": "Show what a run would do, and the memory, disk and steps it takes.",
     "inspect": "Show a model's modules, and what an adapter on them costs.",
-    "doctor": "Say what this machine can and cannot do for recipes.",
-    "show": "Print the effective recipe, and who decided each value.",
-    "explain": "Say what a key means and who decided its value.",
-    "diff": "Compare two recipes in meaning.",
+    "doctor": "Check what this machine can run.",
+    "show": "Print the effective recipe, and who set each value.",
+    "explain": "Explain a key: its meaning, bounds, value and who set it.",
+    "diff": "Compare the effective values of two recipes.",
     "init": "Write a commented recipe to start from.",
-    "migrate": "Rewrite other tools' spellings as ours, comments kept.",
-    "schema": "Print the schema of recipes, as JSON.",
+    "migrate": "Rename other tools' keys to loracook's, comments kept.",
+    "schema": "Print the JSON Schema of recipes.",
 }
-"""Each verb with its short help; the module of the same name under loracook/cli has the command `command`."""
+"""Each command with its short help; the module of its name under loracook/cli has the function `command`."""
 
 
-class Verbs(click.Group):
-    """Loads a verb's module when it is called, so that no verb waits for the imports of another."""
+class Commands(click.Group):
+    """Loads a command's module when it is called, so that none waits for the imports of another."""
 
     def list_commands(self, context: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -44,12 +44,12 @@ class Verbs(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="loracook", message="%(prog)s %(version)s")
-def verbs() -> None:
-    """Cook LoRA adapters from YAML recipes with Hugging Face TRL."""
+def loracook() -> None:
+    """Train LoRA adapters from YAML recipes with Hugging Face TRL."""
 
 
 def main() -> None:
-    """Run the command line and exit with the codes that README lists."""
-    sys.exit(ending(lambda: verbs(standalone_mode=False)))
+    """Run the command line and exit with one of the documented codes."""
+    sys.exit(ending(lambda: loracook(standalone_mode=False)))

@@ -11,7 +11,7 @@ from loracook.recipe.recipe import load
 from loracook.views.diff import diff
 
 
-@click.command(short_help="Compare two recipes in meaning.")
+@click.command()
 @click.argument("before", type=click.Path(path_type=Path))
 @click.argument("after", type=click.Path(path_type=Path))
 @set_option

@@ -16,7 +16,7 @@ from loracook.store.folders import default_cache
 WIDTH = 14
 
 
-@click.command(short_help="Say what this machine can and cannot do for recipes.")
+@click.command()
 @click.option("--format", "kind", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--offline", is_flag=True, help="Do not contact the hub.")
 def command(kind: str, offline: bool) -> None:

@@ -11,7 +11,7 @@ from loracook.recipe.recipe import load
 from loracook.views.explain import explain
 
 
-@click.command(short_help="Say what a key means and who decided its value.")
+@click.command()
 @recipe_argument
 @click.argument("key")
 @set_option

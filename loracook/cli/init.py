@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from loracook.errors import LoracookError, RecipeError, clean, quote
+from loracook.recipe.locations import is_local
 from loracook.recipe.recipe import load
 from loracook.recipe.schema import part_at
 from loracook.recipe.schema_errors import check
@@ -16,7 +17,7 @@ from loracook.recipe.starter import starter
 QUESTIONS = {"model": "Base model (organization/name)", "data": "Data (organization/name or ./file)"}
 
 
-@click.command(short_help="Write a commented recipe to start from.")
+@click.command()
 @click.argument("name")
 @click.option("--model", metavar="ID", help="The base model: a hub id or a path that starts with './'.")
 @click.option("--data", metavar="PATH", help="The rows: a hub id, a file or a folder.")
@@ -40,7 +41,7 @@ def _answer(given: str | None, option: str) -> str:
 
 def _local(data: str) -> str:
     """The path of something that lies here, as recipes spell it."""
-    here = Path(data).exists() and not Path(data).is_absolute() and not data.startswith(("./", "../"))
+    here = Path(data).exists() and not Path(data).is_absolute() and not is_local({"path": data})
     return f"./{data}" if here else data
 
 

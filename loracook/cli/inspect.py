@@ -31,7 +31,7 @@ def _numbers(context: click.Context, parameter: click.Parameter, text: str) -> t
     return tuple(map(int, numbers))
 
 
-@click.command(short_help="Show a model's modules, and what an adapter on them costs.")
+@click.command()
 @click.argument("model")
 @click.option("--revision", help="A branch, tag or commit of a hub model.")
 @click.option(

@@ -13,7 +13,7 @@ from loracook.recipe.validate import problems_of
 from loracook.store.files import write_atomic
 
 
-@click.command(short_help="Rewrite other tools' spellings as ours, comments kept.")
+@click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 def command(file: Path) -> None:
     """Rewrite FILE with loracook's spellings and values; says each change, and what is left to mend."""

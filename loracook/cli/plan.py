@@ -22,7 +22,7 @@ from loracook.views.plan_details import PlanDetails
 MISSING = f"model, steps, tokens and memory: the training stack is not installed; {INSTALL}"
 
 
-@click.command(short_help="Say what a run would do, and what it takes.")
+@click.command()
 @click.argument("recipes", nargs=-1, required=True, metavar="RECIPE...", type=click.Path(path_type=Path))
 @runs_option
 @set_option

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from loracook.recipe.recipe import Recipe
 
 
-@click.command(short_help="Show rows as the trainer will see them.")
+@click.command()
 @recipe_argument
 @set_option
 @click.option("--rows", default=3, show_default=True, type=click.IntRange(0, 1000), help="Rows to show.")

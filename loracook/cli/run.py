@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 LOG = "log.txt"
 
 
-@click.command(short_help="Run a recipe: train, then what else it has a section for.")
+@click.command()
 @recipe_argument
 @runs_option
 @set_option

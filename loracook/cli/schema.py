@@ -9,7 +9,7 @@ import click
 from loracook.recipe.schema import schema
 
 
-@click.command(short_help="Print the schema of recipes, as JSON.")
+@click.command()
 def command() -> None:
     """Print the JSON Schema that recipes are checked against."""
     click.echo(json.dumps(schema(), indent=2))

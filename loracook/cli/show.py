@@ -13,7 +13,7 @@ from loracook.views.show import as_json, as_yaml
 FORMATS = {"yaml": as_yaml, "json": as_json}
 
 
-@click.command(short_help="Print the effective recipe, and who decided each value.")
+@click.command()
 @recipe_argument
 @set_option
 @click.option("--format", "kind", type=click.Choice(list(FORMATS)), default="yaml", show_default=True)

@@ -15,7 +15,7 @@ from loracook.views.problems import FORMATS
 from loracook.views.snippets import COLOURED, as_snippets
 
 
-@click.command(short_help="Check recipes without running anything.")
+@click.command()
 @click.argument("names", nargs=-1, required=True, metavar="RECIPE…")
 @set_option
 @click.option(
@@ -24,7 +24,7 @@ from loracook.views.snippets import COLOURED, as_snippets
 @click.option("--strict", "warnings", flag_value="errors", help="Make warnings errors.")
 @click.option("--quiet", is_flag=True, help="Say nothing but errors.")
 def command(
-    names: tuple[str, ...], overrides: tuple[str, ...], kind: str, warnings: str | None, quiet: bool
+    *, names: tuple[str, ...], overrides: tuple[str, ...], kind: str, warnings: str | None, quiet: bool
 ) -> int:
     """Check recipes: files, folders or patterns. A line for each problem; exit 2 if one is an error."""
     files = recipes(names)

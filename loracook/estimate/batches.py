@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from loracook.errors import RecipeError
 from loracook.estimate.rows import RowStats
+from loracook.recipe.derived import Steps, fixed_steps, steps, warmup
 from loracook.recipe.recipe import Recipe
-from loracook.recipe.step_counts import Steps, fixed_steps, steps, warmup
 
 if TYPE_CHECKING:
     from loracook.estimate.rows import Lengths

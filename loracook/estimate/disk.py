@@ -11,8 +11,8 @@ from loracook.estimate.estimate import Estimate
 from loracook.estimate.memory import merged_bytes
 from loracook.estimate.meta_model import MetaModel
 from loracook.estimate.weight_bytes import optimizer_bytes
+from loracook.recipe.derived import Steps
 from loracook.recipe.recipe import Recipe
-from loracook.recipe.step_counts import Steps
 from loracook.store.files import free_bytes
 from loracook.store.release import ADAPTER, CARD
 from loracook.units import size

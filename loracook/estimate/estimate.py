@@ -13,8 +13,8 @@ from loracook.estimate.memory import StageMemory, autocast, stage_memory
 from loracook.estimate.meta_model import MetaModel, meta_model, named_tokens
 from loracook.estimate.rows import RowStats, row_stats
 from loracook.machine.devices import Device
+from loracook.recipe.derived import Steps, fixed_steps
 from loracook.recipe.recipe import Recipe
-from loracook.recipe.step_counts import Steps, fixed_steps
 
 
 @dataclass(frozen=True)

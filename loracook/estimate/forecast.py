@@ -12,7 +12,7 @@ from loracook.estimate.estimate import Estimate
 from loracook.estimate.fake_step import saved_without_checkpointing
 from loracook.estimate.make_it_fit import Change, fitting_changes
 from loracook.estimate.memory import autocast
-from loracook.recipe.derived import is_local
+from loracook.recipe.locations import is_local
 from loracook.recipe.recipe import Recipe
 
 

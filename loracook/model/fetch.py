@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 from loracook.errors import MachineError, RecipeError, UnreachableError
 from loracook.hub.failures import rejection, unreachable
 from loracook.model.broken_files import BASE_MODEL, reading
+from loracook.recipe.locations import is_local
 from loracook.recipe.recipe import Recipe
 from loracook.store.files import sha256, sync
 from loracook.store.folders import SCHEME, shipped_file
@@ -30,7 +31,7 @@ def local_path(recipe: Recipe) -> Path | None:
             return shipped_file(name)
         except FileNotFoundError as error:
             raise RecipeError([recipe.problem(BASE_MODEL, str(error))]) from error
-    return recipe.resolve(name) if name.startswith(("./", "../")) else None
+    return recipe.resolve(name) if is_local(recipe["base_model"]) else None
 
 
 def files(recipe: Recipe) -> tuple[Path, ...]:

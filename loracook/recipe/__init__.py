@@ -1,1 +1,1 @@
-"""YAML text to a valid, frozen recipe: reading, the schema, layers, rules, and what to write instead."""
+"""From YAML text to a valid, frozen recipe: reading, schema, layers, rules, and suggestions for fixes."""

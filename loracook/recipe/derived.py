@@ -1,23 +1,26 @@
-"""What follows from a recipe alone: its sources, how many rows and steps at most, whether it evaluates."""
+"""What follows from a recipe alone: its sources, and how many rows and optimizer steps it takes.
+
+Steps are counted as in transformers 5.23: Trainer.set_initial_training_values, Trainer._run_epoch and
+TrainingArguments.get_warmup_steps.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from loracook.errors import Path
-from loracook.recipe.step_counts import fixed_steps, steps
 
 Data = dict[str, Any]
 
-LOCAL = ("./", "../", "package://")
-READERS = ("json", "csv", "parquet", "text")  # paths that name how 'data_files' are read
-OWN_ROWS = ("split", "path", "data_files", "name", "revision")  # evaluation rows with a source of their own
-SPLITTING = ("bfd_split", "wrapped")  # packing that makes several rows of a long one
+OWN_ROWS = ("split", "path", "data_files", "name", "revision")  # evaluation rows from their own source
+SPLITTING = ("bfd_split", "wrapped")  # packing strategies that split long rows
 
 
 def sources(data: Data) -> Iterator[tuple[Path, Data]]:
-    """Every source of training rows with its path."""
+    """Every source of training rows, with its path in the recipe."""
     dataset = data["dataset"]
     if "sources" not in dataset:
         yield ("dataset",), dataset
@@ -25,39 +28,34 @@ def sources(data: Data) -> Iterator[tuple[Path, Data]]:
         yield ("dataset", "sources", index), source
 
 
-def is_local(source: Data) -> bool:
-    """Whether a model or the rows of a source lie on this machine, which the spelling alone decides."""
-    path = str(source.get("path") or source.get("name_or_path"))
-    return path.startswith(LOCAL) or (path in READERS and "data_files" in source)
-
-
 def batch(data: Data) -> int:
-    """The rows of one optimizer step on one device."""
+    """The effective batch size on one device: the rows of one optimizer step."""
     train = data["train"]
     return int(train["per_device_train_batch_size"] * train.get("gradient_accumulation_steps", 1))
 
 
 def most_rows(data: Data) -> int | None:
-    """The rows that are read at most, None where the recipe sets no limit."""
+    """The most rows that can be read, None where the recipe sets no limit."""
     limits = [source.get("rows") for _, source in sources(data)]
     return None if None in limits else sum(filter(None, limits))
 
 
 def held_out(data: Data, sizes: Sequence[int]) -> list[int]:
     """How many rows of each source are held out for evaluation, in proportion to its size."""
-    wanted, total = data["dataset"].get("eval", {}), sum(sizes)
-    if not wanted or set(wanted) & set(OWN_ROWS):
+    held, total = data["dataset"].get("eval", {}), sum(sizes)
+    if not held or set(held) & set(OWN_ROWS):
         return [0] * len(sizes)
-    count = wanted["rows"] if "rows" in wanted else max(1, round(wanted["fraction"] * total))
+    count = held["rows"] if "rows" in held else max(1, round(held["fraction"] * total))
     exact = [count * size / total for size in sizes]
-    held = [int(share) for share in exact]
-    for index in sorted(range(len(sizes)), key=lambda index: held[index] - exact[index])[: count - sum(held)]:
-        held[index] += 1
-    return held
+    counts = [int(share) for share in exact]
+    by_remainder = sorted(range(len(sizes)), key=lambda index: counts[index] - exact[index])
+    for index in by_remainder[: count - sum(counts)]:
+        counts[index] += 1
+    return counts
 
 
 def most_steps(data: Data) -> int | None:
-    """The optimizer steps on one device at most, None where only the data can tell."""
+    """The most optimizer steps a run can take on one device, None where that depends on the data."""
     train, rows = data["train"], _most_trained(data)
     if train.get("packing") and train.get("packing_strategy") in SPLITTING:
         rows = None
@@ -65,16 +63,50 @@ def most_steps(data: Data) -> int | None:
 
 
 def _most_trained(data: Data) -> int | None:
-    """The rows that train at most, those that a weight repeats among them; None without a limit."""
+    """The most training rows, counting those that a weight repeats; None without a limit."""
     if most_rows(data) is None:
         return None
-    found = [source for _, source in sources(data)]
-    held = held_out(data, [source["rows"] for source in found])
-    left = [(source["rows"] - out, source.get("weight", 1)) for source, out in zip(found, held, strict=True)]
+    limited = [source for _, source in sources(data)]
+    held = held_out(data, [source["rows"] for source in limited])
+    left = [
+        (source["rows"] - out, source.get("weight", 1)) for source, out in zip(limited, held, strict=True)
+    ]
     trained: int = sum(int(weight) * rows + round(weight % 1 * rows) for rows, weight in left)
-    return trained if trained > 0 else None  # of held out more than there are, another rule tells
+    return trained if trained > 0 else None  # nothing-left-to-train reports the rest
 
 
 def evaluates(data: Data) -> bool:
-    """Whether rows are evaluated during training."""
+    """Whether the recipe evaluates during training."""
     return bool(data["train"].get("eval_strategy", "no") != "no")
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Optimizer steps of a run on one device; `batches` are forward passes in an epoch."""
+
+    total: int
+    per_epoch: int
+    warmup: int
+    batches: int
+    effective_batch_size: int
+
+
+def steps(train: Mapping[str, Any], rows: int) -> Steps:
+    """The steps that a `train` section takes for a number of prepared rows, on one device."""
+    size, accumulation = train["per_device_train_batch_size"], train.get("gradient_accumulation_steps", 1)
+    batches = rows // size if train.get("dataloader_drop_last") else math.ceil(rows / size)
+    per_epoch = max(math.ceil(batches / accumulation), 1)
+    total = fixed_steps(train) or math.ceil(train["num_train_epochs"] * per_epoch)
+    return Steps(total, per_epoch, warmup(train, total), batches, size * accumulation)
+
+
+def fixed_steps(train: Mapping[str, Any]) -> int | None:
+    """The number of steps where `max_steps` sets it, None where it depends on the data."""
+    max_steps = train.get("max_steps") or -1
+    return max_steps if max_steps > 0 else None
+
+
+def warmup(train: Mapping[str, Any], total: int) -> int:
+    """The number of warmup steps; `warmup_steps` below 1 is a share of all steps."""
+    steps = train.get("warmup_steps", 0)
+    return int(steps) if steps >= 1 else math.ceil(total * steps)

@@ -1,4 +1,4 @@
-"""A recipe file and those that it extends, one parent each."""
+"""A recipe file and its parents: `extends` names one parent, which may extend another."""
 
 from __future__ import annotations
 
@@ -10,31 +10,33 @@ from typing import Any
 
 from loracook.errors import EXTENDED, Problem, RecipeError, quote
 from loracook.recipe.layers import Layer
+from loracook.recipe.locations import forbidden_location
 from loracook.recipe.source import Source, read
-from loracook.recipe.untrusted import outside
 
-GENERATIONS = 8
+MAX_PARENTS = 8
 KEY = ("extends",)
+USE_INSIDE = "use a recipe in this folder or a subfolder"
 
 
 def lineage(file: str | FilePath) -> list[Layer]:
-    """The layers of a recipe file and of its parents, the file first; raises RecipeError."""
+    """The layers of a recipe file and its parents, the file first; raises RecipeError."""
     layers = [_layer(read(file), "")]
     seen: set[FilePath] = set()
     while (text := _extended(layers[-1].data)) is not None:
         child = layers[-1]
         seen.add(FilePath(child.file).resolve())
         parent = os.path.normpath(os.path.join(os.path.dirname(child.file), text))
-        refusal = outside(text) or _refusal(FilePath(parent), FilePath(file).parent.resolve(), seen)
+        root = FilePath(file).parent.resolve()
+        refusal = forbidden_location(text) or _refusal(FilePath(parent), root, seen)
         if refusal:
             raise RecipeError([_problem(child, f"{quote(text)} {refusal}")])
         layers.append(_layer(_parent(parent, child.file), child.file))
     return layers
 
 
-def pulled_in(problem: Problem, by: str) -> Problem:
-    """The problem of a parent, with the recipe that pulled the parent in; the file's own problems stay."""
-    return replace(problem, message=f"{problem.message}{EXTENDED}{by})") if by else problem
+def naming_child(problem: Problem, child: str) -> Problem:
+    """The problem with the recipe that extends its file added to the message, if there is one."""
+    return replace(problem, message=f"{problem.message}{EXTENDED}{child})") if child else problem
 
 
 def _extended(data: Any) -> str | None:
@@ -44,28 +46,30 @@ def _extended(data: Any) -> str | None:
 
 def _refusal(parent: FilePath, root: FilePath, seen: Set[FilePath]) -> str | None:
     try:
-        found = parent.resolve()
+        target = parent.resolve()
     except (OSError, RuntimeError, ValueError):
-        return "cannot be followed; name a recipe in this folder or below"
-    if not found.is_relative_to(root):
-        return "leads out of the recipe's folder; name a recipe in this folder or below"
-    if found in seen:
-        return "extends itself in the end; name another recipe or remove this line"
-    if len(seen) > GENERATIONS:
-        return f"is more than {GENERATIONS} recipes away; extend fewer"
-    return None if os.path.isfile(found) else "is not there; name a recipe in this folder or below"
+        return f"cannot be resolved; {USE_INSIDE}"
+    if not target.is_relative_to(root):
+        return f"is outside the recipe's folder; {USE_INSIDE}"
+    if target in seen:
+        return "makes a cycle; remove 'extends' from one of these recipes"
+    if len(seen) > MAX_PARENTS:
+        return f"is parent number {MAX_PARENTS + 1}; chain at most {MAX_PARENTS} parents"
+    return None if os.path.isfile(target) else f"does not exist; {USE_INSIDE}"
 
 
-def _parent(file: str, by: str) -> Source:
+def _parent(file: str, child: str) -> Source:
     try:
         return read(file)
     except RecipeError as error:
-        raise RecipeError(pulled_in(problem, by) for problem in error.problems) from error
+        raise RecipeError(naming_child(problem, child) for problem in error.problems) from error
 
 
 def _problem(child: Layer, message: str) -> Problem:
-    return pulled_in(Problem(KEY, message, "extends", position=child.positions[KEY].value), child.by)
+    return naming_child(
+        Problem(KEY, message, "extends", position=child.positions[KEY].value), child.extended_by
+    )
 
 
-def _layer(source: Source, by: str) -> Layer:
-    return Layer("recipe", (), source.data, source.positions, by)
+def _layer(source: Source, extended_by: str) -> Layer:
+    return Layer("recipe", (), source.data, source.positions, extended_by)

@@ -1,36 +1,140 @@
-"""How other tools spell the keys that loracook offers."""
+"""Keys and values of other tools, and what they are called here."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from loracook.errors import Path, dotted, quote, spell
-from loracook.recipe.foreign_values import CHANGED
+
+Translate = Callable[[Any], tuple[str, Any]]
+PRECISIONS = {"fp16": True, "bf16": True, "no": False, "fp32": False, "false": False}
+OTHER_VALUES = {
+    "bf16": "bfloat16",
+    "fp16": "float16",
+    "half": "float16",
+    "fp32": "float32",
+    "float": "float32",
+    "fa2": "flash_attention_2",
+    "fa3": "flash_attention_3",
+    "disabled": "eager",
+    "adam": "adamw_torch",
+    "adamw": "adamw_torch",
+    "adamw_hf": "adamw_torch",
+    "human": "user",
+    "gpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "chat": "messages",
+    "chat_template": "messages",
+    "completion": "prompt_completion",
+}
+"""Values of other tools, and ours that means the same."""
+
+
+def _listed(value: Any) -> Any:
+    return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+
+
+def _targets(value: Any) -> tuple[str, Any]:
+    return "lora.target_modules", "all-linear" if value in ("all", "all-linear", ["all"]) else _listed(value)
+
+
+def _dtype(value: Any) -> Any:
+    text = str(value).removeprefix("torch.")
+    return OTHER_VALUES.get(text, text)
+
+
+def _held_out(value: Any) -> tuple[str, Any]:
+    if value in (0, "0"):
+        return "dataset", None
+    rows = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    return ("dataset.eval.rows" if rows else "dataset.eval.fraction"), value
+
+
+def _bits(value: Any) -> tuple[str, Any]:
+    if value in (16, 32):
+        return "quantization", None
+    return f"quantization.load_in_{8 if value == 8 else 4}bit", True if value in (4, 8) else None
+
+
+def _loss(value: Any) -> tuple[str, Any]:
+    return "template.loss", {"True": "all", "False": "assistant"}.get(str(value))
+
+
+def _precision(value: Any) -> tuple[str, Any]:
+    return ("train.fp16" if value == "fp16" else "train.bf16"), PRECISIONS.get(str(value).lower())
+
+
+def _to(path: str, convert: Callable[[Any], Any]) -> Translate:
+    return lambda value: (path, convert(value))
+
+
+def _switched(path: str, meaning: str) -> Translate:
+    """A switch of another tool that is a value here; where it is off, the key is left out."""
+    off = path.partition(".")[0]
+    return lambda value: (off, None) if value is False else (path, meaning if value is True else None)
+
+
+def _loss_on(meaning: str) -> Translate:
+    return lambda value: ("template.loss", meaning if value is True else None)
+
+
+TRANSLATED: dict[str, Translate] = {
+    "targets": _targets,
+    "lora_target": _targets,
+    "lora_target_modules": _targets,
+    "lora_target_linear": _switched("lora.target_modules", "all-linear"),
+    "lora_modules_to_save": _to("lora.modules_to_save", _listed),
+    "additional_target": _to("lora.modules_to_save", _listed),
+    "torch_dtype": _to("base_model.dtype", _dtype),
+    "model_dtype": _to("base_model.dtype", _dtype),
+    "compute_dtype": _to("quantization.bnb_4bit_compute_dtype", _dtype),
+    "flash_attn": _to("base_model.attn_implementation", lambda value: OTHER_VALUES.get(str(value), value)),
+    "flash_attention": _switched("base_model.attn_implementation", "flash_attention_2"),
+    "use_flash_attention_2": _switched("base_model.attn_implementation", "flash_attention_2"),
+    "sdp_attention": _switched("base_model.attn_implementation", "sdpa"),
+    "eager_attention": _switched("base_model.attn_implementation", "eager"),
+    "datasets": _to("dataset.sources", lambda value: None),
+    "val_size": _held_out,
+    "val_set_size": _held_out,
+    "train_on_inputs": _loss,
+    "train_on_prompt": _loss,
+    "assistant_only_loss": _loss_on("assistant"),
+    "completion_only_loss": _loss_on("completion"),
+    "mask_history": _loss_on("last_turn"),
+    "bits": _bits,
+    "quantization_bit": _bits,
+    **{f"load_in_{bits}bit": _to("quantization.load_in_4bit", lambda value: None) for bits in (2, 3, 5, 6)},
+    "optimizer": _to("train.optim", lambda value: OTHER_VALUES.get(str(value).lower(), value)),
+    "group_by_length": _switched("train.train_sampling_strategy", "group_by_length"),
+    "length_grouped_batches": _switched("train.train_sampling_strategy", "group_by_length"),
+    "mixed_precision": _precision,
+}
 
 
 @dataclass(frozen=True)
-class Spelling:
-    """Where a key of another tool goes, and its value there; None where the user has to choose one.
+class Translation:
+    """Our path and value for another tool's key; a value of None is the user's to choose.
 
-    A path of a section alone says that the key is left out here, where that means the same.
+    A path of one part says that the key can be left out.
     """
 
     path: Path
     value: Any = None
 
-    def words(self, here: Path) -> str:
+    def advice(self, here: Path) -> str:
         """What to write instead of the key of the mapping at `here`."""
         *section, key = self.path
         if not section:
-            return "remove it, as leaving it out means the same"
+            return "remove it; leaving it out has the same effect"
         written = key if self.value is None else f"{key}: {spell(self.value)}"
-        return f"write {quote(written)}" + (
-            "" if tuple(section) == here else f" below '{dotted(tuple(section))}:'"
-        )
+        place = "" if tuple(section) == here else f" under '{dotted(tuple(section))}:'"
+        return f"use {quote(written)}{place}"
 
 
-RENAMED = {
+OTHER_NAMES = {
     "lora.r": "adapter_r rank lora_r lora_rank",
     "lora.lora_alpha": "alpha",
     "lora.lora_dropout": "dropout",
@@ -53,7 +157,6 @@ RENAMED = {
     "dataset.eval.data_files": "validation_file eval_file",
     "dataset.rows": "max_samples max_train_samples",
     "dataset.eval.rows": "max_eval_samples",
-    "dataset.eval.fraction": "val_size val_set_size",
     "dataset.shuffle": "shuffle_dataset",
     "dataset.limits.missing_eos": "without_stop",
     "template.system": "system_prompt default_system",
@@ -97,15 +200,15 @@ RENAMED = {
     "push.private": "hub_private_repo",
     "push.revision": "hub_revision",
 }
-HERE = {name: path for path, names in RENAMED.items() for name in names.split()}
+OUR_PATHS = {name: path for path, names in OTHER_NAMES.items() for name in names.split()}
 
 
-def ours(name: str, value: Any) -> Spelling | None:
-    """Where a key of another tool goes and its value there; None when it is no key that loracook knows of."""
-    if name in CHANGED:
-        path, value = CHANGED[name](value)
-    elif name in HERE:
-        path = HERE[name]
+def translate(name: str, value: Any) -> Translation | None:
+    """Our path and value for another tool's key, None when it is not in the tables above."""
+    if name in TRANSLATED:
+        path, value = TRANSLATED[name](value)
+    elif name in OUR_PATHS:
+        path = OUR_PATHS[name]
     else:
         return None
-    return Spelling(tuple(path.split(".")), value)
+    return Translation(tuple(path.split(".")), value)

@@ -1,4 +1,4 @@
-"""A recipe rewritten from other tools' spellings to ours, its comments kept."""
+"""A recipe rewritten from other tools' keys to ours, its comments preserved."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from loracook.errors import MachineError, Path, Position, Problem, RecipeError, clean, dotted
-from loracook.recipe.foreign_keys import ours
-from loracook.recipe.schema import inner_part, part_at
+from loracook.recipe.foreign_keys import translate
+from loracook.recipe.schema import entries, inner_part, part_at
 from loracook.recipe.schema_errors import check
 from loracook.recipe.source import parse
 from loracook.recipe.text import JOINERS
-from loracook.recipe.tree import entries
-from loracook.recipe.yaml_writer import flow
+from loracook.recipe.yaml_values import flow
 
-MARK = "\ufeff"  # some editors open a file in UTF-8 with it
+BOM = "\ufeff"  # some editors start a UTF-8 file with it
 
 
 @dataclass(frozen=True)
 class Move:
-    """One entry that is to be written elsewhere."""
+    """One entry that moves to another path, and its value there."""
 
     old: Path
     new: Path
@@ -32,30 +31,34 @@ class Move:
         return f"{dotted(self.old)} → {dotted(self.new)}: {flow(self.value)}"
 
 
-class Kept(NamedTuple):
-    """A move that is not done, since its value would be lost to what stands at `taken`."""
+class Conflict(NamedTuple):
+    """A move that is not made, since there is a value at `taken` already."""
 
     move: Move
     taken: Path
 
     def __str__(self) -> str:
         old, taken = dotted(self.move.old), dotted(self.taken)
-        return f"{old} stays, since {taken} is written too; remove one of the two"
+        return f"{old} is left as it is, since {taken} is set too; remove one of the two"
 
 
-def moves(text: str, file: str) -> tuple[list[Move], list[Kept]]:
-    """What is to be moved in a recipe's text, and what has no room; raises RecipeError when it is no YAML."""
+def moves(text: str, file: str) -> tuple[list[Move], list[Conflict]]:
+    """The moves that a recipe's text needs, and those in conflict; raises RecipeError when it is not YAML."""
     data = parse(text, file).data
-    return _with_room(data, [*_shortened(data), *_renamed(data)]) if isinstance(data, dict) else ([], [])
+    return (
+        _without_conflicts(data, [*_shortened(data), *_renamed(data)]) if isinstance(data, dict) else ([], [])
+    )
 
 
 def migrated(text: str, planned: list[Move], file: str) -> str:
-    """The text with the moves done; raises RecipeError where ruamel.yaml cannot read it.
+    """The text with the moves made.
 
-    Raises MachineError where ruamel.yaml is missing.
+    Raises:
+        RecipeError: ruamel.yaml cannot parse the text.
+        MachineError: ruamel.yaml is not installed.
     """
     yaml = _round_trip()
-    body = text.removeprefix(MARK)
+    body = text.removeprefix(BOM)
     ends = "\r\n" if "\r\n" in text else "\n"
     data = _loaded(yaml, body.replace("\r\n", "\n"), file)
     for move in planned:
@@ -72,19 +75,19 @@ def _loaded(yaml: Any, text: str, file: str) -> Any:
         return yaml.load(text)
     except MarkedYAMLError as error:
         line, column = error.problem_mark.line + 1, error.problem_mark.column + 1
-        message = "ruamel.yaml, which keeps comments, cannot read this; write it otherwise"
+        message = "ruamel.yaml, which preserves the comments, cannot parse this; rewrite this line"
         raise RecipeError(
             [Problem((), message, "yaml", position=Position(file, line, column, column + 1))]
         ) from error
 
 
 def _escaped(text: str) -> str:
-    """YAML with joining characters as escapes; ruamel.yaml writes them as they are, which no recipe may."""
-    return re.sub(f"[{JOINERS}]", lambda found: clean(found[0]), text)
+    """YAML with joiners as escapes; ruamel.yaml writes them out, which a recipe does not allow."""
+    return re.sub(f"[{JOINERS}]", lambda match: clean(match[0]), text)
 
 
 def _shortened(data: dict[str, Any]) -> Iterator[Move]:
-    """Sections that other tools write as one word, such as `base_model: org/name`."""
+    """Sections that other tools write as a single value, such as `base_model: org/name`."""
     for name, value in data.items():
         properties = (part_at((name,)) or {}).get("properties", {})
         main = next(iter(properties), None)
@@ -97,31 +100,31 @@ def _renamed(data: dict[str, Any]) -> Iterator[Move]:
         section, name = part_at(path[:-1]), path[-1]
         if section is None or not isinstance(name, str) or inner_part(section, name):
             continue
-        spelling = ours(name, value)
-        part = part_at(spelling.path) if spelling else None
-        if spelling and part is not None and not any(check(spelling.value, part, ())):
-            yield Move(path, spelling.path, spelling.value)
+        translation = translate(name, value)
+        part = part_at(translation.path) if translation else None
+        if translation and part is not None and not any(check(translation.value, part, ())):
+            yield Move(path, translation.path, translation.value)
 
 
-def _with_room(data: dict[str, Any], wanted: list[Move]) -> tuple[list[Move], list[Kept]]:
-    """The moves whose new place is free when those before are done, and the others."""
+def _without_conflicts(data: dict[str, Any], planned: list[Move]) -> tuple[list[Move], list[Conflict]]:
+    """The moves whose new path is free once those before are made, and the others."""
     sections = {path: isinstance(value, dict) for path, value in entries(data)}
     free: list[Move] = []
-    kept: list[Kept] = []
-    for move in wanted:
+    conflicts: list[Conflict] = []
+    for move in planned:
         was = sections.pop(move.old)
         taken = _taken(sections, move.new)
         if taken:
             sections[move.old] = was
-            kept.append(Kept(move, taken))
+            conflicts.append(Conflict(move, taken))
         else:
             sections |= dict.fromkeys(_above(move.new), True) | {move.new: isinstance(move.value, dict)}
             free.append(move)
-    return free, kept
+    return free, conflicts
 
 
 def _taken(sections: dict[Path, bool], path: Path) -> Path | None:
-    """What stands in the way of a new entry: one of that name, or a value where a mapping is to be."""
+    """The path that blocks a new entry: its own, or one above that holds a value instead of a mapping."""
     blocked = (above for above in _above(path) if sections.get(above) is False)
     return path if path in sections else next(blocked, None)
 

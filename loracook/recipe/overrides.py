@@ -6,12 +6,12 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from loracook.errors import Path, Position, Problem, RecipeError
+from loracook.errors import Path, Position, Problem, RecipeError, quote
 from loracook.recipe.layers import Layer
-from loracook.recipe.scalars import resolve
-from loracook.recipe.schema import fits, kinds_of, part_at
+from loracook.recipe.schema import has_type, part_at, types_of
 from loracook.recipe.source import Entry, Source, parse
-from loracook.recipe.text import invisible
+from loracook.recipe.text import invisible_characters
+from loracook.recipe.yaml_values import resolve
 
 FILE = "--set"
 PART = re.compile(r'"([^"]*)"|([^".=]+)')
@@ -19,62 +19,57 @@ PATH = re.compile(rf"(?:{PART.pattern})(?:\.(?:{PART.pattern}))*(?==)")
 
 
 def override(text: str, number: int) -> Layer:
-    """The layer that the `number`th `--set` is (from 1); raises RecipeError when it cannot be read."""
-    found = PATH.match(text)
-    place = Position(FILE, number, 1, len(text) + 1)
-    if not found:
-        raise RecipeError(
-            [Problem((), "this names no value; write --set section.key=value", "set", position=place)]
-        )
-    if hidden := next(invisible(text, FILE), None):
-        raise RecipeError([replace(hidden, position=place)])
-    path = path_of(found[0])
+    """The layer of the `number`th `--set` (from 1); raises RecipeError when it cannot be read."""
+    match = PATH.match(text)
+    whole = Position(FILE, number, 1, len(text) + 1)
+    if hidden := next(invisible_characters(text, FILE), None):
+        raise RecipeError([replace(hidden, position=whole)])
+    if not match:
+        message = f"{quote(text)} sets nothing; use --set section.key=value"
+        raise RecipeError([Problem((), message, "set", position=whole)])
+    path = path_of(match[0])
     if path[0] == "extends":
-        raise RecipeError(
-            [Problem(path, "a parent is named in the recipe alone; write it there", "set", position=place)]
-        )
-    key = Position(FILE, number, 1, found.end() + 1)
-    value = Position(FILE, number, found.end() + 2, max(len(text) + 1, found.end() + 3))
-    source = _value(text[found.end() + 1 :], path, value)
+        message = "cannot be set on the command line; write it in the recipe"
+        raise RecipeError([Problem(path, message, "set", position=whole)])
+    key = Position(FILE, number, 1, match.end() + 1)
+    value = Position(FILE, number, match.end() + 2, max(len(text) + 1, match.end() + 3))
+    source = _value(text[match.end() + 1 :], path, value)
     inner = {(*path, *below): Entry(value, value) for below in source.positions}
     return Layer("set", path, source.data, inner | {path: Entry(key, value)})
 
 
 def path_of(text: str) -> Path:
-    """A dotted path in parts: numbers index lists, and a key with dots in it stands in double quotes."""
+    """The parts of a dotted path; numbers index lists, and a key that contains dots is in double quotes."""
     path: Path = ()
     for quoted, plain in PART.findall(text):
-        indexes = plain.isascii() and plain.isdigit() and "array" in kinds_of(part_at(path) or {})
-        path = (*path, int(plain) if indexes else quoted or plain)
+        is_index = plain.isascii() and plain.isdigit() and "array" in types_of(part_at(path) or {})
+        path = (*path, int(plain) if is_index else quoted or plain)
     return path
 
 
-def _value(text: str, path: Path, place: Position) -> Source:
+def _value(text: str, path: Path, position: Position) -> Source:
     part = part_at(path)
-    kinds = kinds_of(part) if part else ()
-    if text[:1] in ("'", '"', "[", "{") and kinds != ("string",):
+    types = types_of(part) if part else ()
+    if text[:1] in ("'", '"', "[", "{") and types != ("string",):
         try:
             return parse(text, FILE)
         except RecipeError as error:
-            raise RecipeError(_shifted(problem, place) for problem in error.problems) from error
-    return Source(FILE, _typed(text, kinds), {})
+            raise RecipeError(_shifted(problem, position) for problem in error.problems) from error
+    return Source(FILE, _typed(text, types), {})
 
 
 def _shifted(problem: Problem, value: Position) -> Problem:
-    place = problem.position
-    if place is None or place.line > 1:
+    position = problem.position
+    if position is None or position.line > 1:
         return replace(problem, position=value)
     before = value.column - 1
-    column, end = place.column + before, place.end_column + before
+    column, end = position.column + before, position.end_column + before
     return replace(problem, position=Position(FILE, value.line, column, end))
 
 
-def _typed(text: str, kinds: tuple[str, ...]) -> Any:
+def _typed(text: str, types: tuple[str, ...]) -> Any:
+    """The value of an unquoted text, which stays a string where the schema allows no other type it has."""
     value = resolve(text)
-    if (
-        value is not None
-        and "string" in kinds
-        and not any(fits(value, kind) for kind in kinds if kind != "string")
-    ):
-        return text
-    return value
+    others = [name for name in types if name != "string"]
+    stays = "string" in types and value is not None and not any(has_type(value, name) for name in others)
+    return text if stays else value

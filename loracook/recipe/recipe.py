@@ -9,23 +9,21 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from loracook.errors import Path, Position, Problem, RecipeError, quote
-from loracook.recipe.defaults import with_defaults
-from loracook.recipe.extends import lineage, pulled_in
-from loracook.recipe.layers import Kind, Layer, changing, deciding, leading_through, merged
+from loracook.recipe.extends import lineage, naming_child
+from loracook.recipe.layers import Kind, Layer, changing, deciding, merged, passing_through
 from loracook.recipe.overrides import override
-from loracook.recipe.rules import contradictions
-from loracook.recipe.schema import part_at
-from loracook.recipe.schema_errors import check, complaints
-from loracook.recipe.tree import entries
-from loracook.recipe.untrusted import unsafe
+from loracook.recipe.rules import rule_problems
+from loracook.recipe.schema import entries, part_at, with_defaults
+from loracook.recipe.schema_errors import check, schema_problems
+from loracook.recipe.untrusted import untrusted_problems
 
-PROBLEMS = 200  # a recipe with more is shown the rest when these are mended
+PROBLEMS = 200  # of a recipe with more, the rest is shown once these are fixed
 AT_KEY = {"unknown-key", "declined-key", "required", "foreign-key"}
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Who decided a value, and where it is written; loracook's own defaults are written nowhere."""
+    """Who set a value, and where it is written; loracook's own defaults have no position."""
 
     kind: Kind
     position: Position | None = None
@@ -36,7 +34,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The effective values of a recipe by section, and where each comes from."""
+    """The effective values of a recipe by section, and the origin of each."""
 
     file: FilePath
     sections: Mapping[str, Any]
@@ -52,63 +50,64 @@ class Recipe:
 
     @property
     def name(self) -> str:
-        """What the recipe calls itself, else what its file is called."""
+        """The recipe's `name`, else the name of its file."""
         return str(self.sections.get("name", self.file.stem))
 
     @property
     def root(self) -> FilePath:
-        """The folder that the recipe's relative paths lie in."""
+        """The folder that the recipe's relative paths start from."""
         return self.file.parent
 
     def origin(self, path: Path) -> Origin:
-        """Who decided what stands at `path`."""
-        found = changing(self.layers, path) or deciding(self.layers, path)
-        if found is None or found[0].removes(path):
-            return Origin("loracook")
-        return Origin(found[0].kind, found[1].key)
+        """Who set the value at `path`."""
+        match changing(self.layers, path) or deciding(self.layers, path):
+            case (layer, entry) if not layer.removes(path):
+                return Origin(layer.kind, entry.key)
+        return Origin("loracook")
 
     def problem(self, path: Path, message: str) -> Problem:
-        """A problem with what stands at `path`, placed in the recipe."""
+        """A problem with the value at `path`, with its position in the recipe."""
         return placed(Problem(path, message), self.layers)
 
     def resolve(self, text: str) -> FilePath:
-        """The file that a relative path names, links followed; raises RecipeError outside the root."""
+        """The file at a relative path, links followed; raises RecipeError when it is outside the root."""
         root = self.root.resolve()
-        found = (root / text).resolve()
-        if not found.is_relative_to(root):
-            raise RecipeError(
-                [self.problem(self._path_to(text), f"'{text}' lies outside the recipe's folder")]
-            )
-        return found
+        target = (root / text).resolve()
+        if not target.is_relative_to(root):
+            message = f"'{text}' is outside the recipe's folder; use a path inside it"
+            raise RecipeError([self.problem(self._path_to(text), message)])
+        return target
 
     def _path_to(self, text: str) -> Path:
         return next((path for path, value in entries(dict(self.sections)) if value == text), ())
 
 
 def load(file: str | FilePath, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe in a file with every `--set` applied; raises RecipeError with all of its problems."""
+    """The recipe in a file with every `--set` applied; raises RecipeError with all its problems."""
     layers = (*reversed(_sets(overrides)), *lineage(file))
     data = merged(layers)
-    found = list(islice(_wrong(data), PROBLEMS))
-    if not found:
+    unplaced = list(islice(_invalid(data), PROBLEMS))
+    if not unplaced:
         data = with_defaults({name: section for name, section in data.items() if name != "extends"})
-        found = [*_nameless(data, FilePath(file).stem), *contradictions(data)]
-    problems = sorted((placed(problem, layers) for problem in found), key=_order)
+        unplaced = [*_invalid_name(data, FilePath(file).stem), *rule_problems(data)]
+    problems = sorted((placed(problem, layers) for problem in unplaced), key=_order)
     if any(problem.severity == "error" for problem in problems):
         raise RecipeError(problems)
     return Recipe(FilePath(file), data, layers, tuple(problems))
 
 
 def placed(problem: Problem, layers: Sequence[Layer]) -> Problem:
-    """The problem with its position, taken from the nearest entry that is written down."""
+    """The problem with its position: that of its entry, or of the nearest entry above that is written."""
     for length in range(len(problem.path), -1, -1):
-        found = deciding(layers, problem.path[:length])
-        if found:
-            layer, entry = found
+        decision = deciding(layers, problem.path[:length])
+        if decision:
+            layer, entry = decision
             holds_more = isinstance(layer.value(problem.path[:length]), dict | list)
             at_key = holds_more or length < len(problem.path) or problem.rule in AT_KEY
-            return replace(pulled_in(problem, layer.by), position=entry.key if at_key else entry.value)
-        through = leading_through(layers, problem.path[:length])
+            return replace(
+                naming_child(problem, layer.extended_by), position=entry.key if at_key else entry.value
+            )
+        through = passing_through(layers, problem.path[:length])
         if through:
             return replace(problem, position=through.key)
     return problem
@@ -127,21 +126,20 @@ def _sets(texts: Sequence[str]) -> list[Layer]:
     return sets
 
 
-def _wrong(data: Any) -> Iterator[Problem]:
-    """What no recipe may hold, and what the schema complains of elsewhere."""
-    forbidden = list(unsafe(data))
-    said = {problem.path for problem in forbidden}
+def _invalid(data: Any) -> Iterator[Problem]:
+    """What no recipe may contain, and the schema's problems with everything else."""
+    forbidden = list(untrusted_problems(data))
+    reported = {problem.path for problem in forbidden}
     yield from forbidden
-    yield from (problem for problem in complaints(data) if problem.path not in said)
+    yield from (problem for problem in schema_problems(data) if problem.path not in reported)
 
 
-def _nameless(data: dict[str, Any], stem: str) -> Iterator[Problem]:
+def _invalid_name(data: dict[str, Any], stem: str) -> Iterator[Problem]:
     if "name" not in data and any(check(stem, part_at(("name",)) or {}, ())):
-        yield Problem(
-            (), f"the file's name {quote(stem)} cannot name the run; write 'name: short-name'", "name"
-        )
+        message = f"the file name {quote(stem)} is not a valid run name; add 'name: short-name'"
+        yield Problem((), message, "name")
 
 
 def _order(problem: Problem) -> tuple[str, int, int]:
-    place = problem.position
-    return ("", 0, 0) if place is None else (place.file, place.line, place.column)
+    position = problem.position
+    return ("", 0, 0) if position is None else (position.file, position.line, position.column)

@@ -1,4 +1,4 @@
-"""The recipe schema: the one list of keys, and finding one's way in it."""
+"""The recipe schema: the one list of keys and defaults, and how to look things up in it."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ Schema = dict[str, Any]
 
 @cache
 def schema() -> Schema:
-    """The schema as JSON data; shared, so never change it."""
+    """The schema as JSON data; shared by all callers, so never change it."""
     file = next((place for place in PLACES if place.exists()), PLACES[-1])
-    found: Schema = json.loads(file.read_text("utf-8"))
-    return found
+    loaded: Schema = json.loads(file.read_text("utf-8"))
+    return loaded
 
 
 def resolved(part: Schema) -> Schema:
-    """A part of the schema with its reference followed; its own keywords stand above those referred to."""
+    """A part of the schema with its `$ref` followed; its own keywords win over those referred to."""
     while "$ref" in part:
         target: Any = schema()
         for name in part["$ref"].removeprefix("#/").split("/"):
@@ -46,7 +46,7 @@ def resolved(part: Schema) -> Schema:
 
 
 def part_at(path: Path) -> Schema | None:
-    """The part of the schema that speaks of `path`, None where it names no such key."""
+    """The part of the schema for the value at `path`, None where there is no such key."""
     part = resolved(schema())
     for name in path:
         inner = part.get("items") if isinstance(name, int) else inner_part(part, name)
@@ -57,28 +57,28 @@ def part_at(path: Path) -> Schema | None:
 
 
 def inner_part(part: Schema, name: str) -> Any:
-    """What a mapping's part of the schema says of one key; None or False where it may not be there."""
+    """The part of the schema for one key of a mapping; None or False where the key is not allowed."""
     return part.get("properties", {}).get(name, part.get("additionalProperties"))
 
 
-def kinds_of(part: Schema) -> tuple[str, ...]:
-    """The JSON types that a part of the schema allows; none named is every type."""
-    kinds = part.get("type", ())
-    return (kinds,) if isinstance(kinds, str) else tuple(kinds)
+def types_of(part: Schema) -> tuple[str, ...]:
+    """The JSON types that a part of the schema allows; empty where it allows any."""
+    types = part.get("type", ())
+    return (types,) if isinstance(types, str) else tuple(types)
 
 
-def fits(value: Any, kind: str) -> bool:
-    """Whether a value has a JSON type: true is no number, 4.0 no whole number, NaN and infinity neither."""
+def has_type(value: Any, name: str) -> bool:
+    """Whether a value has a JSON type: true is no number, 4.0 no integer, NaN and infinity are neither."""
     if isinstance(value, bool):
-        return kind == "boolean"
+        return name == "boolean"
     if isinstance(value, float):
-        return kind == "number" and math.isfinite(value)
-    return kind in TYPES and isinstance(value, TYPES[kind])
+        return name == "number" and math.isfinite(value)
+    return name in TYPES and isinstance(value, TYPES[name])
 
 
 @cache
 def all_keys() -> tuple[tuple[Path, Schema], ...]:
-    """Every key that has a name, with its path and what the schema says of it; items of lists count as 0."""
+    """Every named key with its path and its part of the schema; entries of lists have index 0."""
     return tuple(_keys_below((), resolved(schema())))
 
 
@@ -88,3 +88,34 @@ def _keys_below(path: Path, part: Schema) -> Iterator[tuple[Path, Schema]]:
         yield from _keys_below((*path, name), resolved(inner))
     if isinstance(part.get("items"), dict):
         yield from _keys_below((*path, 0), resolved(part["items"]))
+
+
+def entries(data: Any) -> list[tuple[Path, Any]]:
+    """Every value inside the data with its path, in the order written, a mapping before its entries."""
+    collected: list[tuple[Path, Any]] = []
+    _collect(data, (), collected)
+    return collected
+
+
+def _collect(data: Any, path: Path, into: list[tuple[Path, Any]]) -> None:
+    named = data.items() if isinstance(data, dict) else enumerate(data)
+    for name, value in named:
+        below = (*path, name)
+        into.append((below, value))
+        if isinstance(value, dict | list):
+            _collect(value, below, into)
+
+
+def with_defaults(data: dict[str, Any]) -> dict[str, Any]:
+    """The data with loracook's own defaults filled in, its keys in the order of the schema."""
+    return dict(_filled(data, resolved(schema())))
+
+
+def _filled(value: Any, part: Schema) -> Any:
+    if isinstance(value, list) and isinstance(part.get("items"), dict):
+        return [_filled(entry, resolved(part["items"])) for entry in value]
+    if not isinstance(value, dict) or "properties" not in part:
+        return value
+    parts = {name: resolved(inner) for name, inner in part["properties"].items()}
+    values = {name: inner["default"] for name, inner in parts.items() if "x-decided-by" in inner} | value
+    return {name: _filled(values[name], inner) for name, inner in parts.items() if name in values}

@@ -1,69 +1,78 @@
-"""What the schema finds wrong with the size of a number, a text, a list or a mapping."""
+"""The problems that the schema finds in the size of a number, a string, a list or a mapping."""
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator, Sized
-from typing import Any
+from typing import Any, NamedTuple
 
 from loracook.errors import Path, Problem, quote, spell
-from loracook.recipe.schema import Schema, fits, kinds_of
-from loracook.recipe.type_fixes import example_of
+from loracook.recipe.did_you_mean import example
+from loracook.recipe.schema import Schema, has_type, types_of
 
-Check = Callable[[Any, Any, Schema, Path], Iterator[Problem]]
+
+class At(NamedTuple):
+    """Where a value is: its part of the schema, and its path in the recipe."""
+
+    part: Schema
+    path: Path
+
+
+Check = Callable[[Any, Any, At], Iterator[Problem]]
+"""Checks a value against one keyword's bound."""
 Beyond = Callable[[Any, Any], bool]
-MEASURED: dict[type, tuple[str, str]] = {
-    str: ("text", "character"),
-    list: ("list", "entry"),
-    dict: ("mapping", "key"),
+MEASURED: dict[type, tuple[str, str, str]] = {
+    str: ("string", "character", "characters"),
+    list: ("list", "entry", "entries"),
+    dict: ("mapping", "key", "keys"),
 }
 
 
-def _number(beyond: Beyond, size: str) -> Check:
-    def check(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
-        if fits(value, "number") and beyond(value, bound):
-            yield Problem(path, f"{quote(value)} is too {size}; write {span(part)}", "range")
-
-    return check
-
-
-def span(part: Schema) -> str:
+def bounds(part: Schema) -> str:
     """The bounds of a number in words."""
-    whole = "whole " if "number" not in kinds_of(part) else ""
+    noun = "a number" if "number" in types_of(part) else "an integer"
     most = "to" if "minimum" in part else "and at most"
     words = {"minimum": "from", "exclusiveMinimum": "above", "maximum": most, "exclusiveMaximum": "and below"}
-    spans = [f"{word} {spell(part[keyword])}" for keyword, word in words.items() if keyword in part]
-    return f"a {whole}number {' '.join(spans)}"
+    return " ".join(
+        [noun, *(f"{word} {spell(part[keyword])}" for keyword, word in words.items() if keyword in part)]
+    )
+
+
+def _number(beyond: Beyond, size: str) -> Check:
+    def check(value: Any, bound: Any, at: At) -> Iterator[Problem]:
+        if has_type(value, "number") and beyond(value, bound):
+            yield Problem(at.path, f"{quote(value)} is too {size}; use {bounds(at.part)}", "range")
+
+    return check
 
 
 def _length(beyond: Beyond, kind: type[Sized], least_or_most: str) -> Check:
-    def check(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
-        if isinstance(value, kind) and beyond(len(value), bound):
-            written = f"{least_or_most} {bound}" if value else _instead(kind, part)
-            yield Problem(path, f"the {_measured(value)}; write {written}", "length")
+    name, unit, units = MEASURED[kind]
+
+    def check(value: Any, bound: Any, at: At) -> Iterator[Problem]:
+        if not isinstance(value, kind) or not beyond(len(value), bound):
+            return
+        if value:
+            count = f"{len(value)} {unit if len(value) == 1 else units}"
+            message = f"the {name} has {count}; use {least_or_most} {bound}"
+        else:
+            shown = example(at.part)
+            message = f"the {name} is empty; " + (
+                f"add at least one {unit}" if shown == "…" else f"use a value such as {quote(shown)}"
+            )
+        yield Problem(at.path, message, "length")
 
     return check
 
 
-def _measured(value: Any) -> str:
-    name, unit = MEASURED[type(value)]
-    units = unit if len(value) == 1 else unit.replace("entry", "entrie") + "s"
-    return f"{name} has {len(value)} {units}" if value else f"{name} is empty"
-
-
-def _instead(kind: type, part: Schema) -> str:
-    example = example_of(part)
-    return f"at least one {MEASURED[kind][1]}" if example == "…" else f"something like {quote(example)}"
-
-
-def _unique(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
+def _unique(value: Any, bound: Any, at: At) -> Iterator[Problem]:
     if not bound or not isinstance(value, list):
         return
     seen: set[str] = set()
     for index, spelled in enumerate(map(repr, value)):
         if spelled in seen:
             yield Problem(
-                (*path, index), f"{quote(value[index])} stands in the list twice; remove one", "unique"
+                (*at.path, index), f"{quote(value[index])} is in the list twice; remove one", "unique"
             )
         seen.add(spelled)
 

@@ -1,4 +1,4 @@
-"""What the schema finds wrong with a recipe, in plain words."""
+"""The problems that the schema finds in a recipe, in plain words."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from functools import cache
 from typing import Any
 
 from loracook.errors import Path, Problem, quote, spell
-from loracook.recipe.did_you_mean import exact_key, meant_key, meant_value, nearest
-from loracook.recipe.foreign_keys import Spelling, ours
-from loracook.recipe.schema import Schema, fits, kinds_of, part_at, resolved, schema
-from loracook.recipe.schema_bounds import BOUNDS, Check
-from loracook.recipe.type_fixes import example_of, wrong_kind
+from loracook.recipe.did_you_mean import closest, exact_key, example, similar_key, similar_value, wrong_type
+from loracook.recipe.foreign_keys import Translation, translate
+from loracook.recipe.schema import Schema, has_type, part_at, resolved, schema, types_of
+from loracook.recipe.schema_bounds import BOUNDS, At, Check
 
-GLUED = re.compile(r"\w+:[^\s/]\S*")
-HINTED = 20  # more unknown keys than that are no misspellings, and a search takes time
-WEIGHT = ("declined-value", "enum", "pattern", "range", "length")  # one problem a value is enough
+GLUED = re.compile(r"\w+:[^\s/]\S*")  # a key and its value without the space between them
+SEARCHED = 20  # unknown keys to search a similar one for: more are not misspelt, and each search takes time
+PRIORITY = ("declined-value", "enum", "pattern", "range", "length")  # only the first is shown for a value
 
 
-def complaints(data: Any) -> Iterator[Problem]:
+def schema_problems(data: Any) -> Iterator[Problem]:
     """Every way in which a recipe's data breaks the schema."""
     return check(data, schema(), ())
 
@@ -27,121 +26,123 @@ def complaints(data: Any) -> Iterator[Problem]:
 def check(value: Any, part: Schema, path: Path) -> Iterator[Problem]:
     """Every way in which the value at `path` breaks its part of the schema."""
     part = resolved(part)
-    kinds = kinds_of(part)
-    if kinds and not any(fits(value, kind) for kind in kinds):
-        yield Problem(path, _wrong_kind(value, part, path), "type")
+    types = types_of(part)
+    if types and not any(has_type(value, name) for name in types):
+        yield Problem(path, _wrong_type(value, part, path), "type")
         return
-    problems = _broken(value, part, path)
+    at = At(part, path)
+    problems = _broken(value, at)
     if isinstance(value, list) and len(value) > part.get("maxItems", len(value)):
-        yield from BOUNDS["maxItems"](value, part["maxItems"], part, path)
+        yield from BOUNDS["maxItems"](value, part["maxItems"], at)
     elif isinstance(value, dict | list):
         yield from problems
     else:
-        yield from sorted(problems, key=lambda problem: WEIGHT.index(problem.rule))[:1]
+        yield from sorted(problems, key=lambda problem: PRIORITY.index(problem.rule))[:1]
 
 
-def _broken(value: Any, part: Schema, path: Path) -> Iterator[Problem]:
-    for keyword, bound in part.items():
+def _broken(value: Any, at: At) -> Iterator[Problem]:
+    for keyword, bound in at.part.items():
         if keyword in CHECKS:
-            yield from CHECKS[keyword](value, bound, part, path)
+            yield from CHECKS[keyword](value, bound, at)
 
 
-def _properties(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
+def _properties(value: Any, bound: Any, at: At) -> Iterator[Problem]:
     if not isinstance(value, dict):
         return
     for name, entry in value.items():
         if name in bound:
-            yield from check(entry, bound[name], (*path, name))
+            yield from check(entry, bound[name], (*at.path, name))
 
 
-def _additional(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
+def _additional(value: Any, bound: Any, at: At) -> Iterator[Problem]:
     if not isinstance(value, dict):
         return
-    others = [name for name in value if name not in part.get("properties", {})]
+    others = [name for name in value if name not in at.part.get("properties", {})]
     for number, name in enumerate(others):
         if isinstance(bound, dict):
-            yield from check(value[name], bound, (*path, name))
+            yield from check(value[name], bound, (*at.path, name))
         else:
-            yield _unknown(name, value[name], path, part, search=number < HINTED)
+            yield _unknown_key(name, value[name], at, search=number < SEARCHED)
 
 
-def _unknown(name: str, value: Any, path: Path, part: Schema, *, search: bool) -> Problem:
-    spelling, declined = ours(name, value), part.get("x-declined", {}).get(name)
-    if spelling:
-        message = f"spelt differently here; {_kept(spelling).words(path)}"
-        return Problem((*path, name), message, "foreign-key")
+def _unknown_key(name: str, value: Any, at: At, *, search: bool) -> Problem:
+    path, declined = (*at.path, name), at.part.get("x-declined", {}).get(name)
+    translation = translate(name, value)
+    if translation:
+        advice = _valid_or_key_alone(translation).advice(at.path)
+        return Problem(path, f"not a loracook key; {advice}", "foreign-key")
     if declined:
-        return Problem((*path, name), f"not offered here: {declined}", "declined-key")
-    hint = meant_key(name, path, part) if search else exact_key(name, path, part)
-    alike = "" if name.isascii() else " with a letter that is none of a to z"
-    return Problem((*path, name), f"unknown key{alike}; {hint}", "unknown-key")
+        return Problem(path, f"not supported: {declined}", "declined-key")
+    suggestion = (similar_key if search else exact_key)(name, at.path, at.part)
+    letters = "" if name.isascii() else " with a non-ASCII character"
+    return Problem(path, f"unknown key{letters}; {suggestion}", "unknown-key")
 
 
-def _kept(spelling: Spelling) -> Spelling:
-    fitting = not any(check(spelling.value, part_at(spelling.path) or {}, spelling.path))
-    return spelling if fitting else Spelling(spelling.path)
+def _valid_or_key_alone(translation: Translation) -> Translation:
+    problems = check(translation.value, part_at(translation.path) or {}, translation.path)
+    return Translation(translation.path) if any(problems) else translation
 
 
-def _required(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
+def _required(value: Any, bound: Any, at: At) -> Iterator[Problem]:
     if not isinstance(value, dict):
         return
     for name in bound:
-        if name not in value and not _meant(name, value, part):
-            example = example_of(resolved(part["properties"][name]))
-            yield Problem(path, f"'{name}' is missing; write '{name}: {example}'", "required")
+        if name not in value and not _has_other_name(name, value, at.part):
+            shown = example(resolved(at.part["properties"][name]))
+            yield Problem(at.path, f"'{name}' is missing; add '{name}: {shown}'", "required")
 
 
-def _meant(name: str, value: dict[str, Any], part: Schema) -> bool:
-    """Whether another key of the mapping stands for the missing one; it gets its own problem."""
+def _has_other_name(name: str, value: dict[str, Any], part: Schema) -> bool:
+    """Whether an unknown key of the mapping is meant as the missing one; it gets its own problem."""
     unknown = [key for key in value if key not in part["properties"]]
-    spellings = [ours(key, value[key]) for key in unknown]
-    return nearest(name, unknown[:HINTED]) is not None or any(
-        found and found.path[0] == name for found in spellings
+    translations = [translate(key, value[key]) for key in unknown]
+    return closest(name, unknown[:SEARCHED]) is not None or any(
+        translation and translation.path[0] == name for translation in translations
     )
 
 
-def _items(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
+def _items(value: Any, bound: Any, at: At) -> Iterator[Problem]:
     if isinstance(value, list):
         for index, entry in enumerate(value):
-            yield from check(entry, bound, (*path, index))
+            yield from check(entry, bound, (*at.path, index))
 
 
-def _enum(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
-    if any(type(value) is type(one) and value == one for one in bound):
+def _enum(value: Any, bound: Any, at: At) -> Iterator[Problem]:
+    if any(type(value) is type(choice) and value == choice for choice in bound):
         return
-    declined = part.get("x-declined", {}).get(value)
+    declined = at.part.get("x-declined", {}).get(value)
     if declined:
-        yield Problem(path, f"{quote(value)} is not offered here: {declined}", "declined-value")
+        yield Problem(at.path, f"{quote(value)} is not supported: {declined}", "declined-value")
     else:
-        yield Problem(path, f"{quote(value)} is not known here; {meant_value(value, bound)}", "enum")
+        yield Problem(at.path, f"unknown value {quote(value)}; {similar_value(value, bound)}", "enum")
 
 
-def _const(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
-    return _enum(value, [bound], part, path)
+def _const(value: Any, bound: Any, at: At) -> Iterator[Problem]:
+    return _enum(value, [bound], at)
 
 
-def _pattern(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
-    if not isinstance(value, str) or (not value and part.get("minLength")):
+def _pattern(value: Any, bound: Any, at: At) -> Iterator[Problem]:
+    if not isinstance(value, str) or (not value and at.part.get("minLength")):
         return
     if not _compiled(bound).fullmatch(value):
-        yield Problem(path, f"{quote(value)} is not well-formed; {_well_formed(value, part)}", "pattern")
+        yield Problem(at.path, f"{quote(value)} is not valid here; {_well_formed(value, at.part)}", "pattern")
 
 
 def _well_formed(value: str, part: Schema) -> str:
-    shown = part.get("examples", ())[:2]
-    examples = " or ".join(quote(one) for one in shown)
-    if "array" not in kinds_of(part) or any(check(value, part["items"], ())):
-        return f"write something like {examples}" if examples else "check the spelling"
-    only = [one for one in shown if isinstance(one, str) and part.get("minLength") == len(one)]
-    if any(one.startswith(value) for one in only) or nearest(value, only):
-        return f"write {quote(only[0])}"
-    return f"write {quote([value])} or {examples}"
+    examples = part.get("examples", ())[:2]
+    quoted = " or ".join(map(quote, examples))
+    if "array" not in types_of(part) or any(check(value, part["items"], ())):
+        return f"use a value such as {quoted}" if quoted else "check the spelling"
+    words = [word for word in examples if isinstance(word, str) and part.get("minLength") == len(word)]
+    if any(word.startswith(value) for word in words) or closest(value, words):
+        return f"use {quote(words[0])}"
+    return f"use {quote([value])} or {quoted}"
 
 
-def _names(value: Any, bound: Any, part: Schema, path: Path) -> Iterator[Problem]:
+def _names(value: Any, bound: Any, at: At) -> Iterator[Problem]:
     if isinstance(value, dict):
         for name in value:
-            for problem in check(name, bound, (*path, name)):
+            for problem in check(name, bound, (*at.path, name)):
                 yield Problem(problem.path, f"the key {problem.message}", problem.rule)
 
 
@@ -150,22 +151,22 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern)
 
 
-def _wrong_kind(value: Any, part: Schema, path: Path) -> str:
-    if "object" not in kinds_of(part) or value is None:
-        return wrong_kind(value, part, lambda meant: not any(check(meant, part, path)))
-    return f"{quote(value)} is not a mapping; {_section(value, part, path)}"
+def _wrong_type(value: Any, part: Schema, path: Path) -> str:
+    if "object" not in types_of(part) or value is None:
+        return wrong_type(value, part, lambda other: not any(check(other, part, path)))
+    return f"{quote(value)} is not a mapping; {_as_mapping(value, part, path)}"
 
 
-def _section(value: Any, part: Schema, path: Path) -> str:
+def _as_mapping(value: Any, part: Schema, path: Path) -> str:
     if not path:
-        return "write 'version: 1' and its sections"
+        return "start the recipe with 'version: 1'"
     if isinstance(value, str) and GLUED.fullmatch(value):
-        return f"write {quote(value.replace(':', ': ', 1))}"
+        return f"use {quote(value.replace(':', ': ', 1))}"
     name, main = path[-1], next(iter(part.get("properties", ())), "")
     if main and not isinstance(value, bool) and not any(check(value, part["properties"][main], path)):
         within = f"{name}: {spell({main: value})}" if isinstance(name, str) else f"{main}: {value}"
-        return f"write {quote(within)}"
-    return f"write its keys below '{name}:'"
+        return f"use {quote(within)}"
+    return f"put its keys under '{name}:'"
 
 
 CHECKS: dict[str, Check] = {

@@ -1,4 +1,4 @@
-"""YAML text read exactly: plain data, and where every entry of it stands."""
+"""YAML text read exactly: plain data, and the position of every entry in it."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any, NamedTuple, NoReturn
 import yaml
 
 from loracook.errors import INVISIBLE, Path, Position, Problem, RecipeError, quote
-from loracook.recipe.scalars import resolve
-from loracook.recipe.text import JOINERS, invisible, text_of
-from loracook.recipe.yaml_errors import Mark, explain
+from loracook.recipe import text as texts
+from loracook.recipe.text import JOINERS, Mark, invisible_characters, plain_words, text_of
+from loracook.recipe.yaml_values import resolve
 
 DEPTH = 32
 VALUES = 20_000
-PROBLEMS = 100  # a text with more is no recipe with mistakes
-VISIBLE = "\t\n" + JOINERS
+PROBLEMS = 100  # a text with more is not a recipe with mistakes
+ALLOWED = "\t\n" + JOINERS
 LOADER = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 
 
 class Entry(NamedTuple):
-    """Where the key and the value of one entry stand; in a list both are the value's place."""
+    """The positions of an entry's key and value; those of a list entry are the same."""
 
     key: Position
     value: Position
@@ -30,7 +30,7 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """One recipe file as plain data, with the place of every entry in it."""
+    """One recipe file as plain data, with the position of every entry in it."""
 
     file: str
     data: Any
@@ -45,15 +45,15 @@ def read(file: str | FilePath) -> Source:
 def parse(text: str, file: str) -> Source:
     """The recipe in a text; raises RecipeError with every problem of the text."""
     text = text.removeprefix("\ufeff")
-    reader = _Reader(file, list(invisible(text, file)))
+    reader = _Reader(file, list(invisible_characters(text, file)))
     data = None if reader.problems else reader.document(text)
     if reader.problems:
         raise RecipeError(reader.problems)
     return Source(file, data, reader.positions)
 
 
-class _TooMuchError(Exception):
-    """Reading stops here."""
+class _StopReadingError(Exception):
+    """Nothing after this place can be read."""
 
 
 @dataclass
@@ -66,55 +66,51 @@ class _Reader:
     events: Iterator[Any] = field(default_factory=lambda: iter(()))
 
     def document(self, text: str) -> Any:
-        """The data of the one document; what is wrong with it is added to the problems."""
+        """The data of the only document; adds what is wrong with it to the problems."""
         self.events = iter(LOADER(text).get_event, None)
         try:
             return self._document()
         except (yaml.YAMLError, ValueError, OverflowError) as error:
-            message, mark = explain(error)
-            self._add((), message, self._place(mark, mark))
-        except _TooMuchError:
+            message, mark = plain_words(error)
+            self._add((), message, self._between(mark, mark))
+        except _StopReadingError:
             pass
         return None
 
     def _document(self) -> Any:
         next(self.events)
         start = next(self.events)
+        first_line = Position(self.file, 1, 1, 2)
         if isinstance(start, yaml.StreamEndEvent):
-            self._stop(
-                (), "the recipe is empty; write 'version: 1' and its sections", Position(self.file, 1, 1, 2)
-            )
+            self._stop((), "the recipe is empty; start it with 'version: 1'", first_line)
         if start.version or start.tags:
-            self._add(
-                (), "lines that start with '%' are not read; remove this one", Position(self.file, 1, 1, 2)
-            )
+            self._add((), texts.DIRECTIVE, first_line)
         event = next(self.events)
-        self.positions[()] = Entry(*[self._of(event)] * 2)
+        self.positions[()] = Entry(*[self._position(event)] * 2)
         data = self._value(event, ())
         next(self.events)
         after = next(self.events)
         if isinstance(after, yaml.DocumentStartEvent):
-            self._add((), "a second document starts here; write one recipe in a file", self._of(after))
+            message = "a second YAML document starts here; put each recipe in its own file"
+            self._add((), message, self._position(after))
         return data
 
     def _value(self, event: Any, path: Path) -> Any:
         if isinstance(event, yaml.AliasEvent):
-            self._add(path, "aliases are not read; write the value out", self._of(event))
+            self._add(path, texts.ALIAS, self._position(event))
             return None
         self._refuse_tags(event, path)
         if isinstance(event, yaml.ScalarEvent):
             return self._scalar(event, path)
         if len(path) >= DEPTH:
-            self._stop(path, f"more than {DEPTH} levels deep; write it flatter", self._of(event))
+            self._stop(path, f"nested more than {DEPTH} levels deep; flatten it", self._position(event))
         return self._mapping(path) if isinstance(event, yaml.MappingStartEvent) else self._list(path)
 
     def _refuse_tags(self, event: Any, path: Path) -> None:
         if event.anchor is not None:
-            self._add(path, "anchors are not read; write the value out where it is used", self._of(event))
+            self._add(path, texts.ANCHOR, self._position(event))
         if event.tag is not None:
-            self._add(
-                path, "tags are not read; write the plain value, in quotes when it is text", self._of(event)
-            )
+            self._add(path, texts.TAG, self._position(event))
 
     def _scalar(self, event: Any, path: Path) -> Any:
         if not event.value.isprintable():
@@ -122,15 +118,17 @@ class _Reader:
         return event.value if event.style else resolve(event.value)
 
     def _refuse_invisible(self, event: Any, path: Path) -> None:
-        found = next((one[0] for one in INVISIBLE.finditer(event.value) if one[0] not in VISIBLE), None)
-        if found:
-            self._add(path, f"the character {quote(found)} cannot be in a recipe; remove it", self._of(event))
+        matches = INVISIBLE.finditer(event.value)
+        character = next((match[0] for match in matches if match[0] not in ALLOWED), None)
+        if character:
+            message = f"the character {quote(character)} is not allowed in a recipe; remove it"
+            self._add(path, message, self._position(event))
 
     def _list(self, path: Path) -> list[Any]:
         values: list[Any] = []
         while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
-            place = self._of(event)
-            values.append(self._entry(event, (*path, len(values)), Entry(place, place)))
+            position = self._position(event)
+            values.append(self._entry(event, (*path, len(values)), Entry(position, position)))
         return values
 
     def _mapping(self, path: Path) -> dict[str, Any]:
@@ -138,51 +136,50 @@ class _Reader:
         while not isinstance(key := next(self.events), yaml.MappingEndEvent):
             name = self._key(key, path)
             event = next(self.events)
-            entry = Entry(self._of(key), self._of(event))
+            entry = Entry(self._position(key), self._position(event))
             if name in values:
-                self._refuse_twice((*path, name), entry.key)
+                self._refuse_duplicate((*path, name), entry.key)
             values[name] = self._entry(event, (*path, name), entry)
         return values
 
     def _key(self, event: Any, path: Path) -> str:
+        position = self._position(event)
         if not isinstance(event, yaml.ScalarEvent):
-            message = "a key must be plain text; put text that starts like this in quotes"
-            self._stop(path, message, self._of(event))
+            self._stop(path, "a key must be a string; quote a key that starts with a bracket", position)
         if not event.style and event.value == "<<":
-            self._add(
-                path, "merge keys are not read; write the entries out, or use 'extends'", self._of(event)
-            )
+            message = "YAML merge keys are not supported; write the entries out, or use 'extends'"
+            self._add(path, message, position)
         if not event.value:
-            self._add(path, "this key is empty; write its name before the ':'", self._of(event))
+            self._add(path, "empty key; write its name before the ':'", position)
         self._refuse_tags(event, path)
         self._scalar(event, path)
         return str(event.value)
 
-    def _refuse_twice(self, path: Path, place: Position) -> None:
+    def _refuse_duplicate(self, path: Path, position: Position) -> None:
         first = self.positions[path].key.line
-        self._add(path, f"this key is given twice, first in line {first}; remove one", place)
+        self._add(path, f"duplicate key, first used on line {first}; remove one of the two", position)
 
     def _entry(self, event: Any, path: Path, entry: Entry) -> Any:
         if len(self.positions) > VALUES:
-            self._stop((), f"more than {VALUES} values; write a smaller recipe", entry.key)
+            self._stop((), f"more than {VALUES} values; shorten the recipe", entry.key)
         self.positions.setdefault(path, entry)
         return self._value(event, path)
 
-    def _of(self, event: Any) -> Position:
-        return self._place(event.start_mark, event.end_mark)
+    def _position(self, event: Any) -> Position:
+        return self._between(event.start_mark, event.end_mark)
 
-    def _place(self, start: Mark | None, end: Mark | None) -> Position:
+    def _between(self, start: Mark | None, end: Mark | None) -> Position:
         if start is None or end is None:
             return Position(self.file, 1, 1, 2)
         column = start.column + 1
         until = end.column + 1 if end.line == start.line else column
         return Position(self.file, start.line + 1, column, max(until, column + 1))
 
-    def _add(self, path: Path, message: str, place: Position) -> None:
-        self.problems.append(Problem(path, message, "yaml", position=place))
+    def _add(self, path: Path, message: str, position: Position) -> None:
+        self.problems.append(Problem(path, message, "yaml", position=position))
         if len(self.problems) == PROBLEMS:
-            raise _TooMuchError
+            raise _StopReadingError
 
-    def _stop(self, path: Path, message: str, place: Position) -> NoReturn:
-        self._add(path, message, place)
-        raise _TooMuchError
+    def _stop(self, path: Path, message: str, position: Position) -> NoReturn:
+        self._add(path, message, position)
+        raise _StopReadingError

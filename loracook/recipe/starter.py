@@ -1,29 +1,29 @@
-"""A commented recipe to start from."""
+"""The commented recipe that `loracook init` writes."""
 
 from __future__ import annotations
 
-from loracook.recipe.yaml_writer import scalar
+from loracook.recipe.yaml_values import scalar
 
 TEXT = """\
 # yaml-language-server: $schema=https://loracook.github.io/schemas/recipe-1.json
-# What every key means: loracook explain {name}.yaml KEY, as in: loracook explain {name}.yaml lora.r
+# To look up any key: loracook explain {name}.yaml lora.r
 version: 1
 name: {title}
 
 base_model:
   name_or_path: {model}
-  # revision: a commit of the repository, to get the same weights next year
+  # revision: a commit hash, to get exactly these weights again
   dtype: bfloat16
 
 dataset:
   path: {data}
-  # format: messages, sharegpt, alpaca, prompt_completion, text, oasst or columns; left out, found in the rows
-  eval: {{fraction: 0.05}} # held out of the training rows, to see whether it learns more than them
+  # format: messages, sharegpt, alpaca, prompt_completion, text, oasst or columns; detected if left out
+  eval: {{fraction: 0.05}} # held out of the training rows, to detect overfitting
 
 template:
-  # chat_template: chatml, for a base model that has no template of its own
+  # chat_template: chatml, for a base model without a chat template
   # system: You are a helpful assistant.
-  loss: assistant # learn the answers, not the questions
+  loss: assistant # compute the loss on the assistant turns only
 
 # quantization: {{load_in_4bit: true, bnb_4bit_quant_type: nf4, bnb_4bit_compute_dtype: bfloat16}}
 

@@ -1,4 +1,4 @@
-"""Which recipes are to be checked, and what is wrong with each."""
+"""Which recipes to check, and the problems of each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from glob import glob, has_magic
 from pathlib import Path
 
 from loracook.errors import Position, Problem, RecipeError
-from loracook.recipe.extends import GENERATIONS, lineage
+from loracook.recipe.extends import MAX_PARENTS, lineage
 from loracook.recipe.recipe import load
 
 SUFFIXES = (".yaml", ".yml")
@@ -18,42 +18,42 @@ EXTENDS = re.compile(rb"""^extends:[ \t]*["']?([^"'#\s][^"'#\r\n]*[^"'#\s])""", 
 
 
 def problems_of(file: str, overrides: Sequence[str] = ()) -> tuple[Problem, ...]:
-    """Every problem of one recipe, warnings among them."""
+    """Every problem of one recipe, including warnings."""
     try:
-        return _unfound(file) or load(file, overrides).warnings
+        return _no_recipe(file) or load(file, overrides).warnings
     except RecipeError as error:
         return error.problems
 
 
 def strict(problems: Iterable[Problem]) -> tuple[Problem, ...]:
-    """The problems with every warning made an error."""
+    """The problems with every warning turned into an error."""
     return tuple(replace(problem, severity="error") for problem in problems)
 
 
 def recipes(names: Iterable[str]) -> list[str]:
-    """The files that names, folders and patterns stand for; parents are left to those that extend them.
+    """The recipe files of paths, folders and glob patterns, without those that another of them extends.
 
-    A folder or a pattern without recipes stands for itself, and is a problem like any other.
+    A folder or pattern without recipes is returned as it is, and becomes a problem of its own.
     """
-    files = list(dict.fromkeys(file for name in names for file in _found(name)))
-    above = {os.path.realpath(file): _parents(file) for file in files}
-    left = set().union(*(parents for file, parents in above.items() if file not in parents))
-    return [file for file in files if os.path.realpath(file) not in left]
+    files = list(dict.fromkeys(file for name in names for file in _files(name)))
+    parents = {os.path.realpath(file): _parents(file) for file in files}
+    extended = set().union(*(above for file, above in parents.items() if file not in above))
+    return [file for file in files if os.path.realpath(file) not in extended]
 
 
-def _found(name: str) -> list[str]:
+def _files(name: str) -> list[str]:
     if os.path.isdir(name):
-        return sorted(_inside(name)) or [name]
+        return sorted(_recipes_in(name)) or [name]
     if _is_pattern(name):
         return [file for file in sorted(glob(name, recursive=True)) if os.path.isfile(file)] or [name]
     return [name]
 
 
-def _unfound(name: str) -> tuple[Problem, ...]:
+def _no_recipe(name: str) -> tuple[Problem, ...]:
     if os.path.isdir(name):
-        message = "there are no recipes in this folder; name one with .yaml files"
+        message = "no recipes in this folder; use a folder with .yaml files"
     elif _is_pattern(name):
-        message = "no recipe fits this pattern; check the folder and the quotes"
+        message = "no recipe matches this pattern; check the path and the quoting"
     else:
         return ()
     return (Problem((), message, "file", position=Position(name, 1, 1, 2)),)
@@ -63,7 +63,7 @@ def _is_pattern(name: str) -> bool:
     return has_magic(name) and not os.path.exists(name)
 
 
-def _inside(folder: str) -> Iterator[str]:
+def _recipes_in(folder: str) -> Iterator[str]:
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (os.path.join(parent, file) for file in files if _is_recipe(file))
@@ -74,7 +74,7 @@ def _is_recipe(file: str) -> bool:
 
 
 def _parents(file: str) -> set[str]:
-    """The real paths of the recipes that one extends, itself among them where they run in a circle."""
+    """The real paths of the recipes that one extends, itself included where they make a cycle."""
     return set(map(os.path.realpath, _ancestors(file))) if b"extends" in _text(file) else set()
 
 
@@ -89,12 +89,12 @@ def _ancestors(file: str) -> list[str]:
     try:
         return [layer.file for layer in lineage(file)[1:]]
     except RecipeError:
-        return list(_named(file))
+        return list(_parents_by_line(file))
 
 
-def _named(file: str) -> Iterator[str]:
-    """The parents that the lines of recipes name which cannot all be read."""
-    for _ in range(GENERATIONS):
+def _parents_by_line(file: str) -> Iterator[str]:
+    """The parents of a recipe that cannot be loaded, taken from the `extends:` lines alone."""
+    for _ in range(MAX_PARENTS):
         line = EXTENDS.search(_text(file))
         if line is None:
             return

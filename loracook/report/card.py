@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from loracook.errors import spell
+from loracook.recipe.locations import is_local
 from loracook.report.generations import figures
 from loracook.report.markdown import block, code, prose, table
 from loracook.store.release import CHAT_TEMPLATE
@@ -24,7 +25,6 @@ RECIPE_SECTIONS = (
 )  # fmt: skip
 SETTINGS = ("quantization", "lora", "train")
 PT = "return_tensors='pt'"
-BUILDERS = {"json", "jsonl", "csv", "parquet", "text"}
 
 
 def model_card(
@@ -84,7 +84,7 @@ def _loading(recipe: Recipe, name: str) -> list[str]:
             *(*assignment, tokenizer),
             "model = AutoModelForCausalLM.from_pretrained(name, dtype='auto')",
         ]
-    if _on_hub(base):
+    if not is_local(recipe["base_model"]):
         return [
             "from peft import AutoPeftModelForCausalLM",
             "from transformers import AutoTokenizer",
@@ -124,9 +124,10 @@ def _arguments(generation: Mapping[str, Any]) -> str:
 def _front_matter(recipe: Recipe, metrics: Mapping[str, Any]) -> str:
     from huggingface_hub import ModelCardData
 
-    base, data = recipe["base_model"]["name_or_path"], [path for path in _paths(recipe) if _on_hub(path)]
+    base = recipe["base_model"]
+    data = list(dict.fromkeys(source["path"] for source in _sources(recipe) if not is_local(source)))
     matter = ModelCardData(
-        base_model=base if _on_hub(base) else None,
+        base_model=None if is_local(base) else base["name_or_path"],
         datasets=data or None,
         library_name="peft" if recipe["push"]["what"] == "adapter" else "transformers",
         pipeline_tag="text-generation",
@@ -141,9 +142,11 @@ def _eval_results(recipe: Recipe, metrics: Mapping[str, Any]) -> list[EvalResult
     """The metrics of both models in the hub's model-index, those of the base model named as such."""
     from huggingface_hub import EvalResult
 
-    path = recipe["dataset"].get("eval", {}).get("path") or _paths(recipe)[0]
-    kind = path if _on_hub(path) else "local"
-    task = {"task_type": "text-generation", "dataset_name": path, "dataset_type": kind}
+    source = next(
+        place for place in (recipe["dataset"].get("eval", {}), *_sources(recipe)) if "path" in place
+    )
+    kind = "local" if is_local(source) else source["path"]
+    task = {"task_type": "text-generation", "dataset_name": source["path"], "dataset_type": kind}
     suffixes = {"adapter": "", "base": " (base model)"}
     return [
         EvalResult(**task, metric_type=metric, metric_name=_words(metric) + suffix, metric_value=value)
@@ -187,14 +190,6 @@ def _data(recipe: Recipe) -> Iterator[str]:
 
 def _sources(recipe: Recipe) -> list[Mapping[str, Any]]:
     return recipe["dataset"].get("sources") or [recipe["dataset"]]
-
-
-def _paths(recipe: Recipe) -> list[str]:
-    return list(dict.fromkeys(source["path"] for source in _sources(recipe)))
-
-
-def _on_hub(path: str) -> bool:
-    return not path.startswith(("./", "../", "package://")) and path not in BUILDERS
 
 
 def _versions(versions: Mapping[str, str]) -> Iterator[tuple[str, str]]:

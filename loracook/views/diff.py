@@ -8,7 +8,7 @@ from typing import Any
 from loracook.errors import Path, dotted
 from loracook.recipe.derived import batch, most_steps
 from loracook.recipe.recipe import Recipe
-from loracook.recipe.yaml_writer import flow
+from loracook.recipe.yaml_values import flow
 from loracook.views.show import effective, origin_of
 
 Values = dict[str, Any]

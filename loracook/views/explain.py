@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from loracook.errors import LoracookError, Path, dotted, quote
-from loracook.recipe.did_you_mean import nearest
-from loracook.recipe.foreign_keys import ours
+from loracook.recipe.did_you_mean import TYPE_NAMES, closest
+from loracook.recipe.foreign_keys import translate
 from loracook.recipe.overrides import path_of
 from loracook.recipe.recipe import Recipe
-from loracook.recipe.schema import Schema, all_keys, kinds_of, part_at, resolved
-from loracook.recipe.schema_bounds import span
-from loracook.recipe.type_fixes import KINDS
-from loracook.recipe.yaml_writer import flow
+from loracook.recipe.schema import Schema, all_keys, part_at, resolved, types_of
+from loracook.recipe.schema_bounds import bounds
+from loracook.recipe.yaml_values import flow
 from loracook.views.show import effective, origin_of
 
 BOUNDED = {"minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum"}
@@ -26,19 +25,19 @@ def explain(recipe: Recipe, key: str) -> str:
         raise LoracookError(f"there is no key {quote(key)}; {_meant(key)}")
     values, upstream = effective(recipe)
     value = _parent(recipe) if path == ("extends",) else _value_at(values, path)
-    lines = [_now(recipe, path, value, upstream), part.get("description", ""), _allowed(part)]
+    lines = [_now(recipe, path, value, upstream=upstream), part.get("description", ""), _allowed(part)]
     lines += [_examples(part), _passed_on(path, value), *_keys(part)]
     return "\n".join(filter(None, lines))
 
 
-def _now(recipe: Recipe, path: Path, value: Any, upstream: set[Path]) -> str:
+def _now(recipe: Recipe, path: Path, value: Any, *, upstream: set[Path]) -> str:
     if value is None:
         return f"{dotted(path)} is not set"
     return f"{dotted(path)}: {flow(value)}  # {origin_of(recipe, path, upstream)}"
 
 
 def _allowed(part: Schema) -> str:
-    kinds = " or ".join(_kind(kind, part) for kind in kinds_of(part))
+    kinds = " or ".join(_kind(kind, part) for kind in types_of(part))
     if "enum" in part:
         kinds = "one of " + ", ".join(map(flow, part["enum"]))
     if part.get("default") is None:
@@ -52,8 +51,8 @@ def _kind(kind: str, part: Schema) -> str:
     choices = resolved(part.get("items", {})).get("enum") if kind == "array" else None
     if choices:
         return "a list of any of " + ", ".join(map(flow, choices))
-    bounded = kind in ("integer", "number") and kind == kinds_of(part)[0] and BOUNDED & set(part)
-    return span(part) if bounded else KINDS[kind]
+    bounded = kind in ("integer", "number") and kind == types_of(part)[0] and BOUNDED & set(part)
+    return bounds(part) if bounded else TYPE_NAMES[kind]
 
 
 def _examples(part: Schema) -> str:
@@ -90,7 +89,7 @@ def _first(part: Schema) -> str:
 
 
 def _parent(recipe: Recipe) -> Any:
-    return next((layer.value(("extends",)) for layer in recipe.layers if layer.says(("extends",))), None)
+    return next((layer.value(("extends",)) for layer in recipe.layers if layer.entry(("extends",))), None)
 
 
 def _value_at(values: Any, path: Path) -> Any:
@@ -105,10 +104,10 @@ def _value_at(values: Any, path: Path) -> Any:
 
 
 def _meant(key: str) -> str:
-    spelling = ours(key.rpartition(".")[2], None)
+    spelling = translate(key.rpartition(".")[2], None)
     if spelling:
         return f"did you mean '{dotted(spelling.path)}'?"
     known = [dotted(tuple(part for part in path if part != 0)) for path, _ in all_keys()]
     named = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
-    found = named[0] if named else nearest(key, known)
+    found = named[0] if named else closest(key, known)
     return f"did you mean '{found}'?" if found else "loracook schema lists all keys"

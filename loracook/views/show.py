@@ -9,9 +9,9 @@ from typing import Any
 
 from loracook.errors import Path, clean, dotted
 from loracook.recipe.recipe import Recipe
-from loracook.recipe.rules import contradictions
+from loracook.recipe.rules import rule_problems
 from loracook.recipe.schema import part_at
-from loracook.recipe.yaml_writer import rows
+from loracook.recipe.yaml_values import rows
 
 UPSTREAM: tuple[tuple[str, str], ...] = (
     ("base_model", "revision"),
@@ -56,7 +56,7 @@ def effective(recipe: Recipe) -> tuple[dict[str, Any], set[Path]]:
 
 def _without_meaning(values: dict[str, Any]) -> set[Path]:
     """What the rules refuse: the recipe itself is valid, so a default that nothing reads there."""
-    return {problem.path for problem in contradictions(values) if problem.severity == "error"}
+    return {problem.path for problem in rule_problems(values) if problem.severity == "error"}
 
 
 def origin_of(recipe: Recipe, path: Path, upstream: set[Path]) -> str:

@@ -37,11 +37,12 @@ def _snippet(problem: Problem, ink: Ink) -> list[str]:
     line = _line(problem.position) if problem.position else None
     if problem.position is None or line is None:
         return [head]
-    return [head, *_marked(line, problem.position, colour, ink.end)]
+    code, caret, marks = _marked(line, problem.position)
+    return [head, code, f"{caret}{colour}{marks}{ink.end}"]
 
 
-def _marked(line: str, position: Position, colour: str, end: str) -> list[str]:
-    """The line and its caret, both cut to the part around the place."""
+def _marked(line: str, position: Position) -> tuple[str, str, str]:
+    """The line, what stands before its caret, and the caret; all cut to the part around the place."""
     line = SECRET.sub(lambda found: "…" * len(found[0]), line)
     start = position.column - 1
     cut = max(0, start - WIDTH // 2) if len(line) > WIDTH else 0
@@ -49,7 +50,7 @@ def _marked(line: str, position: Position, colour: str, end: str) -> list[str]:
     before = len(clean(line[cut:start]))
     length = max(1, min(len(clean(line[start : position.end_column - 1])), len(shown) - before))
     number = f"{position.line:>6} | "
-    return [f"{number}{shown}", f"{'| ':>{len(number)}}{' ' * before}{colour}{'^' * length}{end}"]
+    return f"{number}{shown}", f"{'| ':>{len(number)}}{' ' * before}", "^" * length
 
 
 def _line(position: Position) -> str | None:

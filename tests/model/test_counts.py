@@ -27,7 +27,7 @@ LINEAR = [
         ({"modules_to_save": ["4"]}, ParameterCounts(442_602, 13_062, 455_664, {"0": 1, "2": 1})),
     ],
 )
-def test_a_plain_torch_module_is_counted(more: dict[str, Any], counts: Counts) -> None:
+def test_a_plain_torch_module_is_counted(more: dict[str, Any], counts: ParameterCounts) -> None:
     assert (
         count_parameters(nn.Sequential(*LINEAR), LoraConfig(r=3, target_modules=["0", "2"], **more)) == counts
     )

@@ -14,12 +14,12 @@ from loracook.data.read.formats import ReadOptions
 from loracook.data.read.rows import Record
 from loracook.errors import Path as Entry
 from loracook.errors import RecipeError
+from loracook.recipe.locations import BUILDERS, builder, is_local
 from loracook.store.folders import SCHEME, shipped_file
 
 if TYPE_CHECKING:
     from loracook.recipe.recipe import Recipe
 
-BUILDERS = {"json": ".json", "csv": ".csv", "parquet": ".parquet", "text": ".txt"}
 DETECTION_SAMPLE = 100
 """How many records the format is detected from; the first one may be bad."""
 LOCATION_KEYS = ("path", "name", "split", "data_files", "revision")
@@ -37,7 +37,7 @@ class Source:
     @property
     def local(self) -> bool:
         """Whether the rows are on this machine, which the spelling of the path alone decides."""
-        return str(self.entry["path"]).startswith(("./", "../", SCHEME)) or self._builder is not None
+        return is_local(self.entry)
 
     def fail(self, key: str, message: str) -> RecipeError:
         """The error that points at a key of this source, or at its whole entry if the key is not written."""
@@ -118,7 +118,7 @@ class Source:
             return
         try:
             for path in self.files:
-                yield from files.records(path, self.name(path), BUILDERS.get(self._builder or ""))
+                yield from files.records(path, self.name(path), BUILDERS.get(builder(self.entry) or ""))
         except files.FileError as error:
             raise self.fail("path", str(error)) from error
 
@@ -132,16 +132,10 @@ class Source:
         if self.entry.get("split", "train") != "train":
             raise self.fail("split", "only Hub datasets have splits; name the file in path or data_files")
 
-    @property
-    def _builder(self) -> str | None:
-        """The datasets builder (such as json) that the recipe writes as path, if data_files has the files."""
-        path = str(self.entry["path"])
-        return path if path in BUILDERS and "data_files" in self.entry else None
-
     def _patterns(self) -> list[str]:
         path, data_files = str(self.entry["path"]), self.entry.get("data_files", [])
         names = [data_files] if isinstance(data_files, str) else data_files
-        folder = "" if self._builder else path.rstrip("/") + "/"
+        folder = "" if builder(self.entry) else path.rstrip("/") + "/"
         return [folder + name for name in names] or [path]
 
     def _matches(self, pattern: str) -> Iterator[Path]:

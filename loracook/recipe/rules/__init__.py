@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from types import FunctionType
 from typing import Any
 
 from loracook.errors import Problem
@@ -19,18 +20,17 @@ from loracook.recipe.rules import (
 
 Rule = Callable[[dict[str, Any]], Iterator[Problem]]
 
-RULES: tuple[Rule, ...] = (
-    *adapter.RULES,
-    *dataset.RULES,
-    *train.RULES,
-    *schedule.RULES,
-    *eval_during_training.RULES,
-    *evaluate.RULES,
-    *merge_push.RULES,
+MODULES = (adapter, dataset, train, schedule, eval_during_training, evaluate, merge_push)
+RULES: tuple[Rule, ...] = tuple(
+    rule
+    for module in MODULES
+    for name, rule in vars(module).items()
+    if isinstance(rule, FunctionType) and rule.__module__ == module.__name__ and not name.startswith("_")
 )
+"""Every public function of the modules, in the order they are written in."""
 
 
-def contradictions(data: dict[str, Any]) -> Iterator[Problem]:
+def rule_problems(data: dict[str, Any]) -> Iterator[Problem]:
     """Every problem that any rule finds, named after its rule."""
     for rule in RULES:
         for problem in rule(data):

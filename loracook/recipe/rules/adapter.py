@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from loracook.errors import Problem, quote
-from loracook.recipe.derived import Data, is_local
+from loracook.recipe.derived import Data
+from loracook.recipe.locations import is_local
 
 EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings")
 HEADS = ("lm_head", "embed_out")
@@ -219,29 +220,3 @@ def far_scale(data: Data) -> Iterator[Problem]:
         usual = round(2 * lora["r"] ** 0.5) if lora.get("use_rslora") else 2 * lora["r"]
         message = f"scales the adapter by {scale:.3g}, far from what works; write something like '{usual}'"
         yield Problem(("lora", "lora_alpha"), message, severity="warning")
-
-
-RULES = (
-    four_and_eight_bit,
-    nothing_quantized,
-    other_width,
-    slow_four_bit,
-    wide_quantized,
-    flash_in_float32,
-    revision_of_local_model,
-    all_linear_among_names,
-    tokens_trained_twice,
-    plain_weights_alone,
-    blocks_without_targets,
-    head_among_targets,
-    target_left_out,
-    layers_of_all_linear,
-    pattern_without_layers,
-    parameters_alone,
-    variants_together,
-    bias_in_the_adapter,
-    biases_of_the_base,
-    start_of_quantized,
-    odd_orthogonal,
-    far_scale,
-)

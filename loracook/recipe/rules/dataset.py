@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 
 from loracook.errors import Path, Problem
-from loracook.recipe.derived import OWN_ROWS, Data, is_local, most_rows, sources
+from loracook.recipe.derived import OWN_ROWS, Data, most_rows, sources
+from loracook.recipe.locations import is_local
 
 OF_A_SOURCE = ("name", "data_files", "revision", "columns", "map_roles", "where", "rows")
 WITH_DEFAULT = {"split": "train", "format": "auto", "threads": "all"}
@@ -191,24 +192,3 @@ def _places(data: Data) -> Iterator[tuple[Path, Data]]:
 
 def _part(loss: str) -> str:
     return {"assistant": "assistant's turn", "last_turn": "last turn", "completion": "completion"}[loss]
-
-
-RULES = (
-    no_rows,
-    source_beside_sources,
-    hub_keys_of_local_rows,
-    mix_of_one,
-    unread_of_format,
-    half_a_template,
-    template_and_format,
-    template_without_columns,
-    conversation_without_answer,
-    loss_and_format,
-    chats_without_template,
-    system_without_turns,
-    two_kinds_of_held_out,
-    evaluation_of_nothing,
-    evaluation_of_training,
-    nothing_left_to_train,
-    held_out_of_a_stream,
-)

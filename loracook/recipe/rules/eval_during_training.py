@@ -110,16 +110,3 @@ def greater_loss(data: Data) -> Iterator[Problem]:
         better = "false" if metric.endswith("loss") else "true"
         message = f"the wrong way round for {quote(metric)}; write '{better}'"
         yield Problem(("train", "greater_is_better"), message)
-
-
-RULES = (
-    evaluation_without_rows,
-    rows_without_evaluation,
-    steps_without_evaluation,
-    evaluation_after_the_end,
-    best_without_evaluation,
-    best_that_is_not_saved,
-    best_without_metric,
-    stopping_without_best,
-    greater_loss,
-)

@@ -74,14 +74,3 @@ def least_beyond_most(data: Data) -> Iterator[Problem]:
     if generation and generation.get("min_new_tokens", 0) > generation["max_new_tokens"]:
         message = f"more than max_new_tokens, which is {generation['max_new_tokens']}; write a smaller number"
         yield Problem(("evaluate", "generation", "min_new_tokens"), message)
-
-
-RULES = (
-    nothing_to_evaluate,
-    rows_from_nowhere,
-    metrics_of_nothing,
-    pattern_and_metric,
-    sampling_without_sampling,
-    beams_without_beams,
-    least_beyond_most,
-)

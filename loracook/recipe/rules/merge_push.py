@@ -35,11 +35,3 @@ def hub_keys_for_a_folder(data: Data) -> Iterator[Problem]:
     for name in OF_THE_HUB:
         if name in push and "folder" in push and "repo_id" not in push:
             yield Problem(("push", name), "means nothing for a folder; remove it, or push to a 'repo_id'")
-
-
-RULES = (
-    push_without_place,
-    push_to_two_places,
-    push_of_no_merge,
-    hub_keys_for_a_folder,
-)

@@ -98,14 +98,3 @@ def schedule_that_watches(data: Data) -> Iterator[Problem]:
             "write 'eval_strategy: steps' too"
         )
         yield Problem(("train", "lr_scheduler_type"), message)
-
-
-RULES = (
-    stream_without_end,
-    steps_and_epochs,
-    broken_steps,
-    warmup_beyond_the_run,
-    settings_of_another_schedule,
-    schedule_without_settings,
-    schedule_that_watches,
-)

@@ -172,24 +172,3 @@ def project_of_nobody(data: Data) -> Iterator[Problem]:
     if "project" in data["train"] and not set(TRACKED) & set(asked if isinstance(asked, list) else [asked]):
         message = "no tracker is on that reads it; write 'report_to: wandb', or remove it"
         yield Problem(("train", "project"), message, severity="warning")
-
-
-RULES = (
-    two_precisions,
-    float16_all_over,
-    padding_free_alone,
-    packing_alone,
-    wrapped_without_padding,
-    grouped_and_packed,
-    sampling_of_a_stream,
-    checkpointing_alone,
-    selective_and_reentrant,
-    workers_that_are_not,
-    compile_alone,
-    adam_without_adam,
-    free_of_schedules,
-    far_learning_rate,
-    batch_beyond_rows,
-    reported_nowhere,
-    project_of_nobody,
-)

@@ -12,8 +12,7 @@ from loracook.data.read.rows import Text
 from loracook.data.read.selection import Selection, select
 from loracook.errors import RecipeError
 from loracook.progress import Silent
-from loracook.recipe.derived import most_steps
-from loracook.recipe.step_counts import steps
+from loracook.recipe.derived import most_steps, steps
 from tests.data.samples import json_lines, recipe
 
 

@@ -15,7 +15,7 @@ from loracook.recipe.schema import all_keys, schema
 from loracook.recipe.schema_errors import check, complaints
 from loracook.recipe.source import read
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 RECIPES = sorted([*ROOT.glob("recipes/**/*.yaml"), *ROOT.glob("tests/recipes/**/*.yaml")])
 VALUES: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 2, 7.5, 1e-9, 1e99, -1e99, "", "a", "a\n", "A b", "é", "none", "5GB",

@@ -13,13 +13,13 @@ from loracook.errors import LoracookError
 from loracook.recipe.recipe import Recipe, load
 from loracook.recipe.schema import all_keys
 from loracook.recipe.source import parse
-from loracook.recipe.yaml_writer import rows, scalar
+from loracook.recipe.yaml_values import rows, scalar
 from loracook.views.diff import diff
 from loracook.views.explain import explain
 from loracook.views.show import as_json, as_yaml, effective
 
-VALID = sorted((Path(__file__).parent / "recipes" / "valid").glob("*.yaml"))
-SHARED = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
+VALID = sorted((Path(__file__).parents[1] / "recipes" / "valid").glob("*.yaml"))
+SHARED = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 CHILD = """\
 extends: parent.yaml
 name: child

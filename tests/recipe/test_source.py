@@ -13,7 +13,7 @@ from loracook.errors import Position, RecipeError
 from loracook.recipe.source import VALUES, parse, read
 from loracook.recipe.text import BYTES
 
-VALID = Path(__file__).parent / "recipes" / "valid"
+VALID = Path(__file__).parents[1] / "recipes" / "valid"
 DATA_OF_EVERY_VALID_RECIPE = """
 import sys
 if sys.argv[1] == "pure":

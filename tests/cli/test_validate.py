@@ -13,7 +13,7 @@ from loracook.cli import verbs
 from loracook.cli.endings import ending
 from loracook.recipe.validate import problems_of, recipes
 
-INVALID = Path(__file__).parent / "recipes" / "invalid"
+INVALID = Path(__file__).parents[1] / "recipes" / "invalid"
 GOOD = "version: 1\nbase_model: {name_or_path: org/model}\ndataset: {path: org/rows}\nlora: {r: 8}\n"
 BAD = GOOD.replace("r: 8", "r: x")
 LINE = "bad.yaml:4:11: lora.r: 'x' is not a whole number; write something like '16'"

@@ -13,8 +13,7 @@ from click.testing import CliRunner
 
 from loracook.cli import verbs
 from loracook.errors import MachineError
-from loracook.recipe.foreign_keys import HERE, ours
-from loracook.recipe.foreign_values import CHANGED
+from loracook.recipe.foreign_keys import CHANGED, HERE, ours
 from loracook.recipe.migrate import migrated, moves
 from loracook.recipe.recipe import load
 from loracook.recipe.schema import part_at
@@ -302,7 +301,7 @@ def test_init_asks_on_a_terminal(tmp_path: Path) -> None:
         (["../mine", "--model", "a/b", "--data", "c/d"], "'../mine' cannot name a run; write something like 'my-recipe'"),
         (["there", "--model", "a/b", "--data", "c/d"], "'there.yaml' is already there; choose another name"),
         (["mine", "--model", "/a", "--data", "c/d"],
-         "mine.yaml:7:17: base_model.name_or_path: '/a' is an absolute path; write a path that starts with './'"),
+         "mine.yaml:7:17: base_model.name_or_path: '/a' is an absolute path; use a path starting with './'"),
     ],
 )  # fmt: skip
 def test_init_never_asks_without_a_terminal_and_leaves_nothing_half_made(

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from loracook.recipe.defaults import with_defaults
-from loracook.recipe.rules import contradictions
+from loracook.recipe.rules import rule_problems
 from loracook.recipe.rules.schedule import READ_BY, WATCHING
+from loracook.recipe.schema import with_defaults
 
 BASE = {
     "version": 1,
@@ -24,7 +24,7 @@ GIVEN = {"optimizer", "last_epoch", "num_warmup_steps", "num_training_steps", "k
 def refused(**sections: dict[str, Any]) -> bool:
     """Whether a rule finds an error in a recipe with these sections."""
     data = with_defaults(BASE | {"lora": {"r": 8}} | sections)
-    return any(problem.severity == "error" for problem in contradictions(data))
+    return any(problem.severity == "error" for problem in rule_problems(data))
 
 
 def products(**choices: tuple[Any, ...]) -> Iterator[dict[str, Any]]:

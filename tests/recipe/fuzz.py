@@ -1,6 +1,6 @@
 """Shipped recipes changed at random: each is valid or refused in short printable lines, and quickly.
 
-`python -m tests.fuzz [seconds] [seed]` goes on until the time is up or a recipe breaks something, which it leaves behind.
+`python -m tests.recipe.fuzz [seconds] [seed]` goes on until the time is up or a recipe breaks something, which it leaves behind.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from loracook.errors import LINE_LIMIT
 from loracook.recipe.validate import problems_of
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SEEDS = sorted([*ROOT.glob("recipes/*.yaml"), *ROOT.glob("tests/recipes/valid/*.yaml")])
 SLOW = 0.05
 """Seconds of processor time that no recipe may take."""

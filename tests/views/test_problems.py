@@ -12,7 +12,7 @@ from loracook.errors import Position, Problem, clean
 from loracook.views.problems import as_github, as_json, as_sarif, as_text
 from loracook.views.snippets import COLOURED, as_snippets
 
-SARIF = json.loads((Path(__file__).parent / "files" / "sarif-2.1.0.schema.json").read_text("utf-8"))
+SARIF = json.loads((Path(__file__).parents[1] / "files" / "sarif-2.1.0.schema.json").read_text("utf-8"))
 RANK = Problem(
     ("lora", "r"), "'x' is not a whole number; write '8'", "type", position=Position("a.yaml", 4, 6, 7)
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from loracook.recipe.validate import problems_of
-from tests.fuzz import fault, mutants
+from tests.recipe.fuzz import fault, mutants
 
 PARTS = 4
 

@@ -1,6 +1,7 @@
-"""Writes tests/recipes/invalid/generated: for every key values that are wrong by type, size or spelling.
+"""Writes tests/recipes/invalid/generated: for every key, values of the wrong type, range or spelling.
 
-Run `python tests/make_invalid.py` after a change of the schema, and read what changed in the expected lines.
+Run `python -m tests.recipe.make_invalid` after a change to the schema or to a message: it also rewrites the
+expected lines of the recipes written by hand. Read what changed.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from typing import Any
 from loracook.recipe.schema import Schema, all_keys, kinds_of
 from loracook.recipe.schema_errors import check
 from loracook.recipe.validate import problems_of
-from loracook.recipe.yaml_writer import rows
+from loracook.recipe.yaml_values import rows
 
-FOLDER = Path(__file__).parent / "recipes" / "invalid" / "generated"
+RECIPES = Path(__file__).parents[1] / "recipes"
+FOLDER = RECIPES / "invalid" / "generated"
 BASE: dict[str, Any] = {
     "version": 1,
     "name": "wrong",
@@ -47,13 +49,18 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def write() -> None:
-    """Write every recipe and the lines that it gets."""
+    """Write every generated recipe, and the expected lines of every invalid or warned recipe."""
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
     for name, data in cases():
         file = FOLDER / f"{name}.yaml"
         file.write_text("".join(f"{text}\n" for text, _ in rows(data)), encoding="utf-8")
-        file.with_suffix(".txt").write_text(lines(file), encoding="utf-8")
+
+    for text in (text for folder in ("invalid", "warned") for text in (RECIPES / folder).rglob("*.txt")):
+        text.unlink()
+    for file in [*RECIPES.glob("invalid/**/*.yaml"), *RECIPES.glob("warned/*.yaml")]:
+        if file.parent.name != "parts":
+            file.with_suffix(".txt").write_text(lines(file), encoding="utf-8")
 
 
 def lines(file: Path) -> str:

@@ -10,17 +10,16 @@ from pathlib import Path
 import pytest
 
 import loracook
-from loracook.errors import LINE_LIMIT, Problem, RecipeError
-from loracook.recipe.foreign_keys import HERE
-from loracook.recipe.foreign_values import CHANGED
+from loracook.errors import LINE_LIMIT, Problem, RecipeError, dotted
+from loracook.recipe.foreign_keys import CHANGED, HERE
 from loracook.recipe.recipe import load
 from loracook.recipe.rules import RULES
 from loracook.recipe.schema import part_at
 from loracook.recipe.validate import problems_of
-from tests.make_invalid import FOLDER as GENERATED
-from tests.make_invalid import cases, lines
+from tests.recipe.make_invalid import FOLDER as GENERATED
+from tests.recipe.make_invalid import cases, lines
 
-RECIPES = Path(__file__).parent / "recipes"
+RECIPES = Path(__file__).parents[1] / "recipes"
 INVALID = sorted(file for file in (RECIPES / "invalid").glob("**/*.yaml") if file.parent.name != "parts")
 WARNED = sorted((RECIPES / "warned").glob("*.yaml"))
 VALID = sorted((RECIPES / "valid").glob("*.yaml"))
@@ -48,6 +47,12 @@ def recipe_file(tmp_path: Path) -> Path:
 def said(file: Path, *overrides: str) -> list[str]:
     with chdir(file.parent):
         return list(map(str, problems_of(file.name, overrides)))
+
+
+def problems(file: Path, *overrides: str) -> list[tuple[str, str, str]]:
+    """The place, path and rule of each problem."""
+    with chdir(file.parent):
+        return [(str(p.position), dotted(p.path), p.rule) for p in problems_of(file.name, overrides)]
 
 
 @pytest.mark.parametrize("file", [*INVALID, *WARNED], ids=lambda file: f"{file.parent.name}/{file.stem}")
@@ -109,22 +114,26 @@ def test_all_problems_of_a_level_come_at_once_in_the_order_of_the_file(tmp_path:
     file.write_text(
         "version: 1\nbase_model: {name_or_path: a/b, dtype: bf16}\ndataset: {path: a/b, rws: 3}\nlora: {r: x}\n"
     )
-    assert said(file) == [
-        "a.yaml:2:40: base_model.dtype: 'bf16' is not known here; did you mean 'bfloat16'?",
-        "a.yaml:3:22: dataset.rws: unknown key; did you mean 'rows'?",
-        "a.yaml:4:11: lora.r: 'x' is not a whole number; write something like '16'",
+    assert problems(file) == [
+        ("a.yaml:2:40", "base_model.dtype", "enum"),
+        ("a.yaml:3:22", "dataset.rws", "unknown-key"),
+        ("a.yaml:4:11", "lora.r", "type"),
     ]
 
 
 def test_a_known_spelling_is_named_however_many_unknown_keys_stand_before_it(recipe_file: Path) -> None:
     many = "".join(f"  zzq{number}: 1\n" for number in range(30))
     recipe_file.write_text(BASE + f"train:\n{many}  lr: 1e-4\n  target_modules: [q]\n  Seed: 3\n  zzq: 1\n")
-    assert [line.partition("train.")[2] for line in said(recipe_file)[-4:]] == [
-        "lr: spelt differently here; write 'learning_rate: 0.0001'",
-        "target_modules: unknown key; did you mean 'lora.target_modules'?",
-        "Seed: unknown key; did you mean 'seed'?",
-        "zzq: unknown key; remove it",
+    assert [path for _, path, _ in problems(recipe_file)[-4:]] == [
+        "train.lr",
+        "train.target_modules",
+        "train.Seed",
+        "train.zzq",
     ]
+    for line, hint in zip(
+        said(recipe_file)[-4:], ("'learning_rate", "'lora.target_modules'", "'seed'", "remove"), strict=True
+    ):
+        assert hint in line
 
 
 def test_loracooks_defaults_are_filled_in_and_say_so(recipe_file: Path) -> None:
@@ -164,31 +173,29 @@ def test_set_reaches_into_lists_and_removes_with_null(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "line"),
+    ("text", "place", "path", "rule"),
     [
-        ("lora.r=eight", "--set:1:8: lora.r: 'eight' is not a whole number; write something like '16'"),
-        ("lora.rnk=8", "--set:1:1: lora.rnk: unknown key; did you mean 'r'?"),
-        ("lora", "--set:1:1: this names no value; write --set section.key=value"),
-        ("=8", "--set:1:1: this names no value; write --set section.key=value"),
-        ("extends=a.yaml", "--set:1:1: extends: a parent is named in the recipe alone; write it there"),
-        ("lora.target_modules=[q", "--set:1:21: this list is not closed where it should be; write ',' or ']'"),
-        ("train.run_name=soup\u202e", "--set:1:1: there is an invisible character '\\u202e' here; remove it"),
-        ("train.run_name=\udcff", "--set:1:1: there is an invisible character '\\udcff' here; remove it"),
-        ("push.repo_id=hf_abcdefghijklmnopqrstuvwxyz", "--set:1:14: push.repo_id: this looks like a secret; remove it, revoke it, and use the environment"),
+        ("lora.r=eight", "--set:1:8", "lora.r", "type"),
+        ("lora.rnk=8", "--set:1:1", "lora.rnk", "unknown-key"),
+        ("lora", "--set:1:1", "", "set"),
+        ("=8", "--set:1:1", "", "set"),
+        ("extends=a.yaml", "--set:1:1", "extends", "set"),
+        ("lora.target_modules=[q", "--set:1:21", "", "yaml"),
+        ("train.run_name=soup\u202e", "--set:1:1", "", "text"),
+        ("train.run_name=\udcff", "--set:1:1", "", "text"),
+        ("push.repo_id=hf_abcdefghijklmnopqrstuvwxyz", "--set:1:14", "push.repo_id", "secret"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_set_is_reported_at_its_place_on_the_command_line(
-    recipe_file: Path, text: str, line: str
+    recipe_file: Path, text: str, place: str, path: str, rule: str
 ) -> None:
-    assert said(recipe_file, text) == [line]
+    assert problems(recipe_file, text) == [(place, path, rule)]
 
 
 def test_set_does_not_reach_beyond_a_list(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text(BASE.replace("{path: org/rows}", "{sources: [{path: a/b}]}"))
-    assert said(file, "dataset.sources.4.rows=1") == [
-        "--set:1:1: dataset.sources.4.rows: there are 1 entries here; write a number below 1"
-    ]
+    assert problems(file, "dataset.sources.4.rows=1") == [("--set:1:1", "dataset.sources.4.rows", "set")]
 
 
 @pytest.mark.parametrize("path", ["lora.lora_alpha", "train.seed", "dataset.eval", "dataset.where"])
@@ -206,19 +213,18 @@ def test_null_removes_what_the_file_says_however_deep_it_stands(tmp_path: Path, 
 
 
 @pytest.mark.parametrize(
-    ("texts", "lines"),
+    ("texts", "expected"),
     [
-        (["lora.r=8", "lora.target_modules=[q"], ["--set:2:21: this list is not closed where it should be; write ',' or ']'"]),
-        (["lora", "lora.target_modules=[q"], ["--set:1:1: this names no value; write --set section.key=value",
-                                             "--set:2:21: this list is not closed where it should be; write ',' or ']'"]),
-        (["lora.r=8", "push.private=true"], ["--set:2:1: push: nowhere to push to; write 'repo_id: organization/name' or 'folder: name'"]),
-        (["dataset.sources.0.path=x/y"], ["--set:1:1: dataset.sources.0.path: there is no list here to change an entry of; write the whole list in brackets"]),
+        (["lora.r=8", "lora.target_modules=[q"], [("--set:2:21", "", "yaml")]),
+        (["lora", "lora.target_modules=[q"], [("--set:1:1", "", "set"), ("--set:2:21", "", "yaml")]),
+        (["lora.r=8", "push.private=true"], [("--set:2:1", "push", "push-without-place")]),
+        (["dataset.sources.0.path=x/y"], [("--set:1:1", "dataset.sources.0.path", "set")]),
     ],
-)  # fmt: skip
+)
 def test_every_wrong_set_is_reported_under_its_own_number(
-    recipe_file: Path, texts: list[str], lines: list[str]
+    recipe_file: Path, texts: list[str], expected: list[tuple[str, str, str]]
 ) -> None:
-    assert said(recipe_file, *texts) == lines
+    assert problems(recipe_file, *texts) == expected
 
 
 def test_an_entry_of_a_list_that_set_changed_names_set(tmp_path: Path) -> None:
@@ -286,9 +292,8 @@ def test_a_value_that_a_child_removed_is_loracooks(family: Path) -> None:
 
 def test_a_problem_of_a_parent_stands_in_the_parent_and_names_who_pulled_it_in(family: Path) -> None:
     (family.parent / "base" / "model.yaml").write_text(BASE.replace("r: 8", "r: eight"))
-    assert said(family) == [
-        "base/model.yaml:4:11: lora.r: 'eight' is not a whole number; write something like '16' (extended by base/qlora.yaml)"
-    ]
+    assert problems(family) == [("base/model.yaml:4:11", "lora.r", "type")]
+    assert said(family)[0].endswith(" (extended by base/qlora.yaml)")
 
 
 def test_eight_parents_are_followed_and_a_ninth_is_refused(tmp_path: Path) -> None:
@@ -296,9 +301,8 @@ def test_eight_parents_are_followed_and_a_ninth_is_refused(tmp_path: Path) -> No
     for number in range(9):
         (tmp_path / f"r{number}.yaml").write_text(f"extends: r{number + 1}.yaml\nname: r{number}\n")
     assert said(tmp_path / "r1.yaml") == []
-    assert said(tmp_path / "r0.yaml") == [
-        "r8.yaml:1:10: extends: 'r9.yaml' is more than 8 recipes away; extend fewer (extended by r7.yaml)"
-    ]
+    assert problems(tmp_path / "r0.yaml") == [("r8.yaml:1:10", "extends", "extends")]
+    assert "8" in said(tmp_path / "r0.yaml")[0].partition("r9.yaml")[2]
 
 
 def test_a_parent_behind_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
@@ -306,16 +310,15 @@ def test_a_parent_behind_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> 
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "link.yaml").symlink_to("../secret.yaml")
     (tmp_path / "in" / "a.yaml").write_text("extends: link.yaml\n")
-    assert said(tmp_path / "in" / "a.yaml") == [
-        "a.yaml:1:10: extends: 'link.yaml' leads out of the recipe's folder; name a recipe in this folder or below"
-    ]
+    assert problems(tmp_path / "in" / "a.yaml") == [("a.yaml:1:10", "extends", "extends")]
+    assert "'link.yaml'" in said(tmp_path / "in" / "a.yaml")[0]
 
 
 def test_a_relative_path_stays_inside_the_recipes_folder_after_links(recipe_file: Path) -> None:
     (recipe_file.parent / "out").symlink_to("/etc")
     recipe = load(recipe_file, ["dataset.path=./out/passwd"])
     assert recipe.resolve("./rows.jsonl") == recipe_file.parent.resolve() / "rows.jsonl"
-    with pytest.raises(RecipeError, match="lies outside the recipe's folder") as caught:
+    with pytest.raises(RecipeError, match="outside the recipe's folder") as caught:
         recipe.resolve("./out/passwd")
     assert str(caught.value.problems[0]).startswith("--set:1:14: dataset.path:")
 

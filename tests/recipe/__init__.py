@@ -1,0 +1,1 @@
+"""Tests of the recipe language: reading, the schema, rules and messages."""
