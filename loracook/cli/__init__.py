@@ -46,10 +46,10 @@ class Commands(click.Group):
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="loracook", message="%(prog)s %(version)s")
-def loracook() -> None:
+def commands() -> None:
     """Train LoRA adapters from YAML recipes with Hugging Face TRL."""
 
 
 def main() -> None:
     """Run the command line and exit with one of the documented codes."""
-    sys.exit(ending(lambda: loracook(standalone_mode=False)))
+    sys.exit(ending(lambda: commands(standalone_mode=False)))

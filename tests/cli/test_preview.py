@@ -7,13 +7,13 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from loracook.cli import verbs
+from loracook.cli import commands
 from tests.cooking import twin_file
 
 
 def written(file: Path, *options: str) -> str:
     """What `loracook preview` prints."""
-    result = CliRunner().invoke(verbs, ["preview", str(file), *options], catch_exceptions=False)
+    result = CliRunner().invoke(commands, ["preview", str(file), *options], catch_exceptions=False)
     assert result.exit_code == 0
     return result.stdout
 
@@ -36,6 +36,6 @@ def test_preview_writes_json_and_a_page(tmp_path: Path) -> None:
 
 def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
     result = CliRunner().invoke(
-        verbs, ["preview", str(twin_file("llama2-7b-8bit", tmp_path)), "--source", "2"]
+        commands, ["preview", str(twin_file("llama2-7b-8bit", tmp_path)), "--source", "2"]
     )
     assert "there is no source 2; sources are numbered 1 to 1" in str(result.exception)

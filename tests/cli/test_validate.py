@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from loracook.cli import verbs
+from loracook.cli import commands
 from loracook.cli.endings import ending
 from loracook.recipe.validate import problems_of, recipes
 
@@ -38,7 +38,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def validate(*arguments: str) -> Result:
-    return CliRunner().invoke(verbs, ["validate", *arguments], standalone_mode=False)
+    return CliRunner().invoke(commands, ["validate", *arguments], standalone_mode=False)
 
 
 def test_a_good_recipe_ends_with_0_and_says_so(folder: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_name_without_a_recipe_is_an_error(
     folder: Path, name: str, line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "empty").mkdir()
-    assert ending(lambda: verbs(["validate", name], standalone_mode=False)) == 2
+    assert ending(lambda: commands(["validate", name], standalone_mode=False)) == 2
     assert capsys.readouterr().err.splitlines()[0] == line
 
 
@@ -160,10 +160,10 @@ def test_every_verb_refuses_the_same_recipes_in_the_same_words(
     for file in sorted(INVALID.glob("by_hand/*/*.yaml"))[::9]:
         arguments = [verb, *(part.format(file.name) for part in READING[verb])]
         with chdir(file.parent):
-            code = ending(lambda given=arguments: verbs(given, standalone_mode=False))
+            code = ending(lambda given=arguments: commands(given, standalone_mode=False))
         expected = file.with_suffix(".txt").read_text("utf-8")
         assert (code, capsys.readouterr().err[: len(expected)]) == (2, expected)
 
 
 def test_an_unknown_option_ends_with_2(folder: Path) -> None:
-    assert ending(lambda: verbs(["validate", "--frobnicate", "good.yaml"], standalone_mode=False)) == 2
+    assert ending(lambda: commands(["validate", "--frobnicate", "good.yaml"], standalone_mode=False)) == 2

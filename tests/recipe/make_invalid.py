@@ -12,7 +12,7 @@ from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
-from loracook.recipe.schema import Schema, all_keys, kinds_of
+from loracook.recipe.schema import Schema, all_keys, types_of
 from loracook.recipe.schema_errors import check
 from loracook.recipe.validate import problems_of
 from loracook.recipe.yaml_values import rows
@@ -70,7 +70,7 @@ def lines(file: Path) -> str:
 
 
 def _wrong(part: Schema, number: int) -> Iterator[tuple[str, Any]]:
-    kinds = kinds_of(part)
+    kinds = types_of(part)
     values = [value for value in WRONG[kinds[0]] if not _fits_another(value, kinds)]
     yield "type", values[number % len(values)]
     bounds = [bound for bound in _outside(part) if bound is not None]
@@ -82,7 +82,7 @@ def _wrong(part: Schema, number: int) -> Iterator[tuple[str, Any]]:
     if "pattern" in part:
         unfit = [text for text in MISSHAPEN if any(check(text, part, ()))]
         yield "form", unfit[number % len(unfit)]
-    if part.get("uniqueItems") and "enum" not in part["items"] and kinds_of(part["items"]) == ("string",):
+    if part.get("uniqueItems") and "enum" not in part["items"] and types_of(part["items"]) == ("string",):
         yield "twice", ["a", "b", "a"]
 
 

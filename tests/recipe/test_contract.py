@@ -11,7 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from loracook.errors import dotted
-from loracook.recipe.schema import Schema, all_keys, kinds_of, schema
+from loracook.recipe.schema import Schema, all_keys, types_of, schema
 from loracook.recipe.schema_errors import check
 from tests.upstream import differences, parameters, resolve, sections
 
@@ -174,7 +174,7 @@ def _unbounded(part: Schema) -> Iterator[str]:
         or ("maxProperties" in has and "maxLength" in part.get("propertyNames", {})),
     }
     if "enum" not in part:
-        yield from (kind for kind in kinds_of(part) or ("anything",) if not fine.get(kind))
+        yield from (kind for kind in types_of(part) or ("anything",) if not fine.get(kind))
     for keyword in ("items", "additionalProperties"):
         if isinstance(part.get(keyword), dict):
             yield from _unbounded(part[keyword])

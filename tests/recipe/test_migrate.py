@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from loracook.cli import verbs
+from loracook.cli import commands
 from loracook.errors import MachineError
-from loracook.recipe.foreign_keys import CHANGED, HERE, ours
+from loracook.recipe.foreign_keys import OUR_PATHS, TRANSLATED, translate
 from loracook.recipe.migrate import migrated, moves
 from loracook.recipe.recipe import load
 from loracook.recipe.schema import part_at
@@ -82,7 +82,7 @@ def test_what_is_ours_already_is_left_alone() -> None:
     assert moves(OURS, "a.yaml") == ([], [])
 
 
-@pytest.mark.parametrize("name", sorted([*HERE, *CHANGED]))
+@pytest.mark.parametrize("name", sorted([*OUR_PATHS, *TRANSLATED]))
 def test_no_spelling_breaks_a_recipe_whatever_its_value(name: str) -> None:
     for value in ("8", "true", "text", "[a]", "{a: 1}", "", "1e-4"):
         text = f"version: 1\n{name}: {value}\n"
@@ -103,7 +103,7 @@ def test_no_spelling_breaks_a_recipe_whatever_its_value(name: str) -> None:
 def test_a_switch_that_is_off_elsewhere_is_never_turned_on(line: str, instead: str) -> None:
     text = f"version: 1\n{line}\n"
     [(name, value)] = parse(line, "a.yaml").data.items()
-    spelling = ours(name, value)
+    spelling = translate(name, value)
     assert spelling is not None
     assert spelling.words(()) == instead
     assert moves(text, "a.yaml") == ([], [])
@@ -133,7 +133,7 @@ def test_migrate_rewrites_the_file_and_says_each_change(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("a.yaml").write_text(THEIRS)
-    ran = CliRunner().invoke(verbs, ["migrate", "a.yaml"])
+    ran = CliRunner().invoke(commands, ["migrate", "a.yaml"])
     assert ran.output.splitlines()[-3:] == [
         "train.lr → train.learning_rate: 0.0001",
         "train.num_epochs → train.num_train_epochs: 3",
@@ -163,7 +163,7 @@ def test_a_section_that_is_left_empty_keeps_its_comment() -> None:
 def test_a_line_that_cannot_be_rewritten_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("a.yaml").write_text("lora_r: 8\nname\t: soup\n")
-    assert str(CliRunner().invoke(verbs, ["migrate", "a.yaml"]).exception) == (
+    assert str(CliRunner().invoke(commands, ["migrate", "a.yaml"]).exception) == (
         "a.yaml:2:5: ruamel.yaml, which keeps comments, cannot read this; write it otherwise"
     )
     assert Path("a.yaml").read_text().startswith("lora_r")
@@ -174,7 +174,7 @@ def test_what_stands_before_the_text_and_how_lines_end_stay(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("a.yaml").write_bytes(b"\xef\xbb\xbflora_r: 8\r\n")
-    CliRunner().invoke(verbs, ["migrate", "a.yaml"])
+    CliRunner().invoke(commands, ["migrate", "a.yaml"])
     assert Path("a.yaml").read_bytes() == b"\xef\xbb\xbflora:\r\n  r: 8\r\n"
 
 
@@ -229,7 +229,7 @@ def test_migrate_keeps_the_link_the_permissions_and_the_line_ends(tmp_path: Path
     file.write_bytes(THEIRS.replace("\n", "\r\n").encode())
     file.chmod(0o600)
     link.symlink_to(file)
-    assert CliRunner().invoke(verbs, ["migrate", str(link)]).exit_code == 0
+    assert CliRunner().invoke(commands, ["migrate", str(link)]).exit_code == 0
     written = file.read_bytes()
     assert b"name_or_path" in written
     assert written.count(b"\n") == written.count(b"\r\n")
@@ -242,7 +242,7 @@ def test_a_recipe_that_cannot_be_written_is_said_and_stays(
     monkeypatch.chdir(tmp_path)
     Path("a.yaml").write_text(THEIRS)
     Path(".a.yaml.part").mkdir()
-    ran = CliRunner().invoke(verbs, ["migrate", "a.yaml"])
+    ran = CliRunner().invoke(commands, ["migrate", "a.yaml"])
     assert isinstance(ran.exception, MachineError)
     assert str(ran.exception) == "'a.yaml' cannot be written: Is a directory; nothing is changed"
     assert Path("a.yaml").read_text() == THEIRS
@@ -266,7 +266,7 @@ def test_what_the_terminal_cannot_spell_is_escaped(tmp_path: Path, encoding: str
 def test_init_writes_a_recipe_that_validates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("rows.jsonl").write_text("{}\n")
-    ran = CliRunner().invoke(verbs, ["init", "mine", "--model", "org/model", "--data", "rows.jsonl"])
+    ran = CliRunner().invoke(commands, ["init", "mine", "--model", "org/model", "--data", "rows.jsonl"])
     assert ran.output == "wrote mine.yaml; next: loracook validate mine.yaml\n"
     recipe = load("mine.yaml")
     assert (recipe.name, recipe["dataset"]["path"], recipe.warnings) == ("mine", "./rows.jsonl", ())
@@ -277,7 +277,7 @@ def test_init_names_a_run_like_a_number_or_a_switch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    ran = CliRunner().invoke(verbs, ["init", name, "--model", "org/model", "--data", "org/rows"])
+    ran = CliRunner().invoke(commands, ["init", name, "--model", "org/model", "--data", "org/rows"])
     assert ran.output == f"wrote {name}.yaml; next: loracook validate {name}.yaml\n"
     assert load(f"{name}.yaml").name == name
 
@@ -309,6 +309,6 @@ def test_init_never_asks_without_a_terminal_and_leaves_nothing_half_made(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("there.yaml").touch()
-    ran = CliRunner().invoke(verbs, ["init", *arguments])
+    ran = CliRunner().invoke(commands, ["init", *arguments])
     assert str(ran.exception) == line
     assert sorted(tmp_path.iterdir()) == [tmp_path / "there.yaml"]

@@ -11,7 +11,7 @@ import pytest
 
 import loracook
 from loracook.errors import LINE_LIMIT, Problem, RecipeError, dotted
-from loracook.recipe.foreign_keys import CHANGED, HERE
+from loracook.recipe.foreign_keys import TRANSLATED, OUR_PATHS
 from loracook.recipe.recipe import load
 from loracook.recipe.rules import RULES
 from loracook.recipe.schema import part_at
@@ -104,9 +104,9 @@ def test_every_rule_has_a_recipe_that_breaks_it() -> None:
 
 
 def test_every_other_spelling_leads_to_a_key_that_is_there() -> None:
-    targets = set(HERE.values()) | {change(None)[0] for change in CHANGED.values()}
+    targets = set(OUR_PATHS.values()) | {change(None)[0] for change in TRANSLATED.values()}
     assert [path for path in sorted(targets) if part_at(tuple(path.split("."))) is None] == []
-    assert [name for name in [*HERE, *CHANGED] if part_at((name,)) is not None] == []
+    assert [name for name in [*OUR_PATHS, *TRANSLATED] if part_at((name,)) is not None] == []
 
 
 def test_all_problems_of_a_level_come_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
@@ -366,8 +366,8 @@ def test_no_verb_that_only_reads_imports_the_heavy_libraries_or_opens_a_socket(
         "import sys, socket\n"
         "def refuse(*_): raise SystemExit('a socket')\n"
         "socket.socket = refuse\n"
-        "from loracook.cli import verbs\n"
-        f"verbs({[verb, *arguments.get(verb, ['recipe.yaml'])]!r}, standalone_mode=False)\n"
+        "from loracook.cli import commands\n"
+        f"commands({[verb, *arguments.get(verb, ['recipe.yaml'])]!r}, standalone_mode=False)\n"
         f"print('HEAVY', [name for name in {HEAVY!r} if name in sys.modules])\n"
     )
     ran = subprocess.run(

@@ -12,7 +12,7 @@ import pytest
 
 from loracook.errors import RecipeError, dotted
 from loracook.recipe.schema import all_keys, schema
-from loracook.recipe.schema_errors import check, complaints
+from loracook.recipe.schema_errors import check, schema_problems
 from loracook.recipe.source import read
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +31,7 @@ def test_every_recipe_is_judged_alike(file: Path) -> None:
         data = _whole(read(file).data)
     except RecipeError:
         pytest.skip("not YAML that loracook reads")
-    assert {not list(complaints(data)), *_others(data, schema())} in ({True}, {False})
+    assert {not list(schema_problems(data)), *_others(data, schema())} in ({True}, {False})
 
 
 def test_every_key_judges_values_alike() -> None:
