@@ -11,7 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from loracook.errors import dotted
-from loracook.recipe.schema import Schema, all_keys, types_of, schema
+from loracook.recipe.schema import Schema, all_keys, schema, types_of
 from loracook.recipe.schema_errors import check
 from tests.upstream import differences, parameters, resolve, sections
 

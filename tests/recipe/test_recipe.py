@@ -11,7 +11,7 @@ import pytest
 
 import loracook
 from loracook.errors import LINE_LIMIT, Problem, RecipeError, dotted
-from loracook.recipe.foreign_keys import TRANSLATED, OUR_PATHS
+from loracook.recipe.foreign_keys import OUR_PATHS, TRANSLATED
 from loracook.recipe.recipe import load
 from loracook.recipe.rules import RULES
 from loracook.recipe.schema import part_at

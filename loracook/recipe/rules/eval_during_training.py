@@ -1,4 +1,4 @@
-"""Rules of evaluating during training, and of the model that is kept by it."""
+"""Rules of evaluation during training, and of the best model."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ import math
 from collections.abc import Iterator
 
 from loracook.errors import Problem, quote, spell
-from loracook.recipe.derived import Data, evaluates, most_steps
+from loracook.recipe.derived import NO_EVAL_ROWS, Data, evaluates, most_steps
 
 
 def evaluation_without_rows(data: Data) -> Iterator[Problem]:
-    """Evaluating needs rows."""
+    """Evaluation requires rows."""
     if evaluates(data) and "eval" not in data["dataset"]:
-        message = "there are no evaluation rows; write 'eval: {fraction: 0.05}' below 'dataset:'"
+        message = NO_EVAL_ROWS
         yield Problem(("train", "eval_strategy"), message)
 
 
 def rows_without_evaluation(data: Data) -> Iterator[Problem]:
-    """Rows that are held out and never looked at are lost."""
+    """Rows that are held out and never evaluated are lost."""
     if "eval" in data["dataset"] and not evaluates(data) and "evaluate" not in data:
         message = (
-            "nothing looks at these rows; "
-            "write 'eval_strategy: epoch' below 'train:', or an 'evaluate:' section"
+            "nothing evaluates on these rows; "
+            "set 'eval_strategy: epoch' under 'train:', or add an 'evaluate:' section"
         )
         yield Problem(("dataset", "eval"), message, severity="warning")
 
 
 def steps_without_evaluation(data: Data) -> Iterator[Problem]:
-    """These say when and how to evaluate, not that it should be done."""
+    """Settings of evaluation require it to be enabled."""
     train = data["train"]
     for name in ("eval_steps", "eval_delay", "eval_on_start", "eval_packing"):
         if train.get(name) and not evaluates(data):
-            message = "nothing is evaluated during training; write 'eval_strategy: steps' too"
+            message = "requires evaluation during training; set 'eval_strategy: steps' too"
             yield Problem(("train", name), message)
     if "eval_steps" in train and train.get("eval_strategy") == "epoch":
-        message = "evaluation is once an epoch; write 'eval_strategy: steps' or remove it"
+        message = "conflicts with 'eval_strategy: epoch'; set 'eval_strategy: steps' or remove it"
         yield Problem(("train", "eval_steps"), message)
 
 
@@ -44,22 +44,20 @@ def evaluation_after_the_end(data: Data) -> Iterator[Problem]:
     every = train.get("eval_steps", train["logging_steps"])
     if train.get("eval_strategy") == "steps" and steps and every > steps:
         name = "eval_steps" if "eval_steps" in train else "eval_strategy"
-        message = (
-            f"the run has {steps} steps at most, so this never happens; write a smaller number, or '0.25'"
-        )
+        message = f"the run has at most {steps} steps, so this never happens; set a smaller number, or '0.25'"
         yield Problem(("train", name), message, severity="warning")
 
 
 def best_without_evaluation(data: Data) -> Iterator[Problem]:
-    """The best model is the one that evaluates best."""
+    """The best model can only be told by evaluation."""
     if evaluates(data):
         return
     for name in ("load_best_model_at_end", "early_stopping"):
         if data["train"].get(name) not in (None, False):
-            message = "nothing is evaluated to tell the best; write 'eval_strategy: steps' too"
+            message = "requires evaluation during training; set 'eval_strategy: steps' too"
             yield Problem(("train", name), message)
     if data["train"]["save_strategy"] == "best":
-        message = "nothing is evaluated to tell the best; write 'eval_strategy: steps' too"
+        message = "requires evaluation during training; set 'eval_strategy: steps' too"
         yield Problem(("train", "save_strategy"), message)
 
 
@@ -70,7 +68,9 @@ def best_that_is_not_saved(data: Data) -> Iterator[Problem]:
         return
     evaluated, saved = train["eval_strategy"], train["save_strategy"]
     if evaluated != saved:
-        message = f"evaluates by {quote(evaluated)} but saves by {quote(saved)}; write the same for both"
+        message = (
+            f"requires eval_strategy ({evaluated}) and save_strategy ({saved}) to be the same; change one"
+        )
         yield Problem(("train", "load_best_model_at_end"), message)
     elif evaluated == "steps":
         yield from _not_multiples(train)
@@ -82,23 +82,23 @@ def _not_multiples(train: Data) -> Iterator[Problem]:
     times = saves / every
     if (every < 1) != (saves < 1) or times < 1 or not math.isclose(times, round(times), abs_tol=1e-9):
         found = f"saves every {spell(saves)} steps but evaluates every {spell(every)}"
-        yield Problem(("train", "save_steps"), f"{found}; write a multiple, such as {quote(every)}")
+        yield Problem(("train", "save_steps"), f"{found}; set a multiple, such as {quote(every)}")
 
 
 def best_without_metric(data: Data) -> Iterator[Problem]:
-    """Upstream picks the loss only when the best model is loaded at the end."""
+    """Upstream's default metric applies only when the best model is loaded at the end."""
     train = data["train"]
     chosen = train.get("load_best_model_at_end") or "metric_for_best_model" in train
     if train["save_strategy"] == "best" and evaluates(data) and not chosen:
-        message = "saves the best by no metric; write 'metric_for_best_model: loss' too"
+        message = "requires a metric; set 'metric_for_best_model: loss' too"
         yield Problem(("train", "save_strategy"), message)
 
 
 def stopping_without_best(data: Data) -> Iterator[Problem]:
-    """Stopping early keeps the last model, which is by then not the best."""
+    """Early stopping keeps the last model, which is no longer the best."""
     train = data["train"]
     if "early_stopping" in train and evaluates(data) and not train.get("load_best_model_at_end"):
-        message = "keeps the last model, not the best; write 'load_best_model_at_end: true' too"
+        message = "would keep the last model, not the best; set 'load_best_model_at_end: true' too"
         yield Problem(("train", "early_stopping"), message)
 
 
@@ -108,5 +108,5 @@ def greater_loss(data: Data) -> Iterator[Problem]:
     metric = train.get("metric_for_best_model", "loss")
     if "greater_is_better" in train and train["greater_is_better"] == metric.endswith("loss"):
         better = "false" if metric.endswith("loss") else "true"
-        message = f"the wrong way round for {quote(metric)}; write '{better}'"
+        message = f"is the wrong way round for {quote(metric)}; set '{better}'"
         yield Problem(("train", "greater_is_better"), message)

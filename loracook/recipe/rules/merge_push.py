@@ -11,22 +11,22 @@ OF_THE_HUB = ("revision", "commit_message", "create_pr")
 
 
 def push_without_place(data: Data) -> Iterator[Problem]:
-    """A push needs to know where to."""
+    """A push requires a destination."""
     push = data.get("push")
     if push is not None and "repo_id" not in push and "folder" not in push:
-        yield Problem(("push",), "nowhere to push to; write 'repo_id: organization/name' or 'folder: name'")
+        yield Problem(("push",), "no destination; set 'repo_id: organization/name' or 'folder: name'")
 
 
 def push_to_two_places(data: Data) -> Iterator[Problem]:
-    """A push has one place."""
+    """A push has one destination."""
     if {"repo_id", "folder"} <= data.get("push", {}).keys():
-        yield Problem(("push", "folder"), "stands beside 'repo_id'; remove one of the two")
+        yield Problem(("push", "folder"), "conflicts with 'repo_id'; remove one of the two")
 
 
 def push_of_no_merge(data: Data) -> Iterator[Problem]:
-    """Only what was merged can be pushed as one model."""
+    """Only a merged model can be pushed as one model."""
     if data.get("push", {}).get("what") == "merged" and "merge" not in data:
-        yield Problem(("push", "what"), "nothing is merged; add a 'merge:' section, or write 'adapter'")
+        yield Problem(("push", "what"), "requires a merged model; add 'merge: {}', or set 'adapter'")
 
 
 def hub_keys_for_a_folder(data: Data) -> Iterator[Problem]:
@@ -34,4 +34,4 @@ def hub_keys_for_a_folder(data: Data) -> Iterator[Problem]:
     push = data.get("push", {})
     for name in OF_THE_HUB:
         if name in push and "folder" in push and "repo_id" not in push:
-            yield Problem(("push", name), "means nothing for a folder; remove it, or push to a 'repo_id'")
+            yield Problem(("push", name), "has no effect on a folder; remove it, or push to a 'repo_id'")

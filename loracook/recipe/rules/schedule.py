@@ -1,4 +1,4 @@
-"""Rules of steps: how long a run is, and how its learning rate goes."""
+"""Rules of the length of a run and the learning rate schedule."""
 
 from __future__ import annotations
 
@@ -31,61 +31,65 @@ WATCHING = ("reduce_lr_on_plateau", "greedy")
 
 
 def stream_without_end(data: Data) -> Iterator[Problem]:
-    """Nobody knows how long an epoch of a stream is."""
+    """The length of a stream is unknown."""
     if data["dataset"].get("streaming") and "max_steps" not in data["train"]:
-        message = "a stream has no length; write 'max_steps:' below 'train:' too"
+        message = "a stream has no length; set 'max_steps' under 'train:' too"
         yield Problem(("dataset", "streaming"), message)
 
 
 def steps_and_epochs(data: Data) -> Iterator[Problem]:
-    """Steps win over epochs without a word."""
+    """Upstream silently ignores epochs when steps are set."""
     train = data["train"]
     if "max_steps" in train and train["num_train_epochs"] != 1:
-        message = "'max_steps' decides how long the run is, so this is not read; remove one of the two"
+        message = "has no effect beside max_steps, which sets the length of the run; remove one of the two"
         yield Problem(("train", "num_train_epochs"), message, severity="warning")
 
 
 def broken_steps(data: Data) -> Iterator[Problem]:
-    """Below one it is a share of the run, above it a count."""
+    """A number of steps below 1 is a fraction of the run."""
     for name in ("warmup_steps", "logging_steps", "eval_steps", "save_steps"):
         value = data["train"].get(name, 1)
         if value > 1 and value != int(value):
-            message = f"{quote(value)} is neither a share nor a count; write '{round(value)}'"
+            message = (
+                f"{quote(value)} is neither a fraction of the run nor a number of steps; set '{round(value)}'"
+            )
             yield Problem(("train", name), message)
 
 
 def warmup_beyond_the_run(data: Data) -> Iterator[Problem]:
-    """The learning rate would never arrive."""
+    """Warmup must end before the run does."""
     steps, warmup = most_steps(data), data["train"]["warmup_steps"]
     if steps is not None and warmup >= 1 and warmup >= steps:
-        message = f"the run has {steps} steps at most, so warm-up would not end; write a share such as '0.03'"
+        message = f"the run has at most {steps} steps, so warmup would not end; set a fraction such as '0.03'"
         yield Problem(("train", "warmup_steps"), message)
 
 
 def settings_of_another_schedule(data: Data) -> Iterator[Problem]:
-    """Upstream stops at a setting that its schedule does not take, or passes over it."""
+    """Upstream fails on a setting that the schedule does not have, or ignores it."""
     train = data["train"]
     schedule, settings = train["lr_scheduler_type"], train.get("lr_scheduler_kwargs", {})
     for name in settings:
         if name not in READ_BY[schedule]:
             others = [other for other, read in READ_BY.items() if name in read]
-            offered = f"write {quote('lr_scheduler_type: ' + others[0])}, or remove it"
-            yield Problem(("train", "lr_scheduler_kwargs", name), f"not read by {quote(schedule)}; {offered}")
+            offered = f"set {quote('lr_scheduler_type: ' + others[0])}, or remove it"
+            yield Problem(
+                ("train", "lr_scheduler_kwargs", name), f"has no effect with {quote(schedule)}; {offered}"
+            )
 
 
 def schedule_without_settings(data: Data) -> Iterator[Problem]:
-    """Some schedules cannot do without a setting."""
+    """Some schedules require a setting."""
     train = data["train"]
     schedule, settings = train["lr_scheduler_type"], train.get("lr_scheduler_kwargs", {})
     path = ("train", "lr_scheduler_type")
     if schedule.endswith("with_min_lr") and not {"min_lr", "min_lr_rate"} & set(settings):
-        message = f"{quote(schedule)} needs a least rate; write 'lr_scheduler_kwargs: {{min_lr_rate: 0.1}}'"
+        message = f"{quote(schedule)} requires a minimum; set 'lr_scheduler_kwargs: {{min_lr_rate: 0.1}}'"
         yield Problem(path, message)
     if {"min_lr", "min_lr_rate"} <= set(settings):
         both = ("train", "lr_scheduler_kwargs", "min_lr_rate")
-        yield Problem(both, "stands beside 'min_lr'; remove one of the two")
+        yield Problem(both, "conflicts with 'min_lr'; remove one of the two")
     if schedule == "warmup_stable_decay" and "num_decay_steps" not in settings:
-        message = f"{quote(schedule)} needs 'lr_scheduler_kwargs: {{num_decay_steps: …}}'; write it too"
+        message = f"{quote(schedule)} requires 'lr_scheduler_kwargs: {{num_decay_steps: …}}'; set it too"
         yield Problem(path, message)
 
 
@@ -94,7 +98,6 @@ def schedule_that_watches(data: Data) -> Iterator[Problem]:
     train = data["train"]
     if train["lr_scheduler_type"] in WATCHING and not evaluates(data):
         message = (
-            f"{quote(train['lr_scheduler_type'])} follows the evaluation loss; "
-            "write 'eval_strategy: steps' too"
+            f"{quote(train['lr_scheduler_type'])} follows the evaluation loss; set 'eval_strategy: steps' too"
         )
         yield Problem(("train", "lr_scheduler_type"), message)

@@ -1,4 +1,4 @@
-"""Rules of what training needs of the machine, the batches and the optimizer."""
+"""Rules of precision, batches and the optimizer."""
 
 from __future__ import annotations
 
@@ -15,80 +15,78 @@ TRACKED = ("wandb", "trackio", "mlflow")
 
 
 def two_precisions(data: Data) -> Iterator[Problem]:
-    """Mixed precision is of one kind."""
+    """Mixed precision uses one dtype."""
     for first, second in PRECISIONS:
         if data["train"].get(first) and data["train"].get(second):
-            yield Problem(("train", second), f"'{first}' is on as well; remove one of the two")
+            yield Problem(("train", second), f"conflicts with '{first}'; remove one of the two")
 
 
 def float16_all_over(data: Data) -> Iterator[Problem]:
     """Gradients of float16 weights cannot be unscaled; those of LoRA itself are kept in float32."""
     whole = data["lora"].get("modules_to_save")
     if data["train"].get("fp16") and data["base_model"]["dtype"] == "float16" and whole:
-        message = (
-            "modules_to_save would be trained in float16 weights; write 'bf16: true' or 'dtype: float32'"
-        )
+        message = "would train modules_to_save in float16 weights; set 'bf16: true' or 'dtype: float32'"
         yield Problem(("train", "fp16"), message)
 
 
 def padding_free_alone(data: Data) -> Iterator[Problem]:
-    """Without packing nothing would hold rows to max_length."""
+    """Padding-free batches without packing ignore max_length."""
     train = data["train"]
     if train.get("padding_free") and not train.get("packing"):
-        message = "without packing, max_length would not be kept; write 'packing: true' or remove this"
+        message = "max_length would not apply without packing; set 'packing: true' or remove this"
         yield Problem(("train", "padding_free"), message)
 
 
 def packing_alone(data: Data) -> Iterator[Problem]:
-    """Settings of packing say nothing where rows are not packed."""
+    """Packing settings have no effect where rows are not packed."""
     train = data["train"]
     if "packing_strategy" in train and not train.get("packing") and not train.get("eval_packing"):
-        message = "rows are not packed; write 'packing: true' or remove this"
+        message = "requires packing; set 'packing: true' or remove this"
         yield Problem(("train", "packing_strategy"), message)
 
 
 def wrapped_without_padding(data: Data) -> Iterator[Problem]:
-    """Wrapped rows are cut anywhere, so their borders are not kept apart."""
+    """Wrapped rows are cut anywhere, so sequences are not isolated from each other."""
     train = data["train"]
     if train.get("packing_strategy") == "wrapped" and train.get("padding_free"):
-        message = "'wrapped' rows run into one another without padding; write 'bfd'"
+        message = "'wrapped' sequences attend to each other in padding-free batches; set 'bfd'"
         yield Problem(("train", "packing_strategy"), message, severity="warning")
 
 
 def grouped_and_packed(data: Data) -> Iterator[Problem]:
-    """Packed rows are all about as long."""
+    """Packed rows have similar lengths."""
     train = data["train"]
     if train.get("packing") and train.get("train_sampling_strategy") == "group_by_length":
-        message = "packed rows are all about as long; remove it"
+        message = "has little effect on packed rows, which have similar lengths; remove it"
         yield Problem(("train", "train_sampling_strategy"), message, severity="warning")
 
 
 def sampling_of_a_stream(data: Data) -> Iterator[Problem]:
-    """Rows of a stream come as they come."""
+    """The rows of a stream cannot be reordered by length."""
     asked = data["train"].get("train_sampling_strategy", "random")
     if data["dataset"].get("streaming") and asked not in ("random", "sequential"):
-        message = f"{quote(asked)} needs all rows at once; remove it or 'streaming: true'"
+        message = f"{quote(asked)} requires all rows at once; remove it or 'streaming: true'"
         yield Problem(("train", "train_sampling_strategy"), message)
 
 
 def checkpointing_alone(data: Data) -> Iterator[Problem]:
-    """Settings of activation checkpointing need it on."""
+    """Settings of activation checkpointing require it."""
     train = data["train"]
     if not train["activation_checkpointing"] and "activation_checkpointing_kwargs" in train:
-        message = "activation_checkpointing is off; write 'activation_checkpointing: true' or remove this"
+        message = "requires activation_checkpointing; set 'activation_checkpointing: true' or remove this"
         yield Problem(("train", "activation_checkpointing_kwargs"), message)
 
 
 def selective_and_reentrant(data: Data) -> Iterator[Problem]:
-    """Only the non-reentrant kind can choose what it keeps."""
+    """Only non-reentrant checkpointing can be selective."""
     settings = data["train"].get("activation_checkpointing_kwargs", {})
     if settings.get("selective") and settings.get("use_reentrant"):
         path = ("train", "activation_checkpointing_kwargs", "use_reentrant")
-        yield Problem(path, "does not work with 'selective: true'; write 'false' or remove it")
+        yield Problem(path, "conflicts with 'selective: true'; set 'false' or remove it")
 
 
 def workers_that_are_not(data: Data) -> Iterator[Problem]:
-    """Without worker processes there is nothing to prefetch or to keep."""
+    """Settings of worker processes require some."""
     train = data["train"]
     if train.get("dataloader_num_workers"):
         return
@@ -98,21 +96,21 @@ def workers_that_are_not(data: Data) -> Iterator[Problem]:
         "dataloader_multiprocessing_context",
     ):
         if train.get(name):
-            message = "there are no worker processes; write 'dataloader_num_workers: 2' too"
+            message = "requires worker processes; set 'dataloader_num_workers: 2' too"
             yield Problem(("train", name), message)
 
 
 def compile_alone(data: Data) -> Iterator[Problem]:
-    """Upstream takes these as a wish to compile."""
+    """Upstream enables compilation when one of these is set."""
     train = data["train"]
     for name in ("torch_compile_backend", "torch_compile_mode"):
         if name in train and not train.get("torch_compile"):
-            message = "would turn compiling on; write 'torch_compile: true' or remove this"
+            message = "would enable torch_compile; set 'torch_compile: true' or remove this"
             yield Problem(("train", name), message)
 
 
 def adam_without_adam(data: Data) -> Iterator[Problem]:
-    """Other optimizers do not read Adam's settings."""
+    """Only Adam optimizers use Adam's settings."""
     train = data["train"]
     optim = train.get("optim", "adamw_torch_fused")
     if optim.removesuffix("_8bit").removesuffix("_32bit").removesuffix("_bnb") not in WITHOUT_ADAM:
@@ -120,36 +118,36 @@ def adam_without_adam(data: Data) -> Iterator[Problem]:
     unread = ADAM[2:] if "lion" in optim else ADAM
     for name in unread:
         if name in train:
-            yield Problem(("train", name), f"the optimizer {quote(optim)} does not read it; remove it")
+            yield Problem(("train", name), f"has no effect with the optimizer {quote(optim)}; remove it")
 
 
 def free_of_schedules(data: Data) -> Iterator[Problem]:
-    """Schedule-free optimizers do their own averaging and are made for a constant rate."""
+    """Schedule-free optimizers average weights themselves and expect a constant learning rate."""
     train = data["train"]
     if train.get("optim", "").startswith("schedule_free") and not train["lr_scheduler_type"].startswith(
         "constant"
     ):
         message = (
-            f"{quote(train['optim'])} needs no schedule; write 'lr_scheduler_type: constant_with_warmup'"
+            f"{quote(train['optim'])} requires no schedule; set 'lr_scheduler_type: constant_with_warmup'"
         )
         yield Problem(("train", "optim"), message, severity="warning")
 
 
 def far_learning_rate(data: Data) -> Iterator[Problem]:
-    """A rate far from what works wastes the run."""
+    """A learning rate far from the usual ones wastes the run."""
     rate = data["train"]["learning_rate"]
     if not RATES[0] <= rate <= RATES[1]:
         size = "large" if rate > RATES[1] else "small"
-        message = f"{quote(rate)} is far too {size} for most adapters; write something like '2e-4'"
+        message = f"{quote(rate)} is too {size} for most adapters; set a value such as '2e-4'"
         yield Problem(("train", "learning_rate"), message, severity="warning")
 
 
 def batch_beyond_rows(data: Data) -> Iterator[Problem]:
-    """A step should not need more rows than there are."""
+    """An optimizer step should not need more rows than there are."""
     train, rows = data["train"], most_rows(data)
     needed = batch(data)
     if rows is not None and needed > rows and not train.get("packing"):
-        message = f"one step takes {needed} rows of {rows}; write a smaller batch"
+        message = f"the effective batch size is {needed}, but there are {rows} rows; set a smaller batch size"
         name = (
             "gradient_accumulation_steps"
             if "gradient_accumulation_steps" in train
@@ -159,16 +157,18 @@ def batch_beyond_rows(data: Data) -> Iterator[Problem]:
 
 
 def reported_nowhere(data: Data) -> Iterator[Problem]:
-    """'none' and a tracker contradict each other."""
+    """'none' conflicts with any tracker."""
     asked = data["train"]["report_to"]
     if isinstance(asked, list) and "none" in asked and len(asked) > 1:
         path = ("train", "report_to", asked.index("none"))
-        yield Problem(path, f"'none' stands beside {quote(asked[asked[0] == 'none'])}; remove one of the two")
+        yield Problem(
+            path, f"'none' conflicts with {quote(asked[asked[0] == 'none'])}; remove one of the two"
+        )
 
 
 def project_of_nobody(data: Data) -> Iterator[Problem]:
-    """Only a tracker reads the project."""
+    """Only trackers use the project."""
     asked = data["train"]["report_to"]
     if "project" in data["train"] and not set(TRACKED) & set(asked if isinstance(asked, list) else [asked]):
-        message = "no tracker is on that reads it; write 'report_to: wandb', or remove it"
+        message = "has no effect without a tracker; set 'report_to: wandb', or remove it"
         yield Problem(("train", "project"), message, severity="warning")
