@@ -101,7 +101,7 @@ def _allowed(
     kept = tuple(stage for stage in chosen if not uploads[stage.name])
     skipped = [stage.name for stage in chosen if uploads[stage.name] and not stage.done]
     if skipped and not kept:
-        raise LoracookError(f"uploading to '{uploads[skipped[0]]}' requires --push")
+        STAGES[skipped[0]].preflight(recipe, consent)
     for name in skipped:
         progress.note(f"{name} is skipped: uploading to '{uploads[name]}' requires --push")
     return kept

@@ -105,7 +105,7 @@ def test_a_missing_model_says_what_to_do(hub: Hub, recipe: Path, verb: str) -> N
     del hub.repositories["team/opt"]
     refused = loracook(hub, recipe, verb)
     assert refused.returncode == 2
-    assert "base_model.name_or_path: there is no 'team/opt'" in refused.stderr
+    assert "base_model.name_or_path: no 'team/opt'" in refused.stderr
 
 
 def test_a_hub_that_fails_on_the_data_says_so(hub: Hub, recipe: Path) -> None:

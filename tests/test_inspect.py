@@ -68,12 +68,12 @@ def test_modules_by_name_and_the_default() -> None:
         (
             "gpt2",
             "lm_head",
-            "'lm_head' is no module that LoRA can adapt; write one of c_attn, c_fc, c_proj, wpe, wte",
+            "'lm_head' is not a module that LoRA can adapt; write one of c_attn, c_fc, c_proj, wpe, wte",
         ),
         (
             "mamba",
             "out_proj",
-            "'out_proj' is no module that LoRA can adapt; write 'dt_proj' or 'x_proj' or 'in_proj'",
+            "'out_proj' is not a module that LoRA can adapt; write 'dt_proj' or 'x_proj' or 'in_proj'",
         ),
     ],
 )
@@ -93,4 +93,4 @@ def test_a_name_may_lead_to_one_module() -> None:
 
 def test_a_path_that_is_not_there_is_no_hub_id(tmp_path: Path) -> None:
     result = CliRunner().invoke(command, [str(tmp_path / "none")])
-    assert str(result.exception) == f"there is no '{tmp_path / 'none'}'"
+    assert str(result.exception) == f"'{tmp_path / 'none'}' does not exist"

@@ -21,7 +21,7 @@ from loracook.machine.signals import STOPPED
 from loracook.store.files import MANIFEST, file_facts, read_sealed, sha256, write_sealed
 from loracook.store.record import read_record, write_record
 from loracook.training.callbacks import refuse_infinite
-from loracook.training.checkpoints import UNFINISHED, newest_sealed, prove
+from loracook.training.checkpoints import UNFINISHED, newest_sealed, verify
 from tests.cooking import twin_file
 
 LORACOOK = Path(sys.executable).parent / "loracook"
@@ -166,7 +166,7 @@ def test_a_flipped_bit_in_a_checkpoint_is_named_and_the_one_before_is_used(
     content[len(content) // 2] ^= 1
     optimizer.write_bytes(content)
     again = run(recipe_file)
-    assert "checkpoint-24 is not used: optimizer.pt is corrupt (hash mismatch)" in again.stdout
+    assert "skipping checkpoint-24: optimizer.pt is corrupt (hash mismatch)" in again.stdout
     assert "going on from checkpoint-20" in again.stdout
     assert weights(checkpoints.parent) == undisturbed
 
@@ -175,7 +175,7 @@ def test_a_checkpoint_without_its_seal_is_not_used(checkpoints: Path) -> None:
     (checkpoints / "checkpoint-24" / MANIFEST).unlink()
     checkpoint, dropped = newest_sealed(checkpoints)
     assert checkpoint == checkpoints / "checkpoint-20"
-    assert dropped == ["checkpoint-24 is not used: manifest.json is missing"]
+    assert dropped == ["skipping checkpoint-24: manifest.json is missing"]
     assert not (checkpoints / "checkpoint-24").exists()
 
 
@@ -203,8 +203,8 @@ def test_a_checkpoint_is_written_after_the_first_step_and_at_the_end(tmp_path: P
 
 def test_a_checkpoint_that_cannot_be_read_back_is_this_machines_fault(checkpoints: Path) -> None:
     (checkpoints / "checkpoint-24" / "scheduler.pt").unlink()
-    with pytest.raises(MachineError, match=r"cannot be trusted: scheduler\.pt is missing"):
-        prove(checkpoints / "checkpoint-24")
+    with pytest.raises(MachineError, match=r"is corrupt: scheduler\.pt is missing"):
+        verify(checkpoints / "checkpoint-24")
 
 
 @pytest.mark.parametrize(("name", "was"), [("torch", "1.0"), ("seed", 7), ("device", "cuda")])
@@ -239,7 +239,7 @@ def test_a_loss_that_is_no_number_ends_the_run_before_it_reaches_the_weights(rec
     poison(recipe_file.parent / "model" / "model.safetensors")
     with pytest.raises(DivergedError, match="training diverged: grad_norm is nan at step 1; lower") as caught:
         loracook.run(loracook.load(recipe_file), recipe_file.parent / "runs")
-    assert str(caught.value).endswith("; there is no checkpoint yet")
+    assert str(caught.value).endswith("; no checkpoint was saved yet")
     assert newest_sealed(train_folder(recipe_file) / "checkpoints") == (None, [])
     assert not (train_folder(recipe_file) / "record.json").exists()
 

@@ -113,7 +113,7 @@ def screen(out: TextIO) -> Iterator[Progress]:
 
 def show(lines: Iterable[str]) -> None:
     """Print lines; on a terminal those that are too long wrap below their last column."""
-    columns = shutil.get_terminal_size((0, 24)).columns  # 0 for a pipe, which gets whole lines
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0  # a pipe gets whole lines
     for line in map(clean, lines):
         gap = max((match.end() for match in GAP.finditer(line[: columns * 2 // 3])), default=2)
         wrapped = (

@@ -62,7 +62,7 @@ def preflight(recipe: Recipe, consent: Consent) -> None:
     """Return when the push is possible now.
 
     Raises:
-        LoracookError: --overwrite is missing.
+        LoracookError: --push or --overwrite is missing.
         MachineError: the hub cannot be reached, or the token has no write access.
     """
     if uploads_to(recipe):
@@ -86,7 +86,10 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
 
 
 def _target(recipe: Recipe, consent: Consent) -> push_process.Target:
+    """The repository on the hub; raises LoracookError when the user did not allow the upload."""
     push = recipe["push"]
+    if not consent.push:
+        raise LoracookError(f"uploading to '{push['repo_id']}' requires --push")
     return push_process.Target(
         repo_id=push["repo_id"],
         private=push["private"],

@@ -16,7 +16,7 @@ from loracook.recipe.validate import problems_of, recipes
 INVALID = Path(__file__).parents[1] / "recipes" / "invalid"
 GOOD = "version: 1\nbase_model: {name_or_path: org/model}\ndataset: {path: org/rows}\nlora: {r: 8}\n"
 BAD = GOOD.replace("r: 8", "r: x")
-LINE = "bad.yaml:4:11: lora.r: 'x' is not a whole number; write something like '16'"
+LINE = "bad.yaml:4:11: lora.r: 'x' is not an integer; use a value such as '16'"
 WARNED = GOOD + "train: {learning_rate: 0.5}\n"
 READING = {
     "validate": ["{}"],
@@ -52,7 +52,7 @@ def test_a_bad_recipe_ends_with_2_and_its_lines(folder: Path) -> None:
 
 
 def test_a_warning_ends_with_0_and_strict_makes_it_an_error(folder: Path) -> None:
-    message = "'0.5' is far too large for most adapters; write something like '2e-4'"
+    message = "'0.5' is too large for most adapters; set a value such as '2e-4'"
     ran, strictly = validate("warned.yaml"), validate("warned.yaml", "--strict")
     assert (ran.return_value, ran.stderr) == (
         0,
@@ -128,7 +128,7 @@ def test_a_name_without_a_recipe_is_a_problem_among_the_others(folder: Path) -> 
 
 def test_a_text_that_is_no_unicode_is_refused(folder: Path) -> None:
     ran = validate("good.yaml", "--set", "dataset.path=\udcff")
-    assert (ran.return_value, ran.stderr.splitlines()[0][:32]) == (2, "--set:1:1: there is an invisible")
+    assert (ran.return_value, ran.stderr.splitlines()[0][:32]) == (2, "--set:1:1: invisible character")
 
 
 @pytest.mark.filterwarnings("error")
@@ -140,9 +140,9 @@ def test_a_pattern_that_python_wonders_at_is_no_concern_of_the_reader(folder: Pa
 @pytest.mark.parametrize(
     ("name", "line"),
     [
-        ("empty", "empty:1:1: there are no recipes in this folder; name one with .yaml files"),
-        ("no*.yaml", "no*.yaml:1:1: no recipe fits this pattern; check the folder and the quotes"),
-        ("gone.yaml", "gone.yaml:1:1: there is no such file; check the spelling and the folder"),
+        ("empty", "empty:1:1: no recipes in this folder; use a folder with .yaml files"),
+        ("no*.yaml", "no*.yaml:1:1: no recipe matches this pattern; check the path and the quoting"),
+        ("gone.yaml", "gone.yaml:1:1: no such file; check the path"),
     ],
 )
 def test_a_name_without_a_recipe_is_an_error(

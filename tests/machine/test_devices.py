@@ -104,4 +104,4 @@ def test_a_merge_that_does_not_fit_is_named_with_what_helps_it(tmp_path: Path) -
 def test_a_merge_that_nothing_makes_fit_is_sent_to_a_larger_machine(tmp_path: Path) -> None:
     recipe = config_recipe(tmp_path, OPT, LORA, quantization={"load_in_4bit": True}, merge={})
     text = invoked(recipe, "--memory", "1.4GB", "--set", "train.max_length=32").stdout
-    assert "run merge where there is more memory: --only merge" in text
+    assert "run merge on a machine with more memory: --only merge" in text

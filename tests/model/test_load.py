@@ -18,7 +18,7 @@ from tests.cooking import twin
 
 Damage = Callable[[Path], object]
 READERS: dict[str, Callable[[Recipe, Path], object]] = {
-    "config.json": model.skeleton,
+    "config.json": model.load_on_meta,
     "tokenizer": model.load_tokenizer,
     "weights": model.load_model,
 }

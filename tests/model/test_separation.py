@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from loracook.errors import RecipeError
 from loracook.model.packing_isolation import isolates_packed_sequences
 from loracook.recipe.recipe import Recipe
-from loracook.training.trainer import check_separation
+from loracook.training.trainer import check_packing
 
 LLAMA = {"intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 APART: dict[str, dict[str, Any]] = {
@@ -56,12 +56,12 @@ def test_a_model_that_fails_is_left_as_it_was() -> None:
 @pytest.mark.parametrize("kind", JOINED)
 def test_packing_is_refused_where_rows_would_see_one_another(kind: str) -> None:
     model = small(kind, JOINED[kind])
-    check_separation(model, recipe(packing=False))
-    check_separation(model, recipe(packing=True, packing_strategy="wrapped"))
-    with pytest.raises(RecipeError, match=f"train.packing: '{kind}' models let joined rows see one another"):
-        check_separation(model, recipe(packing=True))
+    check_packing(model, recipe(packing=False))
+    check_packing(model, recipe(packing=True, packing_strategy="wrapped"))
+    with pytest.raises(RecipeError, match="train.packing: packed sequences attend to each other"):
+        check_packing(model, recipe(packing=True))
     with pytest.raises(RecipeError, match="write padding_free: false"):
-        check_separation(model, recipe(padding_free=True))
+        check_packing(model, recipe(padding_free=True))
 
 
 def recipe(**train: Any) -> Recipe:

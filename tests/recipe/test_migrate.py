@@ -92,12 +92,12 @@ def test_no_spelling_breaks_a_recipe_whatever_its_value(name: str) -> None:
 @pytest.mark.parametrize(
     ("line", "instead"),
     [
-        ("bits: 16", "remove it, as leaving it out means the same"),
-        ("val_set_size: 0", "remove it, as leaving it out means the same"),
-        ("val_set_size: 0.0", "remove it, as leaving it out means the same"),
-        ("group_by_length: false", "remove it, as leaving it out means the same"),
-        ("lora_target_linear: false", "remove it, as leaving it out means the same"),
-        ("completion_only_loss: false", "write 'loss' below 'template:'"),
+        ("bits: 16", "remove it; leaving it out has the same effect"),
+        ("val_set_size: 0", "remove it; leaving it out has the same effect"),
+        ("val_set_size: 0.0", "remove it; leaving it out has the same effect"),
+        ("group_by_length: false", "remove it; leaving it out has the same effect"),
+        ("lora_target_linear: false", "remove it; leaving it out has the same effect"),
+        ("completion_only_loss: false", "use 'loss' under 'template:'"),
     ],
 )
 def test_a_switch_that_is_off_elsewhere_is_never_turned_on(line: str, instead: str) -> None:
@@ -105,7 +105,7 @@ def test_a_switch_that_is_off_elsewhere_is_never_turned_on(line: str, instead: s
     [(name, value)] = parse(line, "a.yaml").data.items()
     spelling = translate(name, value)
     assert spelling is not None
-    assert spelling.words(()) == instead
+    assert spelling.advice(()) == instead
     assert moves(text, "a.yaml") == ([], [])
 
 
@@ -118,8 +118,8 @@ def test_no_mixed_precision_is_none_here_too(value: str) -> None:
 @pytest.mark.parametrize(
     ("value", "instead"),
     [
-        ({"answer": None}, """'{answer: null}' is not text; put it in double quotes: "{answer}\""""),
-        ({"a": ["b"]}, "'{a: [b]}' is not text; write something like '\"{answer}\"'"),
+        ({"answer": None}, """'{answer: null}' is not a string; put it in double quotes: "{answer}\""""),
+        ({"a": ["b"]}, "'{a: [b]}' is not a string; use a value such as '\"{answer}\"'"),
     ],
 )
 def test_braces_that_yaml_reads_as_a_mapping_are_to_be_quoted(value: dict[str, object], instead: str) -> None:
@@ -164,7 +164,7 @@ def test_a_line_that_cannot_be_rewritten_is_named(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     Path("a.yaml").write_text("lora_r: 8\nname\t: soup\n")
     assert str(CliRunner().invoke(commands, ["migrate", "a.yaml"]).exception) == (
-        "a.yaml:2:5: ruamel.yaml, which keeps comments, cannot read this; write it otherwise"
+        "a.yaml:2:5: ruamel.yaml, which preserves the comments, cannot parse this; rewrite this line"
     )
     assert Path("a.yaml").read_text().startswith("lora_r")
 
@@ -210,10 +210,10 @@ def test_a_value_whose_place_is_taken_stays_and_is_said() -> None:
     planned, kept = moves(TWICE, "a.yaml")
     assert migrated(TWICE, planned, "a.yaml") == ONCE
     assert [str(one) for one in kept] == [
-        "lora_target_linear stays, since lora.target_modules is written too; remove one of the two",
-        "train.micro_batch_size stays, since train.per_device_train_batch_size is written too; "
+        "lora_target_linear is left as it is, since lora.target_modules is set too; remove one of the two",
+        "train.micro_batch_size is left as it is, since train.per_device_train_batch_size is set too; "
         "remove one of the two",
-        "train.lr stays, since train.learning_rate is written too; remove one of the two",
+        "train.lr is left as it is, since train.learning_rate is set too; remove one of the two",
     ]
 
 
@@ -221,7 +221,10 @@ def test_a_value_whose_place_is_taken_stays_and_is_said() -> None:
 def test_nothing_moves_into_what_is_no_mapping(section: str) -> None:
     text = f"version: 1\nlora: {section}\nlora_r: 8\n"
     planned, [kept] = moves(text, "a.yaml")
-    assert (planned, str(kept)) == ([], "lora_r stays, since lora is written too; remove one of the two")
+    assert (planned, str(kept)) == (
+        [],
+        "lora_r is left as it is, since lora is set too; remove one of the two",
+    )
 
 
 def test_migrate_keeps_the_link_the_permissions_and_the_line_ends(tmp_path: Path) -> None:

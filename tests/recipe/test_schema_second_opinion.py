@@ -46,7 +46,7 @@ def test_every_key_judges_values_alike() -> None:
 
 def test_loracook_alone_refuses_a_fraction_for_a_whole_number() -> None:
     part = {"type": "integer"}
-    assert [problem.message for problem in check(4.0, part, ())] == ["'4.0' is not a whole number; write '4'"]
+    assert [problem.message for problem in check(4.0, part, ())] == ["'4.0' is not an integer; use '4'"]
     assert _others(4.0, part) == (True, True)
 
 

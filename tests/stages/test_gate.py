@@ -38,7 +38,7 @@ def test_a_base_model_without_some_weights_is_refused_by_name(tmp_path: Path) ->
     lost = next(name for name in tensors if name.endswith("fc1.weight"))
     save_file({name: tensor for name, tensor in tensors.items() if name != lost}, weights, {"format": "pt"})
     with pytest.raises(
-        loracook.LoracookError, match=f"no weights for 1 parameters, .*{lost[-20:]} among them"
+        loracook.LoracookError, match=f"weights are missing for 1 parameters, such as .*{lost[-20:]};"
     ):
         loracook.run(recipe, tmp_path / "runs")
 

@@ -215,7 +215,7 @@ def test_what_is_private_is_not_pushed_where_all_can_see_it(server: Hub, folders
 def test_nothing_leaves_the_machine_without_the_users_word(server: Hub, folders: Folders) -> None:
     for ask in (
         lambda: to_hub(folders, consent=Consent()),
-        lambda: push.before_training(recipe(folders, "{repo_id: me/soup}"), Consent()),
+        lambda: push.preflight(recipe(folders, "{repo_id: me/soup}"), Consent()),
     ):
         with pytest.raises(LoracookError, match="'me/soup' requires --push"):
             ask()
@@ -236,11 +236,11 @@ def test_the_token_is_written_nowhere(
 
 
 def test_a_hub_is_checked_before_training(server: Hub, folders: Folders) -> None:
-    push.before_training(recipe(folders, "{repo_id: me/soup}"), YES)
-    push.before_training(recipe(folders, "{repo_id: team/soup}"), YES)
+    push.preflight(recipe(folders, "{repo_id: me/soup}"), YES)
+    push.preflight(recipe(folders, "{repo_id: team/soup}"), YES)
     server.create("other/soup")
-    push.before_training(recipe(folders, "{repo_id: other/soup}"), YES)
-    push.before_training(recipe(folders, "{folder: published}"), Consent())
+    push.preflight(recipe(folders, "{repo_id: other/soup}"), YES)
+    push.preflight(recipe(folders, "{folder: published}"), Consent())
 
     assert set(server.asked) == {"whoami", "info", "tree", "write_check"}
     assert list(server.repositories) == ["other/soup"]
@@ -284,7 +284,7 @@ def test_a_hub_that_is_not_there_is_noticed_before_training(
 def refusal(folders: Folders, repo_id: str) -> str:
     """With which exit code, and why, a push is refused before training."""
     with pytest.raises(LoracookError) as caught:
-        push.before_training(recipe(folders, f"{{repo_id: {repo_id}}}"), YES)
+        push.preflight(recipe(folders, f"{{repo_id: {repo_id}}}"), YES)
     return f"{caught.value.exit_code}: {caught.value}"
 
 

@@ -99,7 +99,7 @@ def go_on(folder: Path) -> list[str]:
 
 
 def test_a_run_goes_on_to_its_best_however_its_folder_is_spelt(cooked: Path, stopped: Path) -> None:
-    assert "going on from checkpoint-4" in go_on(stopped)
+    assert "resuming from checkpoint-4" in go_on(stopped)
     assert weights(stopped) == weights(cooked)
     assert (train_folder(stopped) / "checkpoints" / "checkpoint-2").exists()
 
@@ -116,13 +116,13 @@ def test_a_checkpoint_is_not_used_without_the_best_before_it(
 ) -> None:
     harm(train_folder(stopped) / "checkpoints" / "checkpoint-2")
     notes = go_on(stopped)
-    assert f"checkpoint-4 is not used: checkpoint-2, its best, cannot be trusted: {fault}" in notes
+    assert f"skipping checkpoint-4: its best checkpoint, checkpoint-2, is corrupt: {fault}" in notes
     assert weights(stopped) == weights(cooked)
 
 
 def test_a_best_checkpoint_that_is_damaged_meanwhile_is_no_result(stopped: Path) -> None:
     recipe, runs = loracook.load(stopped / "recipe.yaml"), stopped / "runs"
-    with pytest.raises(MachineError, match=rf"checkpoint-2 cannot be trusted: {ADAPTER} is corrupt"):
+    with pytest.raises(MachineError, match=rf"checkpoint-2 is corrupt: {ADAPTER} is corrupt"):
         run(recipe, runs=runs, progress=Harm(runs))
     assert not (train_folder(stopped) / "adapter").exists()
 

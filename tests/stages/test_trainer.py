@@ -52,7 +52,7 @@ def test_an_encoder_decoder_is_refused(tmp_path: Path) -> None:
 def test_pickled_weights_are_refused_by_name(tmp_path: Path) -> None:
     recipe = twin("opt-350m-lora", tmp_path, **DROPPED)
     (tmp_path / "model" / "model.safetensors").rename(tmp_path / "model" / "pytorch_model.bin")
-    with pytest.raises(LoracookError, match="no safetensors weights there, and pickles can run code"):
+    with pytest.raises(LoracookError, match="no safetensors weights, and pickles can run code"):
         loracook.trainer(recipe, tmp_path / "out")
 
 

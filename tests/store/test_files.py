@@ -14,7 +14,7 @@ from loracook.training import checkpoints
 
 def checkpoint(place: Path) -> Path:
     """A checkpoint as training leaves it."""
-    written = checkpoints.aside(place) / "checkpoint-1"
+    written = checkpoints.staging_folder(place) / "checkpoint-1"
     written.mkdir(parents=True)
     (written / "optimizer.pt").write_text("abc")
     checkpoints.seal(written, {"seed": 42}, tokens=10)

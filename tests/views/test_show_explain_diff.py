@@ -116,7 +116,7 @@ def test_explain_says_meaning_bounds_origin_and_where_it_goes(recipe: Recipe) ->
     assert explain(recipe, "lora.r") == (
         "lora.r: 4  # child.yaml:3\n"
         "Rank: the width of the two small matrices beside each target. More learns more and costs more.\n"
-        "It is a whole number from 1 to 4096; left out, loracook takes 16.\n"
+        "It is an integer from 1 to 4096; left out, loracook takes 16.\n"
         "For example: 16, 64\n"
         "It becomes peft.LoraConfig(r=4)."
     )
@@ -145,8 +145,8 @@ def test_explain_says_what_a_key_is_that_the_recipe_leaves_out(recipe: Recipe) -
          "It becomes transformers.EarlyStoppingCallback(early_stopping_patience=…)."),
         ("merge.dtype", "It becomes transformers.AutoModelForCausalLM.from_pretrained(dtype=…)."),
         ("dataset.where.lang", "loracook reads it itself."),
-        ("lora.layers_to_transform", "It is a whole number from 0 to 4095 or a list."),
-        ("dataset.where.lang", "It is text or a number or true or false or a list."),
+        ("lora.layers_to_transform", "It is an integer from 0 to 4095 or a list."),
+        ("dataset.where.lang", "It is a string or a number or true or false or a list."),
         ("evaluate.metrics", "It is a list of any of exact_match, contains, regex, json_match, rouge, chrf."),
         ("extends", "extends: parent.yaml  # child.yaml:1"),
     ],
