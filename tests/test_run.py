@@ -58,13 +58,13 @@ def kitchen(cooked: Path, tmp_path: Path) -> Path:
 def test_a_run_without_the_users_word_uploads_nothing_and_says_how_to(kitchen: Path) -> None:
     done = run(kitchen)
     assert "push is skipped: uploading to " in done.stdout
-    assert done.stdout.endswith("\nto upload it, run the same command again with --push\n")
+    assert done.stdout.endswith("\nto upload it, run the same command with --push\n")
     assert (done.stderr, list(kitchen.glob("runs/*/push-*"))) == ("", [])
 
     alone = run(kitchen, "--only", "merge")
     assert "\nmerge is done; nothing was run\n" in alone.stdout
     assert alone.stdout.endswith(
-        "\nto upload it, run the same command again with --push and without --only\n"
+        "\nto upload it, run the same command with --push and without --only\n"
     )
 
 
@@ -79,7 +79,7 @@ def test_a_run_of_which_only_the_upload_is_left_changes_nothing(kitchen: Path) -
     assert {path: path.stat().st_mtime_ns for path in kitchen.rglob("*")} == before
     assert (done.returncode, done.stderr) == (0, "")
     assert "\neverything but push is done; nothing was run\n" in done.stdout
-    assert done.stdout.endswith("\nto upload it, run the same command again with --push\n")
+    assert done.stdout.endswith("\nto upload it, run the same command with --push\n")
 
 
 def test_an_upload_alone_is_refused_without_the_users_word(kitchen: Path) -> None:

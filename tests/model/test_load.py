@@ -44,7 +44,7 @@ FAULTS: dict[str, tuple[str, Damage]] = {
         "config.json",
         wrote("config.json", '{"model_type": '),
     ),
-    "its config.json is of no kind that": ("config.json", wrote("config.json", "[1]")),
+    "the installed transformers does no": ("config.json", wrote("config.json", "[1]")),
     "its config.json cannot be read: Validation error for field 'hidden_size'": (
         "config.json",
         wrote("config.json", '{"model_type": "opt", "hidden_size": "many"}'),
@@ -57,7 +57,7 @@ FAULTS: dict[str, tuple[str, Damage]] = {
     "its tokenizer cannot be read: KeyError('added_tokens')": ("tokenizer", wrote("tokenizer.json", "{}")),
     "its tokenizer cannot be read: 'list' object has no": ("tokenizer", wrote("tokenizer_config.json", "[]")),
     "its tokenizer cannot be read: Couldn't instantiate": ("tokenizer", removed("tokenizer.json")),
-    "there is no tokenizer in it; copy": ("tokenizer", removed("tokenizer.json", "tokenizer_config.json")),
+    "the model's folder has no tokenizer": ("tokenizer", removed("tokenizer.json", "tokenizer_config.json")),
     "its weights cannot be read: Error while deserializing header: inc": (
         "weights",
         cut("model.safetensors", 9999),
@@ -92,7 +92,7 @@ def test_weights_of_another_shape_are_refused_by_name(tmp_path: Path) -> None:
     config.write_text(config.read_text().replace('"ffn_dim": 128', '"ffn_dim": 64'))
     with pytest.raises(
         loracook.RecipeError,
-        match=r"it has weights of another shape for 6 parameters, .*fc1\.bias among them",
+        match=r"wrong shape for 6 parameters, such as .*fc1\.bias",
     ):
         model.load_model(recipe, tmp_path / "model")
 

@@ -100,7 +100,7 @@ def recipe_on(folder: Path, kind: str, lora: dict[str, Any], **sections: Any) ->
             {"r": 8},
             {},
             "lora: PEFT has no default target_modules for 'mamba' models; write target_modules: all-linear, "
-            "or some of: dt_proj, embeddings, in_proj, x_proj",
+            "or some of: dt_proj, embeddings",
         ),
     ],
 )
