@@ -18,13 +18,12 @@ from loracook.data.warnings import notes
 from loracook.errors import Path as RecipePath
 from loracook.errors import RecipeError
 from loracook.progress import Progress, Silent
+from loracook.recipe.recipe import Recipe
 from loracook.store.files import damage
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
     from transformers import PreTrainedTokenizerBase
-
-    from loracook.recipe.recipe import Recipe
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,10 @@ from loracook.data.tokenize.render import Rendered, Renderer
 from loracook.data.warnings import notes, over_limits
 from loracook.errors import RecipeError
 from loracook.progress import Progress
+from loracook.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-    from loracook.recipe.recipe import Recipe
 
 TRUNCATED_SHOWN = 200
 State = Literal["masked", "trained", "truncated"]

@@ -6,7 +6,7 @@ import itertools
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from loracook.data.read import sources
 from loracook.data.read.rows import Place, Row
@@ -15,9 +15,7 @@ from loracook.data.read.sources import Source
 from loracook.errors import RecipeError
 from loracook.progress import Progress
 from loracook.recipe.derived import held_out
-
-if TYPE_CHECKING:
-    from loracook.recipe.recipe import Recipe
+from loracook.recipe.recipe import Recipe
 
 UNUSED, TRAIN, EVALUATION = 0, 1, 2
 STREAM_SAMPLE = 2000

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from loracook.data.read import detect, files, hub, oasst
 from loracook.data.read.formats import ReadOptions
@@ -15,10 +15,8 @@ from loracook.data.read.rows import Record
 from loracook.errors import Path as Entry
 from loracook.errors import RecipeError
 from loracook.recipe.locations import BUILDERS, builder, is_local
+from loracook.recipe.recipe import Recipe
 from loracook.store.folders import SCHEME, shipped_file
-
-if TYPE_CHECKING:
-    from loracook.recipe.recipe import Recipe
 
 DETECTION_SAMPLE = 100
 """How many records the format is detected from; the first one may be bad."""

@@ -17,11 +17,10 @@ from loracook.data.tokenize.render import Rendered, Renderer
 from loracook.data.tokenize.statistics import Tally
 from loracook.errors import RecipeError
 from loracook.progress import Progress
+from loracook.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-    from loracook.recipe.recipe import Recipe
 
 BATCH = 1000
 

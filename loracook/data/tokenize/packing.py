@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from loracook.recipe.derived import SPLITTING
+from loracook.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
-
-    from loracook.recipe.recipe import Recipe
 
     Rows = TypeVar("Rows", Dataset, IterableDataset)
 

@@ -11,11 +11,10 @@ from loracook.data.read.rows import Chat, Message, Pair, Row, RowError, Text
 from loracook.data.tokenize.chat_mask import ChatRenderer
 from loracook.data.tokenize.template import cannot_mask
 from loracook.errors import RecipeError
+from loracook.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-    from loracook.recipe.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from loracook.data.tokenize.sandbox import template_fault
 from loracook.errors import RecipeError
+from loracook.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-    from loracook.recipe.recipe import Recipe
 
 OWN_TEMPLATES = Path(__file__).parent / "templates"
 MAX_TEMPLATE_BYTES = 256 * 1024
