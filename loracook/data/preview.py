@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from loracook.data.prepare import prepared_statistics
 from loracook.data.read.rows import RowError
 from loracook.data.read.selection import LocatedRow, select
-from loracook.data.tokenize.batches import truncate
+from loracook.data.tokenize.batches import max_row_length, truncate
 from loracook.data.tokenize.encode import MASKED, encode
-from loracook.data.tokenize.packing import max_row_length
 from loracook.data.tokenize.render import Rendered, Renderer
 from loracook.data.warnings import notes, over_limits
 from loracook.errors import RecipeError
@@ -95,7 +94,7 @@ def preview(
 def _preview_rows(
     recipe: Recipe, tokenizer: PreTrainedTokenizerBase, rows: Iterator[LocatedRow]
 ) -> Iterator[PreviewRow]:
-    renderer, limit = Renderer(recipe, tokenizer), max_row_length(recipe, "train")
+    renderer, limit = Renderer(recipe, tokenizer), max_row_length(recipe, "training")
     for row in rows:
         try:
             rendered = renderer.render(row.row)

@@ -80,7 +80,7 @@ class Selection:
     @property
     def training_rows(self) -> int:
         """The number of training rows; 0 where they are streamed."""
-        return sum(len(part) for part in self.training if isinstance(part, SelectedRows))
+        return row_count(self.training)
 
     def train(self) -> Iterator[LocatedRow]:
         """The training rows in order."""
@@ -97,6 +97,11 @@ class Selection:
     def evaluate(self) -> Iterator[LocatedRow]:
         """The evaluation rows in order."""
         return itertools.chain.from_iterable(self.evaluation)
+
+
+def row_count(parts: Parts) -> int:
+    """How many rows the parts have; 0 where they are streamed."""
+    return sum(len(part) for part in parts if isinstance(part, SelectedRows))
 
 
 def select(recipe: Recipe, progress: Progress) -> Selection:
