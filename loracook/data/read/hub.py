@@ -31,21 +31,22 @@ def records(entry: Mapping[str, Any], fail: Fail) -> Iterator[Record]:
 
 def fingerprint(entry: Mapping[str, Any], fail: Fail) -> str:
     """A string that changes with the content of a Hub dataset: its commit, its files and the split."""
+    from huggingface_hub import HfApi
+
     dataset = load(entry, fail)
     with translated_errors(entry, fail):
-        return str(getattr(dataset, "_fingerprint", None) or _commit(entry))
+        commit = getattr(dataset, "_fingerprint", None)
+        return str(commit or HfApi().dataset_info(entry["path"], revision=entry.get("revision")).sha)
 
 
 def load(entry: Mapping[str, Any], fail: Fail) -> Dataset | IterableDataset:
     """The split, downloaded and memory-mapped, or streamed if the recipe says so."""
     import datasets
 
-    options = {key: entry[key] for key in LOAD_KEYS if key in entry}
+    options = {key: entry[key] for key in (*LOAD_KEYS, "split", "streaming") if key in entry}
     _refuse_other_sources(entry, fail)
     with translated_errors(entry, fail):
-        return datasets.load_dataset(
-            entry["path"], split=entry["split"], streaming=entry["streaming"], **options
-        )
+        return datasets.load_dataset(entry["path"], **options)
 
 
 @contextmanager
@@ -84,12 +85,6 @@ def _key_and_message(error: Exception, entry: Mapping[str, Any]) -> tuple[str, s
 
 def _not_found(error: Exception) -> str:
     return f"not found on the Hub: {_first_line(error)}; a local path starts with './'"
-
-
-def _commit(entry: Mapping[str, Any]) -> str:
-    from huggingface_hub import HfApi
-
-    return str(HfApi().dataset_info(entry["path"], revision=entry.get("revision")).sha)
 
 
 def _refuse_other_sources(entry: Mapping[str, Any], fail: Fail) -> None:

@@ -132,15 +132,11 @@ class ChatRenderer:
                 chat_template=self.template,
                 return_assistant_tokens_mask=self.masks,
                 **options,
-                **self._special_tokens,
+                **self.tokenizer.special_tokens_map,
             )
         except (TemplateError, *TEMPLATE_ERRORS) as error:
             raise RowError("chat template error", str(error)) from error
         return rendered[0], tuple(spans[0]) if spans else ()
-
-    @cached_property
-    def _special_tokens(self) -> dict[str, Any]:
-        return dict(self.tokenizer.special_tokens_map)
 
 
 def visible_text(message: Message) -> str:

@@ -23,9 +23,7 @@ def template_fault(template: str) -> str:
         return "rendering takes too long"
     if done.returncode < 0:
         return f"still not rendered after {SECONDS} s"
-    return done.stdout.decode("utf-8", "replace").strip() or (
-        "" if done.returncode == 0 else "rendering failed"
-    )
+    return done.stdout.decode("utf-8", "replace").strip() or ("rendering failed" if done.returncode else "")
 
 
 def _limit() -> None:
