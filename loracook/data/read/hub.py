@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Fail = Callable[[str, str], RecipeError]
 LOAD_KEYS = ("name", "data_files", "revision")
+BLAMED = {"split": "split", "name": "config"}
+"""The key that an error is about, and the word that it contains."""
 OFFLINE = "download it once where there is a network, or use local files (./rows.jsonl)"
 
 
@@ -79,7 +81,8 @@ def _key_and_message(error: Exception, entry: Mapping[str, Any]) -> tuple[str, s
     if isinstance(error, FileNotFoundError):
         return "path", _not_found(error)
     if isinstance(error, ValueError):
-        return _blamed_key(str(error), [key for key in LOAD_KEYS if key in entry]), _first_line(error)
+        blamed = [key for key, word in BLAMED.items() if word in str(error).lower()]
+        return [*blamed, *(key for key in LOAD_KEYS if key in entry), "path"][0], _first_line(error)
     return "path", f"cannot read the dataset: {_first_line(error.__cause__ or error)}"
 
 
@@ -105,9 +108,3 @@ def _refuse_other_sources(entry: Mapping[str, Any], fail: Fail) -> None:
 
 def _first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0]
-
-
-def _blamed_key(message: str, written: list[str]) -> str:
-    if "split" in message.lower():
-        return "split"
-    return "name" if "config" in message.lower() else next(iter(written), "path")

@@ -20,11 +20,8 @@ TEMPLATE_ERRORS = (ArithmeticError, AttributeError, LookupError, RecursionError,
 """What a template itself may raise for a row that it does not expect."""
 TEXT_ROLES = ("system", "user", "assistant")
 QUESTION: Message = {"role": "user", "content": "?"}
-TOOL_CALL: Message = {
-    "role": "assistant",
-    "content": "",
-    "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {}}}],
-}
+CALL = {"type": "function", "function": {"name": "f", "arguments": {}}}
+TOOL_CALL: Message = {"role": "assistant", "content": "", "tool_calls": [CALL]}
 TOOL_RESULT: Message = {"role": "tool", "name": "f", "content": "?"}
 ANSWER: Message = {"role": "assistant", "content": "\u2603"}
 

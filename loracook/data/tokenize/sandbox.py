@@ -11,7 +11,8 @@ import sys
 SECONDS = 2
 MEMORY = 768 * 2**20
 OUTPUT = 2**20
-TURNS = [{"role": "user", "content": "loracook probe"}, {"role": "assistant", "content": "loracook probe"}]
+PROBE = "loracook probe"
+TURNS = [{"role": "user", "content": PROBE}, {"role": "assistant", "content": PROBE}]
 
 
 def template_fault(template: str) -> str:

@@ -45,7 +45,10 @@ class Tally:
 
     def add(self, located: LocatedRow, text: str, whole: Encoded, *, truncated: Encoded | None) -> None:
         """Count a row: its text, its tokens, and those left after truncation (None if fully masked)."""
-        self._add_place(located)
+        self.files.append(self.file_numbers.setdefault(located.place.file, len(self.file_numbers)))
+        self.numbers.append(located.place.number)
+        self.sources[located.source] += 1
+        self.repeated.append(located.repeated)
         digest = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest()
         self.text_hashes.append(int.from_bytes(digest))
         self.lengths.append(len(whole.ids))
@@ -68,17 +71,6 @@ class Tally:
         """Whether the last token in the loss, ignoring white space, ends a turn."""
         trained = (token for token in reversed(row.labels.tolist()) if token != MASKED)
         return next((token for token in trained if not self._is_blank(token)), MASKED) in self._end_ids
-
-    def place(self, index: int) -> dict[str, Any]:
-        """Where a counted row comes from, and its length in tokens."""
-        name = list(self.file_numbers)[self.files[index]]
-        return {"file": name, "row": self.numbers[index], "tokens": self.lengths[index]}
-
-    def _add_place(self, located: LocatedRow) -> None:
-        self.files.append(self.file_numbers.setdefault(located.place.file, len(self.file_numbers)))
-        self.numbers.append(located.place.number)
-        self.sources[located.source] += 1
-        self.repeated.append(located.repeated)
 
     @cached_property
     def _end_ids(self) -> set[int]:
@@ -142,7 +134,10 @@ def leaked(train: Tally, evaluation: Tally) -> list[int]:
 def _flaw(tally: Tally, rows: list[int]) -> dict[str, Any]:
     once = [index for index in rows if not tally.repeated[index]] or rows
     worst = sorted(once, key=lambda index: (-tally.lengths[index], index))[:WORST]
-    places = [tally.place(index) for index in worst]
+    names = list(tally.file_numbers)
+    places = [
+        {"file": names[tally.files[i]], "row": tally.numbers[i], "tokens": tally.lengths[i]} for i in worst
+    ]
     return {"rows": len(rows), "share": _share(len(rows), tally.rows), "worst": places}
 
 
