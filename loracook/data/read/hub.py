@@ -45,7 +45,7 @@ def load(entry: Mapping[str, Any], fail: Fail) -> Dataset | IterableDataset:
     """The split, downloaded and memory-mapped, or streamed if the recipe says so."""
     import datasets
 
-    options = {key: entry[key] for key in (*LOAD_KEYS, "split", "streaming") if key in entry}
+    options = {key: entry[key] for key in ("split", "streaming", *LOAD_KEYS) if key in entry}
     _refuse_other_sources(entry, fail)
     with translated_errors(entry, fail):
         return datasets.load_dataset(entry["path"], **options)
