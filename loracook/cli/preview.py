@@ -58,14 +58,12 @@ def _preview(recipe: Recipe, *, rows: int, source: int | None, progress: Progres
     from loracook.store.folders import default_cache
 
     cache = default_cache()
-    tokenizer = model.load_tokenizer(recipe, model.fetch_tokenizer(recipe, cache))
-    tokenizer = with_template(recipe, tokenizer)
+    tokenizer = with_template(recipe, model.load_tokenizer(recipe, model.fetch_tokenizer(recipe, cache)))
     return preview(recipe, tokenizer, cache, progress=progress, rows=rows, source=source)
 
 
 def _render(result: Preview, kind: str) -> str:
-    from loracook.views.preview_html import as_html
-    from loracook.views.preview_text import as_text
+    from loracook.views.preview import as_html, as_text
 
     if kind == "html":
         return as_html(result)

@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any
 from loracook.data.read import hub, sources
 from loracook.data.tokenize.template import chat_template, template_file
 from loracook.machine.versions import ROWS
+from loracook.recipe.recipe import Recipe
 from loracook.store.files import damage, manifest, seal, sha256
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-    from loracook.recipe.recipe import Recipe
 
 TRAIN_KEYS = ("max_length", "packing", "packing_strategy", "eval_packing", "seed")
 CODE = ("data/prepare.py", "data/read/*.py", "data/tokenize/*.py", "recipe/derived.py")

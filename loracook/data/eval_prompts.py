@@ -12,11 +12,10 @@ from loracook.data.tokenize.encode import token_ids
 from loracook.data.tokenize.render import Renderer, as_chat
 from loracook.errors import RecipeError
 from loracook.progress import Silent
+from loracook.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-    from loracook.recipe.recipe import Recipe
 
 
 @dataclass(frozen=True)

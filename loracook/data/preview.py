@@ -11,18 +11,16 @@ from typing import TYPE_CHECKING, Any, Literal
 from loracook.data.prepare import prepared_statistics
 from loracook.data.read.rows import RowError
 from loracook.data.read.selection import LocatedRow, select
-from loracook.data.tokenize.batches import truncate
+from loracook.data.tokenize.batches import max_row_length, truncate
 from loracook.data.tokenize.encode import MASKED, encode
-from loracook.data.tokenize.packing import max_row_length
 from loracook.data.tokenize.render import Rendered, Renderer
 from loracook.data.warnings import notes, over_limits
 from loracook.errors import RecipeError
 from loracook.progress import Progress
+from loracook.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-    from loracook.recipe.recipe import Recipe
 
 TRUNCATED_SHOWN = 200
 State = Literal["masked", "trained", "truncated"]
@@ -96,7 +94,7 @@ def preview(
 def _preview_rows(
     recipe: Recipe, tokenizer: PreTrainedTokenizerBase, rows: Iterator[LocatedRow]
 ) -> Iterator[PreviewRow]:
-    renderer, limit = Renderer(recipe, tokenizer), max_row_length(recipe, "train")
+    renderer, limit = Renderer(recipe, tokenizer), max_row_length(recipe, "training")
     for row in rows:
         try:
             rendered = renderer.render(row.row)

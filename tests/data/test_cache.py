@@ -236,7 +236,7 @@ READ = [
     "selection",
     "sources",
 ]
-TOKENIZE = ["batches", "chat_mask", "encode", "packing", "render", "sandbox", "statistics", "template"]
+TOKENIZE = ["batches", "chat_mask", "encode", "render", "sandbox", "statistics", "template"]
 
 
 def edited(what: str, folder: Path) -> dict[str, Any]:

@@ -11,8 +11,7 @@ from loracook import data
 from loracook.data.preview import Preview, preview
 from loracook.progress import Silent
 from loracook.recipe.recipe import Recipe
-from loracook.views.preview_html import as_html
-from loracook.views.preview_text import as_text, summary
+from loracook.views.preview import as_html, as_text, summary
 from tests.data.samples import chat, json_lines, planted_flaws, recipe, tokenizer
 
 GOLDEN = Path(__file__).parent / "golden" / "preview.txt"

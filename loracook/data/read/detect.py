@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -89,15 +89,13 @@ REQUIRED: dict[str, tuple[str, ...]] = {
 
 def _required(columns: Mapping[str, Any], options: ReadOptions) -> tuple[str, ...]:
     if options.format == "columns":
-        return tuple(FIELD.findall(" ".join(_template_texts(options.template))))
+        template = options.template
+        texts = [template.get("prompt", ""), template.get("completion", "")]
+        texts += [message["content"] for message in template.get("messages", ())]
+        return tuple(FIELD.findall(" ".join(texts)))
     if options.format == "oasst":
         return ("prompt",) if "prompt" in columns else ("text", "role")
     return REQUIRED[options.format]
-
-
-def _template_texts(template: Mapping[str, Any]) -> Iterator[str]:
-    yield from (template[key] for key in ("prompt", "completion") if key in template)
-    yield from (message["content"] for message in template.get("messages", ()))
 
 
 def _list_of(columns: Mapping[str, Any], name: str, key: str) -> bool:

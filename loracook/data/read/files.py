@@ -31,10 +31,7 @@ class FileError(Exception):
 
 def data_suffix(path: Path) -> str:
     """The suffix that selects the reader, ignoring compression: `.jsonl` for `a.jsonl.gz`."""
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    while suffixes and suffixes[-1] in OPENERS:
-        suffixes.pop()
-    return suffixes[-1] if suffixes else ""
+    return next((suffix for suffix in map(str.lower, reversed(path.suffixes)) if suffix not in OPENERS), "")
 
 
 def records(path: Path, name: str, suffix: str | None = None) -> Iterator[Record]:
@@ -53,16 +50,14 @@ def records(path: Path, name: str, suffix: str | None = None) -> Iterator[Record
 
 
 def _open(path: Path) -> IO[bytes]:
-    opener: Callable[..., Any] = OPENERS.get(path.suffix.lower(), open)
-    stream: IO[bytes] = opener(path, "rb")
+    stream: IO[bytes] = OPENERS.get(path.suffix.lower(), open)(path, "rb")
     return stream
 
 
 def _max_bytes(path: Path) -> int:
     """The most bytes a file may have once decompressed."""
-    compressed = path.suffix.lower() in OPENERS
     limit = MAX_LINE_BYTES + MAX_EXPANSION * path.stat().st_size
-    return min(MAX_FILE_BYTES, limit) if compressed else MAX_FILE_BYTES
+    return min(MAX_FILE_BYTES, limit) if path.suffix.lower() in OPENERS else MAX_FILE_BYTES
 
 
 def _lines(path: Path, name: str) -> Iterator[tuple[int, bytes]]:
@@ -81,12 +76,12 @@ def _lines(path: Path, name: str) -> Iterator[tuple[int, bytes]]:
 def _json_lines(path: Path, name: str) -> Iterator[Record]:
     for number, line in _lines(path, name):
         if line.strip():
-            yield _json_record(Place(name, number), line)
+            yield _parsed(Place(name, number), line, parse_json)
 
 
-def _json_record(place: Place, line: bytes) -> Record:
+def _parsed(place: Place, content: bytes, columns_of: Callable[[str], object]) -> Record:
     try:
-        columns = parse_json(line.decode("utf-8"))
+        columns = columns_of(content.decode("utf-8"))
     except UnicodeDecodeError as error:
         return Record(place, {}, f"not UTF-8: {error.reason} at byte {error.start + 1}")
     except ValueError as error:
@@ -139,15 +134,8 @@ def _text(path: Path, name: str) -> Iterator[Record]:
         if line.strip():
             start, paragraph = (start if paragraph else number), paragraph + line
         elif paragraph:
-            yield _paragraph(Place(name, start), paragraph)
+            yield _parsed(Place(name, start), paragraph, lambda text: {"text": text.strip()})
             paragraph = b""
-
-
-def _paragraph(place: Place, paragraph: bytes) -> Record:
-    try:
-        return Record(place, {"text": paragraph.decode("utf-8").strip()})
-    except UnicodeDecodeError as error:
-        return Record(place, {}, f"not UTF-8: {error.reason} at byte {error.start + 1}")
 
 
 def _parquet(path: Path, name: str) -> Iterator[Record]:

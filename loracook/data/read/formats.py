@@ -112,9 +112,7 @@ def _alpaca(columns: Mapping[str, Any], options: ReadOptions) -> Iterator[Row | 
 
 def _history(columns: Mapping[str, Any]) -> list[tuple[str, str]]:
     history = columns.get("history") or []
-    if not isinstance(history, list) or not all(
-        isinstance(pair, list) and len(pair) == 2 for pair in history
-    ):
+    if not isinstance(history, list) or any(not isinstance(pair, list) or len(pair) != 2 for pair in history):
         raise RowError("no messages", "'history' is not a list of [question, answer] pairs")
     return [(question, reply) for question, reply in history]
 

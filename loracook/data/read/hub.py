@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Fail = Callable[[str, str], RecipeError]
 LOAD_KEYS = ("name", "data_files", "revision")
+BLAMED = {"split": "split", "name": "config"}
+"""The key that an error is about, and the word that it contains."""
 OFFLINE = "download it once where there is a network, or use local files (./rows.jsonl)"
 
 
@@ -31,21 +33,22 @@ def records(entry: Mapping[str, Any], fail: Fail) -> Iterator[Record]:
 
 def fingerprint(entry: Mapping[str, Any], fail: Fail) -> str:
     """A string that changes with the content of a Hub dataset: its commit, its files and the split."""
+    from huggingface_hub import HfApi
+
     dataset = load(entry, fail)
     with translated_errors(entry, fail):
-        return str(getattr(dataset, "_fingerprint", None) or _commit(entry))
+        commit = getattr(dataset, "_fingerprint", None)
+        return str(commit or HfApi().dataset_info(entry["path"], revision=entry.get("revision")).sha)
 
 
 def load(entry: Mapping[str, Any], fail: Fail) -> Dataset | IterableDataset:
     """The split, downloaded and memory-mapped, or streamed if the recipe says so."""
     import datasets
 
-    options = {key: entry[key] for key in LOAD_KEYS if key in entry}
+    options = {key: entry[key] for key in ("split", "streaming", *LOAD_KEYS) if key in entry}
     _refuse_other_sources(entry, fail)
     with translated_errors(entry, fail):
-        return datasets.load_dataset(
-            entry["path"], split=entry["split"], streaming=entry["streaming"], **options
-        )
+        return datasets.load_dataset(entry["path"], **options)
 
 
 @contextmanager
@@ -78,18 +81,13 @@ def _key_and_message(error: Exception, entry: Mapping[str, Any]) -> tuple[str, s
     if isinstance(error, FileNotFoundError):
         return "path", _not_found(error)
     if isinstance(error, ValueError):
-        return _blamed_key(str(error), [key for key in LOAD_KEYS if key in entry]), _first_line(error)
+        blamed = [key for key, word in BLAMED.items() if word in str(error).lower()]
+        return [*blamed, *(key for key in LOAD_KEYS if key in entry), "path"][0], _first_line(error)
     return "path", f"cannot read the dataset: {_first_line(error.__cause__ or error)}"
 
 
 def _not_found(error: Exception) -> str:
     return f"not found on the Hub: {_first_line(error)}; a local path starts with './'"
-
-
-def _commit(entry: Mapping[str, Any]) -> str:
-    from huggingface_hub import HfApi
-
-    return str(HfApi().dataset_info(entry["path"], revision=entry.get("revision")).sha)
 
 
 def _refuse_other_sources(entry: Mapping[str, Any], fail: Fail) -> None:
@@ -110,9 +108,3 @@ def _refuse_other_sources(entry: Mapping[str, Any], fail: Fail) -> None:
 
 def _first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0]
-
-
-def _blamed_key(message: str, written: list[str]) -> str:
-    if "split" in message.lower():
-        return "split"
-    return "name" if "config" in message.lower() else next(iter(written), "path")

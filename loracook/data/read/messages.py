@@ -10,20 +10,10 @@ from typing import Any
 from loracook.data.read.rows import Message, RowError, as_text, json_fault, parse_json
 
 ROLES = {
-    "system": "system",
-    "developer": "developer",
-    "user": "user",
-    "human": "user",
-    "prompter": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "bot": "assistant",
-    "model": "assistant",
-    "tool": "tool",
-    "observation": "tool",
-    "function": "tool",
-    "ipython": "tool",
+    **dict.fromkeys(("system", "developer"), "system"),
+    **dict.fromkeys(("user", "human", "prompter"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "chatgpt", "bot", "model"), "assistant"),
+    **dict.fromkeys(("tool", "observation", "function", "ipython"), "tool"),
     "function_call": "function_call",
 }
 COPIED_KEYS = ("name", "tool_call_id")
@@ -32,11 +22,17 @@ TRAIN_KEYS = ("train", "training", "weight")
 
 
 def conversation(messages: object, roles: Mapping[str, str]) -> tuple[Message, ...]:
-    """The normalized messages of a row; raises RowError if they are not a conversation."""
+    """The normalized messages of a row; raises RowError if they, or their order, are no conversation."""
     if not isinstance(messages, list) or not messages:
         raise RowError("no messages", "the column is not a list of messages")
     normalized = normalize(messages, roles)
-    check_order(normalized)
+    order = [message["role"] for message in normalized]
+    for required in ("assistant", "user"):
+        if required not in order:
+            raise RowError(f"no {required} message", "the roles are " + ", ".join(dict.fromkeys(order)))
+    for number, (role, following) in enumerate(pairwise(order), 1):
+        if role == following != "tool":
+            raise RowError("repeated role", f"messages {number} and {number + 1} are both {role}")
     return normalized
 
 
@@ -53,17 +49,6 @@ def tools(value: object) -> tuple[dict[str, Any], ...]:
     if not isinstance(entries, list) or not all(isinstance(tool, dict) for tool in entries):
         raise RowError("invalid tool JSON", "'tools' is not a list of mappings")
     return tuple(tool if "function" in tool else {"type": "function", "function": tool} for tool in entries)
-
-
-def check_order(messages: tuple[Message, ...]) -> None:
-    """Raise RowError for an order of roles that no conversation has."""
-    roles = [message["role"] for message in messages]
-    for required in ("assistant", "user"):
-        if required not in roles:
-            raise RowError(f"no {required} message", "the roles are " + ", ".join(dict.fromkeys(roles)))
-    for number, (role, following) in enumerate(pairwise(roles), 1):
-        if role == following != "tool":
-            raise RowError("repeated role", f"messages {number} and {number + 1} are both {role}")
 
 
 def _message(message: object, roles: Mapping[str, str]) -> Message:
@@ -99,10 +84,8 @@ def _role(message: Mapping[str, Any], roles: Mapping[str, str]) -> str:
 
 def _train_flag(message: Mapping[str, Any], role: str) -> Message:
     """`train: false` if the row masks this assistant message."""
-    if role not in ("assistant", "function_call"):
-        return {}
     key = next((key for key in TRAIN_KEYS if message.get(key) is not None), None)
-    if key is None:
+    if key is None or role not in ("assistant", "function_call"):
         return {}
     if message[key] not in (True, False):
         raise RowError("invalid train flag", f"'{key}' is neither true nor false")
@@ -153,11 +136,8 @@ def _call(entry: object) -> dict[str, Any]:
     if isinstance(arguments, str):
         arguments = _decode(arguments, "arguments")
     call_id = {"id": entry["id"]} if isinstance(entry, dict) and isinstance(entry.get("id"), str) else {}
-    return {
-        "type": "function",
-        **call_id,
-        "function": {"name": function["name"], "arguments": arguments or {}},
-    }
+    called = {"name": function["name"], "arguments": arguments or {}}
+    return {"type": "function", **call_id, "function": called}
 
 
 def _decode(text: str, what: str) -> Any:

@@ -18,9 +18,7 @@ def is_oasst(columns: Iterable[str]) -> bool:
     """Whether rows with these columns are OpenAssistant trees or flat messages."""
     names = set(columns)
     nested = "prompt" in names and bool(names & {"message_tree_id", "tree_state"})
-    return nested or (
-        {"text", "role"} <= names and bool(names.intersection(PARENT_KEYS) or "replies" in names)
-    )
+    return nested or ({"text", "role"} <= names and bool(names & {*PARENT_KEYS, "replies"}))
 
 
 def trees(records: Iterable[Record]) -> Iterator[Record]:
@@ -122,15 +120,11 @@ def _visible(root: Node, where: Where) -> list[Node]:
     visible, pending = [], [root]
     while pending:
         node = pending.pop()
-        if _is_used(node, where):
+        reviewed = node.get("review_result", True) is True and not node.get("deleted")
+        if reviewed and all(matches(node, *wanted) for wanted in where.items()):
             visible.append(node)
             pending.extend(node.get("replies") or ())
     return visible
-
-
-def _is_used(node: Node, where: Where) -> bool:
-    reviewed = node.get("review_result", True) is True
-    return not node.get("deleted") and reviewed and all(matches(node, *wanted) for wanted in where.items())
 
 
 def matches(columns: Mapping[str, Any], name: str, wanted: object) -> bool:

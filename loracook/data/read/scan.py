@@ -84,7 +84,7 @@ def checked_rows(source: Source) -> Iterator[tuple[Place, Row]]:
 
 def fails_on_bad_rows(source: Source) -> bool:
     """Whether a bad row ends the run."""
-    return bool(source.recipe["dataset"].get("on_bad_row", "fail") == "fail")
+    return bool(source.recipe["dataset"]["on_bad_row"] == "fail")
 
 
 def has_placeholder(row: Row) -> bool:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 from loracook.data.read import sources
 from loracook.data.read.rows import Place, Row
@@ -15,9 +14,7 @@ from loracook.data.read.sources import Source
 from loracook.errors import RecipeError
 from loracook.progress import Progress
 from loracook.recipe.derived import held_out
-
-if TYPE_CHECKING:
-    from loracook.recipe.recipe import Recipe
+from loracook.recipe.recipe import Recipe
 
 UNUSED, TRAIN, EVALUATION = 0, 1, 2
 STREAM_SAMPLE = 2000
@@ -82,7 +79,7 @@ class Selection:
     @property
     def training_rows(self) -> int:
         """The number of training rows; 0 where they are streamed."""
-        return sum(len(part) for part in self.training if isinstance(part, SelectedRows))
+        return row_count(self.training)
 
     def train(self) -> Iterator[LocatedRow]:
         """The training rows in order."""
@@ -101,16 +98,20 @@ class Selection:
         return itertools.chain.from_iterable(self.evaluation)
 
 
+def row_count(parts: Parts) -> int:
+    """How many rows the parts have; 0 where they are streamed."""
+    return sum(len(part) for part in parts if isinstance(part, SelectedRows))
+
+
 def select(recipe: Recipe, progress: Progress) -> Selection:
     """Read every source once and decide the use of each row; raises RecipeError for unusable data."""
     if recipe["dataset"].get("streaming"):
         return _select_streamed(recipe, progress)
-    dataset, seed = recipe["dataset"], recipe["train"]["seed"]
     scans = tuple(scan(source, progress) for source in sources.training(recipe))
     eval_source = sources.evaluation(recipe)
     held = _held_out(recipe, [result.limit for result in scans])
-    draws = [_draw(dataset, f"{seed}-{number}") for number in range(len(scans))]
-    passes = [_passes(*of_source) for of_source in zip(scans, held, draws, strict=True)]
+    orders = [_order(recipe, result.rows, str(number)) for number, result in enumerate(scans)]
+    passes = [_passes(*of_source) for of_source in zip(scans, held, orders, strict=True)]
     training = tuple(SelectedRows(result.source, i, passes[i], TRAIN) for i, result in enumerate(scans))
     evaluation = tuple(
         SelectedRows(result.source, i, passes[i][:1], EVALUATION) for i, result in enumerate(scans)
@@ -119,7 +120,9 @@ def select(recipe: Recipe, progress: Progress) -> Selection:
         eval_scan = scan(eval_source, progress)
         evaluation = (_select_evaluation(recipe, eval_scan, len(scans)),)
         scans = (*scans, eval_scan)
-    return Selection(scans, training, tuple(part for part in evaluation if len(part)), dataset["mix"])
+    return Selection(
+        scans, training, tuple(part for part in evaluation if len(part)), recipe["dataset"]["mix"]
+    )
 
 
 def evaluation_rows(recipe: Recipe, progress: Progress) -> Iterator[LocatedRow]:
@@ -145,8 +148,7 @@ def interleave(parts: Sequence[Iterable[LocatedRow]], sizes: Sequence[int]) -> I
 
 def _select_evaluation(recipe: Recipe, result: Scan, number: int) -> SelectedRows:
     """The rows of the source that is for evaluation only."""
-    draw = _draw(recipe["dataset"], f"{recipe['train']['seed']}-eval")
-    uses = _uses(result.rows, [(EVALUATION, result.limit)], draw)
+    uses = _uses(_order(recipe, result.rows, "eval"), [(EVALUATION, result.limit)])
     return SelectedRows(result.source, number, (uses,), EVALUATION)
 
 
@@ -180,29 +182,26 @@ def _held_out(recipe: Recipe, sizes: list[int]) -> list[int]:
     return held
 
 
-Draw = Callable[[int], list[int]]
-
-
-def _draw(dataset: Mapping[str, Any], seed: str) -> Draw:
+def _order(recipe: Recipe, count: int, name: str) -> Sequence[int]:
     """The order in which the rows of a source are taken: shuffled by the seed, or as in the data."""
-    if not dataset["shuffle"]:
-        return lambda count: list(range(count))
-    return lambda count: random.Random(seed).sample(range(count), count)
+    if not recipe["dataset"]["shuffle"]:
+        return range(count)
+    return random.Random(f"{recipe['train']['seed']}-{name}").sample(range(count), count)
 
 
-def _passes(result: Scan, held: int, draw: Draw) -> tuple[bytes, ...]:
+def _passes(result: Scan, held: int, order: Sequence[int]) -> tuple[bytes, ...]:
     """The use of every row in each pass; a weight of 2.5 takes two passes and half of a third."""
     training, weight = result.limit - held, result.source.entry.get("weight", 1)
-    whole = _uses(result.rows, [(TRAIN, training), (EVALUATION, held)], draw)
-    part = _uses(result.rows, [(TRAIN, round(weight % 1 * training))], draw)
+    whole = _uses(order, [(TRAIN, training), (EVALUATION, held)])
+    part = _uses(order, [(TRAIN, round(weight % 1 * training))])
     if weight < 1:
         part = bytes(EVALUATION if use == EVALUATION else some for use, some in zip(whole, part, strict=True))
     return (whole,) * int(weight) + ((part,) if weight % 1 else ())
 
 
-def _uses(count: int, wanted: list[tuple[int, int]], draw: Draw) -> bytes:
-    uses, order = bytearray(count), iter(draw(count))
+def _uses(order: Sequence[int], wanted: list[tuple[int, int]]) -> bytes:
+    uses, indices = bytearray(len(order)), iter(order)
     for use, number in wanted:
-        for index in itertools.islice(order, number):
+        for index in itertools.islice(indices, number):
             uses[index] = use
     return bytes(uses)

@@ -7,22 +7,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from loracook.data.read import detect, files, hub, oasst
 from loracook.data.read.formats import ReadOptions
 from loracook.data.read.rows import Record
 from loracook.errors import Path as Entry
 from loracook.errors import RecipeError
-from loracook.recipe.locations import BUILDERS, builder, is_local
+from loracook.recipe.derived import OWN_ROWS, sources
+from loracook.recipe.locations import BUILDERS, is_local
+from loracook.recipe.recipe import Recipe
 from loracook.store.folders import SCHEME, shipped_file
-
-if TYPE_CHECKING:
-    from loracook.recipe.recipe import Recipe
 
 DETECTION_SAMPLE = 100
 """How many records the format is detected from; the first one may be bad."""
-LOCATION_KEYS = ("path", "name", "split", "data_files", "revision")
 
 
 @dataclass(frozen=True)
@@ -41,10 +39,9 @@ class Source:
 
     def fail(self, key: str, message: str) -> RecipeError:
         """The error that points at a key of this source, or at its whole entry if the key is not written."""
-        for at in (self.at, self.also):
-            if at and self.recipe.origin((*at, key)).kind != "loracook":
-                return RecipeError([self.recipe.problem((*at, key), message)])
-        return RecipeError([self.recipe.problem(self.at, message)])
+        places = ((*at, key) for at in (self.at, self.also) if at)
+        written = (place for place in places if self.recipe.origin(place).kind != "loracook")
+        return RecipeError([self.recipe.problem(next(written, self.at), message)])
 
     @property
     def hub_entry(self) -> dict[str, Any]:
@@ -81,8 +78,10 @@ class Source:
         if not self.local:
             return ()
         if str(self.entry["path"]).startswith(SCHEME):
-            return (self._shipped(),)
-        self._refuse_splits()
+            try:
+                return (shipped_file(self.entry["path"]),)
+            except FileNotFoundError as error:
+                raise self.fail("path", str(error)) from error
         return tuple(sorted({path for pattern in self._patterns() for path in self._matches(pattern)}))
 
     def name(self, path: Path) -> str:
@@ -94,12 +93,12 @@ class Source:
     def _written_options(self) -> ReadOptions:
         entry = self.entry
         return ReadOptions(
-            format=entry.get("format", "auto"),
+            format=entry["format"],
             columns=entry.get("columns", {}),
             roles=entry.get("map_roles", {}),
             where=entry.get("where", {}),
             template=self.recipe["template"],
-            best=entry.get("threads") == "best",
+            best=entry["threads"] == "best",
         )
 
     @cached_property
@@ -118,24 +117,14 @@ class Source:
             return
         try:
             for path in self.files:
-                yield from files.records(path, self.name(path), BUILDERS.get(builder(self.entry) or ""))
+                yield from files.records(path, self.name(path), BUILDERS.get(self.entry["path"]))
         except files.FileError as error:
             raise self.fail("path", str(error)) from error
 
-    def _shipped(self) -> Path:
-        try:
-            return shipped_file(str(self.entry["path"]))
-        except FileNotFoundError as error:
-            raise self.fail("path", str(error)) from error
-
-    def _refuse_splits(self) -> None:
-        if self.entry.get("split", "train") != "train":
-            raise self.fail("split", "only Hub datasets have splits; name the file in path or data_files")
-
     def _patterns(self) -> list[str]:
-        path, data_files = str(self.entry["path"]), self.entry.get("data_files", [])
+        path, data_files = self.entry["path"], self.entry.get("data_files", [])
         names = [data_files] if isinstance(data_files, str) else data_files
-        folder = "" if builder(self.entry) else path.rstrip("/") + "/"
+        folder = "" if path in BUILDERS else path.rstrip("/") + "/"
         return [folder + name for name in names] or [path]
 
     def _matches(self, pattern: str) -> Iterator[Path]:
@@ -158,24 +147,20 @@ class Source:
 
 def training(recipe: Recipe) -> list[Source]:
     """The training sources, in the order of the recipe."""
-    dataset = recipe["dataset"]
-    if "sources" not in dataset:
-        return [Source(recipe, ("dataset",), dataset)]
-    return [Source(recipe, ("dataset", "sources", i), entry) for i, entry in enumerate(dataset["sources"])]
+    return [Source(recipe, at, entry) for at, entry in sources(dict(recipe.sections))]
 
 
 def evaluation(recipe: Recipe) -> Source | None:
     """The evaluation source, or None if evaluation rows are held out of the training rows."""
     dataset = recipe["dataset"]
-    location = {key: value for key, value in dataset.get("eval", {}).items() if key in LOCATION_KEYS}
+    location = {key: value for key, value in dataset.get("eval", {}).items() if key in OWN_ROWS}
     if not location:
         return None
-    first = dataset if "sources" not in dataset else dataset["sources"][0]
-    inherited = {key: value for key, value in first.items() if key not in ("eval", "rows", "weight")}
+    own = {"eval", "rows", "weight"}
     if "path" in location or "data_files" in location:
-        elsewhere = set(LOCATION_KEYS) - {"path"}
-        inherited = {key: value for key, value in inherited.items() if key not in elsewhere}
-        inherited["split"] = "train"
+        own |= set(OWN_ROWS) - {"path"}
+    first = training(recipe)[0].entry
+    inherited = {"split": "train"} | {key: value for key, value in first.items() if key not in own}
     limit = {"rows": dataset["eval"]["rows"]} if "rows" in dataset["eval"] else {}
     return Source(recipe, ("dataset", "eval"), inherited | location | limit, also=("dataset",))
 

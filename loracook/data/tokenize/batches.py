@@ -1,4 +1,4 @@
-"""Rows → token rows, truncated, counted and written in batches."""
+"""Rows → token rows, truncated, counted, written in batches and packed with TRL."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from loracook.data.read.rows import RowError
 from loracook.data.read.scan import EXAMPLES, fails_on_bad_rows
@@ -17,35 +17,54 @@ from loracook.data.tokenize.render import Rendered, Renderer
 from loracook.data.tokenize.statistics import Tally
 from loracook.errors import RecipeError
 from loracook.progress import Progress
+from loracook.recipe.derived import SPLITTING
+from loracook.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
+    from datasets import Dataset, IterableDataset
     from transformers import PreTrainedTokenizerBase
 
-    from loracook.recipe.recipe import Recipe
+    Rows = TypeVar("Rows", Dataset, IterableDataset)
 
+Use = Literal["training", "evaluation"]
 BATCH = 1000
 
 
 @dataclass(frozen=True)
 class RowEncoder:
-    """Turns the rows of a selection into token rows of at most `limit` tokens, None for no limit."""
+    """Turns the rows of a selection into the token rows of one use."""
 
     recipe: Recipe
     tokenizer: PreTrainedTokenizerBase
     selection: Selection
-    limit: int | None
     progress: Progress
+    use: Use
 
     def write(self, rows: Iterable[LocatedRow], path: Path, total: int) -> Tally:
-        """Write the encoded rows to an Arrow file and return their counts; `total` rows are expected."""
+        """Write the token rows, of `total` expected ones, to an Arrow file and return their counts.
+
+        Raises RecipeError if none of them has a token in the loss.
+        """
         import pyarrow
 
-        tally, done = Tally(self.tokenizer), 0
-        with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_stream(file, _schema()) as stream:
+        tally, done, ids = Tally(self.tokenizer), 0, pyarrow.list_(pyarrow.int32())
+        schema = pyarrow.schema([("input_ids", ids), ("labels", ids)])
+        with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_stream(file, schema) as stream:
             for batch in _batches(rows, BATCH):
-                stream.write_batch(_columns(list(self.encoded(batch, tally))))
+                encoded = list(self.encoded(batch, tally))
+                columns = [[row.ids for row in encoded], [row.labels for row in encoded]]
+                arrays = [pyarrow.array(column, ids) for column in columns]
+                stream.write_batch(pyarrow.record_batch(arrays, schema=schema))
                 done += len(batch)
                 self.progress.advance(done, total, "rows tokenized")
+        if tally.rows == len(tally.flaws["fully_masked"]):
+            at = ("dataset",) if self.use == "training" else ("dataset", "eval")
+            advice = "raise train.max_length or change template.loss"
+            message = f"no {self.use} row has a token in the loss; {advice}"
+            raise RecipeError([self.recipe.problem(at, message)])
+        if is_packed(self.recipe, self.use):
+            self.progress.advance(0, 0, f"packing the {self.use} rows")
+            pack_file(self.recipe, path)
         return tally
 
     def stream(self, rows: Iterable[LocatedRow], size: int = 100) -> Iterator[Encoded]:
@@ -58,7 +77,7 @@ class RowEncoder:
         rendered = list(self._rendered(batch))
         encoded = encode([text for _, text in rendered], self.tokenizer)
         for (located, text), row in zip(rendered, encoded, strict=True):
-            truncated = truncate(row, self.limit)
+            truncated = truncate(row, self._limit)
             if tally:
                 tally.add(located, text.text, row, truncated=truncated)
             if truncated:
@@ -79,6 +98,10 @@ class RowEncoder:
     def _renderer(self) -> Renderer:
         return Renderer(self.recipe, self.tokenizer)
 
+    @cached_property
+    def _limit(self) -> int | None:
+        return max_row_length(self.recipe, self.use)
+
 
 def truncate(row: Encoded, limit: int | None) -> Encoded | None:
     """The first `limit` tokens of a row, None if none of them are in the loss."""
@@ -86,28 +109,40 @@ def truncate(row: Encoded, limit: int | None) -> Encoded | None:
     return truncated if bool((truncated.labels != MASKED).any()) else None
 
 
+def is_packed(recipe: Recipe, use: Use) -> bool:
+    """Whether the rows of this use are packed; `eval_packing` defaults to `packing`."""
+    train = recipe["train"]
+    packing = bool(train.get("packing", False))
+    return packing if use == "training" else bool(train.get("eval_packing", packing))
+
+
+def max_row_length(recipe: Recipe, use: Use) -> int | None:
+    """The most tokens a row may have before packing, None if packing splits long rows instead."""
+    train = recipe["train"]
+    splits = is_packed(recipe, use) and train.get("packing_strategy") in SPLITTING
+    return None if splits else int(train["max_length"])
+
+
+def pack_file(recipe: Recipe, path: Path) -> None:
+    """Pack the rows of an Arrow file in order; the same rows always result in the same bytes."""
+    from datasets import Dataset
+
+    packed = path.with_name("packed.arrow")
+    # By default the fingerprint, which is stored in the file, depends on the source's modification time.
+    pack(recipe, Dataset.from_file(str(path)), cache_file_name=str(packed), new_fingerprint="packed")
+    packed.replace(path)
+
+
+def pack(recipe: Recipe, rows: Rows, **writing: str) -> Rows:
+    """The rows packed into sequences of `max_length` tokens."""
+    from trl import pack_dataset
+
+    train = recipe["train"]
+    packed: Rows = pack_dataset(rows, train["max_length"], train.get("packing_strategy", "bfd"), writing)
+    return packed
+
+
 def _batches(rows: Iterable[LocatedRow], size: int) -> Iterator[list[LocatedRow]]:
     stream = iter(rows)
     while batch := list(itertools.islice(stream, size)):
         yield batch
-
-
-def _schema() -> Any:
-    import pyarrow
-
-    ids = pyarrow.list_(pyarrow.int32())
-    return pyarrow.schema([("input_ids", ids), ("labels", ids)])
-
-
-def _columns(rows: Sequence[Encoded]) -> Any:
-    """The rows as an Arrow record batch."""
-    import numpy
-    import pyarrow
-
-    offsets = numpy.cumsum([0, *(len(row.ids) for row in rows)], dtype=numpy.int32)
-    empty = numpy.empty(0, dtype=numpy.int32)
-    columns = [
-        pyarrow.ListArray.from_arrays(offsets, numpy.concatenate([empty, *parts]))
-        for parts in ([row.ids for row in rows], [row.labels for row in rows])
-    ]
-    return pyarrow.record_batch(columns, schema=_schema())

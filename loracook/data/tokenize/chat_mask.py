@@ -20,11 +20,8 @@ TEMPLATE_ERRORS = (ArithmeticError, AttributeError, LookupError, RecursionError,
 """What a template itself may raise for a row that it does not expect."""
 TEXT_ROLES = ("system", "user", "assistant")
 QUESTION: Message = {"role": "user", "content": "?"}
-TOOL_CALL: Message = {
-    "role": "assistant",
-    "content": "",
-    "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {}}}],
-}
+CALL = {"type": "function", "function": {"name": "f", "arguments": {}}}
+TOOL_CALL: Message = {"role": "assistant", "content": "", "tool_calls": [CALL]}
 TOOL_RESULT: Message = {"role": "tool", "name": "f", "content": "?"}
 ANSWER: Message = {"role": "assistant", "content": "\u2603"}
 
@@ -132,15 +129,11 @@ class ChatRenderer:
                 chat_template=self.template,
                 return_assistant_tokens_mask=self.masks,
                 **options,
-                **self._special_tokens,
+                **self.tokenizer.special_tokens_map,
             )
         except (TemplateError, *TEMPLATE_ERRORS) as error:
             raise RowError("chat template error", str(error)) from error
         return rendered[0], tuple(spans[0]) if spans else ()
-
-    @cached_property
-    def _special_tokens(self) -> dict[str, Any]:
-        return dict(self.tokenizer.special_tokens_map)
 
 
 def visible_text(message: Message) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -27,12 +27,11 @@ class Encoded:
 
 def encode(rows: Sequence[Rendered], tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
     """The rows as token ids and labels, in order."""
-    encoded: list[Encoded | None] = [None] * len(rows)
+    encoded: dict[int, Encoded] = {}
     for special in (False, True):
         chosen = [index for index, row in enumerate(rows) if row.special is special]
-        for index, row in zip(chosen, _encode([rows[i] for i in chosen], tokenizer, special), strict=True):
-            encoded[index] = row
-    return [row for row in encoded if row is not None]
+        encoded |= zip(chosen, _encode([rows[i] for i in chosen], tokenizer, special), strict=True)
+    return [encoded[index] for index in range(len(rows))]
 
 
 def token_ids(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, special: bool) -> list[list[int]]:
@@ -70,20 +69,16 @@ def _encode(rows: Sequence[Rendered], tokenizer: PreTrainedTokenizerBase, specia
 
 def common_prefix(prompt: Sequence[int], row: Sequence[int]) -> int:
     """How many tokens two rows share at the start; the completion begins where they differ."""
-    shorter = min(len(prompt), len(row))
-    if list(prompt[:shorter]) == list(row[:shorter]):
-        return shorter
-    return next(index for index in range(shorter) if prompt[index] != row[index])
+    pairs = enumerate(zip(prompt, row, strict=False))
+    return next((index for index, (ours, theirs) in pairs if ours != theirs), min(len(prompt), len(row)))
 
 
-def _token_spans(row: Rendered, encoding: Any, index: int) -> list[tuple[int, int]]:
+def _token_spans(row: Rendered, encoding: Any, index: int) -> Iterator[tuple[int, int]]:
     """The character spans as token spans; characters without a token are skipped."""
-    spans = []
     for start, end in row.spans:
         tokens = (encoding.char_to_token(index, place) for place in range(start, end))
         first = next((token for token in tokens if token is not None), None)
         tokens = (encoding.char_to_token(index, place) for place in range(end - 1, start - 1, -1))
         last = next((token for token in tokens if token is not None), None)
         if first is not None and last is not None:
-            spans.append((first, last + 1))
-    return spans
+            yield first, last + 1

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from loracook.data.read.rows import Chat, Message, Pair, Row, RowError, Text
-from loracook.data.tokenize.chat_mask import ChatRenderer
+from loracook.data.tokenize.chat_mask import ChatRenderer, Tools
 from loracook.data.tokenize.template import cannot_mask
 from loracook.errors import RecipeError
+from loracook.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-    from loracook.recipe.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +42,9 @@ class Renderer:
             return self._chat(row)
         return self._pair(row) if isinstance(row, Pair) else self._text(row)
 
-    def prompt(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> str:
+    def prompt(self, messages: Sequence[Message], tools: Tools = ()) -> str:
         """Messages as text ending with the generation prompt; the recipe's system message comes first."""
-        chat = self.with_system(Chat(tuple(messages), tuple(dict(tool) for tool in tools)))
+        chat = self.with_system(Chat(tuple(messages), tuple(tools)))
         return self._chats.prompt(chat.messages, chat.tools)
 
     def with_system(self, chat: Chat) -> Chat:

@@ -11,7 +11,8 @@ import sys
 SECONDS = 2
 MEMORY = 768 * 2**20
 OUTPUT = 2**20
-TURNS = [{"role": "user", "content": "loracook probe"}, {"role": "assistant", "content": "loracook probe"}]
+PROBE = "loracook probe"
+TURNS = [{"role": "user", "content": PROBE}, {"role": "assistant", "content": PROBE}]
 
 
 def template_fault(template: str) -> str:
@@ -23,9 +24,7 @@ def template_fault(template: str) -> str:
         return "rendering takes too long"
     if done.returncode < 0:
         return f"still not rendered after {SECONDS} s"
-    return done.stdout.decode("utf-8", "replace").strip() or (
-        "" if done.returncode == 0 else "rendering failed"
-    )
+    return done.stdout.decode("utf-8", "replace").strip() or ("rendering failed" if done.returncode else "")
 
 
 def _limit() -> None:

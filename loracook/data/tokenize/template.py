@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loracook.data.tokenize.sandbox import template_fault
+from loracook.data.tokenize.sandbox import PROBE, TURNS, template_fault
 from loracook.errors import RecipeError
+from loracook.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-    from loracook.recipe.recipe import Recipe
 
 OWN_TEMPLATES = Path(__file__).parent / "templates"
 MAX_TEMPLATE_BYTES = 256 * 1024
 MARKER = re.compile(r"<[|\uff5c][^<>|\uff5c\s]+[|\uff5c]>|<(?:start|end)_of_turn>|<turn\|>|<\|turn>|</?s>")
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
-PROBE = "loracook probe"
 FORMATS_WITHOUT_CHATS = {"text", "prompt_completion", "alpaca"}
 MASKING_ADVICE = "write chat_template: chatml, a .jinja file with {% generation %}, or loss: last_turn"
 
@@ -136,10 +135,9 @@ def _add_tokens(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
     from transformers import AddedToken
 
     vocabulary, rendered = tokenizer.get_vocab(), _render_probe(tokenizer)
-    tokens = [token for token in dict.fromkeys(MARKER.findall(rendered)) if token not in vocabulary]
-    tokenizer.add_tokens(
-        [AddedToken(token, special=True, normalized=False) for token in tokens], special_tokens=True
-    )
+    missing = (token for token in dict.fromkeys(MARKER.findall(rendered)) if token not in vocabulary)
+    tokens = [AddedToken(token, special=True, normalized=False) for token in missing]
+    tokenizer.add_tokens(tokens, special_tokens=True)
     end_tokens = MARKER.findall(rendered.rpartition(PROBE)[2])
     if "eos_token" in (chat_template(tokenizer) or ""):  # it uses the tokenizer's own EOS token
         return
@@ -151,10 +149,7 @@ def _render_probe(tokenizer: PreTrainedTokenizerBase) -> str:
     """A short conversation rendered with the template."""
     from jinja2 import TemplateError
 
-    chat = [{"role": "user", "content": PROBE}, {"role": "assistant", "content": PROBE}]
-    for messages in ([{"role": "system", "content": PROBE}, *chat], chat):
-        try:
+    for messages in ([{"role": "system", "content": PROBE}, *TURNS], TURNS):
+        with suppress(TemplateError):
             return str(tokenizer.apply_chat_template(messages, tokenize=False))
-        except TemplateError:
-            continue
     return ""

@@ -1,9 +1,10 @@
-"""A preview as text for the terminal."""
+"""A preview as text for the terminal, and as one self-contained HTML page."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
+from pathlib import Path
 from typing import Any, get_args
 
 from loracook.data.preview import Preview, PreviewRow, State, Token
@@ -21,6 +22,22 @@ def as_text(preview: Preview, *, colour: bool) -> str:
     legend = ", ".join(_mark(state, state, colour=colour) for state in get_args(State))
     rows = (_row(row, colour=colour) for row in preview.rows)
     return "\n".join([*rows, f"({legend})", *map(clean, summary(preview))]) + "\n"
+
+
+def as_html(preview: Preview) -> str:
+    """A preview as a page that loads nothing from elsewhere.
+
+    Every value is escaped, and its invisible characters and secrets are replaced.
+    """
+    from jinja2 import Environment, FileSystemLoader
+
+    loader = FileSystemLoader(Path(__file__).parent / "templates")
+    spacing = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
+    environment = Environment(loader=loader, autoescape=True, finalize=_clean, **spacing)
+    environment.filters["percent"] = "{:.1%}".format
+    flaws = {name: flaw._asdict() for name, flaw in FLAWS.items()}
+    page = environment.get_template("preview.html.jinja")
+    return str(page.render(preview=preview, flaws=flaws, states=get_args(State)))
 
 
 def summary(preview: Preview) -> Iterator[str]:
@@ -83,3 +100,8 @@ def _flaws(flaws: Mapping[str, Any], limits: Mapping[str, float]) -> Iterator[st
 
 def _rows(count: int, kind: str = "") -> str:
     return f"{count} {kind}row" if count == 1 else f"{count} {kind}rows"
+
+
+def _clean(value: Any) -> Any:
+    """Text without control characters; markup, which a macro made, is left alone."""
+    return clean_lines(value) if type(value) is str else value
