@@ -63,9 +63,7 @@ def test_a_run_without_the_users_word_uploads_nothing_and_says_how_to(kitchen: P
 
     alone = run(kitchen, "--only", "merge")
     assert "\nmerge is done; nothing was run\n" in alone.stdout
-    assert alone.stdout.endswith(
-        "\nto upload it, run the same command with --push and without --only\n"
-    )
+    assert alone.stdout.endswith("\nto upload it, run the same command with --push and without --only\n")
 
 
 def test_a_run_of_which_only_the_upload_is_left_changes_nothing(kitchen: Path) -> None:

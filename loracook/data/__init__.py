@@ -6,17 +6,3 @@ from loracook.data.prepare import Prepared, prepare
 from loracook.data.read.selection import select
 from loracook.data.tokenize.template import with_template
 from loracook.data.warnings import over_limits
-
-__all__ = [
-    "EvaluationPrompt",
-    "Prepared",
-    "all_prompts",
-    "evaluation_prompts",
-    "files",
-    "is_prepared",
-    "over_limits",
-    "prepare",
-    "prompt_ids",
-    "select",
-    "with_template",
-]

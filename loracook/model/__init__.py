@@ -16,29 +16,3 @@ from loracook.model.load import (
     tokenizer_in,
 )
 from loracook.model.unsupported import check_prompts, check_rows, unsupported
-
-__all__ = [
-    "HubInfo",
-    "check_modules",
-    "check_prompts",
-    "check_rows",
-    "commit",
-    "fetch",
-    "fetch_description",
-    "fetch_tokenizer",
-    "files",
-    "fit_embeddings",
-    "generate",
-    "has_accelerator",
-    "hub_info",
-    "load_config",
-    "load_model",
-    "load_on_meta",
-    "load_tokenizer",
-    "load_tuned",
-    "load_unquantized",
-    "lora_config",
-    "mean_loss",
-    "tokenizer_in",
-    "unsupported",
-]
