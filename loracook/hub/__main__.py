@@ -36,8 +36,9 @@ def main() -> None:
     def send(kind: str, content: Any) -> None:
         if isinstance(content, str) and token:
             content = content.replace(token, "…")  # a server may echo it
-        whole = kind in ("done", "bug", "log")
-        print(json.dumps({kind: content if whole else _line(content)}), file=output, flush=True)
+        if kind not in ("done", "log", RuntimeError.__name__):
+            content = shorten(clean(" ".join(content.split())), LIMIT)
+        print(json.dumps((kind, content)), file=output, flush=True)
 
     if token is None:
         send(MachineError.__name__, NO_TOKEN)
@@ -69,7 +70,7 @@ def _answer(work: Callable[[], Any], delays: list[float], send: Send) -> tuple[s
     except Exception as error:  # noqa: BLE001  # the edge of a process: the parent raises it again
         message = description(error)
         if message is None:
-            return "bug", traceback.format_exc()
+            return RuntimeError.__name__, traceback.format_exc()
         send("log", traceback.format_exc())
         return MachineError.__name__, message
 
@@ -84,10 +85,6 @@ def _with_retries(work: Callable[[], Any], delays: list[float], send: Send) -> A
             send("note", f"retrying in {delay:g} s: {description(error)}")
             time.sleep(delay)
     return work()
-
-
-def _line(text: str) -> str:
-    return shorten(clean(" ".join(text.split())), LIMIT)
 
 
 if __name__ == "__main__":
