@@ -45,6 +45,8 @@ def model_card(
         versions: the package versions of the training run.
     """
     data = "\n".join(_data(recipe))
+    packages = sorted((name, version) for name, version in versions.items() if version != "not installed")
+    stack = [(code(name), code(version)) for name, version in packages if name != "platform"]  # it is private
     parts = [
         f"---\n{_front_matter(recipe, metrics)}\n---",
         f"# {prose(recipe.name)}",
@@ -54,7 +56,7 @@ def model_card(
         f"## Usage\n\n{block(snippet(recipe, name, files), 'python')}",
         f"## Training settings\n\n{table(('setting', 'value'), _settings(recipe))}",
         f"## Training data\n\n{data}",
-        f"## Framework versions\n\n{table(('package', 'version'), _versions(versions))}",
+        f"## Framework versions\n\n{table(('package', 'version'), stack)}",
         f"## Reproduce\n\n{_reproduction(recipe)}",
     ]
     return "\n\n".join(filter(None, parts)) + "\n"
@@ -65,13 +67,12 @@ def snippet(recipe: Recipe, name: str, files: Collection[str]) -> str:
     evaluate = recipe.sections.get("evaluate", {})
     prompt = next(iter(evaluate.get("prompts", [])), "What can you do?")
     chat = CHAT_TEMPLATE in files
-    lines = [
-        *_loading(recipe, name),
-        *(_chat_inputs(recipe["template"], prompt) if chat else [f"inputs = tokenizer({prompt!r}, {PT})"]),
+    inputs = _chat_inputs(recipe["template"], prompt) if chat else [f"inputs = tokenizer({prompt!r}, {PT})"]
+    answer = [
         f"output = model.generate(**inputs, {_arguments(evaluate.get('generation', {}))})",
         "print(tokenizer.decode(output[0, inputs['input_ids'].shape[1] :], skip_special_tokens=True))",
     ]
-    return "\n".join(lines)
+    return "\n".join([*_loading(recipe, name), *inputs, *answer])
 
 
 def _loading(recipe: Recipe, name: str) -> list[str]:
@@ -113,20 +114,18 @@ def _chat_inputs(template: Mapping[str, Any], prompt: str) -> list[str]:
 
 
 def _arguments(generation: Mapping[str, Any]) -> str:
-    settings = {"max_new_tokens": 128, **generation}
+    settings = [f"{key}={value!r}" for key, value in {"max_new_tokens": 128, **generation}.items()]
+    stop = ["tokenizer=tokenizer"] if "stop_strings" in generation else []
     # A base model's own generation settings may name another EOS token than the one trained.
-    ends = ["eos_token_id=tokenizer.eos_token_id"]
-    if "stop_strings" in settings:
-        ends.append("tokenizer=tokenizer")
-    return ", ".join([*(f"{key}={value!r}" for key, value in settings.items()), *ends])
+    return ", ".join([*settings, "eos_token_id=tokenizer.eos_token_id", *stop])
 
 
-def _front_matter(recipe: Recipe, metrics: Mapping[str, Any]) -> str:
+def _front_matter(recipe: Recipe, metrics: Mapping[str, Any]) -> Any:
     from huggingface_hub import ModelCardData
 
     base = recipe["base_model"]
     data = list(dict.fromkeys(source["path"] for source in _sources(recipe) if not is_local(source)))
-    matter = ModelCardData(
+    return ModelCardData(
         base_model=None if is_local(base) else base["name_or_path"],
         datasets=data or None,
         library_name="peft" if recipe["push"]["what"] == "adapter" else "transformers",
@@ -134,17 +133,15 @@ def _front_matter(recipe: Recipe, metrics: Mapping[str, Any]) -> str:
         tags=["loracook", "lora", "sft", "trl"],
         model_name=recipe.name,
         eval_results=_eval_results(recipe, metrics) or None,
-    )
-    return str(matter.to_yaml(line_break="\n"))
+    ).to_yaml(line_break="\n")
 
 
 def _eval_results(recipe: Recipe, metrics: Mapping[str, Any]) -> list[EvalResult]:
     """The metrics of both models in the hub's model-index, those of the base model named as such."""
     from huggingface_hub import EvalResult
 
-    source = next(
-        place for place in (recipe["dataset"].get("eval", {}), *_sources(recipe)) if "path" in place
-    )
+    places = (recipe["dataset"].get("eval", {}), *_sources(recipe))
+    source = next(place for place in places if "path" in place)
     kind = "local" if is_local(source) else source["path"]
     task = {"task_type": "text-generation", "dataset_name": source["path"], "dataset_type": kind}
     suffixes = {"adapter": "", "base": " (base model)"}
@@ -190,12 +187,6 @@ def _data(recipe: Recipe) -> Iterator[str]:
 
 def _sources(recipe: Recipe) -> list[Mapping[str, Any]]:
     return recipe["dataset"].get("sources") or [recipe["dataset"]]
-
-
-def _versions(versions: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    for package, version in sorted(versions.items()):
-        if package != "platform" and version != "not installed":  # the platform is private
-            yield code(package), code(version)
 
 
 def _reproduction(recipe: Recipe) -> str:
