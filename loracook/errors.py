@@ -59,7 +59,9 @@ class Problem:
         if len(line) > LINE_LIMIT and self.position and len(self.position.file) > FILE_LIMIT:
             file = "…" + self.position.file[-FILE_LIMIT + 1 :]
             return str(replace(self, position=replace(self.position, file=file)))
-        return _fitted(line)
+        cut = line.rfind(EXTENDED)  # at the end, and kept
+        end = line[cut:] if cut >= 0 and len(line) - cut <= LINE_LIMIT // 2 else ""
+        return shorten(line.removesuffix(end), LINE_LIMIT - len(end)) + end
 
 
 class LoracookError(Exception):
@@ -125,7 +127,8 @@ def clean_lines(text: str) -> str:
 
 def dotted(path: Path) -> str:
     """A path in the notation of --set: `dataset.sources.0.path`."""
-    return ".".join(_part(part) for part in path)
+    parts = (shorten(clean(str(part)), 40) for part in path)
+    return ".".join(part if re.fullmatch(r"[\w/+-]+", part) else f'"{part}"' for part in parts)
 
 
 def quote(value: object) -> str:
@@ -151,15 +154,3 @@ def spell(value: object) -> str:
 def shorten(text: str, limit: int) -> str:
     """Text cut to `limit` characters, ending in an ellipsis."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-def _fitted(line: str) -> str:
-    """A line cut to the limit; "(extended by …)" at its end is kept."""
-    cut = line.rfind(EXTENDED)
-    end = line[cut:] if cut >= 0 and len(line) - cut <= LINE_LIMIT // 2 else ""
-    return shorten(line.removesuffix(end), LINE_LIMIT - len(end)) + end
-
-
-def _part(part: str | int) -> str:
-    text = shorten(clean(str(part)), 40)
-    return text if re.fullmatch(r"[\w/+-]+", text) else f'"{text}"'

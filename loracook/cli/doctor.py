@@ -27,5 +27,5 @@ def command(kind: str, offline: bool) -> None:
         click.echo(json.dumps([asdict(finding) for finding in checked], indent=2))
         return
     for finding in checked:
-        show([f"{finding.what:<14}{finding.found}"])
-        show([f"{'':<14}→ {finding.means}"] if finding.means else [])
+        columns = ((finding.what, finding.found), ("", finding.means and f"→ {finding.means}"))
+        show(f"{label:<14}{text}" for label, text in columns if text)

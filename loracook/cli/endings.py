@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from loracook.errors import LoracookError, MachineError, RecipeError, clean, shorten
+from loracook.errors import LoracookError, MachineError, RecipeError, clean, clean_lines, shorten
 
 INTERRUPTED = 130
 WINDOWS = "loracook does not run on Windows; use WSL 2 (Windows Subsystem for Linux)"
@@ -72,8 +72,7 @@ def _failed(error: LoracookError) -> int:
 
 def _bug(error: Exception) -> int:
     with tempfile.NamedTemporaryFile("w", prefix="loracook-", suffix=".traceback", delete=False) as file:
-        lines = "".join(traceback.format_exception(error)).splitlines()
-        file.writelines(clean(line) + "\n" for line in lines)
+        file.write(clean_lines("".join(traceback.format_exception(error))))
     message = shorten(clean(f"{type(error).__name__}: {error}".splitlines()[0]), 160)
     where = "".join(f" ({note})" for note in getattr(error, "__notes__", []))
     click.echo(f"a bug in loracook{where}: {message}; please report it with {file.name}", err=True)

@@ -19,10 +19,6 @@ from loracook.hub.failures import description, is_transient
 from loracook.hub.push_process import Target
 from loracook.store.release import ReleaseFiles
 
-NO_TOKEN = "no Hugging Face token; set HF_TOKEN, or run: hf auth login"
-LIMIT = 300
-"""Characters of a message or note."""
-
 Send = Callable[[str, Any], None]
 
 
@@ -37,11 +33,11 @@ def main() -> None:
         if isinstance(content, str) and token:
             content = content.replace(token, "…")  # a server may echo it
         if kind not in ("done", "log", RuntimeError.__name__):
-            content = shorten(clean(" ".join(content.split())), LIMIT)
+            content = shorten(clean(" ".join(content.split())), 300)
         print(json.dumps((kind, content)), file=output, flush=True)
 
     if token is None:
-        send(MachineError.__name__, NO_TOKEN)
+        send(MachineError.__name__, "no Hugging Face token; set HF_TOKEN, or run: hf auth login")
         return
     work = _work(request, HfApi(token=token, library_name="loracook"))
     with redirect_stdout(sys.stderr):

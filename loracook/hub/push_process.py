@@ -75,14 +75,8 @@ def upload(
 
     Raises the errors of `check`; the timeout allows for the size of the files on a slow connection.
     """
-    request = {
-        "do": "upload",
-        "target": asdict(target),
-        "delays": retries.delays,
-        "journal": str(journal),
-        "facts": release.facts,
-        "paths": {name: str(path) for name, path in release.paths.items()},
-    }
+    request = {"do": "upload", "target": asdict(target), "delays": retries.delays, "journal": str(journal)}
+    request |= {"facts": release.facts, "paths": {name: str(path) for name, path in release.paths.items()}}
     commit: dict[str, str] = _ask(request, retries.timeout + release.bytes / MIN_BANDWIDTH, note)
     return commit
 

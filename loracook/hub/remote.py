@@ -61,8 +61,8 @@ def upload(api: HfApi, target: Target, release: ReleaseFiles, *, journal: Path) 
         if state.oid != initial:
             _check_empty(state, target)
         _commit(api, target, state=state, release=release)
-        state = _state(api, target.repo_id, target.revision)
-        published = _published(api, target, state=state, release=release)
+        committed = _state(api, target.repo_id, target.revision)
+        published = _published(api, target, state=committed, release=release)
     if published is None:
         raise MachineError(f"'{target.repo_id}' lacks files after the commit; check it for a .gitignore")
     commit = {"oid": published.oid, "url": published.url}

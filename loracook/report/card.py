@@ -10,6 +10,8 @@ import yaml
 
 from loracook.errors import spell
 from loracook.recipe.locations import is_local
+from loracook.recipe.recipe import Recipe
+from loracook.recipe.schema import schema
 from loracook.report.generations import figures
 from loracook.report.markdown import block, code, prose, table
 from loracook.store.release import CHAT_TEMPLATE
@@ -17,12 +19,6 @@ from loracook.store.release import CHAT_TEMPLATE
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
-    from loracook.recipe.recipe import Recipe
-
-RECIPE_SECTIONS = (
-    "version", "name", "description", "base_model", "tokenizer", "dataset", "template", "quantization",
-    "lora", "train", "evaluate", "merge",
-)  # fmt: skip
 SETTINGS = ("quantization", "lora", "train")
 PT = "return_tensors='pt'"
 
@@ -190,7 +186,7 @@ def _sources(recipe: Recipe) -> list[Mapping[str, Any]]:
 
 
 def _reproduction(recipe: Recipe) -> str:
-    sections = {name: recipe[name] for name in RECIPE_SECTIONS if name in recipe}
+    sections = {name: recipe[name] for name in schema()["properties"] if name in recipe and name != "push"}
     plain = json.loads(json.dumps(sections))  # shared values would become YAML aliases
     text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100)
     return f"Save this as `recipe.yaml` and run `loracook run recipe.yaml`:\n\n{block(text, 'yaml')}"

@@ -139,7 +139,13 @@ def _publish(release: ReleaseFiles, place: Path) -> dict[str, Any]:
     for folder in (place, part, old):
         _check_ours(folder)
     _remove(part)
-    _copy(release, part)
+    part.mkdir(parents=True)
+    for name, source in release.paths.items():
+        shutil.copyfile(source, part / name)
+        sync(part / name)
+    sync(part)
+    if problem := mismatch(part, release.facts):
+        raise MachineError(f"copying to '{part}' failed: {problem}; check the disk for errors")
     if place.exists():
         _remove(old)
         place.rename(old)
@@ -161,13 +167,3 @@ def _check_ours(folder: Path) -> None:
     foreign = next((path for path in folder.rglob("*") if not allowed(path.name)), None)
     if foreign is not None:
         raise LoracookError(f"'{foreign}' was not created by a push; move it, or set another push.folder")
-
-
-def _copy(release: ReleaseFiles, folder: Path) -> None:
-    folder.mkdir(parents=True)
-    for name, source in release.paths.items():
-        shutil.copyfile(source, folder / name)
-        sync(folder / name)
-    sync(folder)
-    if problem := mismatch(folder, release.facts):
-        raise MachineError(f"copying to '{folder}' failed: {problem}; check the disk for errors")
