@@ -19,7 +19,6 @@ from loracook.store.release import CHAT_TEMPLATE
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
-SETTINGS = ("quantization", "lora", "train")
 PT = "return_tensors='pt'"
 
 
@@ -40,9 +39,12 @@ def model_card(
         metrics: the metrics of the evaluate stage, {} without one.
         versions: the package versions of the training run.
     """
+    sections = [name for name in ("quantization", "lora", "train") if name in recipe]
+    values = ((f"{name}.{key}", spell(value)) for name in sections for key, value in recipe[name].items())
+    settings = [map(code, entry) for entry in values]
     data = "\n".join(_data(recipe))
-    packages = sorted((name, version) for name, version in versions.items() if version != "not installed")
-    stack = [(code(name), code(version)) for name, version in packages if name != "platform"]  # it is private
+    stack = sorted(entry for entry in versions.items() if entry[0] != "platform")  # which is private
+    packages = [map(code, entry) for entry in stack if entry[1] != "not installed"]
     parts = [
         f"---\n{_front_matter(recipe, metrics)}\n---",
         f"# {prose(recipe.name)}",
@@ -50,9 +52,9 @@ def model_card(
         _summary(recipe),
         _evaluation(metrics),
         f"## Usage\n\n{block(snippet(recipe, name, files), 'python')}",
-        f"## Training settings\n\n{table(('setting', 'value'), _settings(recipe))}",
+        f"## Training settings\n\n{table(('setting', 'value'), settings)}",
         f"## Training data\n\n{data}",
-        f"## Framework versions\n\n{table(('package', 'version'), stack)}",
+        f"## Framework versions\n\n{table(('package', 'version'), packages)}",
         f"## Reproduce\n\n{_reproduction(recipe)}",
     ]
     return "\n\n".join(filter(None, parts)) + "\n"
@@ -73,14 +75,12 @@ def snippet(recipe: Recipe, name: str, files: Collection[str]) -> str:
 
 def _loading(recipe: Recipe, name: str) -> list[str]:
     base, dtype = recipe["base_model"]["name_or_path"], recipe["base_model"]["dtype"]
+    auto = "from transformers import AutoModelForCausalLM, AutoTokenizer"
     assignment = ["", f"name = {name!r}"]
     tokenizer = "tokenizer = AutoTokenizer.from_pretrained(name)"
     if recipe["push"]["what"] == "merged":
-        return [
-            "from transformers import AutoModelForCausalLM, AutoTokenizer",
-            *(*assignment, tokenizer),
-            "model = AutoModelForCausalLM.from_pretrained(name, dtype='auto')",
-        ]
+        model = "model = AutoModelForCausalLM.from_pretrained(name, dtype='auto')"
+        return [auto, *assignment, tokenizer, model]
     if not is_local(recipe["base_model"]):
         return [
             "from peft import AutoPeftModelForCausalLM",
@@ -89,8 +89,7 @@ def _loading(recipe: Recipe, name: str) -> list[str]:
             f"model = AutoPeftModelForCausalLM.from_pretrained(name, dtype={dtype!r})",
         ]
     return [
-        "from peft import PeftModel",
-        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        *("from peft import PeftModel", auto),
         *(*assignment, f"base = 'path/to/base/model'  # {base!r} in the recipe", tokenizer),
         f"model = AutoModelForCausalLM.from_pretrained(base, dtype={dtype!r})",
         "if len(tokenizer) > model.get_input_embeddings().num_embeddings:  # new tokens",
@@ -166,12 +165,6 @@ def _evaluation(metrics: Mapping[str, Any]) -> str:
 
 def _words(metric: str) -> str:
     return metric.replace("_", " ")
-
-
-def _settings(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    for section in SETTINGS:
-        for key, value in recipe[section].items() if section in recipe else ():
-            yield code(f"{section}.{key}"), code(spell(value))
 
 
 def _data(recipe: Recipe) -> Iterator[str]:

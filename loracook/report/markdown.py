@@ -34,7 +34,7 @@ def block(text: str, language: str) -> str:
     return f"{fence}{language}\n{lines}\n{fence}"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, align: str = "---") -> str:
+def table(head: Sequence[str], rows: Iterable[Iterable[str]], *, align: str = "---") -> str:
     """A table of cells that are Markdown already; `align` is the alignment of all columns but the first."""
     rule = ["---", *[align] * (len(head) - 1)]
     lines = [head, rule, *([cell.replace("|", r"\|") for cell in row] for row in rows)]
