@@ -55,15 +55,13 @@ class Problem:
     def __str__(self) -> str:
         """One printable line `file:line:col: path: message` of at most 200 characters."""
         message = self.message if self.severity == "error" else f"warning: {self.message}"
-        parts = (str(self.position or ""), dotted(self.path), message)
-        line = clean(": ".join(filter(None, parts)))
-        if len(line) <= LINE_LIMIT or self.position is None:
-            return _fitted(line)
-        file = self.position.file
-        if len(file) <= FILE_LIMIT:
-            return _fitted(line)
-        position = replace(self.position, file="…" + file[-FILE_LIMIT + 1 :])
-        return str(replace(self, position=position))
+        line = clean(": ".join(filter(None, (str(self.position or ""), dotted(self.path), message))))
+        if len(line) > LINE_LIMIT and self.position and len(self.position.file) > FILE_LIMIT:
+            file = "…" + self.position.file[-FILE_LIMIT + 1 :]
+            return str(replace(self, position=replace(self.position, file=file)))
+        cut = line.rfind(EXTENDED)  # at the end, and kept
+        end = line[cut:] if cut >= 0 and len(line) - cut <= LINE_LIMIT // 2 else ""
+        return shorten(line.removesuffix(end), LINE_LIMIT - len(end)) + end
 
 
 class LoracookError(Exception):
@@ -118,7 +116,8 @@ class StoppedError(LoracookError):
 
 def clean(text: str) -> str:
     """Text that is safe to print: invisible characters escaped, anything that looks like a secret hidden."""
-    return SECRET.sub(lambda match: match[0][:3] + "…", INVISIBLE.sub(_escape, text))
+    visible = INVISIBLE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
+    return SECRET.sub(lambda match: match[0][:3] + "…", visible)
 
 
 def clean_lines(text: str) -> str:
@@ -128,7 +127,8 @@ def clean_lines(text: str) -> str:
 
 def dotted(path: Path) -> str:
     """A path in the notation of --set: `dataset.sources.0.path`."""
-    return ".".join(_part(part) for part in path)
+    parts = (shorten(clean(str(part)), 40) for part in path)
+    return ".".join(part if re.fullmatch(r"[\w/+-]+", part) else f'"{part}"' for part in parts)
 
 
 def quote(value: object) -> str:
@@ -154,19 +154,3 @@ def spell(value: object) -> str:
 def shorten(text: str, limit: int) -> str:
     """Text cut to `limit` characters, ending in an ellipsis."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-def _fitted(line: str) -> str:
-    """A line cut to the limit; "(extended by …)" at its end is kept."""
-    cut = line.rfind(EXTENDED)
-    end = line[cut:] if cut >= 0 and len(line) - cut <= LINE_LIMIT // 2 else ""
-    return shorten(line.removesuffix(end), LINE_LIMIT - len(end)) + end
-
-
-def _part(part: str | int) -> str:
-    text = shorten(clean(str(part)), 40)
-    return text if re.fullmatch(r"[\w/+-]+", text) else f'"{text}"'
-
-
-def _escape(match: re.Match[str]) -> str:
-    return match[0].encode("unicode_escape").decode("ascii")

@@ -24,14 +24,7 @@ class Progress(Protocol):
 class Silent:
     """The progress of those who do not want to see any."""
 
-    def begin(self, stage: str) -> None:
-        """Drop the name."""
+    def begin(self, *values: Any, **named: Any) -> None:
+        """Drop what it is given, as the other methods do."""
 
-    def end(self, record: dict[str, Any]) -> None:
-        """Drop the record."""
-
-    def note(self, text: str) -> None:
-        """Drop the sentence."""
-
-    def advance(self, done: int, total: int, text: str) -> None:
-        """Drop the state."""
+    end = note = advance = begin

@@ -10,10 +10,8 @@ from pathlib import Path
 import click
 
 from loracook.cli.screen import noise_to, show
-from loracook.machine.doctor import Finding, findings
+from loracook.machine.doctor import findings
 from loracook.store.folders import default_cache
-
-WIDTH = 14
 
 
 @click.command()
@@ -28,9 +26,6 @@ def command(kind: str, offline: bool) -> None:
     if kind == "json":
         click.echo(json.dumps([asdict(finding) for finding in checked], indent=2))
         return
-    show(line for finding in checked for line in _lines(finding))
-
-
-def _lines(finding: Finding) -> list[str]:
-    fact = f"{finding.what:<{WIDTH}}{finding.found}"
-    return [fact, f"{'':<{WIDTH}}→ {finding.means}"] if finding.means else [fact]
+    for finding in checked:
+        columns = ((finding.what, finding.found), ("", finding.means and f"→ {finding.means}"))
+        show(f"{label:<14}{text}" for label, text in columns if text)

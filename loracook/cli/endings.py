@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from loracook.errors import LoracookError, MachineError, RecipeError, clean, shorten
+from loracook.errors import LoracookError, MachineError, RecipeError, clean, clean_lines, shorten
 
 INTERRUPTED = 130
 WINDOWS = "loracook does not run on Windows; use WSL 2 (Windows Subsystem for Linux)"
@@ -22,18 +22,12 @@ WINDOWS = "loracook does not run on Windows; use WSL 2 (Windows Subsystem for Li
 def ending(command: Callable[[], Any], platform: str = sys.platform) -> int:
     """Run a command and return its exit code; what went wrong is printed to standard error."""
     if platform == "win32":  # no flock, no SIGHUP, no /dev/null
-        click.echo(WINDOWS, err=True)
-        return MachineError.exit_code
-    _escape_unencodable_output()
+        return _failed(MachineError(WINDOWS))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # where the terminal's or pipe's encoding is poor
     try:
         result = command()
-    except RecipeError as error:
-        for problem in error.problems:
-            click.echo(str(problem), err=True)
-        return error.exit_code
-    except LoracookError as error:
-        click.echo(clean(str(error)), err=True)
-        return error.exit_code
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -44,10 +38,9 @@ def ending(command: Callable[[], Any], platform: str = sys.platform) -> int:
             return _bug(error)
         sys.stderr.close()  # else Python complains at exit that it cannot flush standard output
         return 0
-    except ModuleNotFoundError as error:
-        return _missing_module(error)
     except Exception as error:  # noqa: BLE001  # anything else is a bug; its traceback is saved to a file
-        return _machine_fault(error) or _bug(error)
+        known = error if isinstance(error, LoracookError) else _machine_error(error)
+        return _bug(error) if known is None else _failed(known)
     return result if isinstance(result, int) else 0
 
 
@@ -58,39 +51,28 @@ def _output_is_closed() -> bool:
     return bool(poll.poll(0))
 
 
-def _escape_unencodable_output() -> None:
-    """Escape characters that the encoding of a terminal or pipe lacks, where printing would fail."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-
-
-def _missing_module(error: ModuleNotFoundError) -> int:
-    """A package of the training stack that is not installed; any missing module of loracook is a bug."""
-    from loracook.machine.versions import INSTALL
-
-    if (error.name or "").split(".")[0] == "loracook":
-        return _bug(error)
-    click.echo(f"{error.name} is not installed; {INSTALL}", err=True)
-    return MachineError.exit_code
-
-
-def _machine_fault(error: Exception) -> int | None:
-    """Print an error of this machine and return its exit code; None when it is something else."""
+def _machine_error(error: Exception) -> MachineError | None:
+    """An error of this machine as such; None when it is something else, as a missing module of ours is."""
     from loracook.machine.faults import machine_fault
+    from loracook.machine.versions import INSTALL
     from loracook.store.folders import default_cache
 
+    if isinstance(error, ModuleNotFoundError):
+        ours = (error.name or "").split(".")[0] == "loracook"
+        return None if ours else MachineError(f"{error.name} is not installed; {INSTALL}")
     message = machine_fault(error, [Path(), default_cache()])
-    if message is None:
-        return None
-    click.echo(clean(message), err=True)
-    return MachineError.exit_code
+    return MachineError(message) if message else None
+
+
+def _failed(error: LoracookError) -> int:
+    """Print the error, a recipe's with a line for each problem, and return its exit code."""
+    click.echo(str(error) if isinstance(error, RecipeError) else clean(str(error)), err=True)
+    return error.exit_code
 
 
 def _bug(error: Exception) -> int:
     with tempfile.NamedTemporaryFile("w", prefix="loracook-", suffix=".traceback", delete=False) as file:
-        lines = "".join(traceback.format_exception(error)).splitlines()
-        file.writelines(clean(line) + "\n" for line in lines)
+        file.write(clean_lines("".join(traceback.format_exception(error))))
     message = shorten(clean(f"{type(error).__name__}: {error}".splitlines()[0]), 160)
     where = "".join(f" ({note})" for note in getattr(error, "__notes__", []))
     click.echo(f"a bug in loracook{where}: {message}; please report it with {file.name}", err=True)

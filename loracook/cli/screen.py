@@ -96,9 +96,8 @@ def screen(out: TextIO) -> Iterator[Progress]:
     from rich.progress import Progress as Bars
     from rich.table import Column
 
-    text = TextColumn(
-        "{task.fields[text]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")
-    )
+    one_line = Column(no_wrap=True, overflow="ellipsis")
+    text = TextColumn("{task.fields[text]}", markup=False, table_column=one_line)
     stage = TextColumn("{task.fields[stage]}", markup=False)
     bars = Bars(
         *(stage, BarColumn(24), text),
@@ -115,13 +114,10 @@ def show(lines: Iterable[str]) -> None:
     """Print lines; on a terminal those that are too long wrap below their last column."""
     columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0  # a pipe gets whole lines
     for line in map(clean, lines):
-        gap = max((match.end() for match in GAP.finditer(line[: columns * 2 // 3])), default=2)
-        wrapped = (
-            textwrap.wrap(line, columns, subsequent_indent=" " * gap, break_on_hyphens=False)
-            if len(line) > columns > 0
-            else []
-        )
-        click.echo("\n".join(wrapped) or line)
+        if len(line) > columns > 0:
+            gap = max((match.end() for match in GAP.finditer(line[: columns * 2 // 3])), default=2)
+            line = textwrap.fill(line, columns, subsequent_indent=" " * gap, break_on_hyphens=False)
+        click.echo(line)
 
 
 def _counted(done: int, total: int) -> str:

@@ -19,10 +19,6 @@ from loracook.hub.failures import description, is_transient
 from loracook.hub.push_process import Target
 from loracook.store.release import ReleaseFiles
 
-NO_TOKEN = "no Hugging Face token; set HF_TOKEN, or run: hf auth login"
-LIMIT = 300
-"""Characters of a message or note."""
-
 Send = Callable[[str, Any], None]
 
 
@@ -36,11 +32,12 @@ def main() -> None:
     def send(kind: str, content: Any) -> None:
         if isinstance(content, str) and token:
             content = content.replace(token, "…")  # a server may echo it
-        whole = kind in ("done", "bug", "log")
-        print(json.dumps({kind: content if whole else _line(content)}), file=output, flush=True)
+        if kind not in ("done", "log", RuntimeError.__name__):
+            content = shorten(clean(" ".join(content.split())), 300)
+        print(json.dumps((kind, content)), file=output, flush=True)
 
     if token is None:
-        send(MachineError.__name__, NO_TOKEN)
+        send(MachineError.__name__, "no Hugging Face token; set HF_TOKEN, or run: hf auth login")
         return
     work = _work(request, HfApi(token=token, library_name="loracook"))
     with redirect_stdout(sys.stderr):
@@ -69,7 +66,7 @@ def _answer(work: Callable[[], Any], delays: list[float], send: Send) -> tuple[s
     except Exception as error:  # noqa: BLE001  # the edge of a process: the parent raises it again
         message = description(error)
         if message is None:
-            return "bug", traceback.format_exc()
+            return RuntimeError.__name__, traceback.format_exc()
         send("log", traceback.format_exc())
         return MachineError.__name__, message
 
@@ -84,10 +81,6 @@ def _with_retries(work: Callable[[], Any], delays: list[float], send: Send) -> A
             send("note", f"retrying in {delay:g} s: {description(error)}")
             time.sleep(delay)
     return work()
-
-
-def _line(text: str) -> str:
-    return shorten(clean(" ".join(text.split())), LIMIT)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from loracook.store.release import ReleaseFiles
 QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_VERBOSITY": "error"}
 MIN_BANDWIDTH = 250_000
 """Bytes per second; the deadline of an upload allows for a connection this slow."""
+ERRORS = {error.__name__: error for error in (LoracookError, MachineError, RuntimeError)}
+"""What the child may end with; RuntimeError is a bug, its message the child's traceback."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,7 @@ def check(target: Target, retries: Retries = CHECK) -> None:
         MachineError: no token, no write access, or the hub cannot be reached.
         LoracookError: the repository already has files, or is public while the recipe says private.
     """
-    request = {"do": "check", "target": asdict(target), "delays": retries.delays}
-    _ask(request, retries.timeout, lambda _: None)
+    _ask({"do": "check", "target": asdict(target), "delays": retries.delays}, retries.timeout, lambda _: None)
 
 
 def upload(
@@ -74,30 +75,35 @@ def upload(
 
     Raises the errors of `check`; the timeout allows for the size of the files on a slow connection.
     """
-    request = {
-        "do": "upload",
-        "target": asdict(target),
-        "delays": retries.delays,
-        "journal": str(journal),
-        "facts": release.facts,
-        "paths": {name: str(path) for name, path in release.paths.items()},
-    }
+    request = {"do": "upload", "target": asdict(target), "delays": retries.delays, "journal": str(journal)}
+    request |= {"facts": release.facts, "paths": {name: str(path) for name, path in release.paths.items()}}
     commit: dict[str, str] = _ask(request, retries.timeout + release.bytes / MIN_BANDWIDTH, note)
     return commit
 
 
 def _ask(request: Mapping[str, Any], timeout: float, note: Callable[[str], None]) -> Any:
-    start, answer = time.monotonic(), None
-    with suppress(BrokenPipeError):  # the child died before it read the request
-        answer = _answer(request, timeout, note)
-    if answer is None:
-        timed_out = time.monotonic() - start >= timeout
-        problem = f"did not answer within {timeout:.0f} s" if timed_out else "could not be asked"
-        raise MachineError(f"the hub {problem} about '{request['target']['repo_id']}'")
-    return _result(answer)
+    start = time.monotonic()
+    with suppress(BrokenPipeError), _child(timeout) as child:  # it may end before it has read the request
+        assert child.stdin is not None
+        assert child.stdout is not None
+        print(json.dumps(request), file=child.stdin, flush=True)  # left open: closing it ends the child
+        for kind, content in map(json.loads, child.stdout):
+            if kind == "done":
+                return content
+            elif kind == "note":
+                note(content)
+            elif kind == "log":
+                logging.getLogger("loracook").error(content)
+            else:
+                raise ERRORS[kind](content)
+    timed_out = time.monotonic() - start >= timeout
+    problem = f"did not answer within {timeout:.0f} s" if timed_out else "could not be asked"
+    raise MachineError(f"the hub {problem} about '{request['target']['repo_id']}'")
 
 
-def _answer(request: Mapping[str, Any], timeout: float, note: Callable[[str], None]) -> dict[str, Any] | None:
+@contextmanager
+def _child(timeout: float) -> Iterator[subprocess.Popen[str]]:
+    """The process that talks to the hub; it is killed at the deadline, and at the end of the block."""
     with subprocess.Popen(
         [sys.executable, "-P", "-W", "ignore", "-m", "loracook.hub"],
         env=os.environ | QUIET | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
@@ -109,33 +115,7 @@ def _answer(request: Mapping[str, Any], timeout: float, note: Callable[[str], No
         deadline = threading.Timer(timeout, child.kill)
         deadline.start()
         try:
-            return _exchange(child, request, note)
+            yield child
         finally:
             deadline.cancel()
             child.kill()
-
-
-def _exchange(
-    child: subprocess.Popen[str], request: Mapping[str, Any], note: Callable[[str], None]
-) -> dict[str, Any] | None:
-    assert child.stdin is not None
-    assert child.stdout is not None
-    print(json.dumps(request), file=child.stdin, flush=True)  # stays open: the child ends when it is closed
-    for line in child.stdout:
-        message: dict[str, Any] = json.loads(line)
-        if "log" in message:
-            logging.getLogger("loracook").error(message["log"])
-        elif "note" in message:
-            note(message["note"])
-        else:
-            return message
-    return None
-
-
-def _result(answer: Mapping[str, Any]) -> Any:
-    for error in (LoracookError, MachineError):
-        if error.__name__ in answer:
-            raise error(answer[error.__name__])
-    if "bug" in answer:
-        raise RuntimeError(answer["bug"])
-    return answer["done"]

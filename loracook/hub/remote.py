@@ -54,15 +54,25 @@ def upload(api: HfApi, target: Target, release: ReleaseFiles, *, journal: Path) 
     An earlier attempt may have committed although its answer was lost, so each attempt looks first. A new
     commit names the one it was compared with as its parent, and the hub accepts it only on top of that one.
     """
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
     initial = _ensure_repository(api, target, journal)
     state = _state(api, target.repo_id, target.revision)
     published = _published(api, target, state=state, release=release)
     if published is None:
         if state.oid != initial:
             _check_empty(state, target)
-        _commit(api, target, state=state, release=release)
-        state = _state(api, target.repo_id, target.revision)
-        published = _published(api, target, state=state, release=release)
+        api.create_commit(
+            target.repo_id,
+            [CommitOperationDelete(name) for name in _stale(state, release)]
+            + [CommitOperationAdd(name, path) for name, path in release.paths.items()],
+            commit_message=target.commit_message,
+            revision=target.revision,
+            create_pr=target.create_pr,
+            parent_commit=state.oid,
+        )
+        committed = _state(api, target.repo_id, target.revision)
+        published = _published(api, target, state=committed, release=release)
     if published is None:
         raise MachineError(f"'{target.repo_id}' lacks files after the commit; check it for a .gitignore")
     commit = {"oid": published.oid, "url": published.url}
@@ -135,20 +145,6 @@ def _same(remote: RepoFile | None, path: Path, fact: Mapping[str, Any]) -> bool:
 def _stale(state: State, release: ReleaseFiles) -> list[str]:
     """Files of an earlier push, which would be loaded together with the new ones."""
     return [name for name in state.files if allowed(name) and name not in release.paths]
-
-
-def _commit(api: HfApi, target: Target, *, state: State, release: ReleaseFiles) -> None:
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-
-    api.create_commit(
-        target.repo_id,
-        [CommitOperationDelete(name) for name in _stale(state, release)]
-        + [CommitOperationAdd(name, path) for name, path in release.paths.items()],
-        commit_message=target.commit_message,
-        revision=target.revision,
-        create_pr=target.create_pr,
-        parent_commit=state.oid,
-    )
 
 
 def _check_may_create(account: Mapping[str, Any], repo_id: str) -> None:

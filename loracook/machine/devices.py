@@ -51,10 +51,8 @@ def named_device(name: str | None, memory: str | None) -> Device | None:
         raise LoracookError("--device conflicts with --memory; use one of them")
     if memory is not None:
         return Device(f"a GPU with {memory}", "cuda", _parsed_bytes(memory) - CONTEXT)
-    return None if name is None else _named(name)
-
-
-def _named(name: str) -> Device:
+    if name is None:
+        return None
     models = {_normalized(model): model for model in MEMORY_MIB}
     sized = {f"{key}{round(MEMORY_MIB[model] / 1024)}GB": model for key, model in models.items()}
     model = (sized | models).get(_normalized(name))
@@ -69,8 +67,7 @@ def _normalized(name: str) -> str:
 
 
 def _suggestion(prefix: str) -> str:
-    longer = [model for model in MEMORY_MIB if prefix and _normalized(model).startswith(prefix)]
-    if longer:
+    if longer := [model for model in MEMORY_MIB if prefix and _normalized(model).startswith(prefix)]:
         return f"did you mean {' or '.join(longer)}?"
     return f"use --memory, as in --memory 24GB, or one of {', '.join(MEMORY_MIB)}"
 

@@ -36,8 +36,7 @@ def findings(cache: Path) -> Iterator[Finding]:
     yield Finding("python", platform.python_version())
     yield from _packages()
     if find_spec("torch") is not None:
-        for finding in (_device, _precision, _attention, _quantization):
-            yield finding()
+        yield from (_device(), _precision(), _attention(), _quantization())
     if find_spec("psutil") is not None:
         yield Finding("memory", f"{available() / GIB:.1f} GiB available")
     yield _disk(cache)

@@ -47,29 +47,19 @@ def machine_errors(stage: str, *folders: Path, advice: str) -> Iterator[None]:
 
 
 def machine_fault(error: Exception, folders: Sequence[Path], advice: str = CLOSE_PROGRAMS) -> str | None:
-    """What is wrong with this machine and what to do, as a message; None when the error is something else.
-
-    Args:
-        error: what was raised.
-        folders: those that were written to.
-        advice: what helps when memory ran out.
-    """
+    """What is wrong with this machine and what to do, as a message; None when the error is something else."""
     short = shortage(error)
     if short == "memory":
         return f"out of memory; {advice}"
     if short == "disk":
-        free = ", ".join(f"{size(free_bytes(path))} free at {path}" for path in (*folders, *_hub_cache()))
+        hub = sys.modules.get("huggingface_hub.constants")  # only if this process has imported it
+        caches = [Path(hub.HF_HUB_CACHE)] if hub else []
+        free = ", ".join(f"{size(free_bytes(path))} free at {path}" for path in (*folders, *caches))
         return f"disk full: {free}; {FREE_DISK}"
     if isinstance(error, OSError) and error.errno in UNUSABLE and error.filename:
         why = (error.strerror or "").lower()
         return f"cannot use {error.filename}: {why}; fix that, or use other folders: {OTHER_FOLDERS}"
     return None
-
-
-def _hub_cache() -> list[Path]:
-    """The cache of huggingface_hub, if this process has imported it."""
-    constants = sys.modules.get("huggingface_hub.constants")
-    return [Path(constants.HF_HUB_CACHE)] if constants else []
 
 
 def shortage(error: Exception) -> str | None:

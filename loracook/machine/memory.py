@@ -16,11 +16,9 @@ LARGE = 1 << 30
 KERNEL_CACHES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "48", "LRU_CACHE_CAPACITY": "48"}
 """How many matrix products oneDNN and torch's bridge to it cache code and working memory for. Each new batch
 length adds about thirty, and the default limit is 1,024: memory would grow with every step."""
-CGROUP = Path("/sys/fs/cgroup")
-STATUS = Path("/proc/self/status")
 
 
-def available(cgroup: Path = CGROUP) -> int:
+def available(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     """Bytes of main memory that a new process could use, within a container's limit (cgroup v2)."""
     import psutil
 
@@ -45,7 +43,7 @@ def reset_peak(device: str) -> int:
     return int(psutil.Process().memory_info().rss)
 
 
-def peak(device: str, status: Path = STATUS) -> int:
+def peak(device: str, status: Path = Path("/proc/self/status")) -> int:
     """Peak bytes since `reset_peak`: of tensors on a CUDA GPU, else of the whole process (resident set)."""
     if device == "cuda":
         import torch

@@ -30,10 +30,9 @@ def clear_metrics(trainer: SFTTrainer) -> None:
     trainer._metrics["train"].clear()
 
 
-def on_device(trainer: SFTTrainer, batch: dict[str, Any]) -> dict[str, Any]:
-    """A collated batch on the trainer's device (transformers, Trainer)."""
-    inputs: dict[str, Any] = trainer._prepare_inputs(batch)
-    return inputs
+def on_device(trainer: SFTTrainer, batch: dict[str, Any]) -> Any:
+    """A collated batch, a dictionary of tensors, on the trainer's device (transformers, Trainer)."""
+    return trainer._prepare_inputs(batch)
 
 
 def largest_norms(tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -68,12 +67,11 @@ def fake_cpu_tensor(mode: Any, tensor: Tensor) -> Tensor:
     return FakeTensor(mode, tensor.detach().to("meta"), torch.device("cpu"))
 
 
-def dispatch_mode() -> type[Any]:
+def dispatch_mode() -> Any:
     """The base class of torch's modes that see every operator."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    mode: type[Any] = TorchDispatchMode
-    return mode
+    return TorchDispatchMode
 
 
 def tree_leaves(tree: Any) -> list[Any]:

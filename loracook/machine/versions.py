@@ -17,12 +17,11 @@ WEIGHTS = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
 """Packages that decide the trained weights: a checkpoint resumes under the same versions only."""
 ROWS = ("datasets", "jinja2", "tokenizers", "transformers", "trl")
 """Packages that decide the prepared rows: part of the key under which they are cached."""
-RECORDED = (*WEIGHTS, "datasets", "huggingface_hub")
 
 
 def versions() -> dict[str, str]:
     """Versions of Python, the platform, loracook and the training stack, by name."""
-    names = ("loracook", *RECORDED)
+    names = ("loracook", *WEIGHTS, "datasets", "huggingface_hub")
     return {
         "python": platform.python_version(),
         "platform": platform.platform(terse=True),

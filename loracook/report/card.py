@@ -10,6 +10,8 @@ import yaml
 
 from loracook.errors import spell
 from loracook.recipe.locations import is_local
+from loracook.recipe.recipe import Recipe
+from loracook.recipe.schema import schema
 from loracook.report.generations import figures
 from loracook.report.markdown import block, code, prose, table
 from loracook.store.release import CHAT_TEMPLATE
@@ -17,13 +19,6 @@ from loracook.store.release import CHAT_TEMPLATE
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
-    from loracook.recipe.recipe import Recipe
-
-RECIPE_SECTIONS = (
-    "version", "name", "description", "base_model", "tokenizer", "dataset", "template", "quantization",
-    "lora", "train", "evaluate", "merge",
-)  # fmt: skip
-SETTINGS = ("quantization", "lora", "train")
 PT = "return_tensors='pt'"
 
 
@@ -44,7 +39,12 @@ def model_card(
         metrics: the metrics of the evaluate stage, {} without one.
         versions: the package versions of the training run.
     """
+    sections = [name for name in ("quantization", "lora", "train") if name in recipe]
+    values = ((f"{name}.{key}", spell(value)) for name in sections for key, value in recipe[name].items())
+    settings = [map(code, entry) for entry in values]
     data = "\n".join(_data(recipe))
+    stack = sorted(entry for entry in versions.items() if entry[0] != "platform")  # which is private
+    packages = [map(code, entry) for entry in stack if entry[1] != "not installed"]
     parts = [
         f"---\n{_front_matter(recipe, metrics)}\n---",
         f"# {prose(recipe.name)}",
@@ -52,9 +52,9 @@ def model_card(
         _summary(recipe),
         _evaluation(metrics),
         f"## Usage\n\n{block(snippet(recipe, name, files), 'python')}",
-        f"## Training settings\n\n{table(('setting', 'value'), _settings(recipe))}",
+        f"## Training settings\n\n{table(('setting', 'value'), settings)}",
         f"## Training data\n\n{data}",
-        f"## Framework versions\n\n{table(('package', 'version'), _versions(versions))}",
+        f"## Framework versions\n\n{table(('package', 'version'), packages)}",
         f"## Reproduce\n\n{_reproduction(recipe)}",
     ]
     return "\n\n".join(filter(None, parts)) + "\n"
@@ -65,25 +65,22 @@ def snippet(recipe: Recipe, name: str, files: Collection[str]) -> str:
     evaluate = recipe.sections.get("evaluate", {})
     prompt = next(iter(evaluate.get("prompts", [])), "What can you do?")
     chat = CHAT_TEMPLATE in files
-    lines = [
-        *_loading(recipe, name),
-        *(_chat_inputs(recipe["template"], prompt) if chat else [f"inputs = tokenizer({prompt!r}, {PT})"]),
+    inputs = _chat_inputs(recipe["template"], prompt) if chat else [f"inputs = tokenizer({prompt!r}, {PT})"]
+    answer = [
         f"output = model.generate(**inputs, {_arguments(evaluate.get('generation', {}))})",
         "print(tokenizer.decode(output[0, inputs['input_ids'].shape[1] :], skip_special_tokens=True))",
     ]
-    return "\n".join(lines)
+    return "\n".join([*_loading(recipe, name), *inputs, *answer])
 
 
 def _loading(recipe: Recipe, name: str) -> list[str]:
     base, dtype = recipe["base_model"]["name_or_path"], recipe["base_model"]["dtype"]
+    auto = "from transformers import AutoModelForCausalLM, AutoTokenizer"
     assignment = ["", f"name = {name!r}"]
     tokenizer = "tokenizer = AutoTokenizer.from_pretrained(name)"
     if recipe["push"]["what"] == "merged":
-        return [
-            "from transformers import AutoModelForCausalLM, AutoTokenizer",
-            *(*assignment, tokenizer),
-            "model = AutoModelForCausalLM.from_pretrained(name, dtype='auto')",
-        ]
+        model = "model = AutoModelForCausalLM.from_pretrained(name, dtype='auto')"
+        return [auto, *assignment, tokenizer, model]
     if not is_local(recipe["base_model"]):
         return [
             "from peft import AutoPeftModelForCausalLM",
@@ -92,8 +89,7 @@ def _loading(recipe: Recipe, name: str) -> list[str]:
             f"model = AutoPeftModelForCausalLM.from_pretrained(name, dtype={dtype!r})",
         ]
     return [
-        "from peft import PeftModel",
-        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        *("from peft import PeftModel", auto),
         *(*assignment, f"base = 'path/to/base/model'  # {base!r} in the recipe", tokenizer),
         f"model = AutoModelForCausalLM.from_pretrained(base, dtype={dtype!r})",
         "if len(tokenizer) > model.get_input_embeddings().num_embeddings:  # new tokens",
@@ -113,20 +109,18 @@ def _chat_inputs(template: Mapping[str, Any], prompt: str) -> list[str]:
 
 
 def _arguments(generation: Mapping[str, Any]) -> str:
-    settings = {"max_new_tokens": 128, **generation}
+    settings = [f"{key}={value!r}" for key, value in {"max_new_tokens": 128, **generation}.items()]
+    stop = ["tokenizer=tokenizer"] if "stop_strings" in generation else []
     # A base model's own generation settings may name another EOS token than the one trained.
-    ends = ["eos_token_id=tokenizer.eos_token_id"]
-    if "stop_strings" in settings:
-        ends.append("tokenizer=tokenizer")
-    return ", ".join([*(f"{key}={value!r}" for key, value in settings.items()), *ends])
+    return ", ".join([*settings, "eos_token_id=tokenizer.eos_token_id", *stop])
 
 
-def _front_matter(recipe: Recipe, metrics: Mapping[str, Any]) -> str:
+def _front_matter(recipe: Recipe, metrics: Mapping[str, Any]) -> Any:
     from huggingface_hub import ModelCardData
 
     base = recipe["base_model"]
     data = list(dict.fromkeys(source["path"] for source in _sources(recipe) if not is_local(source)))
-    matter = ModelCardData(
+    return ModelCardData(
         base_model=None if is_local(base) else base["name_or_path"],
         datasets=data or None,
         library_name="peft" if recipe["push"]["what"] == "adapter" else "transformers",
@@ -134,17 +128,15 @@ def _front_matter(recipe: Recipe, metrics: Mapping[str, Any]) -> str:
         tags=["loracook", "lora", "sft", "trl"],
         model_name=recipe.name,
         eval_results=_eval_results(recipe, metrics) or None,
-    )
-    return str(matter.to_yaml(line_break="\n"))
+    ).to_yaml(line_break="\n")
 
 
 def _eval_results(recipe: Recipe, metrics: Mapping[str, Any]) -> list[EvalResult]:
     """The metrics of both models in the hub's model-index, those of the base model named as such."""
     from huggingface_hub import EvalResult
 
-    source = next(
-        place for place in (recipe["dataset"].get("eval", {}), *_sources(recipe)) if "path" in place
-    )
+    places = (recipe["dataset"].get("eval", {}), *_sources(recipe))
+    source = next(place for place in places if "path" in place)
     kind = "local" if is_local(source) else source["path"]
     task = {"task_type": "text-generation", "dataset_name": source["path"], "dataset_type": kind}
     suffixes = {"adapter": "", "base": " (base model)"}
@@ -175,12 +167,6 @@ def _words(metric: str) -> str:
     return metric.replace("_", " ")
 
 
-def _settings(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    for section in SETTINGS:
-        for key, value in recipe[section].items() if section in recipe else ():
-            yield code(f"{section}.{key}"), code(spell(value))
-
-
 def _data(recipe: Recipe) -> Iterator[str]:
     for source in _sources(recipe):
         keys = ("name", "split", "revision", "format", "rows", "weight")
@@ -192,14 +178,8 @@ def _sources(recipe: Recipe) -> list[Mapping[str, Any]]:
     return recipe["dataset"].get("sources") or [recipe["dataset"]]
 
 
-def _versions(versions: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    for package, version in sorted(versions.items()):
-        if package != "platform" and version != "not installed":  # the platform is private
-            yield code(package), code(version)
-
-
 def _reproduction(recipe: Recipe) -> str:
-    sections = {name: recipe[name] for name in RECIPE_SECTIONS if name in recipe}
+    sections = {name: recipe[name] for name in schema()["properties"] if name in recipe and name != "push"}
     plain = json.loads(json.dumps(sections))  # shared values would become YAML aliases
     text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100)
     return f"Save this as `recipe.yaml` and run `loracook run recipe.yaml`:\n\n{block(text, 'yaml')}"

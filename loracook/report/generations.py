@@ -33,16 +33,12 @@ def figure(name: str, value: float) -> str:
 
 
 def _row(number: int, row: Mapping[str, Any]) -> str:
-    parts = [f"## {number}", _quoted("prompt", _text(row["prompt"]))]
-    if row["reference"] is not None:
-        parts.append(_quoted("reference", row["reference"]))
-    parts += [_quoted(side + _scores(row, side), row[side]) for side in ("base", "adapter")]
-    return "\n\n".join(parts)
-
-
-def _scores(row: Mapping[str, Any], side: str) -> str:
-    scores = row.get("scores", {})
-    return "".join(f", {name} {figure(name, both[side])}" for name, both in scores.items())
+    texts = {"prompt": _text(row["prompt"]), "reference": row["reference"]}
+    for side in ("base", "adapter"):
+        scores = [f"{name} {figure(name, both[side])}" for name, both in row.get("scores", {}).items()]
+        texts[", ".join([side, *scores])] = row[side]
+    quotes = (_quoted(label, text) for label, text in texts.items() if text is not None)
+    return "\n\n".join([f"## {number}", *quotes])
 
 
 def _text(prompt: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from loracook.errors import clean
+from loracook.errors import clean, clean_lines
 
 MARKUP = re.compile(r"[\\`*_\[\]<>&$~@]|(?<=:)/(?=/)|(?<=www)\.")
 """Characters that form markup, HTML, formulas or links within a line."""
@@ -29,12 +29,12 @@ def code(text: str) -> str:
 
 def block(text: str, language: str) -> str:
     """Lines as a fenced code block."""
-    lines = "\n".join(map(clean, text.rstrip().split("\n")))
+    lines = clean_lines(text.rstrip())
     fence = "`" * max(3, _longest_run(lines) + 1)
     return f"{fence}{language}\n{lines}\n{fence}"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, align: str = "---") -> str:
+def table(head: Sequence[str], rows: Iterable[Iterable[str]], *, align: str = "---") -> str:
     """A table of cells that are Markdown already; `align` is the alignment of all columns but the first."""
     rule = ["---", *[align] * (len(head) - 1)]
     lines = [head, rule, *([cell.replace("|", r"\|") for cell in row] for row in rows)]

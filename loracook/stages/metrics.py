@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from typing import Any
 
 from loracook.errors import MachineError
 
@@ -18,16 +17,16 @@ def metric(name: str, pattern: str | None = None) -> Metric:
     """The metric of that name, ready to use; `pattern` is what the metric `regex` looks for.
 
     Raises:
-        MachineError: rouge or chrf is asked for and its package is not installed.
+        MachineError: the package of rouge or chrf is not installed.
     """
-    return {
-        "exact_match": lambda: exact_match,
-        "contains": lambda: contains,
-        "json_match": lambda: json_match,
-        "regex": lambda: regex_match(pattern or ""),
-        "rouge": rouge,
-        "chrf": chrf,
-    }[name]()
+    compare: dict[str, Metric] = {"exact_match": exact_match, "contains": contains, "json_match": json_match}
+    if name in compare:
+        return compare[name]
+    try:
+        return {"regex": lambda: regex_match(pattern or ""), "rouge": rouge, "chrf": chrf}[name]()
+    except ImportError as error:
+        message = f'the metric {name} needs one more package; run: pip install "loracook[metrics]"'
+        raise MachineError(message) from error
 
 
 def exact_match(answer: str, reference: str) -> float:
@@ -66,10 +65,7 @@ def regex_match(pattern: str) -> Metric:
 
 def rouge() -> Metric:
     """ROUGE-L F1 (Lin 2004), stemmed, from the package rouge-score."""
-    try:
-        from rouge_score.rouge_scorer import RougeScorer
-    except ImportError as error:
-        raise _missing("rouge") from error
+    from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer(["rougeL"], use_stemmer=True)
     return lambda answer, reference: float(scorer.score(reference, answer)["rougeL"].fmeasure)
@@ -77,19 +73,11 @@ def rouge() -> Metric:
 
 def chrf() -> Metric:
     """Sentence-level chrF (Popović 2015) over 100, from the package sacrebleu."""
-    try:
-        from sacrebleu.metrics import CHRF
-    except ImportError as error:
-        raise _missing("chrf") from error
+    from sacrebleu.metrics import CHRF
 
     scorer = CHRF()
     return lambda answer, reference: float(scorer.sentence_score(answer, [reference]).score / 100)
 
 
 def _canonical(text: str) -> str:
-    inner: Any = FENCE.sub(r"\1", text.strip())
-    return json.dumps(json.loads(inner), sort_keys=True)
-
-
-def _missing(name: str) -> MachineError:
-    return MachineError(f'the metric {name} needs one more package; run: pip install "loracook[metrics]"')
+    return json.dumps(json.loads(FENCE.sub(r"\1", text.strip())), sort_keys=True)

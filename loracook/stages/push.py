@@ -17,7 +17,7 @@ from loracook.report.card import model_card
 from loracook.stages.base import Consent, Folders
 from loracook.store.files import mismatch, sync, write_atomic
 from loracook.store.record import read_record
-from loracook.store.release import ReleaseFiles, allowed, release_files, write_card
+from loracook.store.release import CARD, ReleaseFiles, allowed, release_files
 from loracook.units import size
 
 READS: tuple[str, ...] = ("name", "description", "push")
@@ -47,9 +47,8 @@ def describe(recipe: Recipe) -> str:
         return f"{what} to {push['folder']}/"
     branch = f", branch {push['revision']}" if "revision" in push else ""
     pull = ", as a pull request" if push.get("create_pr") else ""
-    return (
-        f"{what} to the hub as {push['repo_id']} ({'private' if push['private'] else 'public'}{branch}{pull})"
-    )
+    visibility = "private" if push["private"] else "public"
+    return f"{what} to the hub as {push['repo_id']} ({visibility}{branch}{pull})"
 
 
 def uploads_to(recipe: Recipe) -> str | None:
@@ -76,8 +75,9 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
         PushError: the upload failed; the same call resumes it.
     """
     stage, folder = SOURCES[recipe["push"]["what"]]
-    card = write_card(_card(recipe, folders, folders.before[stage] / folder), folders.own)
-    release = release_files(folders.before[stage], folder, card)
+    folders.own.mkdir(parents=True, exist_ok=True)
+    write_atomic(folders.own / CARD, _card(recipe, folders, folders.before[stage] / folder))
+    release = release_files(folders.before[stage], folder, folders.own / CARD)
     if uploads_to(recipe):
         place = _upload(_target(recipe, consent), release, folders=folders, progress=progress)
     else:
@@ -87,17 +87,11 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
 
 def _target(recipe: Recipe, consent: Consent) -> push_process.Target:
     """The repository on the hub; raises LoracookError when the user did not allow the upload."""
-    push = recipe["push"]
+    push = {"commit_message": f"Push {recipe.name}", **recipe["push"]}
     if not consent.push:
         raise LoracookError(f"uploading to '{push['repo_id']}' requires --push")
-    return push_process.Target(
-        repo_id=push["repo_id"],
-        private=push["private"],
-        commit_message=push.get("commit_message", f"Push {recipe.name}"),
-        revision=push.get("revision"),
-        create_pr=push.get("create_pr", False),
-        overwrite=consent.overwrite,
-    )
+    del push["what"]
+    return push_process.Target(**push, overwrite=consent.overwrite)
 
 
 def _card(recipe: Recipe, folders: Folders, home: Path) -> str:
@@ -145,7 +139,13 @@ def _publish(release: ReleaseFiles, place: Path) -> dict[str, Any]:
     for folder in (place, part, old):
         _check_ours(folder)
     _remove(part)
-    _copy(release, part)
+    part.mkdir(parents=True)
+    for name, source in release.paths.items():
+        shutil.copyfile(source, part / name)
+        sync(part / name)
+    sync(part)
+    if problem := mismatch(part, release.facts):
+        raise MachineError(f"copying to '{part}' failed: {problem}; check the disk for errors")
     if place.exists():
         _remove(old)
         place.rename(old)
@@ -167,13 +167,3 @@ def _check_ours(folder: Path) -> None:
     foreign = next((path for path in folder.rglob("*") if not allowed(path.name)), None)
     if foreign is not None:
         raise LoracookError(f"'{foreign}' was not created by a push; move it, or set another push.folder")
-
-
-def _copy(release: ReleaseFiles, folder: Path) -> None:
-    folder.mkdir(parents=True)
-    for name, source in release.paths.items():
-        shutil.copyfile(source, folder / name)
-        sync(folder / name)
-    sync(folder)
-    if problem := mismatch(folder, release.facts):
-        raise MachineError(f"copying to '{folder}' failed: {problem}; check the disk for errors")

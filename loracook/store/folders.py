@@ -30,7 +30,7 @@ def shipped_file(uri: str) -> Path:
     except metadata.PackageNotFoundError as error:
         raise FileNotFoundError(f"the package '{name}' is not installed; run: pip install {name}") from error
     candidates = {inside, f"{name}/{inside}", f"{name.replace('-', '_')}/{inside}"}
-    match = next((file for file in files if file.as_posix() in candidates), None)
-    if match is None or not Path(str(match.locate())).is_file():
-        raise FileNotFoundError(f"the package '{name}' has no file '{inside}'")
-    return Path(str(match.locate()))
+    paths = (Path(str(file.locate())) for file in files if file.as_posix() in candidates)
+    if path := next(filter(Path.is_file, paths), None):
+        return path
+    raise FileNotFoundError(f"the package '{name}' has no file '{inside}'")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,13 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 def weight_hashes(stages: Iterable[Path]) -> dict[str, dict[str, str]]:
     """SHA-256 of every safetensors file of finished stages, by folder name and file name."""
-    return {folder.name: hashes for folder in stages if (hashes := _hashes(folder)) is not None}
+    hashes = {}
+    for folder in stages:
+        with suppress(OSError, ValueError):
+            files = read_record(folder)["files"]
+            weights = (name for name in files if name.endswith(".safetensors"))
+            hashes[folder.name] = {name: files[name]["sha256"] for name in weights}
+    return hashes
 
 
 def why_not_done(folder: Path, before: Iterable[Path]) -> str | None:
@@ -45,11 +52,3 @@ def why_not_done(folder: Path, before: Iterable[Path]) -> str | None:
     hashes = weight_hashes(before)
     changed = (name for name in hashes if hashes[name] != record["before"].get(name))
     return next((f"the weights in {name} have changed" for name in changed), None)
-
-
-def _hashes(folder: Path) -> dict[str, str] | None:
-    try:
-        files = read_record(folder)["files"]
-    except (OSError, ValueError):
-        return None
-    return {name: fact["sha256"] for name, fact in files.items() if name.endswith(".safetensors")}

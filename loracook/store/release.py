@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from loracook.errors import MachineError
-from loracook.store.files import sha256, write_atomic
+from loracook.store.files import sha256
 from loracook.store.record import read_record
 
 CARD = "README.md"
@@ -51,23 +51,10 @@ def release_files(stage: Path, folder: str, card: Path) -> ReleaseFiles:
     Raises:
         MachineError: there are no weights among them.
     """
-    home = stage / folder
-    facts = dict(sorted(_recorded(read_record(stage), folder)))
+    home, recorded = stage / folder, read_record(stage)["files"]
+    names = (path.removeprefix(f"{folder}/") for path in sorted(recorded) if path.startswith(f"{folder}/"))
+    facts = {name: recorded[f"{folder}/{name}"] for name in names if allowed(name)}
     if not any(name.endswith(".safetensors") for name in facts):
         raise MachineError(f"no weights in '{home}' to push; remove the folder '{stage}' and run again")
     facts[CARD] = {"bytes": card.stat().st_size, "sha256": sha256(card)}
     return ReleaseFiles({name: home / name for name in facts} | {CARD: card}, facts)
-
-
-def write_card(text: str, folder: Path) -> Path:
-    """Write the model card to `folder` and return its path."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / CARD, text)
-    return folder / CARD
-
-
-def _recorded(record: Mapping[str, Any], folder: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for path, fact in record["files"].items():
-        name = path.removeprefix(f"{folder}/")
-        if name != path and allowed(name):
-            yield name, fact
