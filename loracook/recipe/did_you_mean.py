@@ -68,7 +68,7 @@ def similar_value(value: Any, allowed: list[Any]) -> str:
 
 
 def wrong_type(value: Any, part: Schema, is_valid: Callable[[Any], bool]) -> str:
-    """What is wrong with a value's type and what to write; `is_valid` tells whether another one would do."""
+    """What is wrong with a value's type and what to write; `is_valid` tells whether another value is."""
     expected = " or ".join(TYPE_NAMES[name] for name in types_of(part))
     if value is None:
         fix = (
