@@ -35,7 +35,7 @@ def _answer(value: str | None, option: str) -> str:
     if value:
         return value
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise LoracookError(f"--{option} is required when not on a terminal; add --{option}")
+        raise LoracookError(f"not on a terminal to ask for it; add --{option}")
     return str(click.prompt(QUESTIONS[option]))
 
 
