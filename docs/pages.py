@@ -16,7 +16,7 @@ from mkdocs.structure.files import File, Files
 
 import loracook.cli
 from loracook.errors import Path as Key
-from loracook.recipe.schema import Schema, all_keys, kinds_of, resolved, schema
+from loracook.recipe.schema import Schema, all_keys, resolved, schema, types_of
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "docs" / "examples"
@@ -127,8 +127,8 @@ def allowed(part: Schema) -> str:
     if "enum" in part:
         return ", ".join(f"`{spelled(value)}`" for value in part["enum"])
     bounds = " and ".join(f"{sign} {spelled(part[bound])}" for bound, sign in BOUNDS.items() if bound in part)
-    kinds = " or ".join({"object": "mapping", "array": "list"}.get(kind, kind) for kind in kinds_of(part))
-    return f"{kinds} {bounds}" if bounds and {"integer", "number"} & set(kinds_of(part)) else kinds
+    kinds = " or ".join({"object": "mapping", "array": "list"}.get(kind, kind) for kind in types_of(part))
+    return f"{kinds} {bounds}" if bounds and {"integer", "number"} & set(types_of(part)) else kinds
 
 
 def default(part: Schema) -> str:

@@ -1,4 +1,4 @@
-"""The verb diff: two recipes compared in meaning."""
+"""`loracook diff`: two recipes compared by their effective values."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ from loracook.views.diff import diff
 @click.argument("after", type=click.Path(path_type=Path))
 @set_option
 def command(before: Path, after: Path, overrides: tuple[str, ...]) -> None:
-    """Say what AFTER changes of BEFORE, who decided either, and what follows; --set changes AFTER."""
+    """Print the values that differ from BEFORE to AFTER and their effect on a run; --set applies to AFTER."""
     click.echo(diff(load(before), load(after, overrides)))

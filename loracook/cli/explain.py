@@ -1,4 +1,4 @@
-"""The verb explain: what a key means, what it may be, and where its value comes from."""
+"""`loracook explain`: what a key means, its type and default, and where its value comes from."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ from loracook.views.explain import explain
 @click.argument("key")
 @set_option
 def command(recipe: Path, key: str, overrides: tuple[str, ...]) -> None:
-    """Say what KEY (such as lora.r) means in RECIPE, its bounds, its origin, and the argument it becomes."""
+    """Explain KEY (such as lora.r): its meaning, type, value in RECIPE, and the argument it is passed as."""
     click.echo(explain(load(recipe, overrides), key))

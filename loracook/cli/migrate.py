@@ -1,4 +1,4 @@
-"""The verb migrate: other tools' spellings in a recipe made ours."""
+"""`loracook migrate`: rewrite other tools' keys in a recipe as ours."""
 
 from __future__ import annotations
 
@@ -16,22 +16,20 @@ from loracook.store.files import write_atomic
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 def command(file: Path) -> None:
-    """Rewrite FILE with loracook's spellings and values; says each change, and what is left to mend."""
+    """Rewrite FILE with loracook's keys and values; prints each change and how many problems are left."""
     text = text_of(str(file))
-    planned, kept = moves(text, str(file))
+    planned, conflicts = moves(text, str(file))
     if planned:
         _write(file, migrated(text, planned, str(file)))
-    for line in (*planned, *kept):
+    for line in (*planned, *conflicts):
         click.echo(clean(str(line)))
     left = len(problems_of(str(file)))
     then = f"; next: loracook validate {clean(str(file))}" if left else ""
-    click.echo(f"{len(planned)} changed, {left} left to mend{then}")
+    click.echo(f"{len(planned)} changed, {left} left to fix{then}")
 
 
 def _write(file: Path, text: str) -> None:
     try:
         write_atomic(file.resolve(), text)
     except OSError as error:
-        raise MachineError(
-            f"{quote(file)} cannot be written: {error.strerror}; nothing is changed"
-        ) from error
+        raise MachineError(f"cannot write {quote(file)}: {error.strerror}; the file is unchanged") from error

@@ -1,4 +1,4 @@
-"""Arguments that several verbs share."""
+"""Arguments and options that several commands share."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from loracook.store.folders import RUNS
 
 
 class Folder(click.Path):
-    """A folder, as a path; no text at all would be the working folder, which is a shell variable's slip."""
+    """A folder; refuses an empty name, which an unset shell variable gives, not to use the current folder."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "":
-            self.fail("no folder is named; write --runs DIR", param, ctx)
+            self.fail("the folder name is empty; use --runs DIR", param, ctx)
         return super().convert(value, param, ctx)
 
 
@@ -26,12 +26,12 @@ runs_option = click.option(
     show_default=True,
     metavar="DIR",
     type=Folder(path_type=Path, file_okay=False),
-    help="The folder for run folders.",
+    help="Folder that contains the run folders.",
 )
 set_option = click.option(
     "--set",
     "overrides",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Change one value, as in --set train.learning_rate=1e-4; any number of times.",
+    help="Override one value, as in --set train.learning_rate=1e-4. Can be repeated.",
 )

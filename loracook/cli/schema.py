@@ -1,4 +1,4 @@
-"""The verb schema: the JSON Schema of recipes, for editors and other checkers."""
+"""`loracook schema`: the JSON Schema of recipes, for editors and other checkers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verb show: the effective recipe with the origin of every value."""
+"""`loracook show`: the effective recipe with the origin of every value."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ FORMATS = {"yaml": as_yaml, "json": as_json}
 @set_option
 @click.option("--format", "kind", type=click.Choice(list(FORMATS)), default="yaml", show_default=True)
 def command(recipe: Path, overrides: tuple[str, ...], kind: str) -> None:
-    """Print RECIPE with its parents, --set and all defaults put together, and the origin of every value."""
+    """Print RECIPE with its parents, --set and defaults applied, and the origin of every value."""
     click.echo(FORMATS[kind](load(recipe, overrides)))

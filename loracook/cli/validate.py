@@ -1,4 +1,4 @@
-"""The verb validate: every problem of every recipe, without running anything."""
+"""`loracook validate`: every problem of every recipe, without running anything."""
 
 from __future__ import annotations
 
@@ -19,24 +19,29 @@ from loracook.views.snippets import COLOURED, as_snippets
 @click.argument("names", nargs=-1, required=True, metavar="RECIPE…")
 @set_option
 @click.option(
-    "--format", "kind", type=click.Choice(list(FORMATS)), default="text", help="How problems are written."
+    "--format",
+    "kind",
+    type=click.Choice(list(FORMATS)),
+    default="text",
+    help="Output format.",
+    show_default=True,
 )
-@click.option("--strict", "warnings", flag_value="errors", help="Make warnings errors.")
-@click.option("--quiet", is_flag=True, help="Say nothing but errors.")
+@click.option("--strict", "warnings", flag_value="errors", help="Treat warnings as errors.")
+@click.option("--quiet", is_flag=True, help="Print errors only.")
 def command(
     *, names: tuple[str, ...], overrides: tuple[str, ...], kind: str, warnings: str | None, quiet: bool
 ) -> int:
-    """Check recipes: files, folders or patterns. A line for each problem; exit 2 if one is an error."""
+    """Check recipes: files, folders or glob patterns. Prints one line per problem; errors exit with 2."""
     files = recipes(names)
-    found = [problems_of(file, overrides) for file in files]
+    by_file = [problems_of(file, overrides) for file in files]
     if warnings == "errors":
-        found = [strict(problems) for problems in found]
-    wrong = sum(any(map(_is_error, problems)) for problems in found)
-    shown = [problem for problems in found for problem in problems if _is_error(problem) or not quiet]
+        by_file = [strict(problems) for problems in by_file]
+    invalid = sum(any(map(_is_error, problems)) for problems in by_file)
+    shown = [problem for problems in by_file for problem in problems if _is_error(problem) or not quiet]
     _show(shown, kind)
     if kind in ("text", "github") and not quiet:
-        click.echo(f"{len(files)} checked, {wrong} wrong", err=bool(wrong) or kind != "text")
-    return 2 if wrong else 0
+        click.echo(f"{len(files)} checked, {invalid} invalid", err=bool(invalid) or kind != "text")
+    return 2 if invalid else 0
 
 
 def _is_error(problem: Problem) -> bool:

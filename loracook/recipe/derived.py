@@ -15,7 +15,6 @@ from loracook.errors import Path
 
 Data = dict[str, Any]
 
-NO_EVAL_ROWS = "no evaluation rows; set 'eval: {fraction: 0.05}' under 'dataset:'"
 OWN_ROWS = ("split", "path", "data_files", "name", "revision")  # evaluation rows from their own source
 SPLITTING = ("bfd_split", "wrapped")  # packing strategies that split long rows
 

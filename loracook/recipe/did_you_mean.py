@@ -21,7 +21,7 @@ TYPE_NAMES = {
     "string": "a string",
     "integer": "an integer",
     "number": "a number",
-    "boolean": "true or false",
+    "boolean": "a boolean",
     "null": "null",
 }
 SWITCHES = dict.fromkeys(("yes", "on", "y"), True) | dict.fromkeys(("no", "off", "n"), False)
@@ -68,7 +68,7 @@ def similar_value(value: Any, allowed: list[Any]) -> str:
 
 
 def wrong_type(value: Any, part: Schema, is_valid: Callable[[Any], bool]) -> str:
-    """What is wrong with a value's type and what to write; `is_valid` tells whether another one would do."""
+    """What is wrong with a value's type and what to write; `is_valid` tells whether another value is."""
     expected = " or ".join(TYPE_NAMES[name] for name in types_of(part))
     if value is None:
         fix = (

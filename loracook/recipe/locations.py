@@ -12,6 +12,7 @@ from loracook.store.folders import SCHEME
 LOCAL = ("./", "../", SCHEME)
 BUILDERS = {"json": ".json", "csv": ".csv", "parquet": ".parquet", "text": ".txt"}
 """Builders of `datasets` that `path` may name when `data_files` lists the files; the suffix each reads."""
+NOT_FOR_LOCAL_FILES = "not used for local files; remove it"
 LONGEST_NAME = 255  # bytes, on common file systems
 HUB_ID = re.compile(r"(?:[A-Za-z0-9_][\w.-]{0,95}/)?[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
 NOT_AN_ID = re.compile(r"\.\.|--|\.git$|[.-](?:/|$)")

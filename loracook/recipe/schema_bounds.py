@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator, Sized
-from typing import Any, NamedTuple
+from typing import Any
 
 from loracook.errors import Path, Problem, quote, spell
 from loracook.recipe.did_you_mean import example
 from loracook.recipe.schema import Schema, has_type, types_of
 
-
-class At(NamedTuple):
-    """Where a value is: its part of the schema, and its path in the recipe."""
-
-    part: Schema
-    path: Path
-
-
-Check = Callable[[Any, Any, At], Iterator[Problem]]
-"""Checks a value against one keyword's bound."""
+Check = Callable[[Any, Schema, Path], Iterator[Problem]]
+"""Checks the value at a path against one keyword of its part of the schema."""
 Beyond = Callable[[Any, Any], bool]
 MEASURED: dict[type, tuple[str, str, str]] = {
     str: ("string", "character", "characters"),
@@ -38,55 +30,51 @@ def bounds(part: Schema) -> str:
     )
 
 
-def _number(beyond: Beyond, size: str) -> Check:
-    def check(value: Any, bound: Any, at: At) -> Iterator[Problem]:
-        if has_type(value, "number") and beyond(value, bound):
-            yield Problem(at.path, f"{quote(value)} is too {size}; use {bounds(at.part)}", "range")
+def _number(keyword: str, beyond: Beyond, size: str) -> Check:
+    def check(value: Any, part: Schema, path: Path) -> Iterator[Problem]:
+        if has_type(value, "number") and beyond(value, part[keyword]):
+            yield Problem(path, f"{quote(value)} is too {size}; use {bounds(part)}", "range")
 
     return check
 
 
-def _length(beyond: Beyond, kind: type[Sized], least_or_most: str) -> Check:
+def _length(keyword: str, kind: type[Sized]) -> Check:
+    beyond, limit = (operator.lt, "at least") if keyword.startswith("min") else (operator.gt, "at most")
     name, unit, units = MEASURED[kind]
 
-    def check(value: Any, bound: Any, at: At) -> Iterator[Problem]:
-        if not isinstance(value, kind) or not beyond(len(value), bound):
+    def check(value: Any, part: Schema, path: Path) -> Iterator[Problem]:
+        if not isinstance(value, kind) or not beyond(len(value), part[keyword]):
             return
         if value:
             count = f"{len(value)} {unit if len(value) == 1 else units}"
-            message = f"the {name} has {count}; use {least_or_most} {bound}"
+            message = f"the {name} has {count}; use {limit} {part[keyword]}"
         else:
-            shown = example(at.part)
+            shown = example(part)
             message = f"the {name} is empty; " + (
                 f"add at least one {unit}" if shown == "…" else f"use a value such as {quote(shown)}"
             )
-        yield Problem(at.path, message, "length")
+        yield Problem(path, message, "length")
 
     return check
 
 
-def _unique(value: Any, bound: Any, at: At) -> Iterator[Problem]:
-    if not bound or not isinstance(value, list):
+def _unique(value: Any, part: Schema, path: Path) -> Iterator[Problem]:
+    if not part["uniqueItems"] or not isinstance(value, list):
         return
     seen: set[str] = set()
     for index, spelled in enumerate(map(repr, value)):
         if spelled in seen:
-            yield Problem(
-                (*at.path, index), f"{quote(value[index])} is in the list twice; remove one", "unique"
-            )
+            yield Problem((*path, index), f"{quote(value[index])} is in the list twice; remove one", "unique")
         seen.add(spelled)
 
 
 BOUNDS: dict[str, Check] = {
-    "minimum": _number(operator.lt, "small"),
-    "exclusiveMinimum": _number(operator.le, "small"),
-    "maximum": _number(operator.gt, "large"),
-    "exclusiveMaximum": _number(operator.ge, "large"),
-    "minLength": _length(operator.lt, str, "at least"),
-    "maxLength": _length(operator.gt, str, "at most"),
-    "minItems": _length(operator.lt, list, "at least"),
-    "maxItems": _length(operator.gt, list, "at most"),
+    "minimum": _number("minimum", operator.lt, "small"),
+    "exclusiveMinimum": _number("exclusiveMinimum", operator.le, "small"),
+    "maximum": _number("maximum", operator.gt, "large"),
+    "exclusiveMaximum": _number("exclusiveMaximum", operator.ge, "large"),
+    **{keyword: _length(keyword, str) for keyword in ("minLength", "maxLength")},
+    **{keyword: _length(keyword, list) for keyword in ("minItems", "maxItems")},
+    **{keyword: _length(keyword, dict) for keyword in ("minProperties", "maxProperties")},
     "uniqueItems": _unique,
-    "minProperties": _length(operator.lt, dict, "at least"),
-    "maxProperties": _length(operator.gt, dict, "at most"),
 }

@@ -11,7 +11,7 @@ from loracook.errors import Path, Problem, quote, spell
 from loracook.recipe.did_you_mean import closest, exact_key, example, similar_key, similar_value, wrong_type
 from loracook.recipe.foreign_keys import Translation, translate
 from loracook.recipe.schema import Schema, has_type, part_at, resolved, schema, types_of
-from loracook.recipe.schema_bounds import BOUNDS, At, Check
+from loracook.recipe.schema_bounds import BOUNDS, Check
 
 GLUED = re.compile(r"\w+:[^\s/]\S*")  # a key and its value without the space between them
 SEARCHED = 20  # unknown keys to search a similar one for: more are not misspelt, and each search takes time
@@ -30,50 +30,51 @@ def check(value: Any, part: Schema, path: Path) -> Iterator[Problem]:
     if types and not any(has_type(value, name) for name in types):
         yield Problem(path, _wrong_type(value, part, path), "type")
         return
-    at = At(part, path)
-    problems = _broken(value, at)
+    problems = _broken(value, part, path)
     if isinstance(value, list) and len(value) > part.get("maxItems", len(value)):
-        yield from BOUNDS["maxItems"](value, part["maxItems"], at)
+        yield from BOUNDS["maxItems"](value, part, path)
     elif isinstance(value, dict | list):
         yield from problems
     else:
         yield from sorted(problems, key=lambda problem: PRIORITY.index(problem.rule))[:1]
 
 
-def _broken(value: Any, at: At) -> Iterator[Problem]:
-    for keyword, bound in at.part.items():
+def _broken(value: Any, part: Schema, path: Path) -> Iterator[Problem]:
+    for keyword in part:
         if keyword in CHECKS:
-            yield from CHECKS[keyword](value, bound, at)
+            yield from CHECKS[keyword](value, part, path)
 
 
-def _properties(value: Any, bound: Any, at: At) -> Iterator[Problem]:
+def _properties(value: Any, part: Schema, path: Path) -> Iterator[Problem]:
     if not isinstance(value, dict):
         return
+    properties = part["properties"]
     for name, entry in value.items():
-        if name in bound:
-            yield from check(entry, bound[name], (*at.path, name))
+        if name in properties:
+            yield from check(entry, properties[name], (*path, name))
 
 
-def _additional(value: Any, bound: Any, at: At) -> Iterator[Problem]:
+def _additional(value: Any, part: Schema, path: Path) -> Iterator[Problem]:
     if not isinstance(value, dict):
         return
-    others = [name for name in value if name not in at.part.get("properties", {})]
+    additional = part["additionalProperties"]
+    others = [name for name in value if name not in part.get("properties", {})]
     for number, name in enumerate(others):
-        if isinstance(bound, dict):
-            yield from check(value[name], bound, (*at.path, name))
+        if isinstance(additional, dict):
+            yield from check(value[name], additional, (*path, name))
         else:
-            yield _unknown_key(name, value[name], at, search=number < SEARCHED)
+            yield _unknown_key(value[name], part, (*path, name), search=number < SEARCHED)
 
 
-def _unknown_key(name: str, value: Any, at: At, *, search: bool) -> Problem:
-    path, declined = (*at.path, name), at.part.get("x-declined", {}).get(name)
-    translation = translate(name, value)
+def _unknown_key(value: Any, part: Schema, path: Path, *, search: bool) -> Problem:
+    name = str(path[-1])
+    declined, translation = part.get("x-declined", {}).get(name), translate(name, value)
     if translation:
-        advice = _valid_or_key_alone(translation).advice(at.path)
+        advice = _valid_or_key_alone(translation).advice(path[:-1])
         return Problem(path, f"not a loracook key; {advice}", "foreign-key")
     if declined:
         return Problem(path, f"not supported: {declined}", "declined-key")
-    suggestion = (similar_key if search else exact_key)(name, at.path, at.part)
+    suggestion = (similar_key if search else exact_key)(name, path[:-1], part)
     letters = "" if name.isascii() else " with a non-ASCII character"
     return Problem(path, f"unknown key{letters}; {suggestion}", "unknown-key")
 
@@ -83,13 +84,13 @@ def _valid_or_key_alone(translation: Translation) -> Translation:
     return Translation(translation.path) if any(problems) else translation
 
 
-def _required(value: Any, bound: Any, at: At) -> Iterator[Problem]:
+def _required(value: Any, part: Schema, path: Path) -> Iterator[Problem]:
     if not isinstance(value, dict):
         return
-    for name in bound:
-        if name not in value and not _has_other_name(name, value, at.part):
-            shown = example(resolved(at.part["properties"][name]))
-            yield Problem(at.path, f"'{name}' is missing; add '{name}: {shown}'", "required")
+    for name in part["required"]:
+        if name not in value and not _has_other_name(name, value, part):
+            shown = example(resolved(part["properties"][name]))
+            yield Problem(path, f"'{name}' is missing; add '{name}: {shown}'", "required")
 
 
 def _has_other_name(name: str, value: dict[str, Any], part: Schema) -> bool:
@@ -101,31 +102,32 @@ def _has_other_name(name: str, value: dict[str, Any], part: Schema) -> bool:
     )
 
 
-def _items(value: Any, bound: Any, at: At) -> Iterator[Problem]:
+def _items(value: Any, part: Schema, path: Path) -> Iterator[Problem]:
     if isinstance(value, list):
         for index, entry in enumerate(value):
-            yield from check(entry, bound, (*at.path, index))
+            yield from check(entry, part["items"], (*path, index))
 
 
-def _enum(value: Any, bound: Any, at: At) -> Iterator[Problem]:
-    if any(type(value) is type(choice) and value == choice for choice in bound):
+def _enum(value: Any, part: Schema, path: Path) -> Iterator[Problem]:
+    if any(type(value) is type(choice) and value == choice for choice in part["enum"]):
         return
-    declined = at.part.get("x-declined", {}).get(value)
+    declined = part.get("x-declined", {}).get(value)
     if declined:
-        yield Problem(at.path, f"{quote(value)} is not supported: {declined}", "declined-value")
+        yield Problem(path, f"{quote(value)} is not supported: {declined}", "declined-value")
     else:
-        yield Problem(at.path, f"unknown value {quote(value)}; {similar_value(value, bound)}", "enum")
+        advice = similar_value(value, part["enum"])
+        yield Problem(path, f"unknown value {quote(value)}; {advice}", "enum")
 
 
-def _const(value: Any, bound: Any, at: At) -> Iterator[Problem]:
-    return _enum(value, [bound], at)
+def _const(value: Any, part: Schema, path: Path) -> Iterator[Problem]:
+    return _enum(value, part | {"enum": [part["const"]]}, path)
 
 
-def _pattern(value: Any, bound: Any, at: At) -> Iterator[Problem]:
-    if not isinstance(value, str) or (not value and at.part.get("minLength")):
+def _pattern(value: Any, part: Schema, path: Path) -> Iterator[Problem]:
+    if not isinstance(value, str) or (not value and part.get("minLength")):
         return
-    if not _compiled(bound).fullmatch(value):
-        yield Problem(at.path, f"{quote(value)} is not valid here; {_well_formed(value, at.part)}", "pattern")
+    if not _compiled(part["pattern"]).fullmatch(value):
+        yield Problem(path, f"{quote(value)} is not valid here; {_well_formed(value, part)}", "pattern")
 
 
 def _well_formed(value: str, part: Schema) -> str:
@@ -139,10 +141,10 @@ def _well_formed(value: str, part: Schema) -> str:
     return f"use {quote([value])} or {quoted}"
 
 
-def _names(value: Any, bound: Any, at: At) -> Iterator[Problem]:
+def _names(value: Any, part: Schema, path: Path) -> Iterator[Problem]:
     if isinstance(value, dict):
         for name in value:
-            for problem in check(name, bound, (*at.path, name)):
+            for problem in check(name, part["propertyNames"], (*path, name)):
                 yield Problem(problem.path, f"the key {problem.message}", problem.rule)
 
 

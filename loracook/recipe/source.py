@@ -143,14 +143,14 @@ class _Reader:
         return values
 
     def _key(self, event: Any, path: Path) -> str:
-        position = self._position(event)
         if not isinstance(event, yaml.ScalarEvent):
-            self._stop(path, "a key must be a string; quote a key that starts with a bracket", position)
+            message = "a key must be a string; quote a key that starts with a bracket"
+            self._stop(path, message, self._position(event))
         if not event.style and event.value == "<<":
             message = "YAML merge keys are not supported; write the entries out, or use 'extends'"
-            self._add(path, message, position)
+            self._add(path, message, self._position(event))
         if not event.value:
-            self._add(path, "empty key; write its name before the ':'", position)
+            self._add(path, "empty key; write its name before the ':'", self._position(event))
         self._refuse_tags(event, path)
         self._scalar(event, path)
         return str(event.value)

@@ -1,4 +1,4 @@
-"""Two recipes compared in meaning: what changed, who decided it on each side, and what follows."""
+"""Two recipes compared by their effective values: what changed, from where, and what it changes in a run."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ NOT_LINEAR = (
 
 
 def diff(before: Recipe, after: Recipe) -> str:
-    """The changed values with both origins, then what follows from them; one line when nothing changed."""
+    """The changed values with both origins, then their effect on a run; one line when nothing changed."""
     changes = list(_changes(before, after))
     if not changes:
-        return "no difference in meaning"
-    follows = [f"  {line}" for line in _consequences(effective(before)[0], effective(after)[0])]
-    return "\n".join([*changes, *(["what follows:", *follows] if follows else [])])
+        return "no difference in effective values"
+    effects = [f"  {line}" for line in _effects(effective(before)[0], effective(after)[0])]
+    return "\n".join([*changes, *(["effect on a run:", *effects] if effects else [])])
 
 
 def _changes(before: Recipe, after: Recipe) -> Iterator[str]:
@@ -37,19 +37,19 @@ def _changes(before: Recipe, after: Recipe) -> Iterator[str]:
     leaves = [dict(_leaves(values)) for _, values, _ in sides]
     for path in dict.fromkeys((*leaves[0], *leaves[1])):
         if leaves[0].get(path) != leaves[1].get(path) or (path in leaves[0]) != (path in leaves[1]):
-            old, new = (_told(path, found, side) for found, side in zip(leaves, sides, strict=True))
+            old, new = (_shown(path, values, side) for values, side in zip(leaves, sides, strict=True))
             yield f"{dotted(path)}: {old} → {new}"
 
 
-def _told(path: Path, leaves: dict[Path, Any], side: tuple[Recipe, Values, set[Path]]) -> str:
+def _shown(path: Path, leaves: dict[Path, Any], side: tuple[Recipe, Values, set[Path]]) -> str:
     if path not in leaves:
-        return "nothing"
+        return "not set"
     recipe, _, upstream = side
     return f"{flow(leaves[path])} ({origin_of(recipe, path, upstream)})"
 
 
 def _leaves(values: Values, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """Every value that is no mapping; lists count as one value."""
+    """Every value that is not a mapping; a list is one value."""
     for name, value in values.items():
         if isinstance(value, dict) and value:
             yield from _leaves(value, (*path, name))
@@ -57,27 +57,27 @@ def _leaves(values: Values, path: Path = ()) -> Iterator[tuple[Path, Any]]:
             yield (*path, name), value
 
 
-def _consequences(before: Values, after: Values) -> Iterator[str]:
+def _effects(before: Values, after: Values) -> Iterator[str]:
     for name, count in COUNTS.items():
         old, new = count(before), count(after)
         if old != new:
             yield f"{name}: {_number(old)} → {_number(new)}"
-    times = _adapter_growth(before, after)
-    if times not in (None, 1):
-        yield f"trainable parameters: {times:.4g} times as many"
+    factor = _adapter_growth(before, after)
+    if factor not in (None, 1):
+        yield f"trainable params: {factor:.4g} times as many"
 
 
 def _adapter_growth(before: Values, after: Values) -> float | None:
-    """How many times as many parameters the adapter has where only the rank changed; they grow with it."""
+    """The factor on the adapter's parameters where only the rank changed, None where more did."""
     old, new = before.get("lora"), after.get("lora")
     if not old or not new or before["base_model"]["name_or_path"] != after["base_model"]["name_or_path"]:
         return None
-    if any(old.get(name) != new.get(name) for name in SHAPE) or any(map(_bends, (old, new))):
+    if any(old.get(name) != new.get(name) for name in SHAPE) or any(map(_not_linear, (old, new))):
         return None
     return float(new["r"] / old["r"])
 
 
-def _bends(lora: Values) -> bool:
+def _not_linear(lora: Values) -> bool:
     return lora.get("bias", "none") != "none" or any(lora.get(name) for name in NOT_LINEAR)
 
 
@@ -86,11 +86,11 @@ def _tokens(values: Values) -> int:
 
 
 def _number(value: int | None) -> str:
-    return "as the data say" if value is None else f"{value:,}"
+    return "depends on the data" if value is None else f"{value:,}"
 
 
 COUNTS: dict[str, Callable[[Values], int | None]] = {
-    "rows a step on one device": batch,
-    "tokens a step at most": _tokens,
-    "optimizer steps on one device at most": most_steps,
+    "effective batch size (per device)": batch,
+    "max tokens per step (per device)": _tokens,
+    "max optimizer steps (one device)": most_steps,
 }

@@ -1,4 +1,4 @@
-"""What one key of a recipe means, what it may be, who decided it, and where it goes."""
+"""One key of a recipe explained: its meaning, allowed values, origin, and the argument it becomes."""
 
 from __future__ import annotations
 
@@ -18,46 +18,46 @@ BOUNDED = {"minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum"}
 
 
 def explain(recipe: Recipe, key: str) -> str:
-    """A few lines on a key such as `lora.r`; raises LoracookError when there is no such key."""
+    """A few lines about a key such as `lora.r`; raises LoracookError when there is no such key."""
     path = path_of(key)
     part = part_at(path) if path else None
     if part is None:
-        raise LoracookError(f"there is no key {quote(key)}; {_meant(key)}")
+        raise LoracookError(f"unknown key {quote(key)}; {_suggestion(key)}")
     values, upstream = effective(recipe)
     value = _parent(recipe) if path == ("extends",) else _value_at(values, path)
-    lines = [_now(recipe, path, value, upstream=upstream), part.get("description", ""), _allowed(part)]
+    lines = [_current(recipe, path, value, upstream=upstream), part.get("description", ""), _allowed(part)]
     lines += [_examples(part), _passed_on(path, value), *_keys(part)]
     return "\n".join(filter(None, lines))
 
 
-def _now(recipe: Recipe, path: Path, value: Any, *, upstream: set[Path]) -> str:
+def _current(recipe: Recipe, path: Path, value: Any, *, upstream: set[Path]) -> str:
     if value is None:
         return f"{dotted(path)} is not set"
     return f"{dotted(path)}: {flow(value)}  # {origin_of(recipe, path, upstream)}"
 
 
 def _allowed(part: Schema) -> str:
-    kinds = " or ".join(_kind(kind, part) for kind in types_of(part))
+    allowed = " or ".join(_type(name, part) for name in types_of(part))
     if "enum" in part:
-        kinds = "one of " + ", ".join(map(flow, part["enum"]))
+        allowed = "one of " + ", ".join(map(flow, part["enum"]))
     if part.get("default") is None:
-        return f"It is {kinds}."
-    decided = "loracook" if part.get("x-decided-by") else "upstream"
-    return f"It is {kinds}; left out, {decided} takes {flow(part['default'])}."
+        return f"Type: {allowed}"
+    origin = "loracook" if part.get("x-decided-by") else "upstream"
+    return f"Type: {allowed}; default: {flow(part['default'])} ({origin})"
 
 
-def _kind(kind: str, part: Schema) -> str:
-    """One type in words; the bounds are told where a number is what the key is for, its first type."""
-    choices = resolved(part.get("items", {})).get("enum") if kind == "array" else None
+def _type(name: str, part: Schema) -> str:
+    """One type in words; a number has its bounds where it is the first type."""
+    choices = resolved(part.get("items", {})).get("enum") if name == "array" else None
     if choices:
         return "a list of any of " + ", ".join(map(flow, choices))
-    bounded = kind in ("integer", "number") and kind == types_of(part)[0] and BOUNDED & set(part)
-    return bounds(part) if bounded else TYPE_NAMES[kind]
+    bounded = name in ("integer", "number") and name == types_of(part)[0] and BOUNDED & set(part)
+    return bounds(part) if bounded else TYPE_NAMES[name]
 
 
 def _examples(part: Schema) -> str:
     examples = [example for example in part.get("examples", ()) if not isinstance(example, dict)]
-    return "For example: " + ", ".join(map(flow, examples)) if examples else ""
+    return "Examples: " + ", ".join(map(flow, examples)) if examples else ""
 
 
 def _passed_on(path: Path, value: Any) -> str:
@@ -66,22 +66,22 @@ def _passed_on(path: Path, value: Any) -> str:
         if "x-upstream" in part:
             return _call(part["x-upstream"], path[length if "properties" in part else length - 1 :], value)
         if part.get("x-ours"):
-            return "loracook reads it itself."
+            return "Used by loracook itself"
     return ""
 
 
 def _call(call: str, path: Path, value: Any) -> str:
-    """The call that a value goes into; `path` is the argument's name and what lies below it."""
+    """The upstream call that a value is passed to; `path` is the argument's name and the path inside it."""
     if not path:
-        return f"It becomes {call}(…)."
+        return f"Passed to {call}(…)"
     if len(path) > 1:
-        return f"It is part of {call}({path[0]}=…)."
-    return f"It becomes {call}({path[0]}={'…' if value is None else flow(value)})."
+        return f"Part of {call}({path[0]}=…)"
+    return f"Passed as {call}({path[0]}={'…' if value is None else flow(value)})"
 
 
 def _keys(part: Schema) -> list[str]:
     keys = part.get("properties", {})
-    return ["Its keys:", *(f"  {name:<32}{_first(inner)}" for name, inner in keys.items())] if keys else []
+    return ["Keys:", *(f"  {name:<32}{_first(inner)}" for name, inner in keys.items())] if keys else []
 
 
 def _first(part: Schema) -> str:
@@ -103,11 +103,11 @@ def _value_at(values: Any, path: Path) -> Any:
     return values
 
 
-def _meant(key: str) -> str:
-    spelling = translate(key.rpartition(".")[2], None)
-    if spelling:
-        return f"did you mean '{dotted(spelling.path)}'?"
+def _suggestion(key: str) -> str:
+    translation = translate(key.rpartition(".")[2], None)
+    if translation:
+        return f"did you mean '{dotted(translation.path)}'?"
     known = [dotted(tuple(part for part in path if part != 0)) for path, _ in all_keys()]
-    named = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
-    found = named[0] if named else closest(key, known)
-    return f"did you mean '{found}'?" if found else "loracook schema lists all keys"
+    same_name = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
+    match = same_name[0] if same_name else closest(key, known)
+    return f"did you mean '{match}'?" if match else "run 'loracook schema' to list all keys"

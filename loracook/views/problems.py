@@ -1,4 +1,4 @@
-"""Problems as text: for people, scripts, GitHub's annotations and code scanning (SARIF 2.1.0)."""
+"""Problems as text, JSON, GitHub annotations and SARIF 2.1.0 (code scanning)."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ HOME = "https://github.com/loracook/loracook"
 
 
 def as_text(problems: Sequence[Problem]) -> str:
-    """One line a problem."""
+    """One line per problem."""
     return "\n".join(map(str, problems))
 
 
 def as_json(problems: Sequence[Problem]) -> str:
-    """A JSON list with one object a problem."""
+    """A JSON list with one object per problem."""
     return json.dumps([_fields(problem) for problem in problems], indent=2)
 
 
 def as_github(problems: Sequence[Problem]) -> str:
-    """Workflow commands that annotate the lines of a pull request; no text can end its command early."""
+    """Workflow commands that annotate a pull request; text in them is escaped."""
     return "\n".join(map(_command, problems))
 
 
@@ -59,17 +59,20 @@ def _fields(problem: Problem) -> dict[str, Any]:
     }
 
 
+def _text(problem: Problem) -> str:
+    return ": ".join(filter(None, (dotted(problem.path), problem.message)))
+
+
 def _rule(problem: Problem) -> str:
     return problem.rule or "recipe"
 
 
 def _command(problem: Problem) -> str:
-    place = problem.position or NOWHERE
-    where = {"file": place.file, "line": place.line, "col": place.column, "endColumn": place.end_column}
-    properties = {**where, "title": f"loracook: {_rule(problem)}"}
+    at = problem.position or NOWHERE
+    location = {"file": at.file, "line": at.line, "col": at.column, "endColumn": at.end_column}
+    properties = {**location, "title": f"loracook: {_rule(problem)}"}
     written = ",".join(f"{name}={_property(value)}" for name, value in properties.items())
-    text = ": ".join(filter(None, (dotted(problem.path), problem.message)))
-    return f"::{problem.severity} {written}::{_data(text)}"
+    return f"::{problem.severity} {written}::{_data(_text(problem))}"
 
 
 def _data(text: object) -> str:
@@ -83,13 +86,12 @@ def _property(text: object) -> str:
 def _result(problem: Problem) -> dict[str, Any]:
     position = problem.position or NOWHERE
     region = {"startLine": position.line, "startColumn": position.column, "endColumn": position.end_column}
-    place = {"artifactLocation": {"uri": _uri(position.file)}, "region": region}
-    text = ": ".join(filter(None, (dotted(problem.path), problem.message)))
+    location = {"artifactLocation": {"uri": _uri(position.file)}, "region": region}
     return {
         "ruleId": _rule(problem),
         "level": problem.severity,
-        "message": {"text": clean(text)},
-        "locations": [{"physicalLocation": place}],
+        "message": {"text": clean(_text(problem))},
+        "locations": [{"physicalLocation": location}],
     }
 
 

@@ -1,4 +1,4 @@
-"""The effective recipe, every value with who decided it."""
+"""The effective recipe, every value with its origin."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ UPSTREAM: tuple[tuple[str, str], ...] = (
     ("train", "packing"),
     ("train", "eval_strategy"),
 )
-"""What matters and is left to upstream where the recipe says nothing."""
+"""Keys worth showing with their upstream default where the recipe does not set them."""
 COLUMN = 44
 
 
 def as_yaml(recipe: Recipe) -> str:
-    """The effective recipe as YAML, each value's origin in a comment; it reads back the same."""
+    """The effective recipe as YAML with each value's origin in a comment; it reads back the same."""
     return "\n".join(_commented(text, origin) for text, origin in _lines(recipe))
 
 
@@ -42,25 +42,25 @@ def as_json(recipe: Recipe) -> str:
 
 
 def effective(recipe: Recipe) -> tuple[dict[str, Any], set[Path]]:
-    """The values of a recipe with upstream's defaults for what matters, and which those are."""
+    """The values of a recipe, with upstream's defaults for the keys worth showing and the paths of those."""
     values: dict[str, Any] = deepcopy(dict(recipe.sections))
-    left = [(section, name) for section, name in UPSTREAM if name not in values.get(section, {name})]
-    defaults = {path: part["default"] for path in left if "default" in (part := part_at(path) or {})}
+    unset = [(section, name) for section, name in UPSTREAM if name not in values.get(section, {name})]
+    defaults = {path: part["default"] for path in unset if "default" in (part := part_at(path) or {})}
     for (section, name), default in defaults.items():
         values[section][name] = default
-    refused = _without_meaning(values)
+    refused = _unused(values)
     for section, name in (path for path in defaults if path in refused):
         del values[section][name]
     return values, {path for path in defaults if path not in refused}
 
 
-def _without_meaning(values: dict[str, Any]) -> set[Path]:
-    """What the rules refuse: the recipe itself is valid, so a default that nothing reads there."""
+def _unused(values: dict[str, Any]) -> set[Path]:
+    """Paths that the rules refuse: the recipe itself is valid, so these defaults would not be used."""
     return {problem.path for problem in rule_problems(values) if problem.severity == "error"}
 
 
 def origin_of(recipe: Recipe, path: Path, upstream: set[Path]) -> str:
-    """Who decided a value: file and line, `--set`, loracook or upstream."""
+    """Where a value comes from: file and line, `--set`, loracook or upstream."""
     return "upstream" if path in upstream else clean(str(recipe.origin(path)))
 
 

@@ -1,4 +1,4 @@
-"""Problems with the line that they speak of and a caret below the place."""
+"""Problems with the recipe's line and a caret under the place."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ WIDTH = 100
 
 
 @dataclass(frozen=True)
-class Ink:
-    """What comes before a text to colour it, and after it to end that."""
+class Colours:
+    """Terminal codes that colour a text; empty for plain text."""
 
     error: str = ""
     warning: str = ""
@@ -21,29 +21,29 @@ class Ink:
     end: str = ""
 
 
-PLAIN = Ink()
-COLOURED = Ink(error="\x1b[31m", warning="\x1b[33m", place="\x1b[1m", end="\x1b[0m")
+PLAIN = Colours()
+COLOURED = Colours(error="\x1b[31m", warning="\x1b[33m", place="\x1b[1m", end="\x1b[0m")
 
 
-def as_snippets(problems: Sequence[Problem], ink: Ink = PLAIN) -> str:
-    """Each problem's line, then the recipe's own line with a caret below the place."""
-    return "\n".join(line for problem in problems for line in _snippet(problem, ink))
+def as_snippets(problems: Sequence[Problem], colours: Colours = PLAIN) -> str:
+    """Each problem, followed by the line of the recipe with a caret under the place."""
+    return "\n".join(line for problem in problems for line in _snippet(problem, colours))
 
 
-def _snippet(problem: Problem, ink: Ink) -> list[str]:
-    colour = ink.error if problem.severity == "error" else ink.warning
+def _snippet(problem: Problem, colours: Colours) -> list[str]:
+    colour = colours.error if problem.severity == "error" else colours.warning
     place, _, rest = str(problem).partition(": ")
-    head = f"{ink.place}{place}{ink.end}: {rest}" if problem.position else str(problem)
+    head = f"{colours.place}{place}{colours.end}: {rest}" if problem.position else str(problem)
     line = _line(problem.position) if problem.position else None
     if problem.position is None or line is None:
         return [head]
     code, caret, marks = _marked(line, problem.position)
-    return [head, code, f"{caret}{colour}{marks}{ink.end}"]
+    return [head, code, f"{caret}{colour}{marks}{colours.end}"]
 
 
 def _marked(line: str, position: Position) -> tuple[str, str, str]:
-    """The line, what stands before its caret, and the caret; all cut to the part around the place."""
-    line = SECRET.sub(lambda found: "…" * len(found[0]), line)
+    """The line, the indentation of its caret, and the caret, cut to the part around the place."""
+    line = SECRET.sub(lambda match: "…" * len(match[0]), line)
     start = position.column - 1
     cut = max(0, start - WIDTH // 2) if len(line) > WIDTH else 0
     shown = clean(line[cut : cut + WIDTH])

@@ -1,4 +1,4 @@
-"""`loracook validate`: files, folders and patterns, formats, exit codes; every verb refuses alike."""
+"""`loracook validate`: files, folders and patterns, formats, exit codes; every command refuses alike."""
 
 from __future__ import annotations
 
@@ -43,25 +43,19 @@ def validate(*arguments: str) -> Result:
 
 def test_a_good_recipe_ends_with_0_and_says_so(folder: Path) -> None:
     ran = validate("good.yaml")
-    assert (ran.return_value, ran.stdout, ran.stderr) == (0, "1 checked, 0 wrong\n", "")
+    assert (ran.return_value, ran.stdout, ran.stderr) == (0, "1 checked, 0 invalid\n", "")
 
 
 def test_a_bad_recipe_ends_with_2_and_its_lines(folder: Path) -> None:
     ran = validate("good.yaml", "bad.yaml")
-    assert (ran.return_value, ran.stdout, ran.stderr) == (2, "", f"{LINE}\n2 checked, 1 wrong\n")
+    assert (ran.return_value, ran.stdout, ran.stderr) == (2, "", f"{LINE}\n2 checked, 1 invalid\n")
 
 
 def test_a_warning_ends_with_0_and_strict_makes_it_an_error(folder: Path) -> None:
-    message = "'0.5' is too large for most adapters; set a value such as '2e-4'"
     ran, strictly = validate("warned.yaml"), validate("warned.yaml", "--strict")
-    assert (ran.return_value, ran.stderr) == (
-        0,
-        f"warned.yaml:5:24: train.learning_rate: warning: {message}\n",
-    )
-    assert (strictly.return_value, strictly.stderr.splitlines()[0]) == (
-        2,
-        f"warned.yaml:5:24: train.learning_rate: {message}",
-    )
+    place, _, message = ran.stderr.partition("warning: ")
+    assert (ran.return_value, place) == (0, "warned.yaml:5:24: train.learning_rate: ")
+    assert (strictly.return_value, strictly.stderr.splitlines()[0]) == (2, place + message.strip())
 
 
 def test_quiet_says_nothing_but_errors(folder: Path) -> None:
@@ -126,13 +120,13 @@ def test_a_name_without_a_recipe_is_a_problem_among_the_others(folder: Path) -> 
     )
 
 
-def test_a_text_that_is_no_unicode_is_refused(folder: Path) -> None:
+def test_a_text_that_is_not_unicode_is_refused(folder: Path) -> None:
     ran = validate("good.yaml", "--set", "dataset.path=\udcff")
-    assert (ran.return_value, ran.stderr.splitlines()[0][:32]) == (2, "--set:1:1: invisible character")
+    assert (ran.return_value, ran.stderr.splitlines()[0][:20]) == (2, "--set:1:1: invisible")
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_pattern_that_python_wonders_at_is_no_concern_of_the_reader(folder: Path) -> None:
+def test_a_pattern_that_python_warns_about_does_not_disturb_the_reader(folder: Path) -> None:
     Path("odd.yaml").write_text(GOOD + "evaluate: {regex: '[[a-z]+]?'}\n")
     assert not any(problem.rule == "yaml" for problem in problems_of("odd.yaml"))
 
@@ -140,9 +134,9 @@ def test_a_pattern_that_python_wonders_at_is_no_concern_of_the_reader(folder: Pa
 @pytest.mark.parametrize(
     ("name", "line"),
     [
-        ("empty", "empty:1:1: no recipes in this folder; use a folder with .yaml files"),
-        ("no*.yaml", "no*.yaml:1:1: no recipe matches this pattern; check the path and the quoting"),
-        ("gone.yaml", "gone.yaml:1:1: no such file; check the path"),
+        ("empty", "empty:1:1: no recipes in this folder"),
+        ("no*.yaml", "no*.yaml:1:1: no recipe matches this pattern"),
+        ("gone.yaml", "gone.yaml:1:1: no such file"),
     ],
 )
 def test_a_name_without_a_recipe_is_an_error(
@@ -150,15 +144,15 @@ def test_a_name_without_a_recipe_is_an_error(
 ) -> None:
     (folder / "empty").mkdir()
     assert ending(lambda: commands(["validate", name], standalone_mode=False)) == 2
-    assert capsys.readouterr().err.splitlines()[0] == line
+    assert capsys.readouterr().err.startswith(line)
 
 
-@pytest.mark.parametrize("verb", READING)
-def test_every_verb_refuses_the_same_recipes_in_the_same_words(
-    verb: str, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("name", READING)
+def test_every_command_refuses_the_same_recipes_in_the_same_words(
+    name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for file in sorted(INVALID.glob("by_hand/*/*.yaml"))[::9]:
-        arguments = [verb, *(part.format(file.name) for part in READING[verb])]
+        arguments = [name, *(part.format(file.name) for part in READING[name])]
         with chdir(file.parent):
             code = ending(lambda given=arguments: commands(given, standalone_mode=False))
         expected = file.with_suffix(".txt").read_text("utf-8")

@@ -41,19 +41,19 @@ def action(repository: Path, recipes: str, strict: str = "false") -> subprocess.
 
 def test_the_action_annotates_and_passes_warnings(repository: Path) -> None:
     ran = action(repository, "recipes")
-    assert (ran.returncode, ran.stderr) == (0, "2 checked, 0 wrong\n")
+    assert (ran.returncode, ran.stderr) == (0, "2 checked, 0 invalid\n")
     assert ran.stdout.startswith("::warning file=recipes/warned.yaml,line=5,col=24,")
 
 
 def test_the_action_fails_on_warnings_when_it_is_strict(repository: Path) -> None:
     ran = action(repository, "recipes/good one.yaml\n\nrecipes/warned.yaml\n", "true")
-    assert (ran.returncode, ran.stderr) == (2, "2 checked, 1 wrong\n")
+    assert (ran.returncode, ran.stderr) == (2, "2 checked, 1 invalid\n")
 
 
 @pytest.mark.parametrize("recipes", ["recipes/good one.yaml\n\nrecipes/warned.yaml\n", "\nrecipes"])
 def test_the_action_takes_several_lines_and_passes_over_empty_ones(repository: Path, recipes: str) -> None:
     ran = action(repository, recipes)
-    assert (ran.returncode, ran.stderr) == (0, "2 checked, 0 wrong\n")
+    assert (ran.returncode, ran.stderr) == (0, "2 checked, 0 invalid\n")
 
 
 def test_the_action_takes_its_inputs_for_names_and_never_for_commands(repository: Path) -> None:

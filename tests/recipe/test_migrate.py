@@ -103,9 +103,9 @@ def test_no_spelling_breaks_a_recipe_whatever_its_value(name: str) -> None:
 def test_a_switch_that_is_off_elsewhere_is_never_turned_on(line: str, instead: str) -> None:
     text = f"version: 1\n{line}\n"
     [(name, value)] = parse(line, "a.yaml").data.items()
-    spelling = translate(name, value)
-    assert spelling is not None
-    assert spelling.advice(()) == instead
+    translation = translate(name, value)
+    assert translation is not None
+    assert translation.advice(()) == instead
     assert moves(text, "a.yaml") == ([], [])
 
 
@@ -137,7 +137,7 @@ def test_migrate_rewrites_the_file_and_says_each_change(
     assert ran.output.splitlines()[-3:] == [
         "train.lr → train.learning_rate: 0.0001",
         "train.num_epochs → train.num_train_epochs: 3",
-        "7 changed, 1 left to mend; next: loracook validate a.yaml",
+        "7 changed, 1 left to fix; next: loracook validate a.yaml",
     ]
     assert load("a.yaml")["lora"]["r"] == 8
 
@@ -247,7 +247,7 @@ def test_a_recipe_that_cannot_be_written_is_said_and_stays(
     Path(".a.yaml.part").mkdir()
     ran = CliRunner().invoke(commands, ["migrate", "a.yaml"])
     assert isinstance(ran.exception, MachineError)
-    assert str(ran.exception) == "'a.yaml' cannot be written: Is a directory; nothing is changed"
+    assert str(ran.exception) == "cannot write 'a.yaml': Is a directory; the file is unchanged"
     assert Path("a.yaml").read_text() == THEIRS
 
 
@@ -262,7 +262,7 @@ def test_what_the_terminal_cannot_spell_is_escaped(tmp_path: Path, encoding: str
         capture_output=True,
         check=True,
     )
-    assert b"7 changed, 1 left to mend" in ran.stdout
+    assert b"7 changed, 1 left to fix" in ran.stdout
     assert encoding == "ascii" or b"train.lr \\u2192 train.learning_rate: 0.0001" in ran.stdout
 
 
@@ -299,10 +299,10 @@ def test_init_asks_on_a_terminal(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["mine", "--data", "org/rows"], "there is nobody to ask; add --model"),
-        (["mine", "--model", "org/model"], "there is nobody to ask; add --data"),
-        (["../mine", "--model", "a/b", "--data", "c/d"], "'../mine' cannot name a run; write something like 'my-recipe'"),
-        (["there", "--model", "a/b", "--data", "c/d"], "'there.yaml' is already there; choose another name"),
+        (["mine", "--data", "org/rows"], "not on a terminal to ask for it; add --model"),
+        (["mine", "--model", "org/model"], "not on a terminal to ask for it; add --data"),
+        (["../mine", "--model", "a/b", "--data", "c/d"], "'../mine' is not a valid run name; use a name such as 'my-recipe'"),
+        (["there", "--model", "a/b", "--data", "c/d"], "'there.yaml' already exists; choose another name"),
         (["mine", "--model", "/a", "--data", "c/d"],
          "mine.yaml:7:17: base_model.name_or_path: '/a' is an absolute path; use a path starting with './'"),
     ],

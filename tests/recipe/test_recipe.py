@@ -217,7 +217,7 @@ def test_null_removes_what_the_file_says_however_deep_it_stands(tmp_path: Path, 
     [
         (["lora.r=8", "lora.target_modules=[q"], [("--set:2:21", "", "yaml")]),
         (["lora", "lora.target_modules=[q"], [("--set:1:1", "", "set"), ("--set:2:21", "", "yaml")]),
-        (["lora.r=8", "push.private=true"], [("--set:2:1", "push", "push-without-place")]),
+        (["lora.r=8", "push.private=true"], [("--set:2:1", "push", "push-without-destination")]),
         (["dataset.sources.0.path=x/y"], [("--set:1:1", "dataset.sources.0.path", "set")]),
     ],
 )

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from loracook.recipe.rules import rule_problems
-from loracook.recipe.rules.schedule import READ_BY, WATCHING
+from loracook.recipe.rules.schedule import NEED_EVAL_LOSS, SETTINGS_OF
 from loracook.recipe.schema import with_defaults
 
 BASE = {
@@ -54,15 +54,15 @@ def test_the_settings_of_a_schedule_are_those_that_its_function_takes() -> None:
         SchedulerType.GREEDY: GreedyLR,
     }
     for name, function in functions.items():
-        assert READ_BY[name.value] <= set(inspect.signature(function).parameters) - GIVEN
+        assert SETTINGS_OF[name.value] <= set(inspect.signature(function).parameters) - GIVEN
     taken = {
         name.value: set(inspect.signature(function).parameters) - GIVEN
         for name, function in functions.items()
     }
     assert {
         name: taken[name] - read
-        for name, read in READ_BY.items()
-        if name not in WATCHING and taken[name] != read
+        for name, read in SETTINGS_OF.items()
+        if name not in NEED_EVAL_LOSS and taken[name] != read
     } == {}
 
 

@@ -17,7 +17,11 @@ RANK = Problem(
     ("lora", "r"), "'x' is not a whole number; write '8'", "type", position=Position("a.yaml", 4, 6, 7)
 )
 RATE = Problem(
-    ("train", "learning_rate"), "far too large", "far-learning-rate", "warning", Position("a.yaml", 9, 18, 21)
+    ("train", "learning_rate"),
+    "far too large",
+    "unusual-learning-rate",
+    "warning",
+    Position("a.yaml", 9, 18, 21),
 )
 HOSTILE = Problem(
     ("a::b", "c,d"),
@@ -42,7 +46,7 @@ def test_json_is_an_object_for_each() -> None:
         },
         {
             "file": "a.yaml", "line": 9, "column": 18, "end_column": 21, "path": "train.learning_rate",
-            "severity": "warning", "rule": "far-learning-rate", "message": "far too large",
+            "severity": "warning", "rule": "unusual-learning-rate", "message": "far too large",
         },
     ]  # fmt: skip
 
@@ -51,7 +55,7 @@ def test_github_annotates_the_place() -> None:
     assert as_github([RANK, RATE]) == (
         "::error file=a.yaml,line=4,col=6,endColumn=7,title=loracook%3A type"
         "::lora.r: 'x' is not a whole number; write '8'\n"
-        "::warning file=a.yaml,line=9,col=18,endColumn=21,title=loracook%3A far-learning-rate"
+        "::warning file=a.yaml,line=9,col=18,endColumn=21,title=loracook%3A unusual-learning-rate"
         "::train.learning_rate: far too large"
     )
 
@@ -68,7 +72,7 @@ def test_sarif_is_valid_and_says_the_same() -> None:
     log = json.loads(as_sarif([RANK, RATE, HOSTILE]))
     jsonschema.Draft4Validator(SARIF).validate(log)
     (run,) = log["runs"]
-    assert run["tool"]["driver"]["rules"] == [{"id": "far-learning-rate"}, {"id": "type"}]
+    assert run["tool"]["driver"]["rules"] == [{"id": "type"}, {"id": "unusual-learning-rate"}]
     assert run["results"][0] == {
         "ruleId": "type",
         "level": "error",

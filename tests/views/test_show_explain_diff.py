@@ -11,7 +11,7 @@ import pytest
 
 from loracook.errors import LoracookError
 from loracook.recipe.recipe import Recipe, load
-from loracook.recipe.schema import all_keys
+from loracook.recipe.schema import all_keys, part_at
 from loracook.recipe.source import parse
 from loracook.recipe.yaml_values import rows, scalar
 from loracook.views.diff import diff
@@ -115,10 +115,10 @@ def test_every_value_reads_back_as_itself(value: Any) -> None:
 def test_explain_says_meaning_bounds_origin_and_where_it_goes(recipe: Recipe) -> None:
     assert explain(recipe, "lora.r") == (
         "lora.r: 4  # child.yaml:3\n"
-        "Rank: the width of the two small matrices beside each target. More learns more and costs more.\n"
-        "It is an integer from 1 to 4096; left out, loracook takes 16.\n"
-        "For example: 16, 64\n"
-        "It becomes peft.LoraConfig(r=4)."
+        f"{part_at(('lora', 'r'))['description']}\n"
+        "Type: an integer from 1 to 4096; default: 16 (loracook)\n"
+        "Examples: 16, 64\n"
+        "Passed as peft.LoraConfig(r=4)"
     )
 
 
@@ -135,19 +135,19 @@ def test_explain_says_what_a_key_is_that_the_recipe_leaves_out(recipe: Recipe) -
 @pytest.mark.parametrize(
     ("key", "goes"),
     [
-        ("lora", "It becomes peft.LoraConfig(…)."),
-        ("lora.target_modules", "It becomes peft.LoraConfig(target_modules=[q_proj, v_proj])."),
-        ("lora.target_modules.0", "It is part of peft.LoraConfig(target_modules=…)."),
-        ('lora.rank_pattern."a.b"', "It is part of peft.LoraConfig(rank_pattern=…)."),
-        ("lora.loraplus.loraplus_lr_ratio", "It becomes peft.optimizers.create_loraplus_optimizer(loraplus_lr_ratio=…)."),
-        ("train.lr_scheduler_kwargs.num_cycles", "It is part of trl.SFTConfig(lr_scheduler_kwargs=…)."),
+        ("lora", "Passed to peft.LoraConfig(…)"),
+        ("lora.target_modules", "Passed as peft.LoraConfig(target_modules=[q_proj, v_proj])"),
+        ("lora.target_modules.0", "Part of peft.LoraConfig(target_modules=…)"),
+        ('lora.rank_pattern."a.b"', "Part of peft.LoraConfig(rank_pattern=…)"),
+        ("lora.loraplus.loraplus_lr_ratio", "Passed as peft.optimizers.create_loraplus_optimizer(loraplus_lr_ratio=…)"),
+        ("train.lr_scheduler_kwargs.num_cycles", "Part of trl.SFTConfig(lr_scheduler_kwargs=…)"),
         ("train.early_stopping.early_stopping_patience",
-         "It becomes transformers.EarlyStoppingCallback(early_stopping_patience=…)."),
-        ("merge.dtype", "It becomes transformers.AutoModelForCausalLM.from_pretrained(dtype=…)."),
-        ("dataset.where.lang", "loracook reads it itself."),
-        ("lora.layers_to_transform", "It is an integer from 0 to 4095 or a list."),
-        ("dataset.where.lang", "It is a string or a number or true or false or a list."),
-        ("evaluate.metrics", "It is a list of any of exact_match, contains, regex, json_match, rouge, chrf."),
+         "Passed as transformers.EarlyStoppingCallback(early_stopping_patience=…)"),
+        ("merge.dtype", "Passed as transformers.AutoModelForCausalLM.from_pretrained(dtype=…)"),
+        ("dataset.where.lang", "Used by loracook itself"),
+        ("lora.layers_to_transform", "Type: an integer from 0 to 4095 or a list"),
+        ("dataset.where.lang", "Type: a string or a number or a boolean or a list"),
+        ("evaluate.metrics", "Type: a list of any of exact_match, contains, regex, json_match, rouge, chrf"),
         ("extends", "extends: parent.yaml  # child.yaml:1"),
     ],
 )  # fmt: skip
@@ -161,13 +161,13 @@ def test_explain_says_what_a_key_takes_and_where_it_goes(recipe: Recipe, key: st
         ("train.lr", "did you mean 'train.learning_rate'?"),
         ("lora.learning_rate", "did you mean 'train.learning_rate'?"),
         ("lroa", "did you mean 'lora'?"),
-        ("frobnicate", "loracook schema lists all keys"),
+        ("frobnicate", "run 'loracook schema' to list all keys"),
     ],
 )
 def test_explain_helps_with_a_key_that_is_not_there(recipe: Recipe, key: str, meant: str) -> None:
     with pytest.raises(LoracookError) as caught:
         explain(recipe, key)
-    assert str(caught.value) == f"there is no key '{key}'; {meant}"
+    assert str(caught.value) == f"unknown key '{key}'; {meant}"
 
 
 def test_every_key_can_be_explained(recipe: Recipe) -> None:
@@ -186,15 +186,15 @@ def test_diff_names_changed_values_with_both_origins_and_what_follows(tmp_path: 
         "lora.r: 4 (child.yaml:3) → 16 (--set:2)",
         "train.max_steps: 10 (child.yaml:5) → 20 (--set:5)",
         "train.gradient_accumulation_steps: 1 (upstream) → 4 (--set:3)",
-        "what follows:",
-        "  rows a step on one device: 4 → 16",
-        "  tokens a step at most: 4,096 → 16,384",
-        "  optimizer steps on one device at most: 10 → 20",
-        "  trainable parameters: 4 times as many",
+        "effect on a run:",
+        "  effective batch size (per device): 4 → 16",
+        "  max tokens per step (per device): 4,096 → 16,384",
+        "  max optimizer steps (one device): 10 → 20",
+        "  trainable params: 4 times as many",
     ]
 
 
 def test_diff_of_the_same_meaning_in_other_words_is_none(tmp_path: Path, recipe: Recipe) -> None:
     flat = as_yaml(recipe).replace("./b.jsonl", '"./b.jsonl"') + "\n# a comment\n"
     (tmp_path / "flat.yaml").write_text(flat)
-    assert diff(recipe, load(tmp_path / "flat.yaml")) == "no difference in meaning"
+    assert diff(recipe, load(tmp_path / "flat.yaml")) == "no difference in effective values"

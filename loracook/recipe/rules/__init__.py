@@ -1,4 +1,4 @@
-"""Rules that join entries of a recipe; each gives the problems it finds in valid data with its defaults."""
+"""Rules between the keys of a recipe; each yields the problems of valid data with its defaults."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 
 from loracook.errors import Problem
 from loracook.recipe.rules import (
-    adapter,
+    after_training,
+    base_model,
     dataset,
     eval_during_training,
-    evaluate,
-    merge_push,
+    lora,
     schedule,
     train,
 )
 
 Rule = Callable[[dict[str, Any]], Iterator[Problem]]
 
-MODULES = (adapter, dataset, train, schedule, eval_during_training, evaluate, merge_push)
+MODULES = (base_model, lora, dataset, train, schedule, eval_during_training, after_training)
 RULES: tuple[Rule, ...] = tuple(
     rule
     for module in MODULES

@@ -1,4 +1,4 @@
-"""Rules of the length of a run and the learning rate schedule."""
+"""Rules for the length of a run and its learning rate schedule."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MIN_LR = {"num_cycles", "min_lr", "min_lr_rate"}
 PLATEAU = {"factor", "patience", "threshold", "threshold_mode", "cooldown", "min_lr", "eps"}
 GREEDY = PLATEAU | {"max_lr", "warmup", "smooth", "window_size", "reset_start"}
 STABLE = {"num_decay_steps", "num_stable_steps", "warmup_type", "decay_type", "min_lr_ratio", "num_cycles"}
-READ_BY = {
+SETTINGS_OF = {
     "linear": set(),
     "cosine": COSINE,
     "cosine_with_restarts": COSINE,
@@ -26,58 +26,54 @@ READ_BY = {
     "warmup_stable_decay": STABLE,
     "greedy": GREEDY,
 }
-"""The settings that each schedule's function in transformers.optimization takes."""
-WATCHING = ("reduce_lr_on_plateau", "greedy")
+"""The settings that each schedule in transformers.optimization takes."""
+NEED_EVAL_LOSS = ("reduce_lr_on_plateau", "greedy")
 
 
-def stream_without_end(data: Data) -> Iterator[Problem]:
-    """The length of a stream is unknown."""
+def stream_without_max_steps(data: Data) -> Iterator[Problem]:
+    """The length of a stream, and so of an epoch, is unknown."""
     if data["dataset"].get("streaming") and "max_steps" not in data["train"]:
-        message = "a stream has no length; set 'max_steps' under 'train:' too"
+        message = "the length of a stream is unknown; set 'max_steps' under 'train:' too"
         yield Problem(("dataset", "streaming"), message)
 
 
-def steps_and_epochs(data: Data) -> Iterator[Problem]:
-    """Upstream silently ignores epochs when steps are set."""
+def max_steps_with_epochs(data: Data) -> Iterator[Problem]:
+    """Upstream lets max_steps silently override epochs."""
     train = data["train"]
     if "max_steps" in train and train["num_train_epochs"] != 1:
-        message = "has no effect beside max_steps, which sets the length of the run; remove one of the two"
+        message = "overridden by 'max_steps'; remove one of the two"
         yield Problem(("train", "num_train_epochs"), message, severity="warning")
 
 
-def broken_steps(data: Data) -> Iterator[Problem]:
-    """A number of steps below 1 is a fraction of the run."""
+def fractional_steps(data: Data) -> Iterator[Problem]:
+    """Below 1 it is a share of the run, from 1 on a number of steps."""
     for name in ("warmup_steps", "logging_steps", "eval_steps", "save_steps"):
         value = data["train"].get(name, 1)
         if value > 1 and value != int(value):
-            message = (
-                f"{quote(value)} is neither a fraction of the run nor a number of steps; set '{round(value)}'"
-            )
+            message = f"{quote(value)} is neither a share nor a number of steps; use '{round(value)}'"
             yield Problem(("train", name), message)
 
 
-def warmup_beyond_the_run(data: Data) -> Iterator[Problem]:
-    """Warmup must end before the run does."""
+def warmup_longer_than_run(data: Data) -> Iterator[Problem]:
+    """The learning rate would never reach its peak."""
     steps, warmup = most_steps(data), data["train"]["warmup_steps"]
     if steps is not None and warmup >= 1 and warmup >= steps:
-        message = f"the run has at most {steps} steps, so warmup would not end; set a fraction such as '0.03'"
+        message = f"the run has at most {steps} steps, so warmup would not end; use a share such as '0.03'"
         yield Problem(("train", "warmup_steps"), message)
 
 
 def settings_of_another_schedule(data: Data) -> Iterator[Problem]:
-    """Upstream fails on a setting that the schedule does not have, or ignores it."""
+    """Upstream fails at a setting that the schedule does not take, or ignores it."""
     train = data["train"]
     schedule, settings = train["lr_scheduler_type"], train.get("lr_scheduler_kwargs", {})
     for name in settings:
-        if name not in READ_BY[schedule]:
-            others = [other for other, read in READ_BY.items() if name in read]
-            offered = f"set {quote('lr_scheduler_type: ' + others[0])}, or remove it"
-            yield Problem(
-                ("train", "lr_scheduler_kwargs", name), f"has no effect with {quote(schedule)}; {offered}"
-            )
+        if name not in SETTINGS_OF[schedule]:
+            others = [other for other, settings_of in SETTINGS_OF.items() if name in settings_of]
+            fix = f"set {quote('lr_scheduler_type: ' + others[0])}, or remove it"
+            yield Problem(("train", "lr_scheduler_kwargs", name), f"not used by {quote(schedule)}; {fix}")
 
 
-def schedule_without_settings(data: Data) -> Iterator[Problem]:
+def missing_schedule_settings(data: Data) -> Iterator[Problem]:
     """Some schedules require a setting."""
     train = data["train"]
     schedule, settings = train["lr_scheduler_type"], train.get("lr_scheduler_kwargs", {})
@@ -89,15 +85,16 @@ def schedule_without_settings(data: Data) -> Iterator[Problem]:
         both = ("train", "lr_scheduler_kwargs", "min_lr_rate")
         yield Problem(both, "conflicts with 'min_lr'; remove one of the two")
     if schedule == "warmup_stable_decay" and "num_decay_steps" not in settings:
-        message = f"{quote(schedule)} requires 'lr_scheduler_kwargs: {{num_decay_steps: …}}'; set it too"
+        message = f"{quote(schedule)} requires a decay; set 'lr_scheduler_kwargs: {{num_decay_steps: 100}}'"
         yield Problem(path, message)
 
 
-def schedule_that_watches(data: Data) -> Iterator[Problem]:
-    """These schedules follow the evaluation loss."""
+def schedule_without_evaluation(data: Data) -> Iterator[Problem]:
+    """These schedules depend on the evaluation loss."""
     train = data["train"]
-    if train["lr_scheduler_type"] in WATCHING and not evaluates(data):
+    if train["lr_scheduler_type"] in NEED_EVAL_LOSS and not evaluates(data):
         message = (
-            f"{quote(train['lr_scheduler_type'])} follows the evaluation loss; set 'eval_strategy: steps' too"
+            f"{quote(train['lr_scheduler_type'])} depends on the evaluation loss; "
+            "set 'eval_strategy: steps' too"
         )
         yield Problem(("train", "lr_scheduler_type"), message)

@@ -1,0 +1,107 @@
+"""Rules for the stages after training: evaluate, merge and push."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from loracook.errors import Problem
+from loracook.recipe.derived import Data
+from loracook.recipe.rules.eval_during_training import ADD_EVAL, NO_EVAL_ROWS
+
+SAMPLING = ("temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
+HUB_KEYS = ("revision", "commit_message", "create_pr")
+BEAM_SEARCH = ("early_stopping", "length_penalty")
+
+
+def nothing_to_evaluate(data: Data) -> Iterator[Problem]:
+    """Evaluation requires prompts or rows."""
+    evaluate = data.get("evaluate")
+    if evaluate is not None and not evaluate.get("prompts") and "eval" not in data["dataset"]:
+        message = f"nothing to evaluate; add 'prompts:', or {ADD_EVAL}"
+        yield Problem(("evaluate",), message)
+
+
+def evaluate_rows_without_eval(data: Data) -> Iterator[Problem]:
+    """Evaluation rows come from the dataset section."""
+    evaluate, held = data.get("evaluate", {}), data["dataset"].get("eval")
+    if "rows" in evaluate and held is None:
+        message = NO_EVAL_ROWS
+        yield Problem(("evaluate", "rows"), message)
+    elif held and evaluate.get("rows", 0) > held.get("rows", float("inf")):
+        message = f"must be at most the {held['rows']} evaluation rows; use a smaller number"
+        yield Problem(("evaluate", "rows"), message)
+
+
+def metrics_without_rows(data: Data) -> Iterator[Problem]:
+    """Metrics compare answers with those of evaluation rows."""
+    evaluate = data.get("evaluate", {})
+    if evaluate.get("metrics") and "rows" not in evaluate:
+        message = "requires evaluation rows to answer; set 'rows: 50' too"
+        yield Problem(("evaluate", "metrics"), message)
+
+
+def regex_and_metric(data: Data) -> Iterator[Problem]:
+    """The metric regex requires the pattern, and only this metric uses it."""
+    evaluate = data.get("evaluate", {})
+    measured = "regex" in evaluate.get("metrics", ())
+    if measured and "regex" not in evaluate:
+        path = ("evaluate", "metrics", evaluate["metrics"].index("regex"))
+        yield Problem(path, "requires a pattern; add 'regex:' to this section")
+    if "regex" in evaluate and not measured:
+        message = "only used by the metric 'regex'; set 'metrics: [regex]' too, or remove it"
+        yield Problem(("evaluate", "regex"), message)
+
+
+def sampling_settings_without_sampling(data: Data) -> Iterator[Problem]:
+    """Without sampling the likeliest token is always taken."""
+    generation = data.get("evaluate", {}).get("generation", {})
+    for name in SAMPLING:
+        if name in generation and not generation["do_sample"]:
+            path = ("evaluate", "generation", name)
+            yield Problem(path, "only used when sampling; set 'do_sample: true' too, or remove it")
+
+
+def beam_settings_without_beams(data: Data) -> Iterator[Problem]:
+    """These settings are only used in beam search."""
+    generation = data.get("evaluate", {}).get("generation", {})
+    for name in BEAM_SEARCH:
+        if name in generation and generation.get("num_beams", 1) == 1:
+            yield Problem(
+                ("evaluate", "generation", name),
+                "only used in beam search; set 'num_beams: 4' too, or remove it",
+            )
+
+
+def min_above_max_new_tokens(data: Data) -> Iterator[Problem]:
+    """The minimum length must not exceed the maximum."""
+    generation = data.get("evaluate", {}).get("generation", {})
+    if generation and generation.get("min_new_tokens", 0) > generation["max_new_tokens"]:
+        message = f"must be at most max_new_tokens, {generation['max_new_tokens']}; use a smaller number"
+        yield Problem(("evaluate", "generation", "min_new_tokens"), message)
+
+
+def push_without_destination(data: Data) -> Iterator[Problem]:
+    """A push requires a destination."""
+    push = data.get("push")
+    if push is not None and "repo_id" not in push and "folder" not in push:
+        yield Problem(("push",), "no destination; add 'repo_id: organization/name' or 'folder: name'")
+
+
+def push_to_two_destinations(data: Data) -> Iterator[Problem]:
+    """A push has one destination."""
+    if {"repo_id", "folder"} <= data.get("push", {}).keys():
+        yield Problem(("push", "folder"), "conflicts with 'repo_id'; remove one of the two")
+
+
+def push_merged_without_merge(data: Data) -> Iterator[Problem]:
+    """Only a merged model can be pushed as one."""
+    if data.get("push", {}).get("what") == "merged" and "merge" not in data:
+        yield Problem(("push", "what"), "requires a merged model; add a 'merge:' section, or use 'adapter'")
+
+
+def hub_keys_of_a_folder(data: Data) -> Iterator[Problem]:
+    """A folder has neither branches nor commits."""
+    push = data.get("push", {})
+    for name in HUB_KEYS:
+        if name in push and "folder" in push and "repo_id" not in push:
+            yield Problem(("push", name), "not used for a folder; remove it, or push to a 'repo_id'")
