@@ -1,7 +1,5 @@
 """Problems of a recipe, the exceptions of a run, and text that is safe to print."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable

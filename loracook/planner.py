@@ -1,7 +1,5 @@
 """What a run of a recipe would do: its stages, their folders, and which are done."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Where work tells how far it is."""
 
-from __future__ import annotations
-
 from typing import Any, Protocol
 
 

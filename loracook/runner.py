@@ -1,7 +1,5 @@
 """Carry out a plan: one stage after the other, each with a record that makes it done."""
 
-from __future__ import annotations
-
 import shutil
 import time
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """Human-readable sizes and durations."""
 
-from __future__ import annotations
-
 UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
 

@@ -1,7 +1,5 @@
 """The command line: the only part of loracook that prints or exits."""
 
-from __future__ import annotations
-
 import sys
 from importlib import import_module
 

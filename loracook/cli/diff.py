@@ -1,7 +1,5 @@
 """`loracook diff`: two recipes compared by their effective values."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

@@ -1,7 +1,5 @@
 """The command doctor: what this machine can and cannot do for recipes."""
 
-from __future__ import annotations
-
 import json
 import os
 from dataclasses import asdict

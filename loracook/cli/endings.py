@@ -1,7 +1,5 @@
 """How a command ends: its exit code, and the message for what went wrong."""
 
-from __future__ import annotations
-
 import io
 import select
 import sys

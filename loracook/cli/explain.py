@@ -1,7 +1,5 @@
 """`loracook explain`: what a key means, its type and default, and where its value comes from."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

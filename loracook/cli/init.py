@@ -1,7 +1,5 @@
 """`loracook init`: write a commented recipe to start from."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

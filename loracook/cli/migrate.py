@@ -1,7 +1,5 @@
 """`loracook migrate`: rewrite other tools' keys in a recipe as ours."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

@@ -1,7 +1,5 @@
 """The command plan: what a run would do, train, take and leave."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`loracook schema`: the JSON Schema of recipes, for editors and other checkers."""
 
-from __future__ import annotations
-
 import json
 
 import click

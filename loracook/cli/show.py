@@ -1,7 +1,5 @@
 """`loracook show`: the effective recipe with the origin of every value."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

@@ -1,7 +1,5 @@
 """`loracook validate`: every problem of every recipe, without running anything."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Sequence

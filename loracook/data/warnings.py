@@ -1,7 +1,5 @@
 """Warnings about prepared rows: flaws, exceeded limits, skipped rows."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 

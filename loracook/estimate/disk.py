@@ -1,7 +1,5 @@
 """What a run writes to the disk, and what a push sends out."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from pathlib import Path

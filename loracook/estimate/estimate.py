@@ -1,7 +1,5 @@
 """What a run trains and takes, known before weights: one value for `plan`, `--probe` and the run itself."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """All that `loracook plan` shows of a run beyond its stages."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path

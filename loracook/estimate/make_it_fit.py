@@ -1,7 +1,5 @@
 """The changes to a recipe that would make it fit a device, each with what it saves."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any

@@ -1,7 +1,5 @@
 """The process that talks to the hub: reads one JSON request, writes notes, log entries and one answer."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

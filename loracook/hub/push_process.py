@@ -4,8 +4,6 @@ huggingface_hub waits for an answer without a timeout, and Xet uploads outside o
 its own can be ended at a deadline. It is also the only process that reads the token.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

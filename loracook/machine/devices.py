@@ -1,7 +1,5 @@
 """Devices that recipes train on: common GPUs by name, and the device of this machine."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 

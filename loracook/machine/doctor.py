@@ -1,7 +1,5 @@
 """What this machine offers recipes: versions, devices, kernels, disk, hub, and what each lack prevents."""
 
-from __future__ import annotations
-
 import logging
 import os
 import platform

@@ -1,7 +1,5 @@
 """Errors of this machine: a full disk, too little memory or an unusable folder, and what to do about it."""
 
-from __future__ import annotations
-
 import errno
 import logging
 import re

@@ -1,7 +1,5 @@
 """Memory: what is free, what this process took at its peak, and how its allocator behaves."""
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import os

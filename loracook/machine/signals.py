@@ -1,7 +1,5 @@
 """Stopping on a signal without losing work: at once in general, at the end of a step while training."""
 
-from __future__ import annotations
-
 import os
 import signal
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Errors of upstream over a base model's files, reported where the recipe names the model."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Where the base model comes from: the hub, a folder, or a GGUF file that is converted once and cached."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import tempfile

@@ -1,7 +1,5 @@
 """What the hub says of a base model: its commit, its license and how much has to be downloaded."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from pathlib import Path

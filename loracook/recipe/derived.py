@@ -4,8 +4,6 @@ Steps are counted as in transformers 5.23: Trainer.set_initial_training_values, 
 TrainingArguments.get_warmup_steps.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What to write instead of an unknown key, an unknown value or a value of the wrong type."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice

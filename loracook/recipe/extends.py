@@ -1,7 +1,5 @@
 """A recipe file and its parents: `extends` names one parent, which may extend another."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Set
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Keys and values of other tools, and what they are called here."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

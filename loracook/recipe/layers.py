@@ -1,7 +1,5 @@
 """Layers of a recipe merged: its files, then the command line; each value knows which one set it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """Whether a model or a data set is local or on the hub, and which locations a recipe may not name."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """A recipe rewritten from other tools' keys to ours, its comments preserved."""
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """`--set a.b.c=value`: one entry from the command line, typed by the schema."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from typing import Any

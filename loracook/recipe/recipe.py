@@ -1,7 +1,5 @@
 """A recipe: valid, complete and frozen, every value with its origin."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice

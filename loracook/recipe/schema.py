@@ -1,7 +1,5 @@
 """The recipe schema: the one list of keys and defaults, and how to look things up in it."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterator

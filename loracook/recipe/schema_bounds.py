@@ -1,7 +1,5 @@
 """The problems that the schema finds in the size of a number, a string, a list or a mapping."""
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Callable, Iterator, Sized
 from typing import Any

@@ -1,7 +1,5 @@
 """The problems that the schema finds in a recipe, in plain words."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from functools import cache

@@ -1,7 +1,5 @@
 """YAML text read exactly: plain data, and the position of every entry in it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath

@@ -1,7 +1,5 @@
 """The commented recipe that `loracook init` writes."""
 
-from __future__ import annotations
-
 from loracook.recipe.yaml_values import scalar
 
 TEXT = """\

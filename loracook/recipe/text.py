@@ -1,7 +1,5 @@
 """The text of a recipe file, and the YAML parser's errors in plain words."""
 
-from __future__ import annotations
-
 import errno
 import os
 import stat

@@ -1,7 +1,5 @@
 """What a recipe from a stranger may not contain: secrets, forbidden locations, variables, slow patterns."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator
 from typing import Any

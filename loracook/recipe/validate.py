@@ -1,7 +1,5 @@
 """Which recipes to check, and the problems of each."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence

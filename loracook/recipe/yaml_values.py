@@ -1,7 +1,5 @@
 """Plain values as YAML text and back, by the core schema of YAML 1.2 (section 10.3.2)."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Answers of the base model and the adapter side by side, as a Markdown page."""
 
-from __future__ import annotations
-
 import html
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Untrusted text in Markdown, escaped so that it is shown literally."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 

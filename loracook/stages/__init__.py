@@ -1,7 +1,5 @@
 """The stages of a run, in the order they are run in."""
 
-from __future__ import annotations
-
 from loracook.stages import evaluate, merge, push, train
 from loracook.stages.base import Stage
 

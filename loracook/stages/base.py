@@ -1,7 +1,5 @@
 """What a stage is: the shape that every stage module fits, and what it is given to work with."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Metrics that hold an answer against its reference; each gives a share between 0 and 1, higher is better."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable

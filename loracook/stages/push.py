@@ -1,7 +1,5 @@
 """Push: the adapter or the merged model, with a model card, to the hub or to a local folder."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Mapping

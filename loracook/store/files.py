@@ -1,7 +1,5 @@
 """Atomic writes, SHA-256 hashes, and folders sealed by a manifest of their files."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

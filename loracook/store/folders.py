@@ -1,7 +1,5 @@
 """Default folders for runs and the cache, and files that installed packages ship."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The run folder, locked by one process at a time."""
 
-from __future__ import annotations
-
 import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager

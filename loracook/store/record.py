@@ -1,7 +1,5 @@
 """The record of a finished stage: written last, sealed, and compared with the files in its folder."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The files that a push publishes: a finished stage's weights, config and tokenizer, and the model card."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase

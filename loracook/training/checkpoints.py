@@ -1,7 +1,5 @@
 """Checkpoints that can be trusted: written aside, moved in once complete, and verified by their manifest."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The memory that training was estimated to take and took, and what to write where it is too little."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace

@@ -1,7 +1,5 @@
 """Two recipes compared by their effective values: what changed, from where, and what it changes in a run."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any
 

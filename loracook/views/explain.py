@@ -1,7 +1,5 @@
 """One key of a recipe explained: its meaning, allowed values, origin, and the argument it becomes."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from loracook.errors import LoracookError, Path, dotted, quote

@@ -1,7 +1,5 @@
 """A model's modules in words: which ones LoRA can adapt, and what each rank costs."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass

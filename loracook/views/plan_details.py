@@ -1,7 +1,5 @@
 """A plan with all that is known of it, as values for the views."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from loracook.estimate.forecast import Forecast

@@ -1,7 +1,5 @@
 """A plan as plain JSON values; what is unknown is null, and `unknown` says why."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Several plans side by side, one column each."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 from loracook.estimate.forecast import Forecast

@@ -1,7 +1,5 @@
 """A plan in words: its stages, then its forecast as aligned lines."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from loracook.estimate.disk import DiskUse, Upload

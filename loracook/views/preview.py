@@ -1,7 +1,5 @@
 """A preview as text for the terminal, and as one self-contained HTML page."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path

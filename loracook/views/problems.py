@@ -1,7 +1,5 @@
 """Problems as text, JSON, GitHub annotations and SARIF 2.1.0 (code scanning)."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """What a run leaves, as the lines shown at its end."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from loracook.planner import Plan

@@ -1,7 +1,5 @@
 """The effective recipe, every value with its origin."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from copy import deepcopy

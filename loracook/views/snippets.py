@@ -1,7 +1,5 @@
 """Problems with the recipe's line and a caret under the place."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache

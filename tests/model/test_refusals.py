@@ -117,7 +117,7 @@ def test_rows_beyond_a_table_of_positions_are_refused(kind: str) -> None:
     recipe = Recipe(Path("recipe.yaml"), {"train": {"max_length": 512}}, ())
     base = AutoModelForCausalLM.from_config(config(kind, max_position_embeddings=64))
     check_rows(base, recipe, 64)
-    with pytest.raises(RecipeError, match="65 tokens.* 64 positions"):
+    with pytest.raises(RecipeError, match=r"65 tokens.* 64 positions"):
         check_rows(base, recipe, 65)
 
 

@@ -58,7 +58,7 @@ def test_packing_is_refused_where_rows_would_see_one_another(kind: str) -> None:
     model = small(kind, JOINED[kind])
     check_packing(model, recipe(packing=False))
     check_packing(model, recipe(packing=True, packing_strategy="wrapped"))
-    with pytest.raises(RecipeError, match="train.packing: packed sequences attend to each other"):
+    with pytest.raises(RecipeError, match=r"train\.packing: packed sequences attend to each other"):
         check_packing(model, recipe(packing=True))
     with pytest.raises(RecipeError, match="write padding_free: false"):
         check_packing(model, recipe(padding_free=True))

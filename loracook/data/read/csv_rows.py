@@ -1,7 +1,5 @@
 """CSV lines → one mapping of column names to cells per row."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Iterable, Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """Which format the rows of a source are in, and whether their columns fit it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any

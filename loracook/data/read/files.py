@@ -1,7 +1,5 @@
 """Local data files → records, one at a time, with the file name and row number of each."""
 
-from __future__ import annotations
-
 import bz2
 import csv
 import gzip

@@ -1,7 +1,5 @@
 """Formats: the columns of a record → its rows."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field

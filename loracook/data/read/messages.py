@@ -1,7 +1,5 @@
 """Messages in any common spelling → messages as chat templates expect them."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """OpenAssistant message trees, nested or flat with parent ids → threads that end with an answer."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 

@@ -1,7 +1,5 @@
 """The values that reading yields: raw records, and rows (chat, prompt and completion, or text)."""
 
-from __future__ import annotations
-
 import json
 import math
 from dataclasses import dataclass

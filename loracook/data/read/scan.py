@@ -1,7 +1,5 @@
 """One pass over a source: how many usable rows it has, and what is wrong with the others."""
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Which rows are used for training and evaluation, how often and in which order; drawn by the seed."""
 
-from __future__ import annotations
-
 import itertools
 import random
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """Sources: where the rows of a recipe come from, and their records one at a time."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace

@@ -3,8 +3,6 @@
 Run as a script: reads the template from standard input and prints what is wrong with it.
 """
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

@@ -1,7 +1,5 @@
 """Rules between the keys of a recipe; each yields the problems of valid data with its defaults."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import FunctionType

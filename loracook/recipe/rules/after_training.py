@@ -1,7 +1,5 @@
 """Rules for the stages after training: evaluate, merge and push."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from loracook.errors import Problem

@@ -1,7 +1,5 @@
 """Rules for the base_model and quantization sections."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from loracook.errors import Problem

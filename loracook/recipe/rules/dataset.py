@@ -1,7 +1,5 @@
 """Rules for the dataset and template sections."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 

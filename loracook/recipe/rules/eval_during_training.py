@@ -1,7 +1,5 @@
 """Rules for evaluation during training and for the best model."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """Rules for the length of a run and its learning rate schedule."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from loracook.errors import Problem, quote

@@ -1,7 +1,5 @@
 """Rules for the train section: precision, batches, optimizer and trackers."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from loracook.errors import Problem, quote
