@@ -46,7 +46,7 @@ fuzz: $(VENV)/.test ## change shipped recipes at random for ten minutes; leaves 
 upstream: ## test the contract with the newest upstream releases instead of the pinned ones
 	$(PYTHON) -m venv .venv-upstream
 	.venv-upstream/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable ".[test]"
-	.venv-upstream/bin/python tests/upstream.py
+	.venv-upstream/bin/python tests/recipe/upstream.py
 	.venv-upstream/bin/python -m pytest tests/recipe/test_contract.py tests/recipe/test_schema_second_opinion.py
 
 clean: ## remove the virtual environments, runs/ and site/

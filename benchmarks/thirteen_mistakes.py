@@ -136,7 +136,7 @@ def changed(text: str, change: tuple[str, str]) -> str:
 
 def prepared(folder: Path) -> None:
     """A tiny model, rows and a chat template that both tools can train on."""
-    from tests.twins import write_twin
+    from tests.tiny_models import write_twin
 
     write_twin(folder / "model", "llama")
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))

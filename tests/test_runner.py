@@ -22,7 +22,7 @@ from loracook.store.files import MANIFEST, file_facts, read_sealed, sha256, writ
 from loracook.store.record import read_record, write_record
 from loracook.training.callbacks import refuse_infinite
 from loracook.training.checkpoints import UNFINISHED, newest_sealed, verify
-from tests.cooking import twin_file
+from tests.tiny_recipes import twin_file
 
 LORACOOK = Path(sys.executable).parent / "loracook"
 LONG = {"num_train_epochs": None, "max_steps": 24, "save_steps": 4, "logging_steps": 1}
@@ -102,7 +102,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(recipe_file: Path, undisturbed
     assert not (folder / "record.json").exists()
     again = run(recipe_file)
     assert again.returncode == 0
-    assert "going on from checkpoint-" in again.stdout
+    assert "resuming from checkpoint-" in again.stdout
     assert weights(folder) == undisturbed
 
 
@@ -128,7 +128,7 @@ def test_the_log_counts_tokens_on_from_a_checkpoint(recipe_file: Path, checkpoin
     undisturbed = counted(log)
     shutil.rmtree(checkpoints / "checkpoint-24")
     again = run(recipe_file)
-    assert "going on from checkpoint-20" in again.stdout
+    assert "resuming from checkpoint-20" in again.stdout
     assert counted(log) == undisturbed
 
 
@@ -167,7 +167,7 @@ def test_a_flipped_bit_in_a_checkpoint_is_named_and_the_one_before_is_used(
     optimizer.write_bytes(content)
     again = run(recipe_file)
     assert "skipping checkpoint-24: optimizer.pt is corrupt (hash mismatch)" in again.stdout
-    assert "going on from checkpoint-20" in again.stdout
+    assert "resuming from checkpoint-20" in again.stdout
     assert weights(checkpoints.parent) == undisturbed
 
 
@@ -219,8 +219,8 @@ def test_a_run_does_not_go_on_from_what_was_made_differently(
     folder = checkpoints.relative_to(recipe_file.parent)
     assert (again.returncode, again.stderr) == (
         2,
-        f"cannot go on from checkpoint-24: {name} was {was}, now {now}; "
-        f"change that back, or remove {folder} to train anew\n",
+        f"cannot resume from checkpoint-24: {name} was {was}, now {now}; "
+        f"change that back, or remove {folder} to start over\n",
     )
 
 
@@ -272,7 +272,7 @@ def test_a_stage_that_is_made_again_alike_leaves_those_after_it(
     before = (merge / "record.json").read_bytes()
     again = run(finished)
     fault = "adapter/adapter_model.safetensors is corrupt (hash mismatch)"
-    assert (again.returncode, again.stdout.count(f"train is run again: {fault}\n")) == (0, 1)
+    assert (again.returncode, again.stdout.count(f"running train again: {fault}\n")) == (0, 1)
     assert weights(train) == undisturbed
     assert (merge / "record.json").read_bytes() == before
 
@@ -285,8 +285,8 @@ def test_a_stage_is_made_again_when_the_one_before_came_out_otherwise(finished: 
     record["files"][f"adapter/{adapter.name}"] = file_facts(adapter.parent)[adapter.name]
     write_record(train, record)
     again = run(finished)
-    assert (again.returncode, "train is run again" in again.stdout) == (0, False)
-    assert f"merge is run again: the weights in {train.name} have changed\n" in again.stdout
+    assert (again.returncode, "running train again" in again.stdout) == (0, False)
+    assert f"running merge again: the weights in {train.name} have changed\n" in again.stdout
     assert read_record(merge)["before"] == {
         train.name: {"adapter/adapter_model.safetensors": sha256(adapter)}
     }
@@ -312,7 +312,7 @@ def test_a_push_to_a_folder_is_done_while_all_of_it_is_there(
     again = run(finished)
     assert again.returncode == 0
     assert "train done" not in again.stdout
-    assert f"  push will be run again: {fault}\n" in again.stdout
+    assert f"  push will run again: {fault}\n" in again.stdout
     assert file_facts(published) == before
 
 

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TRAIN_KEYS = ("max_length", "packing", "packing_strategy", "eval_packing", "seed")
-CODE = ("data/prepare.py", "data/read/*.py", "data/tokenize/*.py", "recipe/derived.py")
-"""The modules that decide what the prepared rows are; derived decides which rows are held out."""
+CODE = ("data/prepare.py", "data/read/*.py", "data/tokenize/*.py", "recipe/derived.py", "recipe/locations.py")
+"""The modules that decide what the prepared rows are; derived decides which rows are held out, locations
+what is a local file."""
 STATISTICS = "statistics.json"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from loracook.cli import commands
-from tests.cooking import twin_file
+from tests.tiny_recipes import twin_file
 
 
 def written(file: Path, *options: str) -> str:

@@ -13,8 +13,8 @@ import yaml
 import loracook
 from docs import pages
 from loracook import errors
-from loracook.data.read.detect import guess
-from loracook.data.read.formats import Shape
+from loracook.data.read.detect import detect
+from loracook.data.read.formats import ReadOptions
 from loracook.recipe.schema import part_at, schema
 from tests.docs.texts import PAGES, ROOT, blocks, name, strings
 
@@ -75,7 +75,7 @@ def test_every_format_has_a_row_that_is_recognized() -> None:
     for format in formats - {"columns"}:
         assert f'--8<-- "rows/{format}.jsonl"' in page
         for line in (EXAMPLES / "rows" / f"{format}.jsonl").read_text("utf-8").splitlines():
-            assert guess(json.loads(line), Shape("auto"))[0] == format
+            assert detect(json.loads(line), ReadOptions("auto"))[0] == format
 
 
 def test_the_table_of_defaults_is_what_a_recipe_gets() -> None:

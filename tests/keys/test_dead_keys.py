@@ -15,7 +15,7 @@ from loracook.errors import LoracookError
 from loracook.recipe.recipe import Recipe
 from tests.keys.cases import BASE, KEYS, another, changed, context, prefixes
 from tests.keys.effects import EFFECTS, Kitchen, write_data
-from tests.twins import write_twin
+from tests.tiny_models import write_twin
 
 pytestmark = pytest.mark.slow
 ELSEWHERE = {

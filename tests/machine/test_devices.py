@@ -10,7 +10,7 @@ import torch
 
 from loracook.errors import LoracookError
 from loracook.machine.devices import CONTEXT, GIB, device_here, named_device
-from tests.planning import config_recipe, invoked, plan
+from tests.plans import config_recipe, invoked, plan
 
 OPT = "facebook__opt-350m"
 LORA = {"r": 8, "target_modules": ["q_proj", "v_proj"]}

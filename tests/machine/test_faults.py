@@ -17,7 +17,7 @@ from huggingface_hub.constants import HF_HUB_CACHE
 
 from loracook.errors import MachineError
 from loracook.machine.faults import machine_errors, shortage
-from tests.cooking import twin_file
+from tests.tiny_recipes import twin_file
 
 LORACOOK = Path(sys.executable).parent / "loracook"
 FULL = "/dev/full"

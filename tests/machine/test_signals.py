@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from loracook.machine.signals import STOPPED
-from tests.planning import written
+from tests.plans import written
 
 LORACOOK = Path(sys.executable).parent / "loracook"
 HANGING_UP = """

@@ -14,7 +14,7 @@ import loracook
 from loracook import model
 from loracook.model.load import load_config
 from loracook.recipe.recipe import Recipe
-from tests.cooking import twin
+from tests.tiny_recipes import twin
 
 Damage = Callable[[Path], object]
 READERS: dict[str, Callable[[Recipe, Path], object]] = {

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 from loracook.errors import RecipeError
 from loracook.model.unsupported import check_prompts, check_rows
 from loracook.recipe.recipe import Recipe
-from tests.planning import invoked, plan, written
+from tests.plans import invoked, plan, written
 
 SMALL: dict[str, dict[str, Any]] = {
     "llama": {"intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4},

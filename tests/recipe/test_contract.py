@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 from loracook.errors import dotted
 from loracook.recipe.schema import Schema, all_keys, schema, types_of
 from loracook.recipe.schema_errors import check
-from tests.upstream import differences, parameters, resolve, sections
+from tests.recipe.upstream import differences, parameters, resolve, sections
 
 KEYWORDS = {
     "$schema", "$id", "title", "description", "type", "enum", "const", "default", "examples",

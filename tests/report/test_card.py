@@ -13,7 +13,7 @@ import loracook
 from loracook.recipe.recipe import Recipe, load
 from loracook.report.card import model_card, snippet
 from loracook.report.markdown import block, code, prose, table
-from tests.cooking import twin
+from tests.tiny_recipes import twin
 
 RECIPE = """
 version: 1

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from loracook.data.read.rows import Place, Record
 from loracook.errors import RecipeError, UnreachableError
 from loracook.hub.failures import rejection, unreachable
+from loracook.machine import upstream
 from loracook.machine.faults import machine_fault
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def fingerprint(entry: Mapping[str, Any], fail: Fail) -> str:
 
     dataset = load(entry, fail)
     with translated_errors(entry, fail):
-        commit = getattr(dataset, "_fingerprint", None)
+        commit = upstream.dataset_fingerprint(dataset)
         return str(commit or HfApi().dataset_info(entry["path"], revision=entry.get("revision")).sha)
 
 
@@ -92,13 +93,11 @@ def _not_found(error: Exception) -> str:
 
 def _refuse_other_sources(entry: Mapping[str, Any], fail: Fail) -> None:
     """Refuse what load_dataset would not read from the Hub: local folders, builders and URLs."""
-    from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
-
     path = entry["path"]
     if Path(path).exists():
         message = f"ambiguous: a Hub id, but the working directory contains '{path}'; run from another one"
         raise fail("path", message)
-    if path in _PACKAGED_DATASETS_MODULES:
+    if path in upstream.dataset_builders():
         raise fail("path", "not a dataset on the Hub; a local file starts with './'")
     names = entry.get("data_files", [])
     for name in [names] if isinstance(names, str) else names:

@@ -20,8 +20,8 @@ from loracook.store.folders import default_cache
 from loracook.training.largest_batch import measure_alone
 from loracook.training.memory_check import MemoryCheck, check_memory
 from loracook.training.trainer import TrainerInputs, read_inputs
-from tests.planning import invoked
-from tests.test_steps import recipe_file
+from tests.estimate.test_batches import recipe_file
+from tests.plans import invoked
 
 
 @pytest.mark.slow

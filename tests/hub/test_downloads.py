@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.cooking import twin_file
 from tests.hub.server import Files, Hub, serving
+from tests.tiny_recipes import twin_file
 
 LORACOOK = Path(sys.executable).parent / "loracook"
 

@@ -15,7 +15,7 @@ from loracook.errors import MachineError
 from loracook.progress import Silent
 from loracook.runner import run
 from loracook.store.record import read_record
-from tests.cooking import twin_file
+from tests.tiny_recipes import twin_file
 
 ADAPTER = "adapter_model.safetensors"
 BEST_IS_THE_FIRST = {

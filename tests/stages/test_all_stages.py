@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import loracook
 from loracook import model
-from tests.cooking import RECIPES, TWINS, twin
+from tests.tiny_recipes import RECIPES, TWINS, twin
 
 SHORT = {"rows": 2, "generation": {"max_new_tokens": 4}}
 

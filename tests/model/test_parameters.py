@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.planning import config_recipe, invoked, plan
+from tests.plans import config_recipe, invoked, plan
 
 OPT = "facebook__opt-350m"
 QV = ["q_proj", "v_proj"]

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
 import loracook
-from tests.twins import LINES, write_twin
+from tests.tiny_models import LINES, write_twin
 
 CHATML = (
     "{% for message in messages %}<{{ message.role }}>{% if message.role == 'assistant' %}"

@@ -13,8 +13,8 @@ import loracook
 from loracook.errors import RecipeError
 from loracook.estimate.batches import Batch, longest_batch, trained_tokens
 from loracook.recipe.derived import Steps, steps
-from tests.planning import invoked, plan
-from tests.twins import LINES, write_twin
+from tests.plans import invoked, plan
+from tests.tiny_models import LINES, write_twin
 
 ROWS = [LINES[number % len(LINES)][: 20 + 3 * number] for number in range(21)]
 SHAPES: dict[str, dict[str, Any]] = {

@@ -9,7 +9,7 @@ import pytest
 
 import loracook
 from loracook.errors import LoracookError
-from tests.cooking import twin
+from tests.tiny_recipes import twin
 
 DROPPED = {"evaluate": None}
 

@@ -10,9 +10,9 @@ import pytest
 
 import loracook
 from loracook.estimate.disk import SMALL
-from tests.planning import plan
-from tests.test_steps import recipe_file
-from tests.twins import write_twin
+from tests.estimate.test_batches import recipe_file
+from tests.plans import plan
+from tests.tiny_models import write_twin
 
 HEADERS = 8192
 """The most that names, shapes and a scheduler's state take beside tensors in these files."""

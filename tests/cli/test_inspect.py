@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from loracook.cli.inspect import command
 from loracook.errors import LoracookError
-from tests.planning import CONFIGS
+from tests.plans import CONFIGS
 
 OPT = CONFIGS / "facebook__opt-350m"
 

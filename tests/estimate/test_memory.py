@@ -15,7 +15,7 @@ from loracook.estimate.fake_step import StepMemory, step_memory
 from loracook.estimate.memory import cache_bytes
 from loracook.estimate.weight_bytes import Weights, cast, optimizer_bytes, set_dtypes, weight_bytes
 from loracook.model.parameters import with_adapter
-from tests.planning import CONFIGS, config_recipe, plan
+from tests.plans import CONFIGS, config_recipe, plan
 
 SHAPE = {
     "vocab_size": 512,

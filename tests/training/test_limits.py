@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 import loracook
-from tests.cooking import twin
+from tests.tiny_recipes import twin
 
 
 def test_rows_over_a_limit_stop_the_run_before_weights_are_loaded(tmp_path: Path) -> None:

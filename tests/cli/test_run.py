@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cooking import twin_file
+from tests.tiny_recipes import twin_file
 
 LORACOOK = Path(sys.executable).parent / "loracook"
 SECTIONS = {

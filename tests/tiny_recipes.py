@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from loracook.recipe.recipe import Recipe, load
-from tests.twins import LINES, write_twin
+from tests.tiny_models import LINES, write_twin
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 TWO_STEPS = {
