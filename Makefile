@@ -47,7 +47,8 @@ upstream: ## test the contract with the newest upstream releases instead of the 
 	$(PYTHON) -m venv .venv-upstream
 	.venv-upstream/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable ".[test]"
 	.venv-upstream/bin/python tests/recipe/upstream.py
-	.venv-upstream/bin/python -m pytest tests/recipe/test_contract.py tests/recipe/test_schema_second_opinion.py
+	.venv-upstream/bin/python -m pytest tests/recipe/test_contract.py tests/recipe/test_schema_second_opinion.py \
+		tests/machine/test_upstream.py tests/machine/test_memory.py tests/estimate tests/training/test_memory_check.py
 
 clean: ## remove the virtual environments, runs/ and site/
 	rm -rf $(VENV) .venv-upstream runs site
