@@ -65,7 +65,7 @@ def run(
         overwrite: whether it may upload into a repository that already holds files.
 
     Raises:
-        LoracookError: something the user can mend; its `exit_code` says of which kind.
+        LoracookError: something the user can fix; its `exit_code` says of which kind.
     """
     from loracook.runner import run
     from loracook.stages.base import Consent

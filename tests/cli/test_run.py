@@ -109,7 +109,9 @@ def test_a_folder_that_is_locked_is_refused_before_anything_is_read(kitchen: Pat
 def test_a_runs_folder_without_a_name_is_refused(kitchen: Path) -> None:
     done = run(kitchen, "--runs", "")
     assert done.returncode == 2
-    assert done.stderr.endswith("Error: Invalid value for '--runs': no folder is named; write --runs DIR\n")
+    assert done.stderr.endswith(
+        "Error: Invalid value for '--runs': the folder name is empty; use --runs DIR\n"
+    )
 
 
 @pytest.mark.parametrize("runs", ["rows.jsonl/x", "taken", "loop"])
