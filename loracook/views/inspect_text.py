@@ -51,10 +51,13 @@ def as_lines(inspection: Inspection) -> list[str]:
 
 
 def _modules(groups: Sequence[ModuleGroup]) -> list[str]:
-    width = max(len(group.pattern) for group in groups)
+    """A line a group; the class comes last, since its name may be of any length."""
+    count = max(len(str(group.number)) for group in groups)
+    parameters = max(len(f"{group.parameters:,}") for group in groups)
+    pattern = max(len(group.pattern) for group in groups)
     return [
-        f"  {group.pattern:<{width}}  {group.kind:<16}{group.number:>5} x {group.parameters:>13,}"
-        + ("  LoRA" if group.adaptable else "")
+        f"  {group.number:>{count}} x {group.parameters:>{parameters},}  {'LoRA' if group.adaptable else '':<4}"
+        f"  {group.pattern:<{pattern}}  {group.kind}"
         for group in groups
     ]
 
