@@ -87,8 +87,8 @@ class Terminal:
 
 @contextmanager
 def screen(out: TextIO) -> Iterator[Progress]:
-    """The progress of a run on the user's own output: a live line on a terminal, plain lines elsewhere."""
-    if not out.isatty():
+    """The progress of a run on the user's own output: a live line on a terminal, else plain lines."""
+    if not out.isatty() or os.environ.get("CI"):  # some CI services log what goes to a terminal
         yield Lines(out)
         return
     from rich.console import Console

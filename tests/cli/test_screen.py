@@ -3,6 +3,7 @@
 import fcntl
 import io
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from tests.plans import config_recipe
 
 COMMAND = [sys.executable, "-c", "from loracook.cli import main; main()"]
 CODES = "\x1b["
+COLOUR = re.compile(r"\x1b\[[\d;]*\b(?:3[0-8]|9[0-7])[\d;]*m")
 
 
 def terminal(columns: int) -> tuple[int, int]:
@@ -81,7 +83,11 @@ def test_a_pipe_gets_whole_lines(tmp_path: Path) -> None:
     assert done.startswith("train     done in ")
 
 
-def test_a_live_line_leaves_only_what_was_printed() -> None:
+@pytest.mark.parametrize("no_color", ["", "1"])
+def test_a_live_line_leaves_only_what_was_printed(no_color: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("NO_COLOR", no_color)
     reader, writer = terminal(60)
     with os.fdopen(writer, "w") as out, screen(out) as progress:
         progress.begin("train")
@@ -93,6 +99,16 @@ def test_a_live_line_leaves_only_what_was_printed() -> None:
     assert "[bold]not markup[/bold]" in text
     assert "train     done in " in text
     assert "\x1b[2K" in text  # the live line is erased
+    assert bool(COLOUR.search(text)) != bool(no_color)
+
+
+def test_a_terminal_in_ci_gets_whole_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CI", "true")
+    reader, writer = terminal(60)
+    with os.fdopen(writer, "w") as out, screen(out) as progress:
+        assert isinstance(progress, Lines)
+        progress.note("a sentence")
+    assert read_all(reader) == "          a sentence\n"
 
 
 def test_noise_goes_to_the_log_and_not_to_the_user(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
