@@ -45,12 +45,16 @@ def describe(recipe: Recipe) -> str:
     """Say what is answered and measured."""
     section = recipe["evaluate"]
     prompts = [
-        f"{section['rows']} evaluation rows" if section.get("rows") else "",
-        f"{len(section['prompts'])} prompts" if section.get("prompts") else "",
+        _number(section.get("rows") or 0, "evaluation row"),
+        _number(len(section.get("prompts") or ()), "prompt"),
     ]
     measures = ["loss" if "eval" in recipe["dataset"] else "", *section.get("metrics", [])]
     parts = [" and ".join(filter(None, prompts)), ", ".join(filter(None, measures))]
     return "base model vs adapter: " + "; ".join(filter(None, parts))
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}" if count else ""
 
 
 def uploads_to(recipe: Recipe) -> str | None:
