@@ -1,6 +1,8 @@
 """Every private name of upstream that loracook relies on is there and does what it is relied on for."""
 
 import inspect
+import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +12,9 @@ from torch import nn
 from transformers import PreTrainedModel, Trainer
 from trl import SFTTrainer
 
+import loracook
 from loracook.machine import upstream
+from tests.tiny_recipes import twin
 
 
 def source_of(owner: type) -> str:
@@ -31,10 +35,16 @@ def test_the_attributes_that_are_read_or_set_are_there(owner: type, name: str) -
     assert name in source_of(owner)
 
 
-def test_the_token_count_can_be_read_and_set() -> None:
-    trainer = SimpleNamespace(_total_train_tokens=3)
-    upstream.set_trained_tokens(trainer, 12)  # type: ignore[arg-type]
-    assert upstream.trained_tokens(trainer) == 12  # type: ignore[arg-type]
+def test_a_trainer_counts_tokens_gathers_metrics_and_moves_batches(tmp_path: Path) -> None:
+    sft = loracook.trainer(twin("opt-350m-lora", tmp_path, evaluate=None), tmp_path / "out")
+    upstream.set_trained_tokens(sft, 12)
+    batch = sft.data_collator([sft.train_dataset[0]])
+    loss = sft.compute_loss(sft.model, upstream.on_device(sft, batch))
+    assert loss.isfinite()
+    assert upstream.trained_tokens(sft) == 12 + int(batch["attention_mask"].sum())
+    assert sft._metrics["train"]
+    upstream.clear_metrics(sft)
+    assert not sft._metrics["train"]
 
 
 def test_the_largest_norms_let_nan_and_infinity_through() -> None:
@@ -94,10 +104,13 @@ def test_trl_s_fused_head_has_the_two_steps_of_its_backward_pass() -> None:
     gradient, tile, weight = torch.zeros(2, 3), torch.ones(2, 4), torch.ones(4, 3)
     upstream.add_product(gradient, tile, weight)
     assert torch.equal(gradient, torch.full((2, 3), 4.0))
-    from trl.kernels import chunked_logprob
-
-    names = list(inspect.signature(chunked_logprob._backward_tile).parameters)
-    assert len(names) >= 7
+    logits, losses, ids = torch.zeros(1, 4), torch.full((1,), math.log(4)), torch.tensor([2])
+    flags = {"HAS_SOFTCAP": False, "HAS_LOGPROB_GRAD": True, "HAS_ENTROPY_GRAD": False}
+    scale = {"logit_scale": 1.0, "softcap": 1.0, "inv_t": 1.0}
+    shape = {"vocab_start": 0, "n_cols": 4, "BLOCK_SIZE": 0}
+    upstream.loss_gradient_tile(logits, losses, ids, **flags, **scale, **shape)
+    probabilities = torch.full((1, 4), 0.25)
+    torch.testing.assert_close(logits, math.log(4) * (torch.tensor([[0.0, 0, 1, 0]]) - probabilities))
 
 
 def test_datasets_identifies_rows_and_names_its_builders() -> None:
