@@ -56,8 +56,8 @@ def _modules(groups: Sequence[ModuleGroup]) -> list[str]:
     parameters = max(len(f"{group.parameters:,}") for group in groups)
     pattern = max(len(group.pattern) for group in groups)
     return [
-        f"  {group.number:>{count}} x {group.parameters:>{parameters},}  {'LoRA' if group.adaptable else '':<4}"
-        f"  {group.pattern:<{pattern}}  {group.kind}"
+        f"  {group.number:>{count}} x {group.parameters:>{parameters},}"
+        f"  {'LoRA' if group.adaptable else '':<4}  {group.pattern:<{pattern}}  {group.kind}"
         for group in groups
     ]
 
