@@ -73,7 +73,7 @@ def test_what_training_reads_makes_every_folder_new(
     assert changed(kitchen, section, values) == {"train", "evaluate", "merge", "push"}
 
 
-def test_a_full_disk_is_made_room_on_without_training_anew(kitchen: Path) -> None:
+def test_save_total_limit_changes_no_folder(kitchen: Path) -> None:
     assert changed(kitchen, "train", {"save_total_limit": 1}) == set()
 
 
@@ -125,7 +125,7 @@ def test_comments_order_and_the_files_name_change_nothing(kitchen: Path) -> None
     assert {stage.name: stage.digest for stage in again.stages} == before
 
 
-def test_a_value_that_is_the_default_anyway_changes_nothing(kitchen: Path) -> None:
+def test_writing_out_a_default_value_changes_nothing(kitchen: Path) -> None:
     assert changed(kitchen, "train", {"seed": 42}) == set()
 
 

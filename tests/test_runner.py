@@ -94,7 +94,7 @@ def finished(cooked: Path, tmp_path: Path) -> Path:
     return tmp_path / "copy" / cooked.name
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(recipe_file: Path, undisturbed: dict[str, bytes]) -> None:
+def test_a_killed_run_resumes_to_the_same_weights(recipe_file: Path, undisturbed: dict[str, bytes]) -> None:
     process, folder = start(recipe_file), train_folder(recipe_file)
     wait_for(folder, f"checkpoints/checkpoint-*/{MANIFEST}")
     process.kill()
@@ -123,7 +123,7 @@ def test_a_signal_stops_with_a_checkpoint_of_the_current_step(
     assert (checkpoint and checkpoint.name, dropped) == (f"checkpoint-{max(steps)}", [])
 
 
-def test_the_log_counts_tokens_on_from_a_checkpoint(recipe_file: Path, checkpoints: Path) -> None:
+def test_the_log_continues_the_token_count_of_a_checkpoint(recipe_file: Path, checkpoints: Path) -> None:
     log = checkpoints.parent / "log.jsonl"
     undisturbed = counted(log)
     shutil.rmtree(checkpoints / "checkpoint-24")
@@ -179,7 +179,7 @@ def test_a_checkpoint_without_its_seal_is_not_used(checkpoints: Path) -> None:
     assert not (checkpoints / "checkpoint-24").exists()
 
 
-def test_a_run_killed_while_it_writes_a_checkpoint_leaves_none_that_is_not_whole(
+def test_a_run_killed_while_it_writes_a_checkpoint_leaves_only_complete_ones(
     recipe_file: Path, undisturbed: dict[str, bytes]
 ) -> None:
     process, folder = start(recipe_file), train_folder(recipe_file)
@@ -208,7 +208,7 @@ def test_a_checkpoint_that_cannot_be_read_back_is_this_machines_fault(checkpoint
 
 
 @pytest.mark.parametrize(("name", "was"), [("torch", "1.0"), ("seed", 7), ("device", "cuda")])
-def test_a_run_does_not_go_on_from_what_was_made_differently(
+def test_a_run_does_not_resume_from_a_checkpoint_made_differently(
     recipe_file: Path, checkpoints: Path, name: str, was: object
 ) -> None:
     manifest = checkpoints / "checkpoint-24" / MANIFEST
@@ -235,7 +235,7 @@ def test_a_second_run_on_the_folder_is_refused_at_once(recipe_file: Path) -> Non
     assert second.stderr == "another run is using 'runs/opt-350m-lora'; wait for it to finish, or stop it\n"
 
 
-def test_a_loss_that_is_no_number_ends_the_run_before_it_reaches_the_weights(recipe_file: Path) -> None:
+def test_a_nan_loss_ends_the_run_before_it_reaches_the_weights(recipe_file: Path) -> None:
     poison(recipe_file.parent / "model" / "model.safetensors")
     with pytest.raises(DivergedError, match="training diverged: grad_norm is nan at step 1; lower") as caught:
         loracook.run(loracook.load(recipe_file), recipe_file.parent / "runs")
@@ -244,7 +244,7 @@ def test_a_loss_that_is_no_number_ends_the_run_before_it_reaches_the_weights(rec
     assert not (train_folder(recipe_file) / "record.json").exists()
 
 
-def test_a_loss_that_runs_away_names_the_checkpoint_that_is_kept(tmp_path: Path) -> None:
+def test_a_diverging_loss_names_the_last_good_checkpoint(tmp_path: Path) -> None:
     for step in (2, 10, 9):
         (tmp_path / f"checkpoint-{step}").mkdir()
     with pytest.raises(DivergedError, match=r"loss is inf at step 11; .*; checkpoint-10 is kept"):
@@ -264,7 +264,7 @@ def turn_the_last_bit(file: Path) -> None:
     file.write_bytes(content)
 
 
-def test_a_stage_that_is_made_again_alike_leaves_those_after_it(
+def test_stages_after_one_that_is_rerun_with_the_same_result_stay_done(
     finished: Path, undisturbed: dict[str, bytes]
 ) -> None:
     train, merge, _ = folders(finished)
@@ -277,7 +277,7 @@ def test_a_stage_that_is_made_again_alike_leaves_those_after_it(
     assert (merge / "record.json").read_bytes() == before
 
 
-def test_a_stage_is_made_again_when_the_one_before_came_out_otherwise(finished: Path) -> None:
+def test_a_stage_is_rerun_when_the_result_of_the_one_before_changed(finished: Path) -> None:
     train, merge, _ = folders(finished)
     adapter = train / "adapter" / "adapter_model.safetensors"
     turn_the_last_bit(adapter)
@@ -324,15 +324,15 @@ def publish_another(published: Path) -> None:
     assert run(recipe.with_name("another.yaml")).returncode == 0
 
 
-def test_a_file_that_changed_unseen_is_not_built_upon(finished: Path) -> None:
+def test_a_stage_refuses_files_that_changed_since_they_were_recorded(finished: Path) -> None:
     train, merge, _ = folders(finished)
     shutil.rmtree(merge)
     turn_the_last_bit(train / "adapter" / "adapter_model.safetensors")
     time.sleep(0.02)  # the clock of file systems ticks in some 4 ms
     os.utime(train / "record.json")  # it is the newer one again, as where the disk itself forgets
     again = run(finished)
-    told = f"adapter_model.safetensors is corrupt (hash mismatch); remove runs/opt-350m-lora/{train.name} "
-    assert (again.returncode, told in again.stderr) == (2, True)
+    message = f"adapter_model.safetensors is corrupt (hash mismatch); remove runs/opt-350m-lora/{train.name} "
+    assert (again.returncode, message in again.stderr) == (2, True)
 
 
 def test_an_interrupted_stage_leaves_no_record(recipe_file: Path) -> None:

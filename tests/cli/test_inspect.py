@@ -77,7 +77,7 @@ def test_modules_by_name_and_the_default() -> None:
         ),
     ],
 )
-def test_a_name_that_will_not_do_is_told_those_that_would(
+def test_an_unknown_module_name_is_refused_with_the_valid_ones(
     kind: str, name: str, said: str, tmp_path: Path
 ) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}), "utf-8")
@@ -86,7 +86,7 @@ def test_a_name_that_will_not_do_is_told_those_that_would(
     assert str(result.exception).startswith(said)
 
 
-def test_a_name_may_lead_to_one_module() -> None:
+def test_a_name_may_select_a_single_module() -> None:
     found = inspected(str(OPT), "--r", "8", "--target-modules", "layers.0.self_attn.q_proj")
     assert found["ranks"][0]["trainable"] == 8 * (1024 + 1024)
 

@@ -55,7 +55,7 @@ def kitchen(cooked: Path, tmp_path: Path) -> Path:
     return shutil.copytree(cooked, tmp_path / "kitchen", symlinks=True)
 
 
-def test_a_run_without_the_users_word_uploads_nothing_and_says_how_to(kitchen: Path) -> None:
+def test_a_run_without_push_uploads_nothing_and_names_the_flag(kitchen: Path) -> None:
     done = run(kitchen)
     assert "push is skipped: uploading to " in done.stdout
     assert done.stdout.endswith("\nto upload it, run the same command with --push\n")
@@ -66,7 +66,7 @@ def test_a_run_without_the_users_word_uploads_nothing_and_says_how_to(kitchen: P
     assert alone.stdout.endswith("\nto upload it, run the same command with --push and without --only\n")
 
 
-def test_a_run_of_which_only_the_upload_is_left_changes_nothing(kitchen: Path) -> None:
+def test_a_run_with_only_the_upload_left_changes_nothing(kitchen: Path) -> None:
     recipe = kitchen / "recipe.yaml"
     sections = json.loads(recipe.read_text())
     recipe.write_text(json.dumps({name: sections[name] for name in sections if name != "merge"}))
@@ -80,7 +80,7 @@ def test_a_run_of_which_only_the_upload_is_left_changes_nothing(kitchen: Path) -
     assert done.stdout.endswith("\nto upload it, run the same command with --push\n")
 
 
-def test_an_upload_alone_is_refused_without_the_users_word(kitchen: Path) -> None:
+def test_an_upload_alone_is_refused_without_push(kitchen: Path) -> None:
     refused = "uploading to 'me/it' requires --push\n"
     assert ends(kitchen, "--only", "push") == (2, "", refused)
     assert not list(kitchen.glob("runs/*/push-*"))
@@ -92,7 +92,7 @@ def test_a_stage_that_is_done_is_not_run_again_alone(kitchen: Path) -> None:
     assert done.stdout.endswith("\nstill to do: merge, push; run the same command without --only\n")
 
 
-def test_a_stage_that_is_not_there_is_refused(kitchen: Path) -> None:
+def test_an_unknown_stage_is_refused(kitchen: Path) -> None:
     refused = "the recipe has no stage 'nope'; it has train, merge, push\n"
     assert ends(kitchen, "--only", "nope") == (2, "", refused)
 

@@ -100,14 +100,14 @@ def test_the_longest_batch_counts_its_padding() -> None:
     assert trained_tokens(train, lengths) == 35
 
 
-def test_tokens_are_about_so_many_where_the_rows_left_out_cannot_be_told(tmp_path: Path) -> None:
+def test_tokens_are_approximate_where_the_excluded_rows_are_unknown(tmp_path: Path) -> None:
     train = {"train_sampling_strategy": "group_by_length", "num_train_epochs": 1.4}
     planned = plan(recipe_file(tmp_path, train))
     assert planned["tokens"]["exact"] is False
     assert planned["memory"]["batch"] == {"rows": 2, "length": 27, "packed": False}
 
 
-def test_a_run_that_may_end_early_takes_at_most_so_many_steps(tmp_path: Path) -> None:
+def test_the_steps_of_a_run_that_may_end_early_are_an_upper_bound(tmp_path: Path) -> None:
     train = {
         "early_stopping": {"early_stopping_patience": 1},
         "eval_strategy": "steps",
@@ -129,7 +129,7 @@ def test_a_plan_says_which_limits_would_stop_the_run(tmp_path: Path) -> None:
     assert "dataset.limits.truncated: " in text
 
 
-def test_steps_of_packed_rows_are_about_so_many_from_a_sample(tmp_path: Path) -> None:
+def test_steps_of_packed_rows_are_approximated_from_a_sample(tmp_path: Path) -> None:
     file = recipe_file(tmp_path, {"packing": True})
     lines = "".join(json.dumps({"text": ROWS[number % 21] + f" {number}"}) + "\n" for number in range(1200))
     (tmp_path / "rows.jsonl").write_text(lines, "utf-8")

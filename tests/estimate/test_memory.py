@@ -91,7 +91,9 @@ def test_an_adapter_on_a_quantized_base_trains_in_bfloat16() -> None:
 
 
 @pytest.mark.parametrize("checkpointing", [True, False])
-def test_a_few_layers_tell_of_all(checkpointing: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_memory_of_all_layers_follows_from_a_few(
+    checkpointing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     batch = Batch((0, 1), 48, masked=False)
     followed = step_memory(tuned(), batch, checkpointing=checkpointing, autocast=torch.bfloat16)
     monkeypatch.setattr("loracook.estimate.fake_step.LAYERS_RUN", (6, 6))
@@ -111,7 +113,7 @@ def test_the_cache_of_keys_and_values() -> None:
 
 
 @pytest.mark.slow
-def test_what_does_not_fit_is_told_with_the_cheapest_changes(tmp_path: Path) -> None:
+def test_a_run_that_does_not_fit_is_shown_with_the_cheapest_changes(tmp_path: Path) -> None:
     file = config_recipe(tmp_path, "meta-llama__Llama-2-7b-hf", {"r": 8, "target_modules": "all-linear"})
     memory = plan(file, "--memory", "14GB")["memory"]
     assert memory["fits"] is False

@@ -66,7 +66,9 @@ def test_memory_is_read_with_and_without_a_unit() -> None:
         ("H100", "24GB", "--device conflicts with --memory"),
     ],
 )
-def test_what_names_no_device_says_what_to_write(name: str | None, memory: str | None, said: str) -> None:
+def test_an_unknown_device_is_refused_with_what_to_write(
+    name: str | None, memory: str | None, said: str
+) -> None:
     with pytest.raises(LoracookError) as caught:
         named_device(name, memory)
     assert str(caught.value).startswith(said)
@@ -81,7 +83,7 @@ def test_an_apple_gpu_is_named_with_the_memory_it_may_use(monkeypatch: pytest.Mo
     assert "MPS" in device.name
 
 
-def test_a_device_without_bfloat16_is_told_what_to_write_for_it(tmp_path: Path) -> None:
+def test_a_plan_for_a_device_without_bfloat16_says_what_to_set(tmp_path: Path) -> None:
     line = "T4 has no bfloat16; set base_model.dtype: float16, train.bf16: false and train.fp16: true"
     assert line in invoked(config_recipe(tmp_path, OPT, LORA), "--device", "T4").stdout
     half: dict[str, Any] = {"max_steps": 10, "bf16": False, "fp16": True}

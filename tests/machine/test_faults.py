@@ -57,7 +57,7 @@ def test_other_errors_are_not_taken_for_a_full_disk(words: str) -> None:
     assert shortage(RuntimeError(words)) is None
 
 
-def test_a_full_disk_is_said_with_what_is_free(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_with_its_free_space(tmp_path: Path) -> None:
     said = rf"train: disk full: [\d,.]+ \w+ free at {tmp_path}, .* at {HF_HUB_CACHE}; "
     with pytest.raises(MachineError, match=said), machine_errors("train", tmp_path, advice=""):
         Path(FULL).write_text("x")
@@ -77,7 +77,9 @@ def test_a_disk_that_fills_up_during_training_leaves_the_checkpoints_before(tmp_
 
 
 @pytest.mark.parametrize("verb", ["run", "preview"])
-def test_a_cache_that_is_a_file_is_said(verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_is_a_file_is_reported(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "cache").write_text("")
     monkeypatch.setenv("LORACOOK_CACHE", str(tmp_path / "cache"))
     done = loracook(verb, twin_file("opt-350m-lora", tmp_path, evaluate=None, dataset={"eval": None}))

@@ -29,7 +29,7 @@ def test_a_terminal_that_hangs_up_stops_a_run() -> None:
     assert (done.returncode, done.stdout) == (75, "")
 
 
-def test_under_nohup_it_goes_on() -> None:
+def test_under_nohup_a_run_continues() -> None:
     command = ["nohup", sys.executable, "-c", HANGING_UP]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "went on\n")

@@ -59,7 +59,7 @@ def test_views_share_a_storage_and_copies_do_not() -> None:
     assert ids[0] == ids[1] != ids[2]
 
 
-def test_a_module_s_own_tensors_are_those_of_no_child() -> None:
+def test_a_module_s_own_tensors_exclude_those_of_its_children() -> None:
     parameters, buffers = upstream.own_tensors(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)))
     assert (dict(parameters), dict(buffers)) == ({}, {})
     parameters, buffers = upstream.own_tensors(nn.BatchNorm1d(2))

@@ -74,7 +74,7 @@ FAULTS: dict[str, tuple[str, Damage]] = {
 
 
 @pytest.mark.parametrize("said", FAULTS)
-def test_a_damaged_base_model_is_said_where_the_recipe_names_it(said: str, tmp_path: Path) -> None:
+def test_a_damaged_base_model_is_reported_where_the_recipe_names_it(said: str, tmp_path: Path) -> None:
     what, damage = FAULTS[said]
     recipe = twin("opt-350m-lora", tmp_path)
     damage(tmp_path / "model")
@@ -104,7 +104,7 @@ def test_weights_of_another_shape_are_refused_by_name(tmp_path: Path) -> None:
         (b"GGUF\x03\0\0\0" + b"\x01\0" * 8, "base_model.name_or_path: cut.gguf cannot be read: "),
     ],
 )
-def test_a_damaged_gguf_file_is_said_where_the_recipe_names_it(
+def test_a_damaged_gguf_file_is_reported_where_the_recipe_names_it(
     content: bytes, said: str, tmp_path: Path
 ) -> None:
     recipe = twin("opt-350m-lora", tmp_path, base_model={"name_or_path": "./cut.gguf"})

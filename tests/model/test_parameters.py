@@ -132,7 +132,7 @@ def test_twenty_billion_parameters_are_planned_in_under_a_gigabyte(tmp_path: Pat
     assert int(found.stdout) < 1 << 30
 
 
-def test_what_is_unknown_of_several_plans_is_told_below_the_table(tmp_path: Path) -> None:
+def test_what_is_unknown_of_several_plans_is_listed_below_the_table(tmp_path: Path) -> None:
     recipe = config_recipe(tmp_path, OPT, {"r": 8, "target_modules": QV})
     recipe.write_text(recipe.read_text("utf-8").replace("./model", "someone/nothing"), "utf-8")
     lines = invoked(recipe, recipe, "--offline").stdout.splitlines()

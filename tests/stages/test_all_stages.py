@@ -18,7 +18,7 @@ SHORT = {"rows": 2, "generation": {"max_new_tokens": 4}}
 
 
 @pytest.mark.parametrize("shipped", TWINS)
-def test_every_shipped_recipe_trains_two_steps_on_its_twin(shipped: str, tmp_path: Path) -> None:
+def test_every_shipped_recipe_trains_two_steps_on_a_tiny_model(shipped: str, tmp_path: Path) -> None:
     written = yaml.safe_load((RECIPES / f"{shipped}.yaml").read_text("utf-8"))
     sections = {name: None for name in ("evaluate", "merge", "push") if name in written}
     recipe = twin(shipped, tmp_path, **sections)
@@ -42,7 +42,7 @@ def phi(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_recipe_cooks_through_every_stage(phi: Path) -> None:
+def test_a_recipe_runs_through_every_stage(phi: Path) -> None:
     run = phi / "runs" / "phi2-oasst"
     assert sorted(path.name for path in (run / "latest").iterdir()) == ["evaluate", "merge", "push", "train"]
     assert {path.name for path in (run / "published").iterdir()} >= {"README.md", "adapter_model.safetensors"}

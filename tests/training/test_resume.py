@@ -31,7 +31,7 @@ BEST_IS_THE_FIRST = {
 }
 
 EVERYWHERE = {"target_modules": "all-linear"}
-OF_ONE_TRY = {"train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss"}
+OF_ONE_ATTEMPT = {"train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss"}
 
 
 class Notes(Silent):
@@ -57,7 +57,7 @@ class Harm(Silent):
 
 @pytest.fixture(scope="module")
 def cooked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a recipe and its run, which was told of the folder as it is spelt from there."""
+    """A folder with a recipe and its run, which was result_and_last_line of the folder as it is spelt from there."""
     folder = tmp_path_factory.mktemp("cooked")
     recipe = twin_file("opt-350m-lora", folder, train=BEST_IS_THE_FIRST, lora=EVERYWHERE, evaluate=None)
     with pytest.MonkeyPatch.context() as patch:
@@ -91,15 +91,17 @@ def turn_the_last_bit(file: Path) -> None:
     file.write_bytes(content)
 
 
-def go_on(folder: Path) -> list[str]:
+def resume(folder: Path) -> list[str]:
     """Run the recipe, the folder spelt from the root, and return what was noted."""
     progress = Notes()
     run(loracook.load(folder / "recipe.yaml"), runs=folder / "runs", progress=progress)
     return progress.notes
 
 
-def test_a_run_goes_on_to_its_best_however_its_folder_is_spelt(cooked: Path, stopped: Path) -> None:
-    assert "resuming from checkpoint-4" in go_on(stopped)
+def test_a_resumed_run_finds_its_best_checkpoint_by_any_path_to_its_folder(
+    cooked: Path, stopped: Path
+) -> None:
+    assert "resuming from checkpoint-4" in resume(stopped)
     assert weights(stopped) == weights(cooked)
     assert (train_folder(stopped) / "checkpoints" / "checkpoint-2").exists()
 
@@ -115,28 +117,28 @@ def test_a_checkpoint_is_not_used_without_the_best_before_it(
     cooked: Path, stopped: Path, harm: Callable[[Path], object], fault: str
 ) -> None:
     harm(train_folder(stopped) / "checkpoints" / "checkpoint-2")
-    notes = go_on(stopped)
+    notes = resume(stopped)
     assert f"skipping checkpoint-4: its best checkpoint, checkpoint-2, is corrupt: {fault}" in notes
     assert weights(stopped) == weights(cooked)
 
 
-def test_a_best_checkpoint_that_is_damaged_meanwhile_is_no_result(stopped: Path) -> None:
+def test_a_best_checkpoint_damaged_during_training_is_refused(stopped: Path) -> None:
     recipe, runs = loracook.load(stopped / "recipe.yaml"), stopped / "runs"
     with pytest.raises(MachineError, match=rf"checkpoint-2 is corrupt: {ADAPTER} is corrupt"):
         run(recipe, runs=runs, progress=Harm(runs))
     assert not (train_folder(stopped) / "adapter").exists()
 
 
-def test_what_counts_one_try_alone_is_not_told_of_the_whole(cooked: Path, stopped: Path) -> None:
-    go_on(stopped)
-    (whole, line), (resumed, last) = told(cooked), told(stopped)
+def test_metrics_of_the_last_attempt_are_not_reported_for_the_whole_run(cooked: Path, stopped: Path) -> None:
+    resume(stopped)
+    (whole, line), (resumed, last) = result_and_last_line(cooked), result_and_last_line(stopped)
     assert (whole["resumed_from"], resumed["resumed_from"]) == (None, "checkpoint-4")
-    assert whole["metrics"].keys() - resumed["metrics"].keys() == OF_ONE_TRY
-    assert line.keys() - last.keys() == OF_ONE_TRY
+    assert whole["metrics"].keys() - resumed["metrics"].keys() == OF_ONE_ATTEMPT
+    assert line.keys() - last.keys() == OF_ONE_ATTEMPT
     assert whole["metrics"]["epoch"] == resumed["metrics"]["epoch"]
 
 
-def told(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def result_and_last_line(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The result in the record of training, and the last line of its log."""
     log = (train_folder(folder) / "log.jsonl").read_text("utf-8")
     return read_record(train_folder(folder))["result"], json.loads(log.splitlines()[-1])

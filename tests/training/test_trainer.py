@@ -30,7 +30,7 @@ DROPPED = {"evaluate": None}
     ],
     ids=["target", "saved", "column", "tracker"],
 )
-def test_what_does_not_fit_is_said_before_weights_are_loaded(
+def test_mistakes_are_reported_before_weights_are_loaded(
     tmp_path: Path, sections: dict[str, Any], message: str
 ) -> None:
     recipe = twin("opt-350m-lora", tmp_path, **DROPPED, **sections)
@@ -62,7 +62,7 @@ def test_loraplus_trains_b_faster_than_a(tmp_path: Path) -> None:
     assert {group["lr"] for group in trainer.optimizer.param_groups} >= {2e-4, 16 * 2e-4}
 
 
-def test_early_stopping_ends_a_run_that_gets_no_better(tmp_path: Path) -> None:
+def test_early_stopping_ends_a_run_that_no_longer_improves(tmp_path: Path) -> None:
     stopping = {
         "max_steps": 20,
         "learning_rate": 1e-9,
@@ -93,7 +93,7 @@ def test_a_grown_vocabulary_travels_with_the_adapter(tmp_path: Path) -> None:
     assert loracook.plan(recipe, tmp_path / "runs").to_do == ()
 
 
-def test_training_goes_on_after_an_evaluation_in_4_bit(tmp_path: Path) -> None:
+def test_training_continues_after_an_evaluation_in_4_bit(tmp_path: Path) -> None:
     whole = {"eval_strategy": "steps", "max_steps": 4}
     sections = {"evaluate": None, "merge": None, "push": None, "lora": {"lora_dropout": 0.0}}
     watched = twin("phi2-oasst", tmp_path / "a", **sections, train=whole | {"eval_steps": 1})

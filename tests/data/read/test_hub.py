@@ -74,7 +74,7 @@ def test_every_one_of_several_sources_is_streamed(hub: Hub, tmp_path: Path) -> N
     }
 
 
-def test_other_rows_on_the_hub_are_prepared_anew(
+def test_changed_rows_on_the_hub_are_prepared_again(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = prepared(tmp_path)

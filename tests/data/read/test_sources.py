@@ -205,7 +205,7 @@ def test_a_quote_of_csv_that_takes_other_lines_along_ends_the_reading(rest: str,
     assert said in refusal(tmp_path, path="./a.csv", on_bad_row="skip")[0]
 
 
-def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+def test_files_with_the_same_name_are_distinguished(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         json_lines(tmp_path / folder / "rows.jsonl", [ROWS[0], {"prompt": "Soup?"}])
     assert [

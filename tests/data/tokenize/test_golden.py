@@ -1,6 +1,6 @@
 """What each family of chat templates learns, written out in tests/data/golden: answers and their ends.
 
-`python -m tests.data.test_golden` writes the files anew; read the difference before keeping it.
+`python -m tests.data.tokenize.test_golden` rewrites the files; read the difference before you commit it.
 """
 
 from __future__ import annotations
