@@ -57,7 +57,7 @@ class Harm(Silent):
 
 @pytest.fixture(scope="module")
 def cooked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a recipe and its run, which was result_and_last_line of the folder as it is spelt from there."""
+    """A folder with a recipe and its run, started from inside it with a relative runs folder."""
     folder = tmp_path_factory.mktemp("cooked")
     recipe = twin_file("opt-350m-lora", folder, train=BEST_IS_THE_FIRST, lora=EVERYWHERE, evaluate=None)
     with pytest.MonkeyPatch.context() as patch:
