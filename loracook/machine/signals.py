@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from loracook.errors import StoppedError
@@ -11,6 +11,8 @@ from loracook.errors import StoppedError
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 INTERRUPTED = 130
 STOPPED = "stopped; run the same command again to resume"
+SHOW_CURSOR = "\r\x1b[2K\x1b[?25h"
+"""Clears the live line, which rich draws without a cursor."""
 
 _deferred: list[bool] = [False]
 _received: list[int] = []
@@ -29,7 +31,8 @@ def stopping_on_signals() -> Iterator[None]:
     def handle(number: int, frame: FrameType | None) -> None:
         _received.append(number)
         if not _deferred[0] or len(_received) > 1:
-            os.write(terminal, f"{STOPPED}\n".encode())
+            with suppress(OSError):  # the terminal may be gone, which SIGHUP says
+                os.write(terminal, f"{SHOW_CURSOR if os.isatty(terminal) else ''}{STOPPED}\n".encode())
             os._exit(_exit_code())
 
     handled = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
