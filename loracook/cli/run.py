@@ -27,7 +27,11 @@ LOG = "log.txt"
 @runs_option
 @set_option
 @click.option("--only", metavar="STAGE", help="Run only this stage; those before it must be done.")
-@click.option("--push", is_flag=True, help="Allow the recipe's push stage to upload to the hub.")
+@click.option(
+    "--push",
+    is_flag=True,
+    help="Allow the recipe's push stage to upload to the hub; asked on a terminal if left out.",
+)
 @click.option("--overwrite", is_flag=True, help="Allow uploading into a repository that already has files.")
 @signals.stopping_on_signals()
 def command(

@@ -79,7 +79,8 @@ def _call(call: str, path: Path, value: Any) -> str:
 
 def _keys(part: Schema) -> list[str]:
     keys = part.get("properties", {})
-    return ["Keys:", *(f"  {name:<32}{_first(inner)}" for name, inner in keys.items())] if keys else []
+    width = max(map(len, keys), default=0) + 2
+    return ["Keys:", *(f"  {name:<{width}}{_first(inner)}" for name, inner in keys.items())] if keys else []
 
 
 def _first(part: Schema) -> str:
