@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 import loracook
 from loracook.errors import DivergedError, LockedError, MachineError
-from loracook.machine.signals import STOPPED
+from loracook.machine.signals import STOPPED, STOPPING
 from loracook.store.files import MANIFEST, file_facts, read_sealed, sha256, write_sealed
 from loracook.store.record import read_record, write_record
 from loracook.training.callbacks import refuse_infinite
@@ -117,7 +117,7 @@ def test_a_signal_stops_with_a_checkpoint_of_the_current_step(
     wait_for(folder, "log.jsonl")
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    assert (process.returncode, errors) == (code, f"{STOPPED}\n")
+    assert (process.returncode, errors) == (code, f"{STOPPING}\n{STOPPED}\n")
     steps = [json.loads(line).get("step", 0) for line in (folder / "log.jsonl").read_text().splitlines()]
     checkpoint, dropped = newest_sealed(folder / "checkpoints")
     assert (checkpoint and checkpoint.name, dropped) == (f"checkpoint-{max(steps)}", [])

@@ -16,7 +16,7 @@ from loracook.store.folders import default_cache
 @click.option("--format", "kind", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--offline", is_flag=True, help="Do not contact the hub.")
 def command(kind: str, offline: bool) -> None:
-    """Check versions, devices, attention kernels, disk and hub, and say what each lack means for recipes."""
+    """Check versions, devices, attention kernels, disk and hub, and say what missing ones mean."""
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
     with noise_to(Path(os.devnull)):

@@ -33,7 +33,7 @@ def _answer(value: str | None, option: str) -> str:
     if value:
         return value
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise LoracookError(f"not on a terminal to ask for it; add --{option}")
+        raise LoracookError(f"--{option} is required where there is no terminal to ask on")
     return str(click.prompt(QUESTIONS[option]))
 
 

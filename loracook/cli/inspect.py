@@ -47,7 +47,7 @@ def command(
     Needs config.json alone, never weights.
     """
     with noise_to(Path(os.devnull)), infrequent_gc():
-        inspection = _inspected(_recipe(model, revision), ranks, target_modules)
+        inspection = _inspected(model, _recipe(model, revision), ranks, targets=target_modules)
     plain = asdict(inspection) | {"adaptable": inspection.adaptable}
     lines = json.dumps(plain, indent=2).splitlines() if kind == "json" else as_lines(inspection)
     show(lines)
@@ -64,7 +64,7 @@ def _recipe(model: str, revision: str | None) -> Recipe:
     return Recipe(root / "inspect", {"base_model": base | ({"revision": revision} if revision else {})}, ())
 
 
-def _inspected(recipe: Recipe, ranks: Sequence[int], targets: str | None) -> Inspection:
+def _inspected(name: str, recipe: Recipe, ranks: Sequence[int], *, targets: str | None) -> Inspection:
     from loracook import model
     from loracook.model.modules import module_groups, rank_costs
     from loracook.model.target_modules import default_targets, rejected_names
@@ -73,7 +73,7 @@ def _inspected(recipe: Recipe, ranks: Sequence[int], targets: str | None) -> Ins
     default = default_targets(base)
     chosen = _targets(targets, default, base)
     return Inspection(
-        name_or_path=recipe["base_model"]["name_or_path"],
+        name_or_path=name,
         model_type=base.config.model_type,
         parameters=sum(tensor.numel() for tensor in base.parameters()),
         modules=module_groups(base),

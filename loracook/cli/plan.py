@@ -40,7 +40,9 @@ def command(
     probe: bool,
     offline: bool,
 ) -> None:
-    """Say what `loracook run RECIPE` would do, train, take and leave; compares several RECIPEs side by side.
+    """Show what `loracook run RECIPE` would do, and the steps, memory and disk it takes.
+
+    Several RECIPEs are shown side by side.
 
     Reads configs, tokenizers and data, and weights only with --probe; changes nothing.
     """

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from loracook.cli.options import recipe_argument, set_option
-from loracook.cli.screen import noise_to, screen
+from loracook.cli.screen import noise_to, screen, wants_color
 from loracook.errors import clean_lines
 from loracook.machine.memory import infrequent_gc
 from loracook.progress import Progress, Silent
@@ -70,5 +70,4 @@ def _render(result: Preview, kind: str) -> str:
     if kind == "json":
         # in ASCII: nothing in it can move a terminal's cursor
         return clean_lines(json.dumps(asdict(result), indent=1)) + "\n"
-    wanted = sys.stdout.isatty() or "FORCE_COLOR" in os.environ
-    return as_text(result, colour=wanted and "NO_COLOR" not in os.environ)
+    return as_text(result, colour=wants_color(sys.stdout))

@@ -37,7 +37,7 @@ LOG = "log.txt"
 def command(
     *, recipe: Path, runs: Path, overrides: tuple[str, ...], only: str | None, push: bool, overwrite: bool
 ) -> None:
-    """Run what is not done of RECIPE; started again after an interruption, it resumes."""
+    """Run the stages of RECIPE that are not done; after an interruption, run it again to resume."""
     loaded = load(recipe, overrides)
     refuse_locked(runs / loaded.name)  # what follows, its imports too, takes longer than a refusal may
     from loracook.planner import examined, plan

@@ -85,10 +85,19 @@ class Terminal:
         self.bars.console.print(clean(text), markup=False, highlight=False, soft_wrap=True)
 
 
+def wants_color(out: TextIO) -> bool:
+    """Whether to color an output: NO_COLOR and FORCE_COLOR decide, then whether it is a terminal that can."""
+    return "NO_COLOR" not in os.environ and ("FORCE_COLOR" in os.environ or _can_redraw(out))
+
+
+def _can_redraw(out: TextIO) -> bool:
+    return out.isatty() and os.environ.get("TERM") != "dumb"
+
+
 @contextmanager
 def screen(out: TextIO) -> Iterator[Progress]:
     """The progress of a run on the user's own output: a live line on a terminal, else plain lines."""
-    if not out.isatty() or os.environ.get("CI"):  # some CI services log what goes to a terminal
+    if not _can_redraw(out) or os.environ.get("CI"):  # some CI services log what goes to a terminal
         yield Lines(out)
         return
     from rich.console import Console

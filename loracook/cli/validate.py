@@ -1,12 +1,12 @@
 """`loracook validate`: every problem of every recipe, without running anything."""
 
-import os
 import sys
 from collections.abc import Sequence
 
 import click
 
 from loracook.cli.options import set_option
+from loracook.cli.screen import wants_color
 from loracook.errors import Problem
 from loracook.recipe.validate import problems_of, recipes, strict
 from loracook.views.problems import FORMATS
@@ -49,7 +49,7 @@ def _is_error(problem: Problem) -> bool:
 def _show(problems: Sequence[Problem], kind: str) -> None:
     if kind != "text":
         click.echo(FORMATS[kind](problems), nl=bool(problems) or kind != "github")
-    elif problems and sys.stderr.isatty() and "NO_COLOR" not in os.environ:
+    elif problems and sys.stderr.isatty() and wants_color(sys.stderr):
         click.echo(as_snippets(problems, COLOURED), err=True, color=True)
     elif problems:
         click.echo(as_snippets(problems) if sys.stderr.isatty() else FORMATS[kind](problems), err=True)

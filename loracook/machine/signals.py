@@ -11,8 +11,9 @@ from loracook.errors import StoppedError
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 INTERRUPTED = 130
 STOPPED = "stopped; run the same command again to resume"
-SHOW_CURSOR = "\r\x1b[2K\x1b[?25h"
-"""Clears the live line, which rich draws without a cursor."""
+STOPPING = "stopping once this step is saved; Ctrl-C again stops at once, without saving"
+CLEAR_LINE = "\r\x1b[2K\x1b[?25h"
+"""Clears the live line and shows the cursor, which rich hides."""
 
 _deferred: list[bool] = [False]
 _received: list[int] = []
@@ -30,9 +31,11 @@ def stopping_on_signals() -> Iterator[None]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         _received.append(number)
-        if not _deferred[0] or len(_received) > 1:
-            with suppress(OSError):  # the terminal may be gone, which SIGHUP says
-                os.write(terminal, f"{SHOW_CURSOR if os.isatty(terminal) else ''}{STOPPED}\n".encode())
+        at_once = not _deferred[0] or len(_received) > 1
+        with suppress(OSError):  # the terminal may be gone, which SIGHUP says
+            message = STOPPED if at_once else STOPPING
+            os.write(terminal, f"{CLEAR_LINE if os.isatty(terminal) else ''}{message}\n".encode())
+        if at_once:
             os._exit(_exit_code())
 
     handled = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]

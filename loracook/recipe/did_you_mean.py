@@ -7,7 +7,7 @@ from typing import Any
 
 from loracook.errors import Path, clean, dotted, quote, spell
 from loracook.recipe.foreign_keys import OTHER_VALUES
-from loracook.recipe.schema import Schema, all_keys, has_type, types_of
+from loracook.recipe.schema import Schema, all_keys, has_type, places, types_of
 from loracook.recipe.yaml_values import resolve, scalar
 
 SHOWN = 8
@@ -42,7 +42,7 @@ def similar_key(name: str, path: Path, part: Schema) -> str:
         return f"did you mean '{match}'?"
     elsewhere = _elsewhere(name, path)
     if elsewhere:
-        return f"did you mean {_shown(elsewhere)}?"
+        return elsewhere
     return f"did you mean '{match}'?" if match else _less_similar_key(name, keys)
 
 
@@ -51,8 +51,7 @@ def exact_key(name: str, path: Path, part: Schema) -> str:
     match = next((known for known in part.get("properties", {}) if _plain(known) == _plain(name)), None)
     if match:
         return f"did you mean '{match}'?"
-    elsewhere = _elsewhere(name, path)
-    return f"did you mean {_shown(elsewhere)}?" if elsewhere else "remove it"
+    return _elsewhere(name, path) or "remove it"
 
 
 def similar_value(value: Any, allowed: list[Any]) -> str:
@@ -83,8 +82,12 @@ def example(part: Schema) -> str:
     return next((text for text in spelled if len(text) <= EXAMPLE_LIMIT), "…")
 
 
-def _elsewhere(name: str, path: Path) -> Path | None:
-    return next((key for key, _ in all_keys() if key[-1] == name and key[:-1] != path), None)
+def _elsewhere(name: str, path: Path) -> str:
+    """Where to move a key that only other mappings have; empty for a key of none."""
+    sections = [key[:-1] for key in places(name) if key[:-1] != path]
+    if () in sections:
+        return "move it to the top level"
+    return f"move it under {' or '.join(_shown(section, ':') for section in sections)}" if sections else ""
 
 
 def _less_similar_key(name: str, keys: Iterable[str]) -> str:
@@ -103,8 +106,8 @@ def _one_of(choices: list[Any]) -> str:
     return ("use one of " if len(choices) > 1 else "use ") + ", ".join(map(quote, choices))
 
 
-def _shown(path: Path) -> str:
-    return f"'{dotted(tuple(name for name in path if name != 0))}'"
+def _shown(path: Path, end: str = "") -> str:
+    return f"'{dotted(tuple(name for name in path if name != 0))}{end}'"
 
 
 def _plain(word: str) -> str:

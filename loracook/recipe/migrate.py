@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from loracook.errors import MachineError, Path, Position, Problem, RecipeError, clean, dotted
-from loracook.recipe.foreign_keys import translate
-from loracook.recipe.schema import entries, inner_part, part_at
+from loracook.recipe.foreign_keys import Translation, translate
+from loracook.recipe.schema import entries, inner_part, part_at, places
 from loracook.recipe.schema_errors import check
 from loracook.recipe.source import parse
 from loracook.recipe.text import JOINERS
@@ -98,10 +98,18 @@ def _renamed(data: dict[str, Any]) -> Iterator[Move]:
         section, name = part_at(path[:-1]), path[-1]
         if section is None or not isinstance(name, str) or inner_part(section, name):
             continue
-        translation = translate(name, value)
+        translation = translate(name, value) or _moved(name, value)
         part = part_at(translation.path) if translation else None
         if translation and part is not None and not any(check(translation.value, part, ())):
             yield Move(path, translation.path, translation.value)
+
+
+def _moved(name: str, value: Any) -> Translation | None:
+    """A key of ours in the wrong mapping, as in flat files of other tools; None if several have it."""
+    match places(name):
+        case [path] if 0 not in path:
+            return Translation(path, value)
+    return None
 
 
 def _without_conflicts(data: dict[str, Any], planned: list[Move]) -> tuple[list[Move], list[Conflict]]:

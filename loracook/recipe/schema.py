@@ -80,6 +80,11 @@ def all_keys() -> tuple[tuple[Path, Schema], ...]:
     return tuple(_keys_below((), resolved(schema())))
 
 
+def places(name: str) -> list[Path]:
+    """The path of every key of that name; entries of lists have index 0."""
+    return [path for path, _ in all_keys() if path[-1] == name]
+
+
 def _keys_below(path: Path, part: Schema) -> Iterator[tuple[Path, Schema]]:
     for name, inner in part.get("properties", {}).items():
         yield (*path, name), resolved(inner)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from loracook.cli.screen import Lines, noise_to, screen
+from loracook.cli.screen import Lines, noise_to, screen, wants_color
 from tests.plans import config_recipe
 
 COMMAND = [sys.executable, "-c", "from loracook.cli import main; main()"]
@@ -109,6 +109,16 @@ def test_a_terminal_in_ci_gets_whole_lines(monkeypatch: pytest.MonkeyPatch) -> N
         assert isinstance(progress, Lines)
         progress.note("a sentence")
     assert read_all(reader) == "          a sentence\n"
+
+
+def test_a_dumb_terminal_gets_whole_lines_without_color(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setenv("TERM", "dumb")
+    reader, writer = terminal(60)
+    with os.fdopen(writer, "w") as out, screen(out) as progress:
+        assert isinstance(progress, Lines)
+        assert not wants_color(out)
+    os.close(reader)
 
 
 def test_noise_goes_to_the_log_and_not_to_the_user(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

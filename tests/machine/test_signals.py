@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from loracook.machine.signals import STOPPED
+from loracook.machine.signals import CLEAR_LINE, STOPPED
 from tests.plans import written
 
 LORACOOK = Path(sys.executable).parent / "loracook"
@@ -27,6 +27,29 @@ with stopping_on_signals():
 def test_a_terminal_that_hangs_up_stops_a_run() -> None:
     done = subprocess.run([sys.executable, "-c", HANGING_UP], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (75, "")
+
+
+def test_a_run_whose_terminal_is_gone_stops_too() -> None:
+    reader, writer = os.openpty()
+    ready = "print(flush=True); import time; time.sleep(30)"
+    program = f"from loracook.machine.signals import stopping_on_signals\nwith stopping_on_signals(): {ready}"
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=writer)
+    assert process.stdout is not None
+    process.stdout.readline()
+    os.close(writer)
+    os.close(reader)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(timeout=10) == 75
+    process.stdout.close()
+
+
+def test_a_stopped_run_clears_its_live_line_and_shows_the_cursor() -> None:
+    reader, writer = os.openpty()
+    process = subprocess.run([sys.executable, "-c", HANGING_UP], stdout=writer, stderr=writer, check=False)
+    os.close(writer)
+    said = os.read(reader, 1000).decode()
+    os.close(reader)
+    assert (process.returncode, said) == (75, f"{CLEAR_LINE}{STOPPED}\r\n")
 
 
 def test_under_nohup_a_run_continues() -> None:

@@ -78,6 +78,18 @@ def test_other_spellings_are_rewritten_and_comments_stay() -> None:
         assert text.count(comment) == 1
 
 
+def test_a_flat_file_s_keys_move_into_the_one_section_that_has_them() -> None:
+    flat = "version: 1\nlora_alpha: 32 # twice r\nlearning_rate: 1e-4\nseed: 1\n"
+    planned, conflicts = moves(flat, "a.yaml")
+    assert [str(move) for move in planned] == [
+        "lora_alpha → lora.lora_alpha: 32",
+        "learning_rate → train.learning_rate: 0.0001",
+    ]
+    assert conflicts == []
+    text = migrated(flat, planned, "a.yaml")
+    assert text == "version: 1\nseed: 1\nlora:\n  lora_alpha: 32 # twice r\ntrain:\n  learning_rate: 1e-4\n"
+
+
 def test_what_is_ours_already_is_left_alone() -> None:
     assert moves(OURS, "a.yaml") == ([], [])
 
@@ -299,8 +311,8 @@ def test_init_asks_on_a_terminal(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["mine", "--data", "org/rows"], "not on a terminal to ask for it; add --model"),
-        (["mine", "--model", "org/model"], "not on a terminal to ask for it; add --data"),
+        (["mine", "--data", "org/rows"], "--model is required where there is no terminal to ask on"),
+        (["mine", "--model", "org/model"], "--data is required where there is no terminal to ask on"),
         (["../mine", "--model", "a/b", "--data", "c/d"], "'../mine' is not a valid run name; use a name such as 'my-recipe'"),
         (["there", "--model", "a/b", "--data", "c/d"], "'there.yaml' already exists; choose another name"),
         (["mine", "--model", "/a", "--data", "c/d"],
