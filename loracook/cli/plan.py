@@ -1,4 +1,4 @@
-"""The command plan: what a run would do, train, take and leave."""
+"""The command plan: what a run would do, and the steps, memory and disk it takes."""
 
 import json
 import os
@@ -42,9 +42,7 @@ def command(
 ) -> None:
     """Show what `loracook run RECIPE` would do, and the steps, memory and disk it takes.
 
-    Several RECIPEs are shown side by side.
-
-    Reads configs, tokenizers and data, and weights only with --probe; changes nothing.
+    Reads configs, tokenizers and data, and weights only with --probe; shows several RECIPEs side by side.
     """
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"

@@ -44,11 +44,11 @@ class Estimate:
         return bool(fixed_steps(self.recipe["train"]) or (self.rows and self.rows.exact))
 
     @property
-    def lacks_bfloat16(self) -> bool:
-        """Whether the recipe computes in bfloat16 and the device cannot."""
+    def bfloat16_advice(self) -> str:
+        """What to set where the recipe computes in bfloat16 and the device does not have it, else empty."""
         compute = self.recipe.sections.get("quantization", {}).get("bnb_4bit_compute_dtype")
         dtypes = {str(self.meta_model.dtype), str(autocast(self.recipe["train"])), f"torch.{compute}"}
-        return "torch.bfloat16" in dtypes and not self.device.bfloat16
+        return self.device.bfloat16_advice if "torch.bfloat16" in dtypes else ""
 
     @property
     def too_large(self) -> list[str]:

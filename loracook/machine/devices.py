@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from loracook.errors import LoracookError
+from loracook.machine import upstream
 from loracook.machine.memory import available
 
 GIB = 1 << 30
@@ -20,11 +21,6 @@ VENDOR_WORDS = re.compile(r"NVIDIA|Tesla|GeForce|SXM\d|PCIe|HBM\d|RTX(?=[\s_-]*A
 """Words that torch and nvidia-smi print around a GPU's common name."""
 NO_BFLOAT16 = ("T4", "P100", "V100-16GB", "V100-32GB")
 """GPUs below compute capability 8.0, the first with bfloat16 (CUDA programming guide)."""
-SET_FLOAT16 = (
-    "set base_model.dtype: float16, train.bf16: false and train.fp16: true, "
-    "and bnb_4bit_compute_dtype: float16 where it is set"
-)
-"""What to write in a recipe for a device without bfloat16."""
 CONTEXT = GIB * 3 // 4
 """Bytes that CUDA itself takes on a GPU before the first tensor; usually 0.4 to 0.7 GB."""
 
@@ -37,6 +33,17 @@ class Device:
     kind: str
     bytes: int
     bfloat16: bool = True
+
+    @property
+    def bfloat16_advice(self) -> str:
+        """What a recipe in bfloat16 meets here and what to set instead; empty where bfloat16 is fine."""
+        if self.bfloat16:
+            return ""
+        fault, dtype, half = "has no bfloat16", "float16", ", train.fp16: true"
+        if self.kind == "cpu":  # where float32 is many times faster; benchmarks/README.md
+            fault, dtype, half = "computes bfloat16 slowly", "float32", ""
+        advice = f"set base_model.dtype: {dtype}, train.bf16: false{half}"
+        return f"{self.name} {fault}; {advice}, and bnb_4bit_compute_dtype: {dtype} where it is set"
 
 
 def named_device(name: str | None, memory: str | None) -> Device | None:
@@ -80,7 +87,7 @@ def device_here() -> Device:
     if torch.backends.mps.is_available():  # shares main memory with the CPU
         limit = int(torch.mps.recommended_max_memory())
         return Device("this machine's Apple GPU (MPS)", "mps", min(limit, available()))
-    return Device("this machine's CPU", "cpu", available())
+    return Device("this machine's CPU", "cpu", available(), upstream.cpu_has_bfloat16())
 
 
 def _parsed_bytes(text: str) -> int:

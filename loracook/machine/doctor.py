@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from loracook.machine.devices import GIB, SET_FLOAT16
+from loracook.machine.devices import GIB, device_here
 from loracook.machine.memory import available
 from loracook.machine.versions import INSTALL, installed, requirements
 from loracook.store.files import free_bytes, nearest_existing
@@ -82,13 +82,13 @@ def _device() -> Finding:
 
 
 def _precision() -> Finding:
-    import torch
-
-    if not torch.cuda.is_available():
-        return Finding("precision", "bfloat16", "float16 trains badly without CUDA; use bfloat16 or float32")
-    if torch.cuda.is_bf16_supported(including_emulation=False):
-        return Finding("precision", "bfloat16 and float16")
-    return Finding("precision", "float16, no bfloat16", SET_FLOAT16)
+    device = device_here()
+    if device.kind == "cuda":
+        found = "bfloat16 and float16" if device.bfloat16 else "float16, no bfloat16"
+        return Finding("precision", found, device.bfloat16_advice)
+    if not device.bfloat16:
+        return Finding("precision", "float32", device.bfloat16_advice)
+    return Finding("precision", "bfloat16", "float16 trains badly without CUDA; use bfloat16 or float32")
 
 
 def _attention() -> Finding:

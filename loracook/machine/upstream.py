@@ -52,6 +52,14 @@ def own_tensors(module: Module) -> Iterable[dict[str, Tensor | None]]:
     return module._parameters, module._buffers
 
 
+def cpu_has_bfloat16() -> bool:
+    """Whether oneDNN has bfloat16 kernels for this CPU, which need AVX-512; without oneDNN, so assumed."""
+    import torch
+
+    mkldnn = torch.backends.mkldnn.is_available()
+    return not mkldnn or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def fake_tensor_mode() -> Any:
     """torch's mode for tensors that have a shape, a dtype and a device, but no data."""
     from torch._subclasses.fake_tensor import FakeTensorMode

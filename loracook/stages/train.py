@@ -73,6 +73,8 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
     """
     inputs = read_inputs(recipe, folders.cache, progress)
     memory = check_memory(inputs)
+    if advice := memory.estimate.bfloat16_advice:
+        progress.note(advice)
     check_disk(memory.estimate, folders.own)
     made_by = _made_by(inputs, folders, device=memory.estimate.device.kind)
     checkpoints = folders.own / "checkpoints"

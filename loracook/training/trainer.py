@@ -12,7 +12,7 @@ from loracook.errors import MachineError, RecipeError
 from loracook.estimate.batches import is_flat, train_arguments
 from loracook.estimate.memory import autocast
 from loracook.estimate.meta_model import MetaModel, meta_model
-from loracook.machine.devices import SET_FLOAT16
+from loracook.machine.devices import device_here
 from loracook.model.packing_isolation import isolates_packed_sequences
 from loracook.progress import Progress
 from loracook.recipe.recipe import Recipe
@@ -139,7 +139,7 @@ def sft_config(recipe: Recipe, output: Path) -> SFTConfig:
     except ValueError as error:
         if "bf16" not in str(error):
             raise
-        raise MachineError(f"this GPU has no bfloat16; {SET_FLOAT16}") from error
+        raise MachineError(device_here().bfloat16_advice or str(error)) from error
 
 
 def _early_stopping(recipe: Recipe) -> list[Any]:

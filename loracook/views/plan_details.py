@@ -26,14 +26,11 @@ class PlanDetails:
     @property
     def seconds_per_step(self) -> float | None:
         """The most that a step can take, measured on the largest batch."""
-        if self.probe is None or self.probe.seconds is None:
-            return None
-        accumulation: int = self.plan.recipe["train"].get("gradient_accumulation_steps", 1)
-        return self.probe.seconds * accumulation
+        seconds = self.probe.seconds if self.probe else None
+        return seconds and seconds * self.plan.recipe["train"].get("gradient_accumulation_steps", 1)
 
     @property
     def seconds(self) -> float | None:
         """The most that training can take."""
-        if self.forecast is None or self.forecast.estimate.steps is None or self.seconds_per_step is None:
-            return None
-        return self.seconds_per_step * self.forecast.estimate.steps.total
+        steps = self.forecast and self.forecast.estimate.steps
+        return self.seconds_per_step * steps.total if steps and self.seconds_per_step else None

@@ -97,6 +97,6 @@ def _memory(forecast: Forecast) -> dict[str, Any] | None:
         "device_bytes": device.bytes,
         "fits": not estimate.too_large,
         "too_large": estimate.too_large,
-        "lacks": ["bfloat16"] if estimate.lacks_bfloat16 else [],
+        "lacks": ["bfloat16"] if estimate.bfloat16_advice else [],
         "changes": [asdict(change) for change in forecast.changes],
     }

@@ -34,11 +34,6 @@ def _part(forecast: Forecast, name: str) -> str:
     return "?" if memory is None else size(memory.stages["train"].get(name, 0))
 
 
-def _peak(forecast: Forecast) -> str:
-    memory = forecast.estimate.memory
-    return "?" if memory is None else size(memory.peaks[memory.peak_stage])
-
-
 Cell = Callable[[PlanDetails, "Forecast"], str]
 ROWS: dict[str, Cell] = {
     "all params": lambda _, f: f"{f.estimate.meta_model.counts.all:,}",
@@ -51,7 +46,7 @@ ROWS: dict[str, Cell] = {
     "tokens": lambda _, f: f"{f.estimate.tokens.total:,}" if f.estimate.tokens else "?",
     "weights": lambda _, f: _part(f, "weights"),
     "activations": lambda _, f: _part(f, "activations"),
-    "peak memory": lambda _, f: _peak(f),
+    "peak memory": lambda _, f: size(max(f.estimate.memory.peaks.values())) if f.estimate.memory else "?",
     "fits": lambda _, f: "?" if f.estimate.memory is None else "no" if f.estimate.too_large else "yes",
     "disk": lambda _, f: size(f.disk.total_bytes),
 }

@@ -7,7 +7,6 @@ from loracook.estimate.estimate import Estimate
 from loracook.estimate.forecast import Forecast
 from loracook.estimate.make_it_fit import Change
 from loracook.estimate.memory import StageMemory
-from loracook.machine.devices import SET_FLOAT16
 from loracook.planner import Plan
 from loracook.units import size
 from loracook.views.plan_details import PlanDetails
@@ -115,7 +114,7 @@ def _memory(forecast: Forecast) -> list[str]:
     )
     return [
         f"{size(memory.peaks[stage])} at the peak of {stage}, {fits} {size(device.bytes)} of {device.name}",
-        *([f"{device.name} has no bfloat16; {SET_FLOAT16}"] if estimate.lacks_bfloat16 else []),
+        *filter(None, [estimate.bfloat16_advice]),
         f"for the largest batch: {shape}",
         *(
             f"  {name.replace('_', ' '):<24}{size(count):>10}"

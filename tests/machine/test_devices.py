@@ -9,7 +9,10 @@ import pytest
 import torch
 
 from loracook.errors import LoracookError
-from loracook.machine.devices import CONTEXT, GIB, device_here, named_device
+from loracook.estimate.estimate import read_and_estimate
+from loracook.machine.devices import CONTEXT, GIB, Device, device_here, named_device
+from loracook.recipe.recipe import load
+from loracook.store.folders import default_cache
 from tests.plans import config_recipe, invoked, plan
 
 OPT = "facebook__opt-350m"
@@ -83,8 +86,32 @@ def test_an_apple_gpu_is_named_with_the_memory_it_may_use(monkeypatch: pytest.Mo
     assert "MPS" in device.name
 
 
+@pytest.mark.parametrize(
+    ("device", "advice"),
+    [
+        (Device("a CPU", "cpu", 1), ""),
+        (
+            Device("a CPU", "cpu", 1, bfloat16=False),
+            "a CPU computes bfloat16 slowly; set base_model.dtype: float32",
+        ),
+        (Device("T4", "cuda", 1, bfloat16=False), "T4 has no bfloat16; set base_model.dtype: float16"),
+    ],
+)
+def test_a_device_without_bfloat16_says_what_to_set(device: Device, advice: str) -> None:
+    assert device.bfloat16_advice.startswith(advice)
+    assert bool(device.bfloat16_advice) == bool(advice)
+
+
+def test_only_a_recipe_in_bfloat16_is_advised_against_it(tmp_path: Path) -> None:
+    slow = Device("a CPU", "cpu", 1 << 40, bfloat16=False)
+    file = config_recipe(tmp_path, OPT, LORA)
+    in_float32 = ("base_model.dtype=float32", "train.bf16=false")
+    assert read_and_estimate(load(file), default_cache(), slow).bfloat16_advice == slow.bfloat16_advice
+    assert read_and_estimate(load(file, in_float32), default_cache(), slow).bfloat16_advice == ""
+
+
 def test_a_plan_for_a_device_without_bfloat16_says_what_to_set(tmp_path: Path) -> None:
-    line = "T4 has no bfloat16; set base_model.dtype: float16, train.bf16: false and train.fp16: true"
+    line = "T4 has no bfloat16; set base_model.dtype: float16, train.bf16: false, train.fp16: true"
     assert line in invoked(config_recipe(tmp_path, OPT, LORA), "--device", "T4").stdout
     half: dict[str, Any] = {"max_steps": 10, "bf16": False, "fp16": True}
     recipe = config_recipe(tmp_path, OPT, LORA, train=half)

@@ -53,6 +53,12 @@ def test_the_largest_norms_let_nan_and_infinity_through() -> None:
     assert (largest, infinite, nan == nan) == (3.0, float("inf"), False)
 
 
+def test_the_cpu_says_whether_it_has_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert upstream.cpu_has_bfloat16() == torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert upstream.cpu_has_bfloat16()
+
+
 def test_views_share_a_storage_and_copies_do_not() -> None:
     weight = torch.zeros(4)
     ids = [upstream.storage_id(one.untyped_storage()) for one in (weight, weight[1:], weight.clone())]
