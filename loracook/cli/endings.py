@@ -12,8 +12,8 @@ from typing import Any
 import click
 
 from loracook.errors import LoracookError, MachineError, RecipeError, clean, clean_lines, shorten
+from loracook.machine.signals import INTERRUPTED
 
-INTERRUPTED = 130
 WINDOWS = "loracook does not run on Windows; use WSL 2 (Windows Subsystem for Linux)"
 
 
