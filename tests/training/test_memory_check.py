@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,13 +28,16 @@ from tests.plans import invoked
 
 @pytest.mark.slow
 def test_the_probe_of_a_longer_run_changes_nothing_of_it(tmp_path: Path) -> None:
-    recipe = loracook.load(recipe_file(tmp_path, {"max_steps": 50, "per_device_train_batch_size": 1}))
-    record = loracook.run(recipe, tmp_path / "runs")["train"]["result"]
-    trainer = loracook.trainer(recipe, tmp_path / "by hand")
+    file = recipe_file(tmp_path, {"max_steps": 50, "per_device_train_batch_size": 1})
+    # a process of its own: one that has trained before reuses its memory, and little of it is seen to grow
+    run = [Path(sys.executable).parent / "loracook", "run", file, "--runs", tmp_path / "runs"]
+    subprocess.run(run, check=True, capture_output=True)
+    trainer = loracook.trainer(loracook.load(file), tmp_path / "by hand")
     trainer.train()
-    log = (tmp_path / "runs/shapes/latest/train/log.jsonl").read_text("utf-8").splitlines()
+    folder = tmp_path / "runs/shapes/latest/train"
+    log = (folder / "log.jsonl").read_text("utf-8").splitlines()
     assert _losses(map(json.loads, log)) == _losses(trainer.state.log_history)
-    memory = record["memory"]
+    memory = json.loads((folder / "record.json").read_text("utf-8"))["result"]["memory"]
     assert memory["planned_bytes"] > 0
     assert 0 < memory["probed_bytes"] <= memory["measured_bytes"] * 1.1
     assert memory["batch"] == {"rows": 1, "length": 27}
