@@ -13,6 +13,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_XET"] = "1"
 os.environ["WANDB_MODE"] = "disabled"
 os.environ.pop("HF_TOKEN", None)
+os.environ.pop("LORACOOK_ALLOW_PATHS", None)
+os.environ["XDG_CONFIG_HOME"] = os.devnull
 # A shell starts background jobs with SIGINT ignored, which the commands that tests start would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
