@@ -13,6 +13,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_XET"] = "1"
 os.environ["WANDB_MODE"] = "disabled"
 os.environ.pop("HF_TOKEN", None)
+os.environ.pop("LORACOOK_ALLOW_PATHS", None)
+os.environ["XDG_CONFIG_HOME"] = os.devnull
 # A shell ignores SIGINT for background jobs, nohup SIGHUP; the commands that tests start would inherit it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)

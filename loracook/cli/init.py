@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from loracook.errors import LoracookError, RecipeError, clean, quote
+from loracook.recipe.allowed import allowed
 from loracook.recipe.locations import is_local
 from loracook.recipe.recipe import load
 from loracook.recipe.schema import part_at
@@ -52,7 +53,7 @@ def _write(file: Path, text: str) -> None:
     except OSError as error:
         raise LoracookError(f"cannot write {quote(file)}: {error.strerror}") from error
     try:
-        load(file)
+        load(file, (), allowed())
     except RecipeError:
         file.unlink()
         raise

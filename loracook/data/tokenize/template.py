@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from loracook.data.tokenize.sandbox import PROBE, TURNS, template_fault
 from loracook.errors import RecipeError
+from loracook.recipe.locations import LOCAL
 from loracook.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def cannot_mask(recipe: Recipe) -> RecipeError:
 
 
 def _is_file(name: str) -> bool:
-    return name.startswith(("./", "../"))
+    return name.startswith(LOCAL)
 
 
 def _problem(recipe: Recipe, message: str, key: str = "chat_template") -> RecipeError:
