@@ -31,14 +31,15 @@ if TYPE_CHECKING:
 @click.option("--rows", default=3, show_default=True, type=click.IntRange(0, 1000), help="Rows to show.")
 @click.option("--source", type=click.IntRange(1), help="Show rows of this source, counted from 1.")
 @click.option("--format", "kind", type=click.Choice(["text", "json", "html"]), default="text")
-def command(recipe: Path, overrides: tuple[str, ...], *, rows: int, source: int | None, kind: str) -> None:
+def command(recipe: Path, overrides: tuple[str, ...], *, rows: int, source: int | None, kind: str) -> int:
     """Show rows of RECIPE token by token, trained or masked, and the statistics of all rows.
 
-    Needs the tokenizer and the data, not the weights.
+    Needs the tokenizer and the data, not the weights. Rows over a limit, which stop a run, end with 2.
     """
     with _progress() as progress, noise_to(Path(os.devnull)), infrequent_gc():
         result = _preview(load(recipe, overrides), rows=rows, source=source, progress=progress)
     click.echo(_render(result, kind), nl=False, color=True)
+    return 2 if result.over else 0
 
 
 @contextmanager
