@@ -35,14 +35,15 @@ if TYPE_CHECKING:
 @click.option("--format", "kind", type=click.Choice(["text", "json", "html"]), default="text")
 def command(
     *, recipe: Path, overrides: tuple[str, ...], allowed: Allowed, rows: int, source: int | None, kind: str
-) -> None:
+) -> int:
     """Show rows of RECIPE token by token, trained or masked, and the statistics of all rows.
 
-    Needs the tokenizer and the data, not the weights.
+    Needs the tokenizer and the data, not the weights. Rows over a limit, which stop a run, end with 2.
     """
     with _progress() as progress, noise_to(Path(os.devnull)), infrequent_gc():
         result = _preview(load(recipe, overrides, allowed), rows=rows, source=source, progress=progress)
     click.echo(_render(result, kind), nl=False, color=True)
+    return 2 if result.over else 0
 
 
 @contextmanager

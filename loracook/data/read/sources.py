@@ -70,6 +70,12 @@ class Source:
         """Every record; flat OpenAssistant messages are assembled into trees. Raises RecipeError."""
         return oasst.trees(self._read()) if self.options.format == "oasst" else self._read()
 
+    def head(self, count: int) -> list[Record]:
+        """The readable ones of the first records; those of the hub are streamed. Raises RecipeError."""
+        streamed = {**self.entry, "streaming": True}
+        records = self._read() if self.local else hub.records(streamed, self.fail)
+        return [record for record in itertools.islice(records, count) if not record.fault]
+
     @cached_property
     def files(self) -> tuple[Path, ...]:
         """The local files with the rows, sorted; none for a Hub dataset. Raises RecipeError."""

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from loracook.data.read.rows import Chat, Message, Pair, Row, RowError, Text
 from loracook.data.tokenize.chat_mask import ChatRenderer, Tools
-from loracook.data.tokenize.template import cannot_mask
 from loracook.errors import RecipeError
 from loracook.recipe.recipe import Recipe
 
@@ -108,9 +107,7 @@ class Renderer:
             raise RowError("train flags", f"messages with train: false require loss: assistant, not {loss}")
 
     def _answers(self, chat: Chat) -> Rendered:
-        """In the loss: what the template marks, except for messages with `train: false`."""
-        if not self._chats.masks:
-            raise cannot_mask(self.recipe)
+        """In the loss: what the assistant writes, except for messages with `train: false`."""
         text, spans = self._chats.text_and_answers(chat.messages, chat.tools)
         flags = [message.get("train", True) for message in chat.messages if message["role"] == "assistant"]
         if all(flags):
