@@ -36,7 +36,7 @@ def command(name: str, model: str | None, data: str | None) -> None:
     file = Path(f"{name}.yaml")
     _write(file, text())
     with noise_to(Path(os.devnull)):
-        seen = first_look(load(file), default_cache())
+        seen = first_look(load(file, (), allowed()), default_cache())
     file.write_text(text(choices=seen.choices), encoding="utf-8")
     for note in seen.notes:
         click.echo(clean(note))
