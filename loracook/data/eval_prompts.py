@@ -97,11 +97,12 @@ class Asker:
 
     def to_user(self, text: str) -> Turn | None:
         """The turn that training would train for a prompt; raises RowError."""
-        row: Row = Pair(text, ANSWER["content"])
-        if self._renderer.template:
-            chat = as_chat(Pair(text, ANSWER["content"]))
-            row = Chat(chat.messages) if self._renderer.masks else chat
-        return last_turn(encode([self._renderer.render(row)], self.tokenizer)[0])
+        # White space at the end is part of an answer's first word, as most tokenizers split; a word is not.
+        row = Pair(text, ANSWER["content"] if text[-1:].isalnum() else "the")
+        chat = as_chat(row) if self._renderer.template else None
+        if chat and self._renderer.masks:
+            chat = Chat(chat.messages)
+        return last_turn(encode([self._renderer.render(chat or row)], self.tokenizer)[0])
 
     def _turn(self, row: Row) -> Turn | None:
         encoded = encode([self._renderer.render(row)], self.tokenizer)[0]

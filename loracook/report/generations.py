@@ -37,7 +37,7 @@ def measured_on(metrics: Mapping[str, Any]) -> str:
     """A sentence on the rows behind the figures: whether they were trained on, too."""
     also_trained = metrics["also_trained"]
     if also_trained is None:
-        return "Measured on evaluation rows; the training rows were streamed, and none was compared."
+        return "Measured on evaluation rows; training rows were streamed and not compared with them."
     if also_trained:
         return f"Measured on evaluation rows, {also_trained:,} of which were trained on, too."
     return "Measured on evaluation rows that were not trained on."

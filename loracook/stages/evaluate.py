@@ -86,7 +86,7 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
             answers[side] = evaluation.answers(prompts, side)
     both = (dict(zip(SIDES, pair, strict=True)) for pair in zip(*answers.values(), strict=True))
     generations = [
-        _generation(tokenizer, prompt, sides, metrics=metrics)
+        comparison(tokenizer, prompt, sides, metrics=metrics)
         for prompt, sides in zip(prompts, both, strict=True)
     ]
     for side in SIDES:
@@ -147,7 +147,7 @@ def _metrics(recipe: Recipe) -> dict[str, Metric]:
     return {name: metric(name, section.get("regex")) for name in section.get("metrics", [])}
 
 
-def _generation(
+def comparison(
     tokenizer: PreTrainedTokenizerBase,
     prompt: EvaluationPrompt,
     answers: Mapping[str, model.Generated],

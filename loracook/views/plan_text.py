@@ -46,6 +46,7 @@ def _facts(details: PlanDetails, forecast: Forecast) -> dict[str, list[str]]:
         "adapter": _adapter(estimate),
         "steps": _steps(estimate),
         "tokens": _tokens(estimate),
+        "evaluate": _evaluation(estimate),
         "memory": _memory(forecast),
         "probe": _probe(details),
         "disk": _disk(forecast.disk),
@@ -97,6 +98,14 @@ def _tokens(estimate: Estimate) -> list[str]:
     about = _at_most(estimate) + ("" if tokens.exact else "about ")
     per_step = tokens.total / max(steps.total, 1)
     return [f"{about}{tokens.total:,}, {per_step:,.0f} per step (counted in {rows.source})"]
+
+
+def _evaluation(estimate: Estimate) -> list[str]:
+    """How many evaluation rows there are, and how many of them are answered."""
+    there = estimate.rows.evaluation if estimate.rows else 0
+    answered = min(there, estimate.recipe.sections.get("evaluate", {}).get("rows") or 0)
+    answers = f", {answered:,} of them answered" if answered else ""
+    return [f"{there:,} evaluation rows{answers}"] if there else []
 
 
 def _memory(forecast: Forecast) -> list[str]:
