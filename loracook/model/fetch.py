@@ -8,7 +8,8 @@ from typing import Literal, TypeAlias
 
 from loracook.errors import MachineError, RecipeError, UnreachableError
 from loracook.hub.failures import rejection, unreachable
-from loracook.model.broken_files import BASE_MODEL, reading
+from loracook.model.broken_files import reading
+from loracook.model.own_code import BASE_MODEL, NO_CODE, check_own_code
 from loracook.recipe.locations import is_local
 from loracook.recipe.recipe import Recipe
 from loracook.store.files import sha256, sync
@@ -73,11 +74,6 @@ def fetch(recipe: Recipe, cache: Path) -> Path:
     return _fetch(recipe, cache, "weights")
 
 
-def commit(folder: Path) -> str | None:
-    """The hub commit that a fetched folder holds (the hub's cache names folders by it), or None."""
-    return folder.name if folder.parent.name == "snapshots" else None
-
-
 def _fetch(recipe: Recipe, cache: Path, part: Part) -> Path:
     files(recipe)
     path = local_path(recipe) or _from_hub(recipe, weights=part == "weights")
@@ -104,7 +100,8 @@ def _from_hub(recipe: Recipe, *, weights: bool) -> Path:
 
     base = recipe["base_model"]
     name, gguf = base["name_or_path"], base.get("gguf_file")
-    patterns = [gguf] if gguf else [*SMALL_FILES, *(["*.safetensors"] if weights else [])]
+    code, large = (["*.py"] if recipe.own_code else []), (["*.safetensors"] if weights else [])
+    patterns = [gguf] if gguf else [*SMALL_FILES, *code, *large]
     try:
         folder = snapshot_download(name, revision=base.get("revision"), allow_patterns=patterns)
     except HFValidationError as error:
@@ -117,6 +114,7 @@ def _from_hub(recipe: Recipe, *, weights: bool) -> Path:
             problem = recipe.problem(BASE_MODEL, f"{why} and '{name}' is not cached; {advice}")
             raise UnreachableError([problem]) from error
         raise
+    check_own_code(recipe, Path(folder))
     return Path(folder)
 
 
@@ -172,7 +170,8 @@ def _convert(recipe: Recipe, gguf: Path, folder: Path, *, part: Part) -> None:
         with reading(recipe, gguf.parent, gguf.name):
             PreTrainedTokenizerFast.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
             if part == "description":
-                AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+                config = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name, **NO_CODE)
+                config.save_pretrained(folder)
             if part != "weights":
                 return
             # Packed GGUF blocks can neither be trained nor saved, so they are dequantized.
@@ -181,6 +180,7 @@ def _convert(recipe: Recipe, gguf: Path, folder: Path, *, part: Part) -> None:
                 gguf_file=gguf.name,
                 dtype="bfloat16",
                 quantization_config=GgufConfig(dequantize=True),
+                **NO_CODE,
             )
             model.save_pretrained(folder)
     except ImportError as error:
