@@ -12,6 +12,7 @@ from loracook.recipe.allowed import NOTHING, Allowed, code_problems
 from loracook.recipe.extends import lineage, naming_child
 from loracook.recipe.layers import Kind, Layer, changing, deciding, merged, passing_through
 from loracook.recipe.overrides import override
+from loracook.recipe.present import look_alikes
 from loracook.recipe.reach import OutOfReachError, Reach, place_problems, reach_of
 from loracook.recipe.rules import rule_problems
 from loracook.recipe.schema import entries, part_at, with_defaults
@@ -100,6 +101,7 @@ def load(file: str | FilePath, overrides: Sequence[str] = (), allowed: Allowed =
         data = with_defaults({name: section for name, section in data.items() if name != "extends"})
         unplaced = [*_invalid_name(data, FilePath(file).stem), *rule_problems(data)]
         unplaced += [*place_problems(data, reach), *code_problems(data["base_model"], allowed)]
+        unplaced += look_alikes(data, reach)
     problems = sorted((placed(problem, layers) for problem in unplaced), key=_order)
     if any(problem.severity == "error" for problem in problems):
         raise RecipeError(problems)
