@@ -7,15 +7,15 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from loracook.cli.options import allow_options
 from loracook.cli.screen import noise_to, show
-from loracook.errors import LoracookError
+from loracook.errors import LoracookError, RecipeError
 from loracook.machine.memory import infrequent_gc
-from loracook.recipe.allowed import Allowed
+from loracook.recipe.allowed import Allowed, code_problems
 from loracook.recipe.recipe import Recipe
 from loracook.store.folders import default_cache
 from loracook.views.inspect_text import Inspection, as_lines
@@ -68,9 +68,14 @@ def _recipe(model: str, revision: str | None, allowed: Allowed) -> Recipe:
     local = path.exists()
     if not local and (path.is_absolute() or model.startswith(".")):
         raise LoracookError(f"'{model}' does not exist")
-    base = {"name_or_path": f"./{path.resolve().name}" if local else model, "dtype": "bfloat16"}
+    base: dict[str, Any] = {
+        "name_or_path": f"./{path.resolve().name}" if local else model,
+        "dtype": "bfloat16",
+    }
     root = path.resolve().parent if local else Path()
     sections = {"base_model": base | ({"revision": revision} if revision else {})}
+    if problems := list(code_problems(sections["base_model"], allowed)):
+        raise RecipeError(problems)
     return Recipe(root / "inspect", sections, (), allowed=allowed)
 
 

@@ -1,7 +1,7 @@
 """The base model: fetching and loading it, and the modules that an adapter is applied to."""
 
 from loracook.model.adapter import check_modules, lora_config
-from loracook.model.fetch import commit, fetch, fetch_description, fetch_tokenizer, files
+from loracook.model.fetch import fetch, fetch_description, fetch_tokenizer, files
 from loracook.model.hub_info import HubInfo, hub_info
 from loracook.model.inference import Generated, generate, mean_loss
 from loracook.model.load import (
@@ -15,4 +15,5 @@ from loracook.model.load import (
     load_unquantized,
     tokenizer_in,
 )
+from loracook.model.own_code import NO_CODE, own_code
 from loracook.model.unsupported import check_prompts, check_rows, unsupported

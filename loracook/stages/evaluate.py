@@ -73,7 +73,7 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
     from transformers import AutoTokenizer
 
     adapter, metrics = folders.before["train"] / "adapter", _metrics(recipe)
-    tokenizer = AutoTokenizer.from_pretrained(adapter)
+    tokenizer = AutoTokenizer.from_pretrained(adapter, **model.NO_CODE)
     prompts = data.all_prompts(recipe, tokenizer)
     rows = data.prepare(recipe, tokenizer, folders.cache, progress=progress)
     progress.advance(0, 0, "loading base model and adapter")

@@ -71,7 +71,7 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     adapter, target = folders.before["train"] / "adapter", folders.own / "model"
-    tokenizer = AutoTokenizer.from_pretrained(adapter)
+    tokenizer = AutoTokenizer.from_pretrained(adapter, **model.NO_CODE)
     progress.advance(0, 3, "loading the base model")
     base = model.load_unquantized(recipe, model.fetch(recipe, folders.cache), dtype(recipe))
     tuned = model.load_tuned(base, adapter)
@@ -83,7 +83,8 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
     tokenizer.save_pretrained(target)
     del base, tuned, merged
     progress.advance(2, 3, "loading the merged model")
-    reloaded = AutoModelForCausalLM.from_pretrained(target, dtype="auto").to(expected[0].device).eval()
+    reloaded = AutoModelForCausalLM.from_pretrained(target, dtype="auto", **model.own_code(recipe))
+    reloaded = reloaded.to(expected[0].device).eval()
     difference = _difference(expected, _logits(reloaded, tokenizer))
     progress.advance(3, 3, f"logits differ by {difference:.2%}")
     if not difference <= TOLERANCE:

@@ -16,6 +16,7 @@ from loracook.machine.devices import device_here
 from loracook.model.packing_isolation import isolates_packed_sequences
 from loracook.progress import Progress
 from loracook.recipe.recipe import Recipe
+from loracook.store.folders import commit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -37,7 +38,7 @@ class TrainerInputs:
     @property
     def commit(self) -> str | None:
         """The base model's commit on the hub, None for a local one."""
-        return model.commit(self.meta_model.folder)
+        return commit(self.meta_model.folder)
 
 
 def trainer(recipe: Recipe, folder: Path, *, cache: Path, progress: Progress) -> SFTTrainer:

@@ -19,6 +19,7 @@ def as_json(details: PlanDetails) -> dict[str, Any]:
     return {
         "recipe": plan.recipe.name,
         "folder": str(plan.folder),
+        "own_code": plan.recipe.own_code,
         "stages": stages,
         **(_forecast(forecast) if forecast else {}),
         **({"probe": probe.facts(), "time": time} if probe else {}),

@@ -23,7 +23,8 @@ def stage_lines(plan: Plan) -> list[str]:
     rows = [(stage, "done" if stage.done else "to do") for stage in plan.stages]
     stages = [f"  {s.name:<10}{state:<7}{s.folder.name:<{width}}  {s.summary}" for s, state in rows]
     faults = [f"  {stage.name} will run again: {stage.fault}" for stage in plan.stages if stage.fault]
-    return [f"{recipe.name}{about}", f"in {plan.folder}/:", *stages, *faults]
+    code = [f"  runs the model's own code: {recipe.own_code}"] if recipe.own_code else []
+    return [f"{recipe.name}{about}", f"in {plan.folder}/:", *stages, *faults, *code]
 
 
 def detail_lines(details: PlanDetails) -> list[str]:

@@ -13,7 +13,7 @@ from loracook.data.read.rows import Record
 from loracook.errors import Path as Entry
 from loracook.errors import RecipeError
 from loracook.recipe.derived import OWN_ROWS, sources
-from loracook.recipe.locations import BUILDERS, is_local, is_pattern, patterns
+from loracook.recipe.locations import BUILDERS, is_local, patterns, split_pattern
 from loracook.recipe.recipe import Recipe
 from loracook.store.folders import SCHEME, shipped_file
 
@@ -138,14 +138,11 @@ class Source:
 
     def _globbed(self, pattern: str, key: str) -> list[Path]:
         """What a glob pattern matches below the folder it starts with, without hidden files."""
-        parts = Path(pattern).parts
-        plain = list(itertools.takewhile(lambda part: not is_pattern(part), parts))
-        if len(plain) == len(parts):
-            return []
-        folder, rest = self._resolve(str(Path(*plain)), key), Path(*parts[len(plain) :])
-        if ".." in rest.parts:
+        start, rest = split_pattern(pattern)
+        if ".." in rest.split("/"):
             raise self.fail(key, f"'{pattern}' has '..' behind a wildcard; write it before")
-        return [each for each in folder.glob(str(rest)) if not _hidden(each, folder)]
+        folder = self._resolve(start, key)
+        return [each for each in folder.glob(rest) if not _hidden(each, folder)] if rest else []
 
     def _resolve(self, path: str, key: str) -> Path:
         try:
