@@ -23,7 +23,7 @@ def explain(recipe: Recipe, key: str) -> str:
         raise LoracookError(f"unknown key {quote(key)}; {_suggestion(key)}")
     values, upstream = effective(recipe)
     value = _parent(recipe) if path == ("extends",) else _value_at(values, path)
-    lines = [_current(recipe, path, value, upstream=upstream), part.get("description", ""), _allowed(part)]
+    lines = [_current(recipe, path, value, upstream=upstream), part.get("description", ""), allowed(part)]
     lines += [_examples(part), _passed_on(path, value), *_keys(part)]
     return "\n".join(filter(None, lines))
 
@@ -34,14 +34,15 @@ def _current(recipe: Recipe, path: Path, value: Any, *, upstream: set[Path]) -> 
     return f"{dotted(path)}: {flow(value)}  # {origin_of(recipe, path, upstream)}"
 
 
-def _allowed(part: Schema) -> str:
-    allowed = " or ".join(_type(name, part) for name in types_of(part))
+def allowed(part: Schema) -> str:
+    """The types or values that a key takes, its bounds, and its default with who decides it."""
+    values = " or ".join(_type(name, part) for name in types_of(part))
     if "enum" in part:
-        allowed = "one of " + ", ".join(map(flow, part["enum"]))
+        values = "one of " + ", ".join(map(flow, part["enum"]))
     if part.get("default") is None:
-        return f"Type: {allowed}"
+        return f"Type: {values}"
     origin = "loracook" if part.get("x-decided-by") else "upstream"
-    return f"Type: {allowed}; default: {flow(part['default'])} ({origin})"
+    return f"Type: {values}; default: {flow(part['default'])} ({origin})"
 
 
 def _type(name: str, part: Schema) -> str:
