@@ -16,4 +16,5 @@ from loracook.model.load import (
     tokenizer_in,
 )
 from loracook.model.own_code import NO_CODE, own_code
+from loracook.model.reached import left_out, outermost
 from loracook.model.unsupported import check_prompts, check_rows, unsupported

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,7 +106,7 @@ def build(inputs: TrainerInputs, output: Path, *, cache: Path, progress: Progres
         train_dataset=inputs.rows.train,
         eval_dataset=inputs.rows.evaluation,
         processing_class=inputs.tokenizer,
-        peft_config=model.lora_config(recipe),
+        peft_config=deepcopy(inputs.meta_model.lora_config),
         callbacks=_early_stopping(recipe),
     )
     _use_loraplus(sft, recipe)

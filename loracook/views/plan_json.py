@@ -56,6 +56,8 @@ def _model(forecast: Forecast) -> dict[str, Any]:
         "trainable_percent": base.counts.percent,
         "added_tokens": base.added_tokens,
         "modules": base.counts.modules,
+        "left_out": dict(base.left_out),
+        "unadapted": {group.pattern: group.number for group in base.unadapted},
     }
 
 

@@ -10,6 +10,7 @@ from loracook.estimate.memory import StageMemory
 from loracook.planner import Plan
 from loracook.units import size
 from loracook.views.plan_details import PlanDetails
+from loracook.views.unadapted import unadapted_lines
 
 LABEL = 10
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -73,9 +74,17 @@ def _model(forecast: Forecast) -> list[str]:
 
 
 def _adapter(estimate: Estimate) -> list[str]:
-    counts = estimate.meta_model.counts
+    base, counts = estimate.meta_model, estimate.meta_model.counts
     share = f"trainable params: {counts.trainable:,} / {counts.all:,} ({counts.percent:.4g}%)"
-    return [share, *(f"{pattern} {TIMES} {number}" for pattern, number in counts.modules.items())]
+    adapted = (f"{pattern} {TIMES} {number}" for pattern, number in counts.modules.items())
+    parts = ", ".join(f"{part} {TIMES} {number}" for part, number in base.left_out.items())
+    left_out = [f"left out, since text does not reach it or LoRA cannot adapt it: {parts}"] if parts else []
+    return [
+        share,
+        *adapted,
+        *left_out,
+        *unadapted_lines(base.unadapted, base.base_parameters),
+    ]
 
 
 def _at_most(estimate: Estimate) -> str:
