@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,8 @@ class MetaModel:
     """The adapted model without memory, its parameter counts, and the bytes of its base once loaded.
 
     `folder` holds its config; `vocabulary` is the tokenizer's size, None where it is unknown;
-    `base_parameters` are those of the base model before tokens are added.
+    `base_parameters` are those of the base model before tokens are added; `quantization` is how its weights
+    are quantized while training; `notes` say what is done to its files beyond the recipe.
     """
 
     folder: Path
@@ -35,6 +36,8 @@ class MetaModel:
     base_parameters: int
     dtype: torch.dtype
     added_tokens: int
+    quantization: Mapping[str, Any]
+    notes: tuple[str, ...]
 
     @property
     def base(self) -> PreTrainedModel:
@@ -60,8 +63,10 @@ def meta_model(recipe: Recipe, folder: Path, vocabulary: int | None) -> MetaMode
         RecipeError: the model is no causal language model, or cannot do what the recipe asks of it.
     """
     base = model.load_on_meta(recipe, folder)
+    if problems := list(model.quantization_problems(recipe, base.config)):
+        raise RecipeError(problems)
     model.check_modules(base, recipe)
-    quantization = recipe.sections.get("quantization", {})
+    quantization = model.quantization_in_training(recipe, base.config)
     dtype = _dtype(recipe["base_model"]["dtype"], base.config)
     base_parameters = sum(tensor.numel() for tensor in base.parameters())
     rows = int(base.get_input_embeddings().weight.shape[0])
@@ -69,11 +74,23 @@ def meta_model(recipe: Recipe, folder: Path, vocabulary: int | None) -> MetaMode
     cast(base, dtype)
     weights = weight_bytes(base, quantization)
     tuned = _adapted(base, recipe)
-    set_dtypes(tuned, quantized=_is_quantized(quantization))
+    set_dtypes(tuned, quantized=model.is_quantized(quantization))
     if problems := list(model.unsupported(tuned, recipe)):
         raise RecipeError(problems)
-    counts = counts_of(tuned)
-    return MetaModel(folder, vocabulary, tuned, counts, weights, base_parameters, dtype, added)
+    if "merge" in recipe:
+        model.try_merge(recipe, folder, tuned)
+    return MetaModel(
+        folder=folder,
+        vocabulary=vocabulary,
+        tuned=tuned,
+        counts=counts_of(tuned),
+        weights=weights,
+        base_parameters=base_parameters,
+        dtype=dtype,
+        added_tokens=added,
+        quantization=quantization,
+        notes=tuple(_notes(recipe, folder, base.config)),
+    )
 
 
 def named_tokens(recipe: Recipe) -> set[str]:
@@ -102,5 +119,7 @@ def _dtype(name: str, config: PretrainedConfig) -> torch.dtype:
     return dtype
 
 
-def _is_quantized(quantization: Mapping[str, Any]) -> bool:
-    return bool(quantization.get("load_in_4bit") or quantization.get("load_in_8bit"))
+def _notes(recipe: Recipe, folder: Path, config: PretrainedConfig) -> Iterator[str]:
+    yield from model.quantization_notes(recipe, config)
+    if "merge" in recipe and (note := model.generation_settings(folder).note):
+        yield note

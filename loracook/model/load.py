@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from loracook.errors import MachineError, RecipeError
 from loracook.model.broken_files import BASE_MODEL, reading
+from loracook.model.generation_config import generation_settings
+from loracook.model.quantized import stored_quantization, stored_settings
 from loracook.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -102,7 +104,7 @@ def load_model(recipe: Recipe, folder: Path) -> PreTrainedModel:
         MachineError: the recipe's quantization or attention cannot run here.
     """
     dtype = recipe["base_model"]["dtype"]
-    base = _load(recipe, folder, dtype=dtype, **_attention(recipe), **_quantization(recipe))
+    base = _load(recipe, folder, dtype=dtype, **_quantization(recipe, load_config(recipe, folder)))
     if getattr(base, "is_loaded_in_4bit", False):
         _keep_trainable(base)
     return base
@@ -128,7 +130,7 @@ def load_tuned(model: PreTrainedModel, adapter: Path) -> PeftModel:
 
 def load_unquantized(recipe: Recipe, folder: Path, dtype: str) -> PreTrainedModel:
     """The base model in unquantized weights of `dtype`, as a merge needs them."""
-    return _load(recipe, folder, dtype=dtype, **_attention(recipe))
+    return _load(recipe, folder, dtype=dtype, **stored_settings(load_config(recipe, folder)))
 
 
 def fit_embeddings(model: PreTrainedModel, vocabulary: int) -> int:
@@ -167,8 +169,10 @@ def _load(recipe: Recipe, folder: Path, **settings: Any) -> PreTrainedModel:
                 device_map=device_map,
                 use_safetensors=True,
                 trust_remote_code=False,
+                generation_config=generation_settings(folder).config,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # refused below, by name
+                **_attention(recipe),
                 **settings,
             )
     except ImportError as error:
@@ -203,9 +207,9 @@ def _attention(recipe: Recipe) -> dict[str, Any]:
     return {key: base[key] for key in ("attn_implementation",) if key in base}
 
 
-def _quantization(recipe: Recipe) -> dict[str, Any]:
-    if "quantization" not in recipe:
-        return {}
+def _quantization(recipe: Recipe, config: PretrainedConfig) -> dict[str, Any]:
+    if "quantization" not in recipe or stored_quantization(config):
+        return stored_settings(config)
     from transformers import BitsAndBytesConfig
 
     section = dict(recipe["quantization"])
