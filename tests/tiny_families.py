@@ -40,7 +40,15 @@ OWN: dict[str, dict[str, Any]] = {
     "musicgen": {},
 }
 """What else of a kind has to differ."""
-LEFT_OUT = ("transformers_version", "model_type", "architectures", "dtype", "attention_layers", "id2label", "label2id")
+LEFT_OUT = (
+    "transformers_version",
+    "model_type",
+    "architectures",
+    "dtype",
+    "attention_layers",
+    "id2label",
+    "label2id",
+)
 
 
 def causal_kinds() -> list[type[PretrainedConfig]]:

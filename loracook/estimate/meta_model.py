@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,9 @@ class MetaModel:
 
     `lora_config` makes the adapter, `left_out` counts modules that it leaves out by part of the model, and
     `unadapted` has the weights that are not trained. `folder` holds its config; `vocabulary` is the
-    tokenizer's size, None where it is unknown; `base_parameters` are those before tokens are added.
+    tokenizer's size, None where it is unknown; `base_parameters` are those before tokens are added;
+    `quantization` is how its weights are quantized while training; `notes` say what is done to its files
+    beyond the recipe.
     """
 
     folder: Path
@@ -47,6 +49,8 @@ class MetaModel:
     base_parameters: int
     dtype: torch.dtype
     added_tokens: int
+    quantization: Mapping[str, Any]
+    notes: tuple[str, ...]
 
     @property
     def base(self) -> PreTrainedModel:
@@ -72,8 +76,10 @@ def meta_model(recipe: Recipe, folder: Path, vocabulary: int | None) -> MetaMode
         RecipeError: the model is no causal language model, or cannot do what the recipe asks of it.
     """
     base = model.load_on_meta(recipe, folder)
+    if problems := list(model.quantization_problems(recipe, base.config)):
+        raise RecipeError(problems)
     model.check_modules(base, recipe)
-    quantization = recipe.sections.get("quantization", {})
+    quantization = model.quantization_in_training(recipe, base.config)
     dtype = _dtype(recipe["base_model"]["dtype"], base.config)
     base_parameters = sum(tensor.numel() for tensor in base.parameters())
     rows = int(base.get_input_embeddings().weight.shape[0])
@@ -83,13 +89,15 @@ def meta_model(recipe: Recipe, folder: Path, vocabulary: int | None) -> MetaMode
     left_out = model.left_out(base, recipe["lora"].get("target_modules"))
     parts, lora_config = model.outermost(base, left_out), model.lora_config(recipe, left_out)
     tuned = _adapted(base, lora_config, recipe)
-    set_dtypes(tuned, quantized=_is_quantized(quantization))
+    set_dtypes(tuned, quantized=model.is_quantized(quantization))
     if problems := list(model.unsupported(tuned, recipe)):
         raise RecipeError(problems)
+    if "merge" in recipe:
+        model.try_merge(recipe, folder, tuned)
     return MetaModel(
-        folder,
-        vocabulary,
-        tuned,
+        folder=folder,
+        vocabulary=vocabulary,
+        tuned=tuned,
         lora_config=lora_config,
         left_out=parts,
         unadapted=unadapted_weights(tuned, parts),
@@ -98,6 +106,8 @@ def meta_model(recipe: Recipe, folder: Path, vocabulary: int | None) -> MetaMode
         base_parameters=base_parameters,
         dtype=dtype,
         added_tokens=added,
+        quantization=quantization,
+        notes=tuple(_notes(recipe, folder, base.config)),
     )
 
 
@@ -128,5 +138,7 @@ def _dtype(name: str, config: PretrainedConfig) -> torch.dtype:
     return dtype
 
 
-def _is_quantized(quantization: Mapping[str, Any]) -> bool:
-    return bool(quantization.get("load_in_4bit") or quantization.get("load_in_8bit"))
+def _notes(recipe: Recipe, folder: Path, config: PretrainedConfig) -> Iterator[str]:
+    yield from model.quantization_notes(recipe, config)
+    if "merge" in recipe and (note := model.generation_settings(folder).note):
+        yield note

@@ -142,3 +142,32 @@ def dataset_builders() -> frozenset[str]:
     from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 
     return frozenset(_PACKAGED_DATASETS_MODULES)
+
+
+def dequantizes(method: str) -> bool:
+    """Whether transformers can turn weights quantized by a method back into plain ones."""
+    from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
+    from transformers.quantizers.base import HfQuantizer
+
+    return AUTO_QUANTIZER_MAPPING[method]._dequantize is not HfQuantizer._dequantize
+
+
+def saved_weights(model: Any) -> dict[str, Tensor]:
+    """The weights of a transformers model under the names that save_pretrained gives them."""
+    from transformers.core_model_loading import revert_weight_conversion
+    from transformers.modeling_utils import remove_tied_weights_from_state_dict
+
+    weights = remove_tied_weights_from_state_dict(model.state_dict(), model)
+    return dict(revert_weight_conversion(model, weights))
+
+
+def forget_quantized_file(model: Any) -> None:
+    """Let save_pretrained write a dequantized model as it is (transformers 5.23).
+
+    Where the file that it came from was quantized, saving would undo what loading did: FP8 is quantized
+    again, and bitsandbytes raises NotImplementedError.
+    """
+    for config in (model.config, model.config.get_text_config()):
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config
+    model._weight_conversions = None

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from loracook.errors import MachineError, RecipeError
 from loracook.model.broken_files import reading
+from loracook.model.generation_config import generation_settings
 from loracook.model.own_code import BASE_MODEL, NO_CODE, REFUSED, own_code
+from loracook.model.quantized import stored_quantization, stored_settings
 from loracook.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -111,7 +113,7 @@ def load_model(recipe: Recipe, folder: Path) -> PreTrainedModel:
         MachineError: the recipe's quantization or attention cannot run here.
     """
     dtype = recipe["base_model"]["dtype"]
-    base = _load(recipe, folder, dtype=dtype, **_attention(recipe), **_quantization(recipe))
+    base = _load(recipe, folder, dtype=dtype, **_quantization(recipe, load_config(recipe, folder)))
     if getattr(base, "is_loaded_in_4bit", False):
         _keep_trainable(base)
     return base
@@ -137,7 +139,7 @@ def load_tuned(model: PreTrainedModel, adapter: Path) -> PeftModel:
 
 def load_unquantized(recipe: Recipe, folder: Path, dtype: str) -> PreTrainedModel:
     """The base model in unquantized weights of `dtype`, as a merge needs them."""
-    return _load(recipe, folder, dtype=dtype, **_attention(recipe))
+    return _load(recipe, folder, dtype=dtype, **stored_settings(load_config(recipe, folder)))
 
 
 def fit_embeddings(model: PreTrainedModel, vocabulary: int) -> int:
@@ -176,8 +178,10 @@ def _load(recipe: Recipe, folder: Path, **settings: Any) -> PreTrainedModel:
                 device_map=device_map,
                 use_safetensors=True,
                 **own_code(recipe),
+                generation_config=generation_settings(folder).config,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # refused below, by name
+                **_attention(recipe),
                 **settings,
             )
     except ImportError as error:
@@ -212,9 +216,9 @@ def _attention(recipe: Recipe) -> dict[str, Any]:
     return {key: base[key] for key in ("attn_implementation",) if key in base}
 
 
-def _quantization(recipe: Recipe) -> dict[str, Any]:
-    if "quantization" not in recipe:
-        return {}
+def _quantization(recipe: Recipe, config: PretrainedConfig) -> dict[str, Any]:
+    if "quantization" not in recipe or stored_quantization(config):
+        return stored_settings(config)
     from transformers import BitsAndBytesConfig
 
     section = dict(recipe["quantization"])

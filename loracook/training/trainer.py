@@ -67,8 +67,10 @@ def read_inputs(recipe: Recipe, cache: Path, progress: Progress) -> TrainerInput
     folder = model.fetch_description(recipe, cache)
     tokenizer = data.with_template(recipe, model.load_tokenizer(recipe, model.fetch_tokenizer(recipe, cache)))
     structure = meta_model(recipe, folder, len(tokenizer))
+    model.check_loadable(structure.config)
+    model.try_tokenizer(recipe, folder, tokenizer)
     rows = data.prepare(recipe, tokenizer, cache, progress=progress)
-    for note in rows.notes:
+    for note in (*structure.notes, *rows.notes):
         progress.note(note)
     if over := data.over_limits(rows.statistics, recipe):
         raise RecipeError(over)

@@ -38,6 +38,7 @@ def _forecast(forecast: Forecast) -> dict[str, Any]:
         "disk": asdict(disk) | total,
         "push": asdict(forecast.upload) if forecast.upload else {},
         "external": list(forecast.external),
+        "notes": list(estimate.meta_model.notes),
         "over_limits": list(estimate.rows.over_limits) if estimate.rows else [],
     }
 
@@ -49,7 +50,7 @@ def _model(forecast: Forecast) -> dict[str, Any]:
         "commit": forecast.hub_info.commit,
         "license": forecast.hub_info.license,
         "dtype": str(base.dtype).removeprefix("torch."),
-        "quantization": recipe.sections.get("quantization", {}),
+        "quantization": dict(base.quantization),
         "base_parameters": base.base_parameters,
         "all_parameters": base.counts.all,
         "trainable_parameters": base.counts.trainable,

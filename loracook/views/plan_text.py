@@ -54,6 +54,7 @@ def _facts(details: PlanDetails, forecast: Forecast) -> dict[str, list[str]]:
         "disk": _disk(forecast.disk),
         "push": _upload(forecast.upload),
         "external": list(forecast.external),
+        "notes": list(estimate.meta_model.notes),
         "stops": list(estimate.rows.over_limits) if estimate.rows else [],
     }
 
@@ -66,7 +67,7 @@ def _model(forecast: Forecast) -> list[str]:
         f"license {info.license}" if info.license else "",
         f"{size(info.download_bytes)} to download" if info.download_bytes else "",
     ]
-    quantization = ", ".join(f"{k}: {v}" for k, v in recipe.sections.get("quantization", {}).items())
+    quantization = ", ".join(f"{k}: {v}" for k, v in base.quantization.items())
     added = f"; {base.added_tokens} tokens added" if base.added_tokens else ""
     dtype = str(base.dtype).removeprefix("torch.")
     kind = f"{base.base_parameters:,} parameters in {dtype}{added}"
