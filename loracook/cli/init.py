@@ -1,16 +1,22 @@
 """`loracook init`: write a commented recipe to start from."""
 
+import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
 
+from loracook.cli.screen import noise_to
+from loracook.data.first_look import first_look
 from loracook.errors import LoracookError, RecipeError, clean, quote
+from loracook.recipe.allowed import allowed
 from loracook.recipe.locations import is_local
 from loracook.recipe.recipe import load
 from loracook.recipe.schema import part_at
 from loracook.recipe.schema_errors import check
 from loracook.recipe.starter import starter
+from loracook.store.folders import default_cache
 
 QUESTIONS = {"model": "Base model (organization/name)", "data": "Data set (organization/name or ./file)"}
 
@@ -20,12 +26,20 @@ QUESTIONS = {"model": "Base model (organization/name)", "data": "Data set (organ
 @click.option("--model", metavar="ID", help="The base model: a hub id, or a path starting with './'.")
 @click.option("--data", metavar="PATH", help="The data set: a hub id, or a local file or folder.")
 def command(name: str, model: str | None, data: str | None) -> None:
-    """Write NAME.yaml to the current folder; on a terminal, asks for a missing model or data set."""
+    """Write NAME.yaml to the current folder; on a terminal, asks for a missing model or data set.
+
+    The tokenizer and the first rows decide format, columns, template and length, where they can be reached.
+    """
     if any(check(name, part_at(("name",)) or {}, ())):
         raise LoracookError(f"{quote(name)} is not a valid run name; use a name such as 'my-recipe'")
-    text = starter(name, model=_answer(model, "model"), data=_local(_answer(data, "data")))
+    text = partial(starter, name, model=_answer(model, "model"), data=_local(_answer(data, "data")))
     file = Path(f"{name}.yaml")
-    _write(file, text)
+    _write(file, text())
+    with noise_to(Path(os.devnull)):
+        seen = first_look(load(file, (), allowed()), default_cache())
+    file.write_text(text(choices=seen.choices), encoding="utf-8")
+    for note in seen.notes:
+        click.echo(clean(note))
     click.echo(f"wrote {clean(str(file))}; next: loracook validate {clean(str(file))}")
 
 
@@ -52,7 +66,7 @@ def _write(file: Path, text: str) -> None:
     except OSError as error:
         raise LoracookError(f"cannot write {quote(file)}: {error.strerror}") from error
     try:
-        load(file)
+        load(file, (), allowed())
     except RecipeError:
         file.unlink()
         raise

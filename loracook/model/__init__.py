@@ -3,7 +3,7 @@
 from loracook.model.adapter import check_modules, lora_config
 from loracook.model.fetch import commit, fetch, fetch_description, fetch_tokenizer, files
 from loracook.model.hub_info import HubInfo, hub_info
-from loracook.model.inference import generate, mean_loss
+from loracook.model.inference import Generated, generate, mean_loss
 from loracook.model.load import (
     fit_embeddings,
     has_accelerator,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loracook import model
+from loracook import data, model
 from loracook.errors import LoracookError
 from loracook.model.inference import end_tokens
 from loracook.progress import Progress
@@ -96,7 +96,7 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
 
 def _stop_as_trained(merged: Any, tokenizer: PreTrainedTokenizerBase) -> None:
     """Let the merged model end its answers where training and evaluation did, whoever generates with it."""
-    merged.generation_config.eos_token_id = end_tokens(merged, tokenizer)
+    merged.generation_config.eos_token_id = end_tokens(merged, data.end_ids(tokenizer))
     merged.generation_config.pad_token_id = tokenizer.pad_token_id
 
 

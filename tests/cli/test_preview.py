@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from loracook.cli import commands
+from loracook.cli.endings import ending
+from tests.data.samples import planted_flaws
+from tests.tiny_models import write_twin
 from tests.tiny_recipes import twin_file
 
 
@@ -39,3 +43,15 @@ def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
         commands, ["preview", str(twin_file("llama2-7b-8bit", tmp_path)), "--source", "2"]
     )
     assert "there is no source 2; sources are numbered 1 to 1" in str(result.exception)
+
+
+def test_rows_over_a_limit_end_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    planted_flaws(tmp_path)
+    write_twin(tmp_path / "model", "llama")
+    given = ["preview", str(tmp_path / "recipe.yaml"), "--set", "base_model.name_or_path=./model"]
+    for kind in ("text", "json", "html"):
+        assert ending(lambda: commands([*given, "--format", kind], standalone_mode=False)) == 2  # noqa: B023
+    assert "dataset.limits.eval_leak" in capsys.readouterr().out
+    flaws = ("truncated", "missing_eos", "fully_masked", "eval_leak")
+    allowed = [option for flaw in flaws for option in ("--set", f"dataset.limits.{flaw}=1")]
+    assert ending(lambda: commands([*given, *allowed], standalone_mode=False)) == 0

@@ -13,7 +13,7 @@ from loracook.data.read.rows import Record
 from loracook.errors import Path as Entry
 from loracook.errors import RecipeError
 from loracook.recipe.derived import OWN_ROWS, sources
-from loracook.recipe.locations import BUILDERS, is_local
+from loracook.recipe.locations import BUILDERS, is_local, is_pattern, patterns
 from loracook.recipe.recipe import Recipe
 from loracook.store.folders import SCHEME, shipped_file
 
@@ -76,6 +76,12 @@ class Source:
         """Every record; flat OpenAssistant messages are assembled into trees. Raises RecipeError."""
         return oasst.trees(self._read()) if self.options.format == "oasst" else self._read()
 
+    def head(self, count: int) -> list[Record]:
+        """The readable ones of the first records; those of the hub are streamed. Raises RecipeError."""
+        streamed = {**self.entry, "streaming": True}
+        records = self._read() if self.local else hub.records(streamed, self.fail)
+        return [record for record in itertools.islice(records, count) if not record.fault]
+
     @cached_property
     def files(self) -> tuple[Path, ...]:
         """The local files with the rows, sorted; none for a Hub dataset. Raises RecipeError."""
@@ -86,12 +92,12 @@ class Source:
                 return (shipped_file(self.entry["path"]),)
             except FileNotFoundError as error:
                 raise self.fail("path", str(error)) from error
-        return tuple(sorted({path for pattern in self._patterns() for path in self._matches(pattern)}))
+        return tuple(sorted({path for pattern in patterns(self.entry) for path in self._matches(pattern)}))
 
     def name(self, path: Path) -> str:
         """A file's name in messages: relative to the recipe's folder, or its own name if elsewhere."""
-        root = self.recipe.root.resolve()
-        return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+        folder = self.recipe.reach.folder.resolve()
+        return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
 
     @cached_property
     def _written_options(self) -> ReadOptions:
@@ -125,22 +131,27 @@ class Source:
         except files.FileError as error:
             raise self.fail("path", str(error)) from error
 
-    def _patterns(self) -> list[str]:
-        path, data_files = self.entry["path"], self.entry.get("data_files", [])
-        names = [data_files] if isinstance(data_files, str) else data_files
-        folder = "" if path in BUILDERS else path.rstrip("/") + "/"
-        return [folder + name for name in names] or [path]
-
     def _matches(self, pattern: str) -> Iterator[Path]:
-        """The files that a path, folder or glob pattern names, each inside the recipe's folder."""
+        """The files that a path, folder or glob pattern names, each where the recipe may read."""
         key = "data_files" if "data_files" in self.entry else "path"
-        path, root = self._resolve(pattern, key), self.recipe.root.resolve()
-        paths = [path] if path.exists() else [each for each in root.glob(pattern) if not _hidden(each, root)]
+        path = self._resolve(pattern, key)
+        paths = [path] if path.exists() else self._globbed(pattern, key)
         matches = [file for each in paths for file in (_data_files(each) if each.is_dir() else [each])]
         if not matches:
             raise self.fail(key, f"no data file matches '{pattern}'")
         for file in matches:
             yield self._resolve(str(file), key)
+
+    def _globbed(self, pattern: str, key: str) -> list[Path]:
+        """What a glob pattern matches below the folder it starts with, without hidden files."""
+        parts = Path(pattern).parts
+        plain = list(itertools.takewhile(lambda part: not is_pattern(part), parts))
+        if len(plain) == len(parts):
+            return []
+        folder, rest = self._resolve(str(Path(*plain)), key), Path(*parts[len(plain) :])
+        if ".." in rest.parts:
+            raise self.fail(key, f"'{pattern}' has '..' behind a wildcard; write it before")
+        return [each for each in folder.glob(str(rest)) if not _hidden(each, folder)]
 
     def _resolve(self, path: str, key: str) -> Path:
         try:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from loracook.data.read.rows import Message, RowError
-from loracook.data.tokenize.template import can_mask, chat_template
+from loracook.data.tokenize.template import MASKING_ADVICE, can_mask, chat_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -22,6 +22,7 @@ TEXT_ROLES = ("system", "user", "assistant")
 QUESTION: Message = {"role": "user", "content": "?"}
 CALL = {"type": "function", "function": {"name": "f", "arguments": {}}}
 TOOL_CALL: Message = {"role": "assistant", "content": "", "tool_calls": [CALL]}
+TOOL_CALLS: Message = {**TOOL_CALL, "tool_calls": [CALL, CALL]}
 TOOL_RESULT: Message = {"role": "tool", "name": "f", "content": "?"}
 ANSWER: Message = {"role": "assistant", "content": "\u2603"}
 
@@ -58,9 +59,39 @@ class ChatRenderer:
         return self._complete(messages, tools)[0]
 
     def text_and_answers(self, messages: Sequence[Message], tools: Tools = ()) -> tuple[str, Spans]:
-        """The messages as text and the spans of it that the assistant writes, as the template marks them."""
+        """The messages as text and the spans of it that the assistant writes; raises RowError.
+
+        A template that marks them decides; without marks they are what each answer adds to its prompt.
+        """
         text, marked = self._complete(messages, tools)
-        return text, tuple(self._answer_span(text, span) for span in merge_adjacent(marked))
+        spans = merge_adjacent(marked) if self.masks else self._added_by_answers(messages, tools, text)
+        return text, tuple(self._answer_span(text, span) for span in spans)
+
+    def _added_by_answers(
+        self, messages: Sequence[Message], tools: Tools, text: str
+    ) -> Iterator[tuple[int, int]]:
+        """The span of each answer: from the end of its prompt to the end of the chat up to and with it."""
+        for index in (index for index, turn in enumerate(messages) if turn["role"] == "assistant"):
+            end = self._length(messages[: index + 1], tools, text)
+            yield self._prompt_length(messages[:index], tools, text), end
+
+    def _prompt_length(self, before: Sequence[Message], tools: Tools, text: str) -> int:
+        """How much of a chat is the prompt of an answer, of which `before` are the messages."""
+        prompt = self.prompt(before, tools) if before else ""
+        if before and text.startswith(prompt):
+            return len(prompt)
+        # The generation prompt opens what this answer lacks, such as reasoning: it begins where the two part.
+        self._length(before, tools, text)
+        texts = [text, self._render((*before, ANSWER), tools)[0], *([prompt] if before else ())]
+        letters = enumerate(map(set, zip(*texts, strict=False)))
+        return next((index for index, several in letters if len(several) > 1), min(map(len, texts)))
+
+    def _length(self, messages: Sequence[Message], tools: Tools, text: str) -> int:
+        """The length of the first messages of a chat; RowError where its text begins otherwise."""
+        start = self._render(messages, tools)[0] if messages else ""
+        if text.startswith(start):
+            return len(start)
+        raise RowError("cannot mask", f"the chat template rewrites earlier turns; {MASKING_ADVICE}")
 
     def _complete(self, messages: Sequence[Message], tools: Tools) -> tuple[str, Spans]:
         text, marked = self._render(messages, tools)
@@ -99,12 +130,18 @@ class ChatRenderer:
         return text[starts[0] : next(differing, len(prompt))] if starts else ""
 
     @cached_property
-    def end_tokens(self) -> set[str]:
-        """The tokens that end an assistant turn: the first one after an answer, the last of a tool call."""
+    def end_ids(self) -> frozenset[int]:
+        """The ids of the tokens that end an assistant turn: the EOS token and those of the template.
+
+        The template's are the first one after an answer, and the one that ends a turn of tool calls once.
+        """
         tail = self._text_or_empty((QUESTION, ANSWER)).rpartition(ANSWER["content"])[2]
         after = sorted((token for token in self._added_tokens if token in tail), key=tail.index)
-        call = self._text_or_empty((QUESTION, TOOL_CALL)).rstrip()
-        return {*after[:1], *(token for token in self._added_tokens if call.endswith(token))}
+        calls = self._text_or_empty((QUESTION, TOOL_CALLS)) or self._text_or_empty((QUESTION, TOOL_CALL))
+        turn = calls.rpartition(QUESTION["content"])[2].rstrip()
+        of_calls = (token for token in self._added_tokens if turn.endswith(token) and turn.count(token) == 1)
+        ids = self.tokenizer.convert_tokens_to_ids([*after[:1], *of_calls])
+        return frozenset({self.tokenizer.eos_token_id, *ids} - {None})
 
     def _text_or_empty(self, messages: tuple[Message, ...]) -> str:
         """The messages as text, "" if there is no template or it rejects such a chat."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from loracook.data.tokenize.sandbox import PROBE, TURNS, template_fault
 from loracook.errors import RecipeError
+from loracook.recipe.locations import LOCAL
 from loracook.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ MASKING_ADVICE = "write chat_template: chatml, a .jinja file with {% generation 
 def with_template(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """The tokenizer with the recipe's chat template; a named template's special tokens are added.
 
-    Raises RecipeError for a missing template, or one that cannot mask although the loss requires it.
+    Raises RecipeError for a missing template.
     """
     name = recipe["template"].get("chat_template")
     if name == "none":
@@ -85,17 +86,12 @@ def can_mask(tokenizer: PreTrainedTokenizerBase) -> bool:
     return template is not None and GENERATION.search(template) is not None
 
 
-def cannot_mask(recipe: Recipe) -> RecipeError:
-    """The error for an assistant-only loss with a template that does not mark assistant text."""
-    return _problem(recipe, f"the chat template does not mark assistant text; {MASKING_ADVICE}", "loss")
-
-
 def _is_file(name: str) -> bool:
-    return name.startswith(("./", "../"))
+    return name.startswith(LOCAL)
 
 
-def _problem(recipe: Recipe, message: str, key: str = "chat_template") -> RecipeError:
-    return RecipeError([recipe.problem(("template", key), message)])
+def _problem(recipe: Recipe, message: str) -> RecipeError:
+    return RecipeError([recipe.problem(("template", "chat_template"), message)])
 
 
 def _trl_templates() -> Path:
@@ -117,11 +113,8 @@ def _make_maskable(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
         return
     from trl.chat_template_utils import get_training_chat_template
 
-    try:
+    with suppress(ValueError):  # it has none: answers are found by what they add to their prompts
         tokenizer.chat_template = get_training_chat_template(tokenizer) or tokenizer.chat_template
-    except ValueError as error:
-        if "loss" in recipe["template"]:
-            raise cannot_mask(recipe) from error
 
 
 def _may_have_chats(recipe: Recipe) -> bool:

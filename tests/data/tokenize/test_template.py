@@ -64,12 +64,20 @@ def test_the_last_answer_can_be_trained_without_marks(folder: Path) -> None:
     assert written == "user: Soup?</s>assistant: Leek.</s>user: More?</s>assistant: ⟦No.</s>⟧"
 
 
-def test_an_assistant_loss_requires_a_template_that_marks_answers(folder: Path) -> None:
-    instead = "write chat_template: chatml, a .jinja file with {% generation %}, or loss: last_turn"
-    said = f"the chat template does not mark assistant text; {instead}"
-    made = tokenizer(chat_template=UNMARKED)
-    assert refusal(folder, made, template={"loss": "assistant"}) == f"template.loss: {said}"
-    assert refusal(folder, made) == f"template.loss: {said}"
+def test_answers_are_trained_without_marks(folder: Path) -> None:
+    made = tokenizer(chat_template=UNMARKED + "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}")
+    written = "user: Soup?</s>assistant: ⟦Leek.</s>⟧user: More?</s>assistant: ⟦No.</s>⟧"
+    assert first(folder, made) == written
+    assert first(folder, made, template={"loss": "assistant"}) == written
+
+
+def test_a_template_that_rewrites_earlier_turns_cannot_mask_them(folder: Path) -> None:
+    reworded = UNMARKED.replace("+ eos", "+ ('!' if loop.last else '') + eos")
+    said = refusal(folder, tokenizer(chat_template=reworded), template={"loss": "assistant"})
+    assert said == (
+        "template: row 1 of chat.jsonl: cannot mask: the chat template rewrites earlier turns; write "
+        "chat_template: chatml, a .jinja file with {% generation %}, or loss: last_turn"
+    )
 
 
 def test_chats_need_a_template(folder: Path) -> None:

@@ -1,0 +1,185 @@
+"""`loracook init` looks at the model's tokenizer and the first rows, and writes a recipe that runs at once."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from transformers import AutoTokenizer
+
+from loracook.cli import commands
+from loracook.recipe.recipe import Recipe, load
+from tests.data.samples import chat, json_lines
+from tests.tiny_models import LINES, write_twin
+
+INSTRUCT = (
+    "{% for m in messages %}{{ '<|' + m.role + '|>\\n' + m.content + eos_token + '\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}"
+)
+WITHOUT_SYSTEM = (
+    "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + INSTRUCT
+)
+REWRITING = INSTRUCT.replace("m.content +", "m.content + ('!' if loop.last else '') +")
+ENDLESS = INSTRUCT.replace("+ eos_token", "")
+PAIRS = [{"question": f"{number}: {line}", "answer": line[:20]} for number, line in enumerate(LINES * 5)]
+CHAT, SYSTEM = chat("Why?", "So.", "And?", "No."), {"role": "system", "content": "Be brief."}
+
+
+@pytest.fixture(scope="module")
+def twin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model without a chat template."""
+    return write_twin(tmp_path_factory.mktemp("twin") / "model", "llama")
+
+
+@pytest.fixture
+def folder(twin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder of a new user, with the model and room for rows."""
+    (tmp_path / "model").mkdir()
+    for file in twin.iterdir():
+        (tmp_path / "model" / file.name).hardlink_to(file)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LORACOOK_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def instruct(template: str) -> None:
+    """Give the model in the working folder a chat template."""
+    tokenizer = AutoTokenizer.from_pretrained("model")
+    tokenizer.chat_template = template
+    for file in Path("model").glob("*token*"):
+        file.unlink()
+    tokenizer.save_pretrained("model")
+
+
+def ran(*arguments: str) -> str:
+    """What a command prints, which ends well."""
+    result = CliRunner().invoke(commands, list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def init(rows: Any, file: str = "rows.jsonl") -> tuple[str, Recipe]:
+    """What `init` says of rows, and the recipe that it writes."""
+    json_lines(Path(file), rows)
+    return ran("init", "soup", "--model", "./model", "--data", file), load("soup.yaml")
+
+
+@pytest.mark.parametrize(
+    ("rows", "format", "columns"),
+    [
+        ([CHAT], "messages", {}),
+        ([{"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}], "sharegpt", {}),
+        ([{"dialog": CHAT["messages"]}], "messages", {"messages": "dialog"}),
+        ([{"conversations": CHAT["messages"]}], "messages", {"messages": "conversations"}),
+        ([{"chat": [{"from": "human", "value": "a"}]}], "sharegpt", {"conversations": "chat"}),
+        (PAIRS, "prompt_completion", {"prompt": "question", "completion": "answer"}),
+        ([{"query": "a", "response": "b"}], "prompt_completion", {"prompt": "query", "completion": "response"}),
+        ([{"input": "a", "output": "b"}], "prompt_completion", {"prompt": "input", "completion": "output"}),
+        ([{"Question": "a", "Answer": "b"}], "prompt_completion", {"prompt": "Question", "completion": "Answer"}),
+        ([{"prompt": "a", "response": "b"}], "prompt_completion", {"completion": "response"}),
+        ([{"id": 1, "frage, laut": "a", "antwort": "b"}], "prompt_completion",
+         {"prompt": "frage, laut", "completion": "antwort"}),
+        ([{"instruction": "a", "context": "", "response": "b"}, {"instruction": "a", "context": "c", "response": "b"}],
+         "alpaca", {"input": "context", "output": "response"}),
+        ([{"question": "a", "answer": ""}, {"question": "c", "answer": "d"}], "prompt_completion",
+         {"prompt": "question", "completion": "answer"}),
+        ([{"quote": "Soup of the day."}], "text", {"text": "quote"}),
+    ],
+)  # fmt: skip
+def test_format_and_columns_are_those_of_the_first_rows(
+    folder: Path, rows: list[Any], format: str, columns: dict[str, str]
+) -> None:
+    instruct(INSTRUCT)
+    said, recipe = init(rows)
+    assert (recipe["dataset"]["format"], recipe["dataset"].get("columns", {})) == (format, columns)
+    assert said.startswith(f"data      format {format}")
+
+
+@pytest.mark.parametrize(
+    ("own", "row", "chosen", "said"),
+    [
+        (INSTRUCT, CHAT, None, "the model's own"),
+        (REWRITING, CHAT, "chatml", "chatml, since the model's own fails: cannot mask: the chat template rewrites earlier turns"),
+        (REWRITING, PAIRS[0], None, "the model's own"),
+        (WITHOUT_SYSTEM, {"messages": [SYSTEM, *CHAT["messages"]]}, "chatml",
+         "chatml, since the model's own fails: chat template error: no system role"),
+        (ENDLESS, CHAT, "chatml", "chatml, since the model's own fails: no end-of-turn (EOS) token in the loss"),
+        (None, CHAT, "plain", "plain, since the model has none"),
+        (None, PAIRS[0], "plain", "plain, since the model has none"),
+        (None, {"text": "Soup."}, None, "none; the rows are plain text"),
+    ],
+)  # fmt: skip
+def test_the_models_own_template_is_used_where_a_mask_can_be_had_from_it(
+    folder: Path, own: str | None, row: Any, chosen: str | None, said: str
+) -> None:
+    if own:
+        instruct(own)
+    printed, recipe = init([row] * 3)
+    assert recipe["template"].get("chat_template") == chosen
+    assert f"template  {said}\n" in printed
+
+
+def test_max_length_covers_the_first_rows_within_the_models_positions(folder: Path) -> None:
+    instruct(INSTRUCT)
+    assert init([{"text": "soup of the day! " * 200}])[1]["train"]["max_length"] == 2048
+    config = json.loads(Path("model/config.json").read_text())
+    Path("model/config.json").unlink()
+    Path("model/config.json").write_text(json.dumps(config | {"max_position_embeddings": 512}))
+    Path("soup.yaml").unlink()
+    assert init(PAIRS)[1]["train"]["max_length"] == 512
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([{"prompt": "a", "chosen": "b", "rejected": "c"}], "loracook runs SFT only"),
+        ([{"a": "one", "b": "two", "c": "three"}], "no format fits"),
+        ([], "no readable rows"),
+    ],
+)
+def test_what_cannot_be_used_is_said_and_left_to_the_user(folder: Path, rows: list[Any], said: str) -> None:
+    printed, recipe = init(rows)
+    assert "data      not looked at: " in printed
+    assert said in printed
+    assert recipe["dataset"]["format"] == "auto"
+
+
+def test_without_the_training_stack_it_writes_what_it_can(folder: Path) -> None:
+    json_lines(Path("rows.jsonl"), PAIRS)
+    heavy = ["torch", "transformers", "trl", "datasets", "huggingface_hub", "numpy", "pyarrow", "jinja2"]
+    code = (
+        f"import sys; sys.modules |= dict.fromkeys({heavy}); from loracook.cli import main; sys.exit(main())"
+    )
+    command = [sys.executable, "-c", code, "init", "soup", "--model", "./model", "--data", "rows.jsonl"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "data      format prompt_completion, prompt = question, completion = answer\n" in done.stdout
+    assert (
+        'model     not looked at: transformers is not installed; run: pip install "loracook[train]"\n'
+        in done.stdout
+    )
+    assert load("soup.yaml")["dataset"]["columns"] == {"prompt": "question", "completion": "answer"}
+
+
+@pytest.mark.slow
+def test_the_day_of_a_new_user(folder: Path) -> None:
+    instruct(INSTRUCT)
+    with open("faq.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["question", "answer"])
+        writer.writeheader()
+        writer.writerows(PAIRS[:6])
+    ran("init", "faq", "--model", "./model", "--data", "faq.csv")
+    assert ran("validate", "faq.yaml") == "1 checked, 0 invalid\n"
+    assert "── row " in ran("preview", "faq.yaml", "--rows", "1")
+    assert "train" in ran("plan", "faq.yaml")
+    assert "compare the answers" in ran("run", "faq.yaml")
+    text = Path("faq.yaml").read_text("utf-8")
+    Path("faq.yaml").write_text(text.replace("learning_rate: 2e-4", "learning_rate: 1e-4"), "utf-8")
+    assert "train" in ran("run", "faq.yaml", "--only", "train")
+    assert len(list(Path("runs/faq").glob("train-*/adapter"))) == 2
