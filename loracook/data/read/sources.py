@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from loracook.data.read import detect, files, hub, oasst
+from loracook.data.read import detect, files, formats, hub, oasst
 from loracook.data.read.formats import ReadOptions
 from loracook.data.read.rows import Record
 from loracook.errors import Path as Entry
@@ -35,9 +35,10 @@ class Source:
         """Whether the rows are on this machine, which the spelling of the path alone decides."""
         return is_local(self.entry)
 
-    def fail(self, key: str, message: str) -> RecipeError:
+    def fail(self, key: str | tuple[str, ...], message: str) -> RecipeError:
         """The error that points at a key of this source, or at its whole entry if the key is not written."""
-        places = ((*at, key) for at in (self.at, self.also) if at)
+        keys = (key,) if isinstance(key, str) else key
+        places = ((*at, *keys) for at in (self.at, self.also) if at)
         written = (place for place in places if self.recipe.origin(place).kind != "loracook")
         return RecipeError([self.recipe.problem(next(written, self.at), message)])
 
@@ -65,6 +66,11 @@ class Source:
             detect.check_columns(self._first, self.options)
         except detect.FormatError as error:
             raise self.fail(error.key, str(error)) from error
+
+    @cached_property
+    def columns_read(self) -> frozenset[str]:
+        """The columns that are read."""
+        return formats.columns_read(self.options)
 
     def records(self) -> Iterator[Record]:
         """Every record; flat OpenAssistant messages are assembled into trees. Raises RecipeError."""
