@@ -77,7 +77,7 @@ def _small(key: Any, value: Any, layers: int | None, number: int, types: list[st
     if isinstance(value, list) and (key == "layer_types" or len(value) == layers):
         ts = list(dict.fromkeys(value)) if all(isinstance(v, (str,)) for v in value) else value[:1]
         ts = [_small(key, t, None, number, types) if not isinstance(t, str) else t for t in ts]
-        return (ts * number)[:number] if key == "layer_types" else (ts * number)[:number]
+        return (ts * number)[:number]
     if key.endswith("_token_id"):
         return value if value is None or isinstance(value, list) else min(value, 1)
     if isinstance(value, bool) or not isinstance(value, int) or not value:
