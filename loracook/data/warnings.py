@@ -70,7 +70,8 @@ def _special_token_notes(counts: Mapping[str, Any]) -> Iterator[str]:
         yield f"'{token}' of {rows} training rows is dropped, since the tokenizer adds it"
     for token, within in counts["within"].items():
         where = f"{within['rows']} training rows contain the control token '{token}' in their own text"
-        yield f"{where}, first: {within['first']}; in an answer, '{token}' is trained where it stands"
+        effect = "; inside an answer it trains the model to stop there" if within["ends"] else ""
+        yield f"{where}{effect}, first: {within['first']}"
 
 
 def _source_notes(source: Mapping[str, Any]) -> Iterator[str]:

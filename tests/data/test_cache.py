@@ -237,7 +237,7 @@ READ = [
     "selection",
     "sources",
 ]
-TOKENIZE = ["batches", "chat_mask", "encode", "render", "sandbox", "statistics", "template"]
+TOKENIZE = ["batches", "chat_mask", "encode", "render", "sandbox", "special_tokens", "statistics", "template"]
 
 
 def edited(what: str, folder: Path) -> dict[str, Any]:
