@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from loracook.errors import LoracookError, MachineError
+from loracook.errors import LoracookError, MachineError, reworded
 from loracook.store.files import free_bytes
 from loracook.units import size
 
@@ -34,12 +34,14 @@ def machine_errors(stage: str, *folders: Path, advice: str) -> Iterator[None]:
     """
     try:
         yield
-    except LoracookError:
+    except LoracookError as error:
+        if error.__cause__:
+            logging.getLogger("loracook").exception("%s failed", stage)
         raise
     except Exception as error:  # a library may report a full disk or memory by any type of error
         if message := machine_fault(error, folders, advice):
             logging.getLogger("loracook").exception("%s failed", stage)
-            raise MachineError(f"{stage}: {message}") from error
+            raise reworded(MachineError(f"{stage}: {message}"), error) from error
         error.add_note(f"in the stage {stage}")
         raise
 

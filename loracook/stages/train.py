@@ -83,6 +83,8 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
     output = staging_folder(checkpoints)
     sft = build(inputs, output, cache=folders.cache, progress=progress)
     _add_callbacks(sft, folders, made_by=made_by, progress=progress)
+    for callback in consent.callbacks:
+        sft.add_callback(callback)
     try_before_training(sft, memory, progress)
     with memory.guarding():
         metrics = _train(sft, checkpoint)
