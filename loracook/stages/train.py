@@ -91,6 +91,7 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
         shutil.rmtree(output, ignore_errors=True)
     return {
         "metrics": metrics,
+        "losses": _losses(sft),
         "resumed_from": checkpoint and checkpoint.name,
         "parameters": _parameters(sft.model),
         "settings": {"train": sft.args.to_dict(), "lora": sft.model.peft_config["default"].to_dict()},
@@ -182,6 +183,16 @@ def _train(sft: SFTTrainer, checkpoint: Path | None) -> Mapping[str, float]:
         raise signals.stopped_error()
     metrics: dict[str, float] = output.metrics
     return of_all_steps(metrics) if checkpoint else metrics
+
+
+def _losses(sft: SFTTrainer) -> dict[str, float]:
+    """The last training and evaluation loss up to the step whose weights are the adapter's."""
+    from loracook.training.callbacks import LOSSES
+
+    state = sft.state
+    best = state.best_global_step if sft.args.load_best_model_at_end else None
+    entries = [entry for entry in state.log_history if entry["step"] <= (best or state.global_step)]
+    return {name: entry[name] for entry in entries for name in LOSSES if name in entry}
 
 
 def _parameters(tuned: PeftModel) -> dict[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -178,7 +179,11 @@ def test_the_day_of_a_new_user(folder: Path) -> None:
     assert ran("validate", "faq.yaml") == "1 checked, 0 invalid\n"
     assert "── row " in ran("preview", "faq.yaml", "--rows", "1")
     assert "train" in ran("plan", "faq.yaml")
-    assert "compare the answers" in ran("run", "faq.yaml")
+    shown = ran("run", "faq.yaml")
+    assert re.search(r"\n  loss      \S+ on 5 training rows\n  eval loss \S+ on 1 evaluation row\n", shown), (
+        shown
+    )
+    assert "compare the answers" in shown
     text = Path("faq.yaml").read_text("utf-8")
     Path("faq.yaml").write_text(text.replace("learning_rate: 2e-4", "learning_rate: 1e-4"), "utf-8")
     assert "train" in ran("run", "faq.yaml", "--only", "train")
