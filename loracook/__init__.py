@@ -27,19 +27,29 @@ __version__ = "0.1.0"
 __all__ = ["LoracookError", "RecipeError", "load", "plan", "run", "trainer"]
 
 
-def load(file: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+def load(
+    file: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    allow_paths: Sequence[str | Path] = (),
+    allow_code: Sequence[str] = (),
+) -> Recipe:
     """The recipe in a file, complete and checked.
 
     Args:
         file: a YAML recipe.
         overrides: values to change, each as `train.learning_rate=1e-4`.
+        allow_paths: folders outside of its repository that the recipe may read, besides those that
+            LORACOOK_ALLOW_PATHS and the user's configuration file name.
+        allow_code: base models whose own code may be run, each as `organization/name@commit`.
 
     Raises:
         RecipeError: with every problem of the recipe, each at its line and column.
     """
+    from loracook.recipe.allowed import allowed
     from loracook.recipe.recipe import load
 
-    return load(file, overrides)
+    return load(file, overrides, allowed(allow_paths, allow_code))
 
 
 def plan(recipe: Recipe, runs: str | Path = RUNS) -> Plan:

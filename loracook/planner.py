@@ -2,12 +2,15 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from loracook.errors import RecipeError
+from loracook.recipe.layers import with_value
+from loracook.recipe.locations import local_paths
 from loracook.recipe.recipe import Recipe
 from loracook.stages import STAGES
 from loracook.store.files import sha256
@@ -79,14 +82,22 @@ def _planned(recipe: Recipe, name: str, run: Path, *, before: Mapping[str, Plann
 
 
 def _digest(recipe: Recipe, name: str, before: Mapping[str, PlannedStage]) -> str:
-    stage = STAGES[name]
+    stage, sections = STAGES[name], _without_folders(recipe)
     decides = {
-        "sections": {name: _deciding(recipe[name]) for name in stage.READS if name in recipe},
+        "sections": {name: _deciding(sections[name]) for name in stage.READS if name in sections},
         "before": [before[earlier].digest for earlier in stage.after(recipe)],
         "files": [(path.name, sha256(path)) for path in stage.files(recipe)],
     }
     text = json.dumps(decides, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _without_folders(recipe: Recipe) -> dict[str, Any]:
+    """The sections with the name alone of each local path: the files decide, not where they lie."""
+    sections = dict(recipe.sections)
+    for path, text in local_paths(sections):
+        sections = with_value(sections, path, os.path.basename(text.rstrip("/")))
+    return sections
 
 
 def _deciding(section: Any) -> Any:

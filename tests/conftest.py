@@ -13,8 +13,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_XET"] = "1"
 os.environ["WANDB_MODE"] = "disabled"
 os.environ.pop("HF_TOKEN", None)
-# A shell starts background jobs with SIGINT ignored, which the commands that tests start would inherit.
+os.environ.pop("LORACOOK_ALLOW_PATHS", None)
+os.environ["XDG_CONFIG_HOME"] = os.devnull
+# A shell ignores SIGINT for background jobs, nohup SIGHUP; the commands that tests start would inherit it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True, scope="session")

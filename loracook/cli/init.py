@@ -10,6 +10,7 @@ import click
 from loracook.cli.screen import noise_to
 from loracook.data.first_look import first_look
 from loracook.errors import LoracookError, RecipeError, clean, quote
+from loracook.recipe.allowed import allowed
 from loracook.recipe.locations import is_local
 from loracook.recipe.recipe import load
 from loracook.recipe.schema import part_at
@@ -35,7 +36,7 @@ def command(name: str, model: str | None, data: str | None) -> None:
     file = Path(f"{name}.yaml")
     _write(file, text())
     with noise_to(Path(os.devnull)):
-        seen = first_look(load(file), default_cache())
+        seen = first_look(load(file, (), allowed()), default_cache())
     file.write_text(text(choices=seen.choices), encoding="utf-8")
     for note in seen.notes:
         click.echo(clean(note))
@@ -65,7 +66,7 @@ def _write(file: Path, text: str) -> None:
     except OSError as error:
         raise LoracookError(f"cannot write {quote(file)}: {error.strerror}") from error
     try:
-        load(file)
+        load(file, (), allowed())
     except RecipeError:
         file.unlink()
         raise

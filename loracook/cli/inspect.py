@@ -7,13 +7,15 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from loracook.cli.options import allow_options
 from loracook.cli.screen import noise_to, show
-from loracook.errors import LoracookError
+from loracook.errors import LoracookError, RecipeError
 from loracook.machine.memory import infrequent_gc
+from loracook.recipe.allowed import Allowed, code_problems
 from loracook.recipe.recipe import Recipe
 from loracook.store.folders import default_cache
 from loracook.views.inspect_text import Inspection, as_lines
@@ -39,29 +41,42 @@ def _numbers(context: click.Context, parameter: click.Parameter, text: str) -> t
 )
 @click.option("--target-modules", metavar="NAMES", help="Module names with commas between, or all-linear.")
 @click.option("--format", "kind", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@allow_options
 def command(
-    *, model: str, revision: str | None, ranks: tuple[int, ...], target_modules: str | None, kind: str
+    *,
+    model: str,
+    revision: str | None,
+    ranks: tuple[int, ...],
+    target_modules: str | None,
+    kind: str,
+    allowed: Allowed,
 ) -> None:
     """Show what MODEL is made of and what LoRA would train: a hub id, a folder or a .gguf file.
 
     Needs config.json alone, never weights.
     """
     with noise_to(Path(os.devnull)), infrequent_gc():
-        inspection = _inspected(model, _recipe(model, revision), ranks, targets=target_modules)
+        inspection = _inspected(model, _recipe(model, revision, allowed), ranks, targets=target_modules)
     plain = asdict(inspection) | {"adaptable": inspection.adaptable}
     lines = json.dumps(plain, indent=2).splitlines() if kind == "json" else as_lines(inspection)
     show(lines)
 
 
-def _recipe(model: str, revision: str | None) -> Recipe:
+def _recipe(model: str, revision: str | None, allowed: Allowed) -> Recipe:
     """A recipe that names only the model; an existing path is local, anything else a hub id."""
     path = Path(model).expanduser()
     local = path.exists()
     if not local and (path.is_absolute() or model.startswith(".")):
         raise LoracookError(f"'{model}' does not exist")
-    base = {"name_or_path": f"./{path.resolve().name}" if local else model, "dtype": "bfloat16"}
+    base: dict[str, Any] = {
+        "name_or_path": f"./{path.resolve().name}" if local else model,
+        "dtype": "bfloat16",
+    }
     root = path.resolve().parent if local else Path()
-    return Recipe(root / "inspect", {"base_model": base | ({"revision": revision} if revision else {})}, ())
+    sections = {"base_model": base | ({"revision": revision} if revision else {})}
+    if problems := list(code_problems(sections["base_model"], allowed)):
+        raise RecipeError(problems)
+    return Recipe(root / "inspect", sections, (), allowed=allowed)
 
 
 def _inspected(name: str, recipe: Recipe, ranks: Sequence[int], *, targets: str | None) -> Inspection:

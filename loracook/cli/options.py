@@ -1,10 +1,13 @@
 """Arguments and options that several commands share."""
 
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import click
 
+from loracook.recipe.allowed import allowed
 from loracook.store.folders import RUNS
 
 
@@ -33,3 +36,28 @@ set_option = click.option(
     metavar="KEY=VALUE",
     help="Override one value, as in --set train.learning_rate=1e-4. Can be repeated.",
 )
+
+
+def allow_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options for what only the user can allow; the command gets them as one value, `allowed`."""
+
+    @click.option(
+        "--allow-path",
+        "allow_paths",
+        multiple=True,
+        metavar="DIR",
+        type=click.Path(exists=True, path_type=Path),
+        help="Let the recipe read files there, outside of its repository. Can be repeated.",
+    )
+    @click.option(
+        "--allow-code",
+        "allow_code",
+        multiple=True,
+        metavar="ID@COMMIT",
+        help="Run the base model's own code, of exactly this commit (40 digits). Can be repeated.",
+    )
+    @wraps(command)
+    def with_allowed(*, allow_paths: tuple[Path, ...], allow_code: tuple[str, ...], **arguments: Any) -> Any:
+        return command(**arguments, allowed=allowed(allow_paths, allow_code))
+
+    return with_allowed

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
-from loracook.cli.options import runs_option, set_option
+from loracook.cli.options import allow_options, runs_option, set_option
 from loracook.cli.screen import noise_to, show
 from loracook.errors import UnreachableError
 from loracook.machine.devices import Device, named_device
 from loracook.machine.memory import infrequent_gc, keep_freed_memory
 from loracook.machine.versions import INSTALL, is_complete
 from loracook.planner import Plan, plan
+from loracook.recipe.allowed import Allowed
 from loracook.recipe.recipe import load
 from loracook.store.folders import default_cache
 from loracook.views.plan_details import PlanDetails
@@ -24,6 +25,7 @@ MISSING = f"model, steps, tokens and memory: the training stack is not installed
 @click.argument("recipes", nargs=-1, required=True, metavar="RECIPE...", type=click.Path(path_type=Path))
 @runs_option
 @set_option
+@allow_options
 @click.option("--format", "kind", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--device", metavar="NAME", help="Say whether it fits this GPU, as in --device A100-40GB.")
 @click.option("--memory", metavar="SIZE", help="Say whether it fits a GPU with this memory, as in 24GB.")
@@ -34,6 +36,7 @@ def command(
     recipes: tuple[Path, ...],
     runs: Path,
     overrides: tuple[str, ...],
+    allowed: Allowed,
     kind: str,
     device: str | None,
     memory: str | None,
@@ -47,7 +50,7 @@ def command(
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
     place = named_device(device, memory)
-    plans = [plan(load(recipe, overrides), runs) for recipe in recipes]
+    plans = [plan(load(recipe, overrides, allowed), runs) for recipe in recipes]
     if probe:
         keep_freed_memory()
     with noise_to(Path(os.devnull)), infrequent_gc():

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from loracook.cli.options import recipe_argument, set_option
+from loracook.cli.options import allow_options, recipe_argument, set_option
 from loracook.cli.screen import noise_to, screen, wants_color
 from loracook.errors import clean_lines
 from loracook.machine.memory import infrequent_gc
 from loracook.progress import Progress, Silent
+from loracook.recipe.allowed import Allowed
 from loracook.recipe.recipe import load
 
 if TYPE_CHECKING:
@@ -28,16 +29,19 @@ if TYPE_CHECKING:
 @click.command()
 @recipe_argument
 @set_option
+@allow_options
 @click.option("--rows", default=3, show_default=True, type=click.IntRange(0, 1000), help="Rows to show.")
 @click.option("--source", type=click.IntRange(1), help="Show rows of this source, counted from 1.")
 @click.option("--format", "kind", type=click.Choice(["text", "json", "html"]), default="text")
-def command(recipe: Path, overrides: tuple[str, ...], *, rows: int, source: int | None, kind: str) -> int:
+def command(
+    *, recipe: Path, overrides: tuple[str, ...], allowed: Allowed, rows: int, source: int | None, kind: str
+) -> int:
     """Show rows of RECIPE token by token, trained or masked, and the statistics of all rows.
 
     Needs the tokenizer and the data, not the weights. Rows over a limit, which stop a run, end with 2.
     """
     with _progress() as progress, noise_to(Path(os.devnull)), infrequent_gc():
-        result = _preview(load(recipe, overrides), rows=rows, source=source, progress=progress)
+        result = _preview(load(recipe, overrides, allowed), rows=rows, source=source, progress=progress)
     click.echo(_render(result, kind), nl=False, color=True)
     return 2 if result.over else 0
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from loracook.cli.options import recipe_argument, runs_option, set_option
+from loracook.cli.options import allow_options, recipe_argument, runs_option, set_option
 from loracook.cli.screen import noise_to, show
 from loracook.machine import signals
+from loracook.recipe.allowed import Allowed
 from loracook.recipe.recipe import load
 from loracook.store.lock import make_run_folder, refuse_locked
 
@@ -26,6 +27,7 @@ LOG = "log.txt"
 @recipe_argument
 @runs_option
 @set_option
+@allow_options
 @click.option("--only", metavar="STAGE", help="Run only this stage; those before it must be done.")
 @click.option(
     "--push",
@@ -35,10 +37,17 @@ LOG = "log.txt"
 @click.option("--overwrite", is_flag=True, help="Allow uploading into a repository that already has files.")
 @signals.stopping_on_signals()
 def command(
-    *, recipe: Path, runs: Path, overrides: tuple[str, ...], only: str | None, push: bool, overwrite: bool
+    *,
+    recipe: Path,
+    runs: Path,
+    overrides: tuple[str, ...],
+    allowed: Allowed,
+    only: str | None,
+    push: bool,
+    overwrite: bool,
 ) -> None:
     """Run the stages of RECIPE that are not done; after an interruption, run it again to resume."""
-    loaded = load(recipe, overrides)
+    loaded = load(recipe, overrides, allowed)
     refuse_locked(runs / loaded.name)  # what follows, its imports too, takes longer than a refusal may
     from loracook.planner import examined, plan
     from loracook.stages.base import Consent

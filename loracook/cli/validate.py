@@ -5,10 +5,11 @@ from collections.abc import Sequence
 
 import click
 
-from loracook.cli.options import set_option
+from loracook.cli.options import allow_options, set_option
 from loracook.cli.screen import wants_color
 from loracook.errors import Problem
-from loracook.recipe.validate import problems_of, recipes, strict
+from loracook.recipe.allowed import Allowed
+from loracook.recipe.validate import checked, recipes, strict
 from loracook.views.problems import FORMATS
 from loracook.views.snippets import COLOURED, as_snippets
 
@@ -16,6 +17,7 @@ from loracook.views.snippets import COLOURED, as_snippets
 @click.command()
 @click.argument("names", nargs=-1, required=True, metavar="RECIPE…")
 @set_option
+@allow_options
 @click.option(
     "--format",
     "kind",
@@ -27,11 +29,17 @@ from loracook.views.snippets import COLOURED, as_snippets
 @click.option("--strict", "warnings", flag_value="errors", help="Treat warnings as errors.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 def command(
-    *, names: tuple[str, ...], overrides: tuple[str, ...], kind: str, warnings: str | None, quiet: bool
+    *,
+    names: tuple[str, ...],
+    overrides: tuple[str, ...],
+    allowed: Allowed,
+    kind: str,
+    warnings: str | None,
+    quiet: bool,
 ) -> int:
     """Check recipes: files, folders or glob patterns. Prints one line per problem; errors exit with 2."""
     files = recipes(names)
-    by_file = [problems_of(file, overrides) for file in files]
+    by_file = [checked(file, overrides, allowed) for file in files]
     if warnings == "errors":
         by_file = [strict(problems) for problems in by_file]
     invalid = sum(any(map(_is_error, problems)) for problems in by_file)

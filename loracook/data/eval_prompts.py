@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from loracook.data.read.rows import Chat, Message, Pair, Row, RowError
 from loracook.data.read.selection import evaluation_rows
-from loracook.data.tokenize.encode import token_ids
-from loracook.data.tokenize.render import Renderer, as_chat
+from loracook.data.tokenize.batches import truncate
+from loracook.data.tokenize.chat_mask import ANSWER, ChatRenderer
+from loracook.data.tokenize.encode import encode
+from loracook.data.tokenize.render import Renderer, as_chat, trained_answers
+from loracook.data.tokenize.turns import Turn, last_turn
 from loracook.errors import RecipeError
+from loracook.model.inference import up_to_end
 from loracook.progress import Silent
 from loracook.recipe.recipe import Recipe
 
@@ -20,20 +26,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EvaluationPrompt:
-    """A prompt (messages or text), its token ids with the generation prompt, and its reference answer."""
+    """A prompt (messages or text) with its token ids: those that training conditions the answer on.
+
+    `reference` is the text that is trained there, up to its end, None for a prompt of the recipe. An answer
+    counts up to `limit` tokens where the trained text has no end: training taught nothing beyond.
+    """
 
     prompt: list[Message] | str
     prompt_ids: list[int]
     reference: str | None = None
+    limit: int | None = None
 
 
 def evaluation_prompts(
     recipe: Recipe, tokenizer: PreTrainedTokenizerBase, rows: int
 ) -> list[EvaluationPrompt]:
     """The prompts of the first `rows` evaluation rows that have one; raises RecipeError if none does."""
-    renderer = Renderer(recipe, tokenizer)
-    candidates = (_prompt(renderer, located.row) for located in evaluation_rows(recipe, Silent()))
-    prompts = list(itertools.islice((prompt for prompt in candidates if prompt), rows))
+    candidates = Asker(recipe, tokenizer).of_rows(row.row for row in evaluation_rows(recipe, Silent()))
+    prompts = list(itertools.islice(candidates, rows))
     if not prompts:
         message = "no evaluation row has a prompt; set dataset.eval to rows with questions and answers"
         raise RecipeError([recipe.problem(("evaluate", "rows"), message)])
@@ -49,33 +59,71 @@ def all_prompts(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> list[Eval
 
 
 def prompt_ids(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """The token ids of a user's prompt, ending with the generation prompt."""
-    renderer = Renderer(recipe, tokenizer)
-    if renderer.template is None:
-        return token_ids([text], tokenizer, special=True)[0]
-    prompt = renderer.prompt([{"role": "user", "content": text}])
-    return token_ids([prompt], tokenizer, special=False)[0]
-
-
-def _prompt(renderer: Renderer, row: Row) -> EvaluationPrompt | None:
-    if isinstance(row, Pair) and renderer.template:
-        row = as_chat(row)
-    if isinstance(row, Chat):
-        return _chat_prompt(renderer, renderer.with_system(row))
-    if isinstance(row, Pair):
-        ids = token_ids([row.prompt], renderer.tokenizer, special=True)[0]
-        return EvaluationPrompt(row.prompt, ids, row.completion)
-    return None
-
-
-def _chat_prompt(renderer: Renderer, chat: Chat) -> EvaluationPrompt | None:
-    last = max(index for index, message in enumerate(chat.messages) if message["role"] == "assistant")
-    before = chat.messages[:last]
-    if not before:
-        return None
+    """The token ids of a user's prompt, up to where training would start to train the answer to it."""
     try:
-        text = renderer.prompt(before, chat.tools)
+        turn = Asker(recipe, tokenizer).to_user(text)
     except RowError as error:
-        raise RecipeError([renderer.recipe.problem(("template",), str(error))]) from error
-    ids = token_ids([text], renderer.tokenizer, special=False)[0]
-    return EvaluationPrompt(list(before), ids, str(chat.messages[last]["content"]))
+        raise RecipeError([recipe.problem(("template",), str(error))]) from error
+    if turn is None:
+        message = f"no token comes before the answer to {text!r}; write a longer prompt"
+        raise RecipeError([recipe.problem(("evaluate", "prompts"), message)])
+    return turn.prompt_ids
+
+
+def end_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """The ids of the tokens at which an answer ends: the EOS token, and those of the chat template."""
+    return ChatRenderer(tokenizer).end_ids
+
+
+@dataclass(frozen=True)
+class Asker:
+    """Splits rows as training gets them into what is asked and what is trained as the answer."""
+
+    recipe: Recipe
+    tokenizer: PreTrainedTokenizerBase
+
+    def of_rows(self, rows: Iterator[Row]) -> Iterator[EvaluationPrompt]:
+        """The prompts of rows; those without one, and those that training skips or drops, are left out."""
+        for row in rows:
+            try:
+                turn = self._turn(row)
+            except RowError:  # preparing the rows has counted it, or has raised it
+                continue
+            asked = turn and self._asked(row, turn)
+            if turn and asked:
+                written, ended = up_to_end(turn.trained_ids, self._end_ids)
+                limit = None if ended else len(written)
+                yield EvaluationPrompt(asked, turn.prompt_ids, self.tokenizer.decode(written), limit)
+
+    def to_user(self, text: str) -> Turn | None:
+        """The turn that training would train for a prompt; raises RowError."""
+        # White space at the end is part of an answer's first word, as most tokenizers split; a word is not.
+        row = Pair(text, ANSWER["content"] if text[-1:].isalnum() else "the")
+        chat = as_chat(row) if self._renderer.template else None
+        if chat and self._renderer.masks:
+            chat = Chat(chat.messages)
+        return last_turn(encode([self._renderer.render(chat or row)], self.tokenizer)[0])
+
+    def _turn(self, row: Row) -> Turn | None:
+        encoded = encode([self._renderer.render(row)], self.tokenizer)[0]
+        truncated = truncate(encoded, self.recipe["train"]["max_length"])
+        return last_turn(truncated) if truncated else None
+
+    def _asked(self, row: Row, turn: Turn) -> list[Message] | str:
+        """What comes before the turn: messages, or the prompt of a plain pair; empty if nothing does."""
+        if isinstance(row, Pair) and not self._renderer.template:
+            return row.prompt
+        chat = as_chat(row) if isinstance(row, Pair) else row
+        if not isinstance(chat, Chat):
+            return ""
+        chat = self._renderer.with_system(chat)
+        answers = trained_answers(chat)  # fewer than turns where the template marks one answer in parts
+        return list(chat.messages[: answers[max(turn.place, -len(answers))]])
+
+    @cached_property
+    def _renderer(self) -> Renderer:
+        return Renderer(self.recipe, self.tokenizer)
+
+    @cached_property
+    def _end_ids(self) -> frozenset[int]:
+        return end_ids(self.tokenizer)

@@ -49,6 +49,7 @@ def notes(statistics: Mapping[str, Any]) -> Iterator[str]:
         flaw = statistics["flaws"][name]
         if flaw["rows"]:
             yield f"{flaw['rows']} {rows} ({flaw['share']:.1%}) {predicate}"
+    yield from _special_token_notes(statistics["special_tokens"])
     if count := statistics["lost_reasoning"]:
         yield f"{count} training rows have reasoning that the chat template drops"
     if count := statistics["evaluation_dropped"]:
@@ -60,6 +61,16 @@ def _over_limit(name: str, flaw: Mapping[str, Any], limit: float) -> Iterator[st
     yield f"{flaw['rows']} {rows} ({flaw['share']:.1%}, limit {limit:.1%}) {predicate}; {advice}"
     longest = (f"row {row['row']} of {row['file']} ({row['tokens']})" for row in flaw["worst"])
     yield "longest (tokens): " + ", ".join(longest)
+
+
+def _special_token_notes(counts: Mapping[str, Any]) -> Iterator[str]:
+    for token, rows in counts["added"].items():
+        yield f"'{token}' is added to the end of {rows} training rows"
+    for token, rows in counts["dropped"].items():
+        yield f"'{token}' of {rows} training rows is dropped, since the tokenizer adds it"
+    for token, within in counts["within"].items():
+        where = f"{within['rows']} training rows contain the control token '{token}' in their own text"
+        yield f"{where}, first: {within['first']}; in an answer, '{token}' is trained where it stands"
 
 
 def _source_notes(source: Mapping[str, Any]) -> Iterator[str]:

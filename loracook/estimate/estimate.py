@@ -46,7 +46,7 @@ class Estimate:
     @property
     def bfloat16_advice(self) -> str:
         """What to set where the recipe computes in bfloat16 and the device does not have it, else empty."""
-        compute = self.recipe.sections.get("quantization", {}).get("bnb_4bit_compute_dtype")
+        compute = self.meta_model.quantization.get("bnb_4bit_compute_dtype")
         dtypes = {str(self.meta_model.dtype), str(autocast(self.recipe["train"])), f"torch.{compute}"}
         return self.device.bfloat16_advice if "torch.bfloat16" in dtypes else ""
 
@@ -103,6 +103,7 @@ def read_and_estimate(recipe: Recipe, cache: Path, device: Device) -> Estimate:
         ]
         return estimate(recipe, meta_model(recipe, folder, None), None, device=device, unknown=tuple(unknown))
     tokenizer, rows = data.with_template(recipe, tokenizer), None
+    model.try_tokenizer(recipe, folder, tokenizer)
     try:
         rows = row_stats(recipe, tokenizer, cache)
     except UnreachableError as error:

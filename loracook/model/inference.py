@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from torch import Tensor
-    from transformers import GenerationConfig, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Generated:
+    """The token ids of an answer before its end, and whether max_new_tokens cut it off."""
+
+    ids: list[int]
+    cut: bool = False
 
 
 def generate(
@@ -16,34 +26,42 @@ def generate(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Sequence[int]],
     *,
+    ends: Collection[int],
     settings: Mapping[str, Any],
     batch_size: int,
     seed: int,
     on_progress: Callable[[int], None],
-) -> list[str]:
-    """The answer to each prompt (token ids, generation prompt included), as text in the prompts' order.
+) -> list[Generated]:
+    """The answer to each prompt (token ids, generation prompt included), in the prompts' order.
 
-    Prompts of similar length share a batch, padded on the left; `on_progress` gets the number of answers.
+    Answers end at one of `ends`, or where the model's own settings end them. Prompts of similar length share
+    a batch, padded on the left; `on_progress` gets the number of answers.
     """
     import torch
-    from transformers import set_seed
+    from transformers import GenerationConfig, set_seed
 
-    config = _generation_config(causal, tokenizer, settings)
+    pad, eos = tokenizer.pad_token_id, end_tokens(causal, ends)
+    config = GenerationConfig(**settings, pad_token_id=pad, eos_token_id=eos)
     stop = {"tokenizer": tokenizer} if "stop_strings" in settings else {}
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-    answers = [""] * len(prompts)
+    answers: dict[int, Generated] = {}
     set_seed(seed)
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
-        inputs = _left_padded([prompts[index] for index in batch], tokenizer.pad_token_id, causal.device)
+        inputs = _left_padded([prompts[index] for index in batch], pad, causal.device)
         with torch.no_grad():
             output = causal.generate(**inputs, generation_config=config, **stop)
-        new_tokens = output[:, inputs["input_ids"].shape[1] :]
-        texts = tokenizer.batch_decode(new_tokens, skip_special_tokens=True)
-        for index, text in zip(batch, texts, strict=True):
-            answers[index] = text
+        new_tokens = output[:, inputs["input_ids"].shape[1] :].tolist()
+        read = (_generated(tokenizer, ids, eos=eos, settings=settings) for ids in new_tokens)
+        answers |= zip(batch, read, strict=True)
         on_progress(start + len(batch))
-    return answers
+    return [answers[index] for index in range(len(prompts))]
+
+
+def up_to_end(ids: Sequence[int], ends: Collection[int]) -> tuple[list[int], bool]:
+    """The ids before the first that ends an answer, and whether there is one."""
+    written = list(itertools.takewhile(lambda token: token not in ends, ids))
+    return written, len(written) < len(ids)
 
 
 def mean_loss(
@@ -74,20 +92,25 @@ def mean_loss(
     return total / max(tokens, 1)
 
 
-def end_tokens(causal: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The ids at which an answer ends: the tokenizer's end token, and the model's own."""
+def end_tokens(causal: Any, ends: Collection[int]) -> list[int]:
+    """The ids at which an answer ends: those at which trained answers do, and the model's own."""
     own = causal.generation_config.eos_token_id
-    return sorted({tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None})
+    return sorted({*ends, *(own if isinstance(own, list) else [own])} - {None})
 
 
-def _generation_config(
-    causal: Any, tokenizer: PreTrainedTokenizerBase, settings: Mapping[str, Any]
-) -> GenerationConfig:
-    """The recipe's settings alone, stopping at the tokenizer's or the model's own end token."""
-    from transformers import GenerationConfig
+def _generated(
+    tokenizer: PreTrainedTokenizerBase, ids: list[int], *, eos: list[int], settings: Mapping[str, Any]
+) -> Generated:
+    written, ended = up_to_end(ids, eos)
+    stops = settings.get("stop_strings", ())
+    stops = [stops] if isinstance(stops, str) else stops
+    if not ended and any(stop in tokenizer.decode(written) for stop in stops):
+        written, ended = _without_padding(written, tokenizer.pad_token_id), True
+    return Generated(written, cut=not ended and len(written) == settings["max_new_tokens"])
 
-    ends = end_tokens(causal, tokenizer)
-    return GenerationConfig(**settings, pad_token_id=tokenizer.pad_token_id, eos_token_id=ends)
+
+def _without_padding(ids: list[int], pad: int) -> list[int]:
+    return list(itertools.dropwhile(lambda token: token == pad, reversed(ids)))[::-1]
 
 
 def _left_padded(prompts: Sequence[Sequence[int]], pad: int, device: Any) -> dict[str, Tensor]:

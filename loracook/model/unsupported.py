@@ -48,7 +48,7 @@ def _positions(base: PreTrainedModel) -> int | None:
     """
     from torch.nn import Embedding
 
-    most: int | None = getattr(base.config, "max_position_embeddings", None)
+    most: int | None = getattr(base.config.get_text_config(decoder=True), "max_position_embeddings", None)
     words = base.get_input_embeddings()
     learned = [part.weight for part in base.modules() if isinstance(part, Embedding) and part is not words]
     tables = (*learned, *base.buffers())  # some, as gptj, keep computed positions in a table
@@ -64,7 +64,10 @@ def _checkpointing(tuned: PeftModel, recipe: Recipe) -> Iterator[Problem]:
 
 def _trained_tokens_of_tied_head(tuned: PeftModel, recipe: Recipe) -> Iterator[Problem]:
     base = tuned.get_base_model()
-    if "trainable_token_indices" in recipe["lora"] and base.config.get_text_config().tie_word_embeddings:
+    if (
+        "trainable_token_indices" in recipe["lora"]
+        and base.config.get_text_config(decoder=True).tie_word_embeddings
+    ):
         message = "TRL cannot train single tokens of embeddings tied to the head; write modules_to_save"
         yield recipe.problem(("lora", "trainable_token_indices"), message)
 

@@ -26,6 +26,15 @@ def sources(data: Data) -> Iterator[tuple[Path, Data]]:
         yield ("dataset", "sources", index), source
 
 
+def all_sources(data: Data) -> Iterator[tuple[Path, Data]]:
+    """Every source of training rows, then that of evaluation rows, if it has one of its own."""
+    yield from sources(data)
+    own = data["dataset"].get("eval", {})
+    if not own.keys().isdisjoint(("path", "data_files")):
+        _, first = next(sources(data))
+        yield ("dataset", "eval"), {"path": first["path"]} | own
+
+
 def batch(data: Data) -> int:
     """The effective batch size on one device: the rows of one optimizer step."""
     train = data["train"]

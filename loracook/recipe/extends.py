@@ -9,23 +9,23 @@ from typing import Any
 from loracook.errors import EXTENDED, Problem, RecipeError, quote
 from loracook.recipe.layers import Layer
 from loracook.recipe.locations import forbidden_location
+from loracook.recipe.reach import Reach
 from loracook.recipe.source import Source, read
 
 MAX_PARENTS = 8
 KEY = ("extends",)
-USE_INSIDE = "use a recipe in this folder or a subfolder"
 
 
-def lineage(file: str | FilePath) -> list[Layer]:
+def lineage(file: str | FilePath, reach: Reach) -> list[Layer]:
     """The layers of a recipe file and its parents, the file first; raises RecipeError."""
     layers = [_layer(read(file), "")]
     seen: set[FilePath] = set()
     while (text := _extended(layers[-1].data)) is not None:
         child = layers[-1]
         seen.add(FilePath(child.file).resolve())
-        parent = os.path.normpath(os.path.join(os.path.dirname(child.file), text))
-        root = FilePath(file).parent.resolve()
-        refusal = forbidden_location(text) or _refusal(FilePath(parent), root, seen)
+        here = replace(reach, folder=FilePath(child.file).parent)
+        parent = os.path.normpath(here.folder / text)
+        refusal = forbidden_location(text) or here.refusal(text) or _refusal(here.resolve(text), parent, seen)
         if refusal:
             raise RecipeError([_problem(child, f"{quote(text)} {refusal}")])
         layers.append(_layer(_parent(parent, child.file), child.file))
@@ -42,18 +42,16 @@ def _extended(data: Any) -> str | None:
     return text if isinstance(text, str) and text else None
 
 
-def _refusal(parent: FilePath, root: FilePath, seen: Set[FilePath]) -> str | None:
-    try:
-        target = parent.resolve()
-    except (OSError, RuntimeError, ValueError):
-        return f"cannot be resolved; {USE_INSIDE}"
-    if not target.is_relative_to(root):
-        return f"is outside the recipe's folder; {USE_INSIDE}"
+def _refusal(target: FilePath, parent: str, seen: Set[FilePath]) -> str | None:
+    if target != FilePath(parent).resolve():
+        return "leads through a link and back; use the path without the link"
     if target in seen:
         return "makes a cycle; remove 'extends' from one of these recipes"
     if len(seen) > MAX_PARENTS:
         return f"is parent number {MAX_PARENTS + 1}; chain at most {MAX_PARENTS} parents"
-    return None if os.path.isfile(target) else f"does not exist; {USE_INSIDE}"
+    return (
+        None if os.path.isfile(target) else "does not exist; use the path of a recipe, relative to this one"
+    )
 
 
 def _parent(file: str, child: str) -> Source:

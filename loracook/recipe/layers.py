@@ -41,26 +41,33 @@ class Layer:
         return path in self.positions and self.value(path) is None
 
     def replaces(self, path: Path) -> bool:
-        """Whether this layer writes a list or a scalar above `path`, and so replaces what is below it."""
+        """Whether this layer writes something above `path` that replaces all that is below it.
+
+        A file's mapping does not: it is merged.
+        """
+        if path[: len(self.path)] != self.path:
+            return False
         value = self.data
         for length in range(len(self.path), len(path)):
-            if path[:length] in self.positions and not isinstance(value, dict):
+            if not isinstance(value, dict):
                 return True
-            if not isinstance(value, dict) or path[length] not in value:
-                return False
+            if path[length] not in value:
+                return self.kind == "set"
             value = value[path[length]]
         return False
 
 
 def merged(layers: Sequence[Layer]) -> Any:
-    """The data of all layers, the first winning; mappings merge, null removes, everything else replaces.
+    """The data of all layers, the first winning.
 
+    A file's mappings merge into those of its parent, everything else replaces, and null removes.
     Raises RecipeError when a `--set` names an entry that a list does not have.
     """
     data = layers[-1].data
     for layer in reversed(layers[:-1]):
         try:
-            data = _with_value(data, layer.path, layer.data)
+            set_ = layer.kind == "set"
+            data = with_value(data, layer.path, layer.data) if set_ else _merged_value(data, layer.data)
         except IndexError as error:
             position = layer.positions[layer.path].key
             raise RecipeError([Problem(layer.path, str(error), "set", position=position)]) from error
@@ -94,13 +101,14 @@ def passing_through(layers: Iterable[Layer], path: Path) -> Entry | None:
     return next((layer.positions[layer.path] for layer in sets), None)
 
 
-def _with_value(below: Any, path: Path, above: Any) -> Any:
+def with_value(below: Any, path: Path, above: Any) -> Any:
+    """The data with the value at `path` replaced, where null removes; raises IndexError as `merged` says."""
     if not path:
-        return _merged_value(below, above)
+        return above
     if isinstance(path[0], int):
         return _with_entry(below, path, above)
     within = below if isinstance(below, dict) else {}
-    value = _with_value(within.get(path[0]), path[1:], above)
+    value = with_value(within.get(path[0]), path[1:], above)
     if value is None and path[0] in within:
         return {name: entry for name, entry in within.items() if name != path[0]}
     return within | {path[0]: value}
@@ -112,7 +120,7 @@ def _with_entry(below: Any, path: Path, above: Any) -> list[Any]:
         raise IndexError("not a list; set the whole list, as in 'key=[a, b]'")
     if index >= len(below):
         raise IndexError(f"list index {index} is out of range; use an index below {len(below)}")
-    return [*below[:index], _with_value(below[index], path[1:], above), *below[index + 1 :]]
+    return [*below[:index], with_value(below[index], path[1:], above), *below[index + 1 :]]
 
 
 def _merged_value(below: Any, above: Any) -> Any:

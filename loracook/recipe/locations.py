@@ -1,13 +1,15 @@
 """Whether a model or a data set is local or on the hub, and which locations a recipe may not name."""
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from loracook.errors import quote
+from loracook.errors import Path, quote
+from loracook.recipe.derived import Data, all_sources
 from loracook.store.folders import SCHEME
 
-LOCAL = ("./", "../", SCHEME)
+LOCAL = ("./", "../", "/", SCHEME)
 BUILDERS = {"json": ".json", "csv": ".csv", "parquet": ".parquet", "text": ".txt"}
 """Builders of `datasets` that `path` may name when `data_files` lists the files; the suffix each reads."""
 NOT_FOR_LOCAL_FILES = "not used for local files; remove it"
@@ -17,7 +19,8 @@ NOT_AN_ID = re.compile(r"\.\.|--|\.git$|[.-](?:/|$)")
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 HUB_PAGE = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(?:datasets/)?(?=[^/]+/[^/]+$)")
 PACKAGE_FILE = re.compile(SCHEME + r"[\w.-]+(?:/(?!\.\.?(?:/|$))[\w. -]+)+", re.ASCII)
-ABSOLUTE = re.compile(r"/|[A-Za-z]:[\\/]|\\\\")
+WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
+PATTERN = re.compile(r"[*?[]")
 FILE_LIKE = re.compile(r".*\.(?:jsonl?|csv|parquet|txt|gguf|ya?ml)|.*/.*/.*")
 
 
@@ -43,27 +46,80 @@ def forbidden_location(text: str) -> str | None:
     if URL.match(text):
         return "is a URL; use a hub id or a path starting with './'"
     if text.startswith("~"):
-        return "is in a home folder; use a path starting with './'"
-    if ABSOLUTE.match(text):
-        return "is an absolute path; use a path starting with './'"
+        return "is in a home folder; use a path starting with './', or the whole path and --allow-path DIR"
+    if WINDOWS.match(text):
+        return "is a Windows path; use a path starting with './'"
     if "\\" in text:
         return "contains a backslash; separate folders with '/'"
     if any(len(part.encode(errors="surrogatepass")) > LONGEST_NAME for part in text.split("/")):
         return "is longer than a file name can be; use a shorter one"
-    if ".." in text.split("/"):
-        return "is outside the recipe's folder; use a path inside it"
     return None
+
+
+def local_paths(data: Data) -> Iterator[tuple[Path, str]]:
+    """Every file, folder or pattern on this machine that valid data names: where it stands, and the path."""
+    if is_local(data["base_model"]):
+        yield ("base_model", "name_or_path"), data["base_model"]["name_or_path"]
+    for at, source in all_sources(data):
+        if is_local(source):
+            yield from _paths_of(at, source)
+    template = data.get("template", {}).get("chat_template", "")
+    if template.startswith(LOCAL):
+        yield ("template", "chat_template"), template
+
+
+def _paths_of(at: Path, source: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
+    key = "data_files" if "data_files" in source else "path"
+    several = isinstance(source[key], list)
+    for index, pattern in enumerate(patterns(source)):
+        yield (*at, key, *([index] if several else [])), pattern
+
+
+def patterns(source: Mapping[str, Any]) -> list[str]:
+    """The paths and patterns of a local source, relative to the recipe where they are not absolute."""
+    folder = "" if builder(source) else str(source["path"])
+    return [os.path.join(folder, name) for name in _data_files(source)] or [folder]
+
+
+def data_files_outside(data: Data) -> Iterator[tuple[Path, str]]:
+    """Every entry of data_files that is not inside its data set on the hub."""
+    for at, source in all_sources(data):
+        for index, name in enumerate([] if is_local(source) else _data_files(source)):
+            if name.startswith("/") or ".." in name.split("/"):
+                yield (*at, "data_files", *([index] if isinstance(source["data_files"], list) else [])), name
+
+
+def _data_files(source: Mapping[str, Any]) -> list[str]:
+    names = source.get("data_files", [])
+    return [names] if isinstance(names, str) else list(names)
+
+
+def split_pattern(text: str) -> tuple[str, str]:
+    """The folder that a glob pattern starts with, and the rest; a plain path, and nothing."""
+    parts = text.split("/")
+    plain = next((number for number, part in enumerate(parts) if is_pattern(part)), len(parts))
+    return "/".join(parts[:plain]) or text[:1], "/".join(parts[plain:])
+
+
+def is_pattern(text: str) -> bool:
+    """Whether a path is a glob pattern."""
+    return PATTERN.search(text) is not None
 
 
 def invalid_hub_id(text: str) -> str | None:
     """Why a location that is not local cannot be a hub id, None when it can."""
-    if text.startswith(("./", SCHEME)) or not text:
+    if text.startswith(LOCAL) or not text:
         return None
     if FILE_LIKE.fullmatch(text):
         return f"is not a hub id; use {quote('./' + text)} for a local file or folder"
     if HUB_ID.fullmatch(text) and not NOT_AN_ID.search(text):
         return None
     return "is not a hub id; use 'name' or 'organization/name'"
+
+
+def invalid_name(text: str) -> str | None:
+    """Why a text cannot be the name of a file or folder, None when it can."""
+    return "is a path; use a name without '/'" if "/" in text else None
 
 
 def invalid_repo_id(text: str) -> str | None:

@@ -2,14 +2,18 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path as FilePath
 from typing import Any
 
 from loracook.errors import Path, Position, Problem, RecipeError, quote
+from loracook.recipe.allowed import NOTHING, Allowed, code_problems
 from loracook.recipe.extends import lineage, naming_child
 from loracook.recipe.layers import Kind, Layer, changing, deciding, merged, passing_through
 from loracook.recipe.overrides import override
+from loracook.recipe.present import look_alikes
+from loracook.recipe.reach import OutOfReachError, Reach, place_problems, reach_of
 from loracook.recipe.rules import rule_problems
 from loracook.recipe.schema import entries, part_at, with_defaults
 from loracook.recipe.schema_errors import check, schema_problems
@@ -38,6 +42,7 @@ class Recipe:
     sections: Mapping[str, Any]
     layers: tuple[Layer, ...]
     warnings: tuple[Problem, ...] = ()
+    allowed: Allowed = NOTHING
 
     def __getitem__(self, section: str) -> Any:
         """The effective values of a section; KeyError when the recipe has none."""
@@ -51,10 +56,17 @@ class Recipe:
         """The recipe's `name`, else the name of its file."""
         return str(self.sections.get("name", self.file.stem))
 
+    @cached_property
+    def reach(self) -> Reach:
+        """Where the recipe's relative paths start, and which files it may read."""
+        return reach_of(self.file, self.allowed)
+
     @property
-    def root(self) -> FilePath:
-        """The folder that the recipe's relative paths start from."""
-        return self.file.parent
+    def own_code(self) -> str | None:
+        """The base model, as org/model@commit, where the user allows its own code to be run; else None."""
+        base = self.sections["base_model"]
+        name = f"{base['name_or_path']}@{base.get('revision')}"
+        return name if name in self.allowed.code else None
 
     def origin(self, path: Path) -> Origin:
         """Who set the value at `path`."""
@@ -68,30 +80,32 @@ class Recipe:
         return placed(Problem(path, message), self.layers)
 
     def resolve(self, text: str) -> FilePath:
-        """The file at a relative path, links followed; raises RecipeError when it is outside the root."""
-        root = self.root.resolve()
-        target = (root / text).resolve()
-        if not target.is_relative_to(root):
-            message = f"'{text}' is outside the recipe's folder; use a path inside it"
-            raise RecipeError([self.problem(self._path_to(text), message)])
-        return target
+        """The file at a path, links followed; raises RecipeError where the recipe may not read it."""
+        try:
+            return self.reach.resolve(text)
+        except OutOfReachError as error:
+            message = f"{quote(text)} {error}"
+            raise RecipeError([self.problem(self._path_to(text), message)]) from error
 
     def _path_to(self, text: str) -> Path:
         return next((path for path, value in entries(dict(self.sections)) if value == text), ())
 
 
-def load(file: str | FilePath, overrides: Sequence[str] = ()) -> Recipe:
+def load(file: str | FilePath, overrides: Sequence[str] = (), allowed: Allowed = NOTHING) -> Recipe:
     """The recipe in a file with every `--set` applied; raises RecipeError with all its problems."""
-    layers = (*reversed(_sets(overrides)), *lineage(file))
+    reach = reach_of(FilePath(file), allowed)
+    layers = (*reversed(_sets(overrides)), *lineage(file, reach))
     data = merged(layers)
     unplaced = list(islice(_invalid(data), PROBLEMS))
     if not unplaced:
         data = with_defaults({name: section for name, section in data.items() if name != "extends"})
         unplaced = [*_invalid_name(data, FilePath(file).stem), *rule_problems(data)]
+        unplaced += [*place_problems(data, reach), *code_problems(data["base_model"], allowed)]
+        unplaced += look_alikes(data, reach)
     problems = sorted((placed(problem, layers) for problem in unplaced), key=_order)
     if any(problem.severity == "error" for problem in problems):
         raise RecipeError(problems)
-    return Recipe(FilePath(file), data, layers, tuple(problems))
+    return Recipe(FilePath(file), data, layers, tuple(problems), allowed)
 
 
 def placed(problem: Problem, layers: Sequence[Layer]) -> Problem:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from loracook.errors import SECRET, Path, Problem, quote
-from loracook.recipe.locations import forbidden_location, invalid_hub_id, invalid_repo_id
+from loracook.recipe.locations import forbidden_location, invalid_hub_id, invalid_name, invalid_repo_id
 from loracook.recipe.schema import entries
 
 LOCATIONS = {"name_or_path", "path", "data_files", "gguf_file"} | {
@@ -16,7 +16,7 @@ LOCATIONS = {"name_or_path", "path", "data_files", "gguf_file"} | {
 }
 PROSE = {"description", "template", "evaluate", "tokenizer"}
 VARIABLE = re.compile(r"\$\{[^}]*\}|\$[A-Za-z_]\w*|%[A-Za-z_]\w*%|\{\{.*\}\}|env:.*|\$\(.*\)", re.DOTALL)
-TEMPLATE_FILE = re.compile(r"(?!\./).*\.(?:jinja2?|j2|txt)")
+TEMPLATE_FILE = re.compile(r"(?!\.{0,2}/).*\.(?:jinja2?|j2|txt)")
 LONGEST_LOCATION = 400
 LONGEST_PATTERN = 1000
 REPEATED = re.compile(r"[*+}]\)*[*+{]|\\[1-9]|\(\?P=")
@@ -65,6 +65,8 @@ MORE_CHECKS: dict[str, Callable[[str], str | None]] = {
     "name_or_path": invalid_hub_id,
     "path": invalid_hub_id,
     "chat_template": _template_file,
+    "gguf_file": invalid_name,
+    "folder": invalid_name,
     "repo_id": invalid_repo_id,
 }
 

@@ -12,7 +12,7 @@ from loracook.errors import spell
 from loracook.recipe.locations import is_local
 from loracook.recipe.recipe import Recipe
 from loracook.recipe.schema import schema
-from loracook.report.generations import figures
+from loracook.report.generations import figures, measured_on
 from loracook.report.markdown import block, code, prose, table
 from loracook.store.release import CHAT_TEMPLATE
 
@@ -158,9 +158,8 @@ def _evaluation(metrics: Mapping[str, Any]) -> str:
     if not metrics.get("adapter"):
         return ""
     rows = [(prose(_words(metric)), *values) for metric, *values in figures(metrics)]
-    head = ("metric", "base model", "trained")
-    count = f"On {metrics['rows']} rows that were not trained on:\n\n" if metrics.get("rows") else ""
-    return f"## Evaluation\n\n{count}{table(head, rows, align='---:')}"
+    head = ("metric", "base model", "trained", "rows")
+    return f"## Evaluation\n\n{measured_on(metrics)}\n\n{table(head, rows, align='---:')}"
 
 
 def _words(metric: str) -> str:

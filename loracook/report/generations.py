@@ -1,28 +1,31 @@
-"""Answers of the base model and the adapter side by side, as a Markdown page."""
+"""Answers of the base model and the adapter side by side, as a Markdown page that reads well as text, too."""
 
-import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from loracook.report.markdown import table
+from loracook.report.markdown import block, table
 
 UNBOUNDED = {"loss", "perplexity"}
 """What is measured and is not a share; every metric that a recipe can name is one."""
+HEAD = ("metric", "base", "adapter", "rows")
 
 
 def side_by_side(generations: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> str:
     """A Markdown page: a table of the metrics, then each prompt with its reference and both answers."""
     rows = figures(metrics)
-    head = ("metric", "base", "adapter")
-    parts = ["# Base model and adapter side by side", table(head, rows, align="---:") if rows else ""]
-    parts += [_row(number, row) for number, row in enumerate(generations, 1)]
+    parts = [
+        "# Base model and adapter side by side",
+        table(HEAD, rows, align="---:") if rows else "",
+        measured_on(metrics) if rows else "",
+        *(_row(number, row) for number, row in enumerate(generations, 1)),
+    ]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def figures(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Each metric with the values of base model and adapter, as text."""
-    base, adapter = metrics["base"], metrics["adapter"]
-    return [(name, figure(name, base[name]), figure(name, adapter[name])) for name in base]
+def figures(metrics: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Each metric with the values of base model and adapter, and the rows behind them, as text."""
+    base, adapter, rows = metrics["base"], metrics["adapter"], metrics["rows"]
+    return [(name, figure(name, base[name]), figure(name, adapter[name]), f"{rows[name]:,}") for name in base]
 
 
 def figure(name: str, value: float) -> str:
@@ -30,13 +33,29 @@ def figure(name: str, value: float) -> str:
     return f"{value:.4g}" if name in UNBOUNDED else f"{value:.1%}"
 
 
+def measured_on(metrics: Mapping[str, Any]) -> str:
+    """A sentence on the rows behind the figures: whether they were trained on, too."""
+    also_trained = metrics["also_trained"]
+    if also_trained is None:
+        return "Measured on evaluation rows; training rows were streamed and not compared with them."
+    if also_trained:
+        return f"Measured on evaluation rows, {also_trained:,} of which were trained on, too."
+    return "Measured on evaluation rows that were not trained on."
+
+
 def _row(number: int, row: Mapping[str, Any]) -> str:
     texts = {"prompt": _text(row["prompt"]), "reference": row["reference"]}
     for side in ("base", "adapter"):
-        scores = [f"{name} {figure(name, both[side])}" for name, both in row.get("scores", {}).items()]
-        texts[", ".join([side, *scores])] = row[side]
+        texts[", ".join(_label(row, side))] = row[side]
     quotes = (_quoted(label, text) for label, text in texts.items() if text is not None)
     return "\n\n".join([f"## {number}", *quotes])
+
+
+def _label(row: Mapping[str, Any], side: str) -> Iterator[str]:
+    yield side
+    yield from (f"{name} {figure(name, both[side])}" for name, both in row.get("scores", {}).items())
+    if side in row.get("cut", ()):
+        yield "cut by max_new_tokens"
 
 
 def _text(prompt: Any) -> str:
@@ -46,5 +65,5 @@ def _text(prompt: Any) -> str:
 
 
 def _quoted(label: str, text: str) -> str:
-    # Preformatted HTML: nothing in an answer can end the block or be read as Markdown.
-    return f"**{label}**\n<pre>{html.escape(text.strip()) or '(empty)'}</pre>"
+    # A fence longer than any in the text: nothing in an answer can end the block or be read as Markdown.
+    return f"**{label}**\n\n{block(text.strip() or '(empty)', 'text')}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from loracook.progress import Progress
 from loracook.recipe.recipe import Recipe
 from loracook.report.generations import side_by_side
 from loracook.stages.base import Consent, Folders
-from loracook.stages.metrics import Metric, metric
+from loracook.stages.metrics import Metric, metric, opened_reasoning
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -44,8 +44,9 @@ def files(recipe: Recipe) -> tuple[Path, ...]:
 def describe(recipe: Recipe) -> str:
     """Say what is answered and measured."""
     section = recipe["evaluate"]
+    rows = section.get("rows") or 0
     prompts = [
-        _number(section.get("rows") or 0, "evaluation row"),
+        f"up to {_number(rows, 'evaluation row')}" if rows > 1 else _number(rows, "evaluation row"),
         _number(len(section.get("prompts") or ()), "prompt"),
     ]
     measures = ["loss" if "eval" in recipe["dataset"] else "", *section.get("metrics", [])]
@@ -72,24 +73,26 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
     from transformers import AutoTokenizer
 
     adapter, metrics = folders.before["train"] / "adapter", _metrics(recipe)
-    tokenizer = AutoTokenizer.from_pretrained(adapter)
+    tokenizer = AutoTokenizer.from_pretrained(adapter, **model.NO_CODE)
     prompts = data.all_prompts(recipe, tokenizer)
-    rows = data.prepare(recipe, tokenizer, folders.cache, progress=progress).evaluation
+    rows = data.prepare(recipe, tokenizer, folders.cache, progress=progress)
     progress.advance(0, 0, "loading base model and adapter")
     evaluation = Evaluation(recipe, _tuned(recipe, folders, adapter), tokenizer, progress)
     measured: dict[str, Any] = {}
-    answers: dict[str, list[str]] = {}
+    answers: dict[str, list[model.Generated]] = {}
     for side in SIDES:
         with evaluation.tuned.disable_adapter() if side == "base" else nullcontext():
-            measured[side] = evaluation.losses(rows, side)
+            measured[side] = evaluation.losses(rows.evaluation, side)
             answers[side] = evaluation.answers(prompts, side)
+    both = (dict(zip(SIDES, pair, strict=True)) for pair in zip(*answers.values(), strict=True))
     generations = [
-        _generation(prompt, dict(zip(SIDES, texts, strict=True)), metrics)
-        for prompt, *texts in zip(prompts, *answers.values(), strict=True)
+        comparison(tokenizer, prompt, sides, metrics=metrics)
+        for prompt, sides in zip(prompts, both, strict=True)
     ]
     for side in SIDES:
-        measured[side] |= _means(generations, side)
-    measured["rows"] = sum("scores" in row for row in generations)
+        measured[side] |= _means(generations, metrics, side)
+    measured["rows"] = _rows(generations, measured, rows.statistics)
+    measured["also_trained"] = _also_trained(rows.statistics)
     _write(folders.own, generations, measured)
     return measured
 
@@ -116,13 +119,14 @@ class Evaluation:
         )
         return {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
 
-    def answers(self, prompts: Sequence[EvaluationPrompt], side: str) -> list[str]:
+    def answers(self, prompts: Sequence[EvaluationPrompt], side: str) -> list[model.Generated]:
         """The answers to the prompts, in their order."""
         section = self.recipe["evaluate"]
         return model.generate(
             self.tuned,
             self.tokenizer,
             [prompt.prompt_ids for prompt in prompts],
+            ends=data.end_ids(self.tokenizer),
             settings=section["generation"],
             batch_size=section["batch_size"],
             seed=section["seed"],
@@ -143,24 +147,50 @@ def _metrics(recipe: Recipe) -> dict[str, Metric]:
     return {name: metric(name, section.get("regex")) for name in section.get("metrics", [])}
 
 
-def _generation(
-    prompt: EvaluationPrompt, answers: Mapping[str, str], metrics: Mapping[str, Metric]
+def comparison(
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: EvaluationPrompt,
+    answers: Mapping[str, model.Generated],
+    *,
+    metrics: Mapping[str, Metric],
 ) -> dict[str, Any]:
-    """One line of generations.jsonl; prompts with a reference carry the scores of both answers."""
-    reference = prompt.reference
-    line = {"prompt": prompt.prompt, "reference": reference, **answers}
-    if reference is None or not metrics:
-        return line
+    """One line of generations.jsonl; where there is a reference to score, it carries both answers' scores."""
+    texts = {side: tokenizer.decode(answer.ids[: prompt.limit]) for side, answer in answers.items()}
+    cut = [side for side, answer in answers.items() if answer.cut and not prompt.limit]
+    line = {"prompt": prompt.prompt, "reference": prompt.reference, **texts, **({"cut": cut} if cut else {})}
+    before = opened_reasoning(tokenizer.decode(prompt.prompt_ids))
     scores = {
-        name: {side: score(answer, reference) for side, answer in answers.items()}
+        name: {side: score(before + text, before + prompt.reference) for side, text in texts.items()}
         for name, score in metrics.items()
+        if prompt.reference
     }
-    return {**line, "scores": scores}
+    scores = {name: both for name, both in scores.items() if None not in both.values()}
+    return line | ({"scores": scores} if scores else {})
 
 
-def _means(generations: Sequence[Mapping[str, Any]], side: str) -> dict[str, float]:
-    scored = [row["scores"] for row in generations if "scores" in row]
-    return {name: fmean(row[name][side] for row in scored) for name in (scored[0] if scored else ())}
+def _scores(generations: Sequence[Mapping[str, Any]], name: str, side: str) -> list[float]:
+    return [row["scores"][name][side] for row in generations if name in row.get("scores", {})]
+
+
+def _means(generations: Sequence[Mapping[str, Any]], metrics: Collection[str], side: str) -> dict[str, float]:
+    scores = {name: _scores(generations, name, side) for name in metrics}
+    return {name: fmean(values) for name, values in scores.items() if values}
+
+
+def _rows(
+    generations: Sequence[Mapping[str, Any]], measured: Mapping[str, Any], statistics: Mapping[str, Any]
+) -> dict[str, int]:
+    """How many rows are behind each figure."""
+    return {
+        name: len(_scores(generations, name, "base")) or statistics["rows"]["evaluation"]
+        for name in measured["base"]
+    }
+
+
+def _also_trained(statistics: Mapping[str, Any]) -> int | None:
+    """How many evaluation rows are training rows, too; None where the training rows were streamed."""
+    rows: int = statistics["flaws"]["eval_leak"]["rows"]
+    return None if statistics["sample"] else rows
 
 
 def _write(folder: Path, generations: Sequence[Mapping[str, Any]], measured: Mapping[str, Any]) -> None:

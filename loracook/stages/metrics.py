@@ -1,4 +1,7 @@
-"""Metrics that hold an answer against its reference; each gives a share between 0 and 1, higher is better."""
+"""Metrics that hold an answer against its reference; each gives a share between 0 and 1, higher is better.
+
+exact_match compares all that is written; the others leave out the reasoning before the final answer.
+"""
 
 import json
 import re
@@ -6,18 +9,47 @@ from collections.abc import Callable
 
 from loracook.errors import MachineError
 
-Metric = Callable[[str, str], float]
+Metric = Callable[[str, str], float | None]
+Compare = Callable[[str, str], float]
 FENCE = re.compile(r"\A```(?:json)?\s*(.*?)\s*```\Z", re.DOTALL)
 PATTERN_SECONDS = 1.0
+OPENING = (
+    *("<think>", "<thinking>", "<reasoning>", "<seed:think>", "[THINK]", "<|START_THINKING|>"),
+    *("<|channel>thought", "<|channel|>analysis<|message|>"),
+)
+"""What opens the reasoning in the templates of TRL and of public models."""
+CLOSING = re.compile(
+    r"</(?:think|thinking|reasoning|seed:think)>|\[/THINK\]|<\|END_THINKING\|>|<channel\|>"
+    r"|(?:<\|end\|><\|start\|>assistant)?<\|channel\|>final<\|message\|>|<\|end\|><\|start\|>assistant"
+)
 
 
 def metric(name: str, pattern: str | None = None) -> Metric:
-    """The metric of that name, ready to use; `pattern` is what the metric `regex` looks for.
+    """The metric of that name, ready to use: None where nothing is left of the reference to compare with.
+
+    `pattern` is what the metric `regex` looks for.
 
     Raises:
         MachineError: the package of rouge or chrf is not installed.
     """
-    compare: dict[str, Metric] = {"exact_match": exact_match, "contains": contains, "json_match": json_match}
+    compare, read = _compare(name, pattern), str.strip if name == "exact_match" else final_answer
+    return lambda answer, reference: compare(read(answer), wanted) if (wanted := read(reference)) else None
+
+
+def final_answer(text: str) -> str:
+    """What an answer says after its reasoning, empty if the reasoning has no end."""
+    if closed := CLOSING.search(text):
+        return text[closed.end() :].strip()
+    return "" if text.lstrip().startswith(OPENING) else text.strip()
+
+
+def opened_reasoning(prompt: str) -> str:
+    """The opening of reasoning that a prompt ends with, which the answer after it goes on with; or empty."""
+    return next((opening for opening in OPENING if prompt.rstrip().endswith(opening)), "")
+
+
+def _compare(name: str, pattern: str | None) -> Compare:
+    compare: dict[str, Compare] = {"exact_match": exact_match, "contains": contains, "json_match": json_match}
     if name in compare:
         return compare[name]
     try:
@@ -28,13 +60,13 @@ def metric(name: str, pattern: str | None = None) -> Metric:
 
 
 def exact_match(answer: str, reference: str) -> float:
-    """1 when both are the same text, white space at the ends aside."""
-    return float(answer.strip() == reference.strip())
+    """1 when both are the same text."""
+    return float(answer == reference)
 
 
 def contains(answer: str, reference: str) -> float:
     """1 when the reference stands in the answer, upper and lower case alike."""
-    return float(reference.strip().casefold() in answer.casefold())
+    return float(reference.casefold() in answer.casefold())
 
 
 def json_match(answer: str, reference: str) -> float:
@@ -45,7 +77,7 @@ def json_match(answer: str, reference: str) -> float:
         return 0.0
 
 
-def regex_match(pattern: str) -> Metric:
+def regex_match(pattern: str) -> Compare:
     """Compare what `pattern` finds first in both, its group 1 where it has one; no match in either is 0."""
     import regex  # comes with transformers; unlike re it can be told to give up
 
@@ -61,7 +93,7 @@ def regex_match(pattern: str) -> Metric:
     return lambda answer, reference: float((found := first(answer)) is not None and found == first(reference))
 
 
-def rouge() -> Metric:
+def rouge() -> Compare:
     """ROUGE-L F1 (Lin 2004), stemmed, from the package rouge-score."""
     from rouge_score.rouge_scorer import RougeScorer
 
@@ -69,7 +101,7 @@ def rouge() -> Metric:
     return lambda answer, reference: float(scorer.score(reference, answer)["rougeL"].fmeasure)
 
 
-def chrf() -> Metric:
+def chrf() -> Compare:
     """Sentence-level chrF (Popović 2015) over 100, from the package sacrebleu."""
     from sacrebleu.metrics import CHRF
 
@@ -78,4 +110,4 @@ def chrf() -> Metric:
 
 
 def _canonical(text: str) -> str:
-    return json.dumps(json.loads(FENCE.sub(r"\1", text.strip())), sort_keys=True)
+    return json.dumps(json.loads(FENCE.sub(r"\1", text)), sort_keys=True)

@@ -87,7 +87,7 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
     with memory.guarding():
         metrics = _train(sft, checkpoint)
     if sft.accelerator.is_main_process:
-        save_adapter(sft, recipe, folders)
+        save_adapter(sft, inputs, folders)
         shutil.rmtree(output, ignore_errors=True)
     return {
         "metrics": metrics,
@@ -103,7 +103,7 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
     }
 
 
-def save_adapter(sft: SFTTrainer, recipe: Recipe, folders: Folders) -> None:
+def save_adapter(sft: SFTTrainer, inputs: TrainerInputs, folders: Folders) -> None:
     """Write `adapter/`: weights, tokenizer and template, the base model named as the recipe names it.
 
     Raises:
@@ -111,10 +111,9 @@ def save_adapter(sft: SFTTrainer, recipe: Recipe, folders: Folders) -> None:
     """
     import torch
 
-    tuned, folder = sft.model, folders.own / "adapter"
+    recipe, tuned, folder = inputs.recipe, sft.model, folders.own / "adapter"
     if not all(bool(torch.isfinite(weight).all()) for weight in tuned.parameters() if weight.requires_grad):
         raise DivergedError("the trained weights contain a value that is not finite; nothing was saved")
-    vocabulary = model.load_config(recipe, model.fetch_description(recipe, folders.cache)).vocab_size
     config = tuned.peft_config["default"]
     config.base_model_name_or_path = recipe["base_model"]["name_or_path"]
     config.revision = recipe["base_model"].get("revision")
@@ -122,7 +121,7 @@ def save_adapter(sft: SFTTrainer, recipe: Recipe, folders: Folders) -> None:
         if isinstance(value, set):  # PEFT would write it in an order that differs from process to process
             setattr(config, name, sorted(value))
     # Grown embeddings are saved along, since nobody else has those rows.
-    tuned.save_pretrained(folder, save_embedding_layers=tuned.config.vocab_size != vocabulary)
+    tuned.save_pretrained(folder, save_embedding_layers=inputs.meta_model.added_tokens > 0)
     sft.processing_class.save_pretrained(folder)
 
 

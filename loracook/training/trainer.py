@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from loracook.machine.devices import device_here
 from loracook.model.packing_isolation import isolates_packed_sequences
 from loracook.progress import Progress
 from loracook.recipe.recipe import Recipe
+from loracook.store.folders import commit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -37,7 +39,7 @@ class TrainerInputs:
     @property
     def commit(self) -> str | None:
         """The base model's commit on the hub, None for a local one."""
-        return model.commit(self.meta_model.folder)
+        return commit(self.meta_model.folder)
 
 
 def trainer(recipe: Recipe, folder: Path, *, cache: Path, progress: Progress) -> SFTTrainer:
@@ -65,8 +67,10 @@ def read_inputs(recipe: Recipe, cache: Path, progress: Progress) -> TrainerInput
     folder = model.fetch_description(recipe, cache)
     tokenizer = data.with_template(recipe, model.load_tokenizer(recipe, model.fetch_tokenizer(recipe, cache)))
     structure = meta_model(recipe, folder, len(tokenizer))
+    model.check_loadable(structure.config)
+    model.try_tokenizer(recipe, folder, tokenizer)
     rows = data.prepare(recipe, tokenizer, cache, progress=progress)
-    for note in rows.notes:
+    for note in (*structure.notes, *rows.notes):
         progress.note(note)
     if over := data.over_limits(rows.statistics, recipe):
         raise RecipeError(over)
@@ -104,7 +108,7 @@ def build(inputs: TrainerInputs, output: Path, *, cache: Path, progress: Progres
         train_dataset=inputs.rows.train,
         eval_dataset=inputs.rows.evaluation,
         processing_class=inputs.tokenizer,
-        peft_config=model.lora_config(recipe),
+        peft_config=deepcopy(inputs.meta_model.lora_config),
         callbacks=_early_stopping(recipe),
     )
     _use_loraplus(sft, recipe)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from loracook.planner import Plan
-from loracook.report.generations import figures
+from loracook.report.generations import HEAD, figures
 from loracook.runner import upload_to_allow
 from loracook.store.record import read_record
 
@@ -53,9 +53,10 @@ def _table(folder: Path | None) -> list[str]:
     if folder is None:
         return []
     metrics = read_record(folder)["result"]
-    rows = [("", "base", "adapter"), *figures(metrics)]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    return ["", *(f"  {a:<{widths[0]}}   {b:>{widths[1]}}   {c:>{widths[2]}}" for a, b, c in rows)]
+    rows = [("", *HEAD[1:]), *figures(metrics)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ([name.ljust(widths[0]), *map(str.rjust, values, widths[1:])] for name, *values in rows)
+    return ["", *("  " + "   ".join(line) for line in lines)]
 
 
 def _next(plan: Plan, done: dict[str, Path], only: str | None) -> list[str]:

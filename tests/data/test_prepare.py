@@ -188,5 +188,5 @@ def test_evaluation_prompts_end_where_the_answer_begins(tmp_path: Path) -> None:
     made = data.with_template(book, tokenizer())
     first = data.evaluation_prompts(book, made, 1)[0]
     asked = "User: What is soup 7?\nAssistant: Leek, 7 times.</s>\nUser: And now?\nAssistant:"
-    assert (made.decode(first.prompt_ids), first.reference) == (asked, "Potato " * 7)
+    assert (made.decode(first.prompt_ids), first.reference) == (asked, " Potato" * 7 + " ")
     assert made.decode(data.prompt_ids(book, made, "Soup?")) == "User: Soup?\nAssistant:"

@@ -167,7 +167,12 @@ def _generation(kitchen: Kitchen, recipe: Recipe) -> Any:
     tokenizer = model.load_tokenizer(recipe, kitchen.root / "llama")
     settings = recipe["evaluate"]["generation"]
     model.generate(
-        causal, tokenizer, [[1, 2]], settings=settings, batch_size=1, seed=0, on_progress=lambda count: None
+        *(causal, tokenizer, [[1, 2]]),
+        ends={2},
+        settings=settings,
+        batch_size=1,
+        seed=0,
+        on_progress=lambda count: None,
     )
     return asked
 

@@ -33,14 +33,13 @@ def test_a_run_whose_terminal_is_gone_stops_too() -> None:
     reader, writer = os.openpty()
     ready = "print(flush=True); import time; time.sleep(30)"
     program = f"from loracook.machine.signals import stopping_on_signals\nwith stopping_on_signals(): {ready}"
-    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=writer)
-    assert process.stdout is not None
-    process.stdout.readline()
-    os.close(writer)
-    os.close(reader)
-    process.send_signal(signal.SIGHUP)
-    assert process.wait(timeout=10) == 75
-    process.stdout.close()
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=writer) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        os.close(writer)
+        os.close(reader)
+        process.send_signal(signal.SIGHUP)
+    assert process.returncode == 75
 
 
 def test_a_stopped_run_clears_its_live_line_and_shows_the_cursor() -> None:

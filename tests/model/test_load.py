@@ -134,7 +134,7 @@ def test_encoders_are_refused_unless_they_are_made_decoders_and_no_other_kind_is
 
 def refused(recipe: Recipe, kind: str, **settings: bool) -> bool:
     """Whether a kind of model is said to be no causal one."""
-    config = recipe.root / "model/config.json"
+    config = recipe.file.parent / "model/config.json"
     config.write_text(json.dumps({"model_type": kind, **settings}))
     try:
         load_config(recipe, config.parent)

@@ -316,7 +316,8 @@ def test_init_asks_on_a_terminal(tmp_path: Path) -> None:
         (["../mine", "--model", "a/b", "--data", "c/d"], "'../mine' is not a valid run name; use a name such as 'my-recipe'"),
         (["there", "--model", "a/b", "--data", "c/d"], "'there.yaml' already exists; choose another name"),
         (["mine", "--model", "/a", "--data", "c/d"],
-         "mine.yaml:7:17: base_model.name_or_path: '/a' is an absolute path; use a path starting with './'"),
+         "mine.yaml:7:17: base_model.name_or_path: '/a' is an absolute path; use a path starting with './', "
+             "or allow it: --allow-path /a/"),
     ],
 )  # fmt: skip
 def test_init_never_asks_without_a_terminal_and_leaves_nothing_half_made(

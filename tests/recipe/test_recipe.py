@@ -172,6 +172,20 @@ def test_set_reaches_into_lists_and_removes_with_null(tmp_path: Path) -> None:
     assert str(recipe.origin(("dataset", "sources", 1, "path"))) == f"{file}:4"
 
 
+def test_set_replaces_a_mapping_as_it_does_a_list(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(BASE.replace("{r: 8}", "{r: 8, lora_alpha: 9, rank_pattern: {a: 1, b: 2}}"))
+    recipe = load(file, ["lora.rank_pattern={b: 3}"])
+    assert (recipe["lora"]["rank_pattern"], recipe["lora"]["lora_alpha"]) == ({"b": 3}, 9)
+    recipe = load(file, ["lora={r: 4, rank_pattern: {c: 5}}", "lora.rank_pattern.d=6"])
+    assert recipe["lora"] == {"r": 4, "rank_pattern": {"c": 5, "d": 6}} | {
+        key: value for key, value in recipe["lora"].items() if str(recipe.origin(("lora", key))) == "loracook"
+    }
+    origins = {key: str(recipe.origin(("lora", key))) for key in ("r", "lora_alpha")}
+    assert origins == {"r": "--set:1", "lora_alpha": "loracook"}
+    assert str(recipe.origin(("lora", "rank_pattern", "d"))) == "--set:2"
+
+
 @pytest.mark.parametrize(
     ("text", "place", "path", "rule"),
     [
@@ -316,10 +330,11 @@ def test_a_parent_behind_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> 
 
 def test_a_relative_path_stays_inside_the_recipes_folder_after_links(recipe_file: Path) -> None:
     (recipe_file.parent / "out").symlink_to("/etc")
-    recipe = load(recipe_file, ["dataset.path=./out/passwd"])
+    recipe = load(recipe_file)
     assert recipe.resolve("./rows.jsonl") == recipe_file.parent.resolve() / "rows.jsonl"
-    with pytest.raises(RecipeError, match="outside the recipe's folder") as caught:
-        recipe.resolve("./out/passwd")
+    for use in (recipe.resolve, lambda path: load(recipe_file, [f"dataset.path={path}"])):
+        with pytest.raises(RecipeError, match="outside the recipe's folder") as caught:
+            use("./out/passwd")
     assert str(caught.value.problems[0]).startswith("--set:1:14: dataset.path:")
 
 

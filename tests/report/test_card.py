@@ -29,7 +29,8 @@ push: {repo_id: me/soup}
 """
 CHAT = ("chat_template.jinja",)
 METRICS = {
-    "rows": 60,
+    "rows": {"loss": 60, "json_match": 20},
+    "also_trained": 0,
     "base": {"loss": 2.13333, "json_match": 0.0},
     "adapter": {"loss": 0.2, "json_match": 0.93},
 }
@@ -101,12 +102,12 @@ A LoRA adapter for `microsoft/phi-2`, trained with loracook. Loading it loads th
 
 ## Evaluation
 
-On 60 rows that were not trained on:
+Measured on evaluation rows that were not trained on.
 
-| metric | base model | trained |
-| --- | ---: | ---: |
-| loss | 2.133 | 0.2 |
-| json match | 0.0% | 93.0% |
+| metric | base model | trained | rows |
+| --- | ---: | ---: | ---: |
+| loss | 2.133 | 0.2 | 60 |
+| json match | 0.0% | 93.0% | 20 |
 
 ## Usage
 
@@ -203,6 +204,19 @@ def test_the_metrics_of_a_card_are_on_the_data_that_evaluated(tmp_path: Path) ->
     assert [result["dataset"] for result in results] == [{"name": "./held_out.jsonl", "type": "local"}]
     without = model_card(recipe(tmp_path), name="me/soup", files=CHAT, metrics={}, versions=VERSIONS)
     assert "model-index" not in front_matter(without)
+
+
+@pytest.mark.parametrize(
+    ("also_trained", "says"),
+    [(3, "3 of which were trained on, too"), (None, "training rows were streamed")],
+)
+def test_a_card_does_not_call_rows_unseen_that_were_trained_on(
+    also_trained: int | None, says: str, tmp_path: Path
+) -> None:
+    metrics = {**METRICS, "also_trained": also_trained}
+    told = model_card(recipe(tmp_path), name="me/soup", files=CHAT, metrics=metrics, versions=VERSIONS)
+    assert says in told
+    assert "not trained on" not in told
 
 
 def test_hostile_text_stays_text(tmp_path: Path) -> None:

@@ -99,7 +99,9 @@ def test_training_continues_after_an_evaluation_in_4_bit(tmp_path: Path) -> None
     watched = twin("phi2-oasst", tmp_path / "a", **sections, train=whole | {"eval_steps": 1})
     unwatched = twin("phi2-oasst", tmp_path / "b", **sections, train=whole | {"eval_steps": 4})
     first, second = (
-        loracook.run(recipe, recipe.root / "runs")["train"]["files"]["adapter/adapter_model.safetensors"]
+        loracook.run(recipe, recipe.file.parent / "runs")["train"]["files"][
+            "adapter/adapter_model.safetensors"
+        ]
         for recipe in (watched, unwatched)
     )
     assert first == second

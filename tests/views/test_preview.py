@@ -20,7 +20,7 @@ GOLDEN = Path(__file__).parent / "golden" / "preview.txt"
 def shown_rows(book: Recipe) -> Preview:
     """The preview of up to nine rows."""
     made = data.with_template(book, tokenizer())
-    return preview(book, made, book.root / "cache", progress=Silent(), rows=9)
+    return preview(book, made, book.file.parent / "cache", progress=Silent(), rows=9)
 
 
 def test_the_summary_reads_as_in_the_golden_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

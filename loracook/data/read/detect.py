@@ -5,13 +5,27 @@ from dataclasses import replace
 from typing import Any
 
 from loracook.data.read import oasst
-from loracook.data.read.formats import FIELD, WITH_ANSWERS, ReadOptions, column_list, other_task, rename
+from loracook.data.read.formats import (
+    FIELD,
+    SHAREGPT,
+    WITH_ANSWERS,
+    ReadOptions,
+    column_list,
+    named,
+    other_task,
+    rename,
+    template_texts,
+)
+from loracook.data.read.message_keys import ROLE
+from loracook.data.read.propose import proposal
+from loracook.errors import spell
+from loracook.recipe.did_you_mean import closest
 
 
 class FormatError(Exception):
-    """The columns of a source do not fit its format; `key` is the key of the source to change."""
+    """The columns of a source do not fit its format; `key` (or a path) is what to change."""
 
-    def __init__(self, key: str, message: str) -> None:
+    def __init__(self, key: str | tuple[str, ...], message: str) -> None:
         self.key = key
         super().__init__(message)
 
@@ -30,20 +44,18 @@ def check_columns(columns: Mapping[str, Any], options: ReadOptions) -> None:
     nested = set(columns["prompt"]) if isinstance(columns.get("prompt"), dict) else set()
     for name in options.where:
         if name not in names | nested:
-            raise FormatError("where", f"no column '{name}'; {column_list(columns)}")
+            raise FormatError(("where", name), missing(name, columns))
         if isinstance(columns.get(name), str) and not _has_text(options.where[name]):
-            raise FormatError("where", f"column '{name}' is text; put the value in quotes")
-    for ours, theirs in options.columns.items():
-        if theirs not in names | _message_keys(columns):
-            raise FormatError("columns", f"no column '{theirs}' to read as '{ours}'; {column_list(columns)}")
+            raise FormatError(("where", name), f"column '{name}' is text; put the value in quotes")
+    _check_names(columns, options)
     renamed = rename(columns, options.columns)
     for name in _required(renamed, options):
         if name in columns and name not in renamed:
             ours = next(our for our, theirs in options.columns.items() if theirs == name)
             message = f"'{name}' is renamed to '{ours}', but format {options.format} requires '{name}'"
-            raise FormatError("columns", message)
+            raise FormatError(("columns", ours), message)
         if name not in renamed:
-            message = f"format {options.format} requires a column '{name}'; {column_list(columns)}"
+            message = f"format {options.format} requires a column '{name}'; {_advice(name, columns)}"
             raise FormatError("format", message)
 
 
@@ -59,17 +71,49 @@ def fits(columns: Mapping[str, Any], options: ReadOptions) -> bool:
 
 def detect(columns: Mapping[str, Any], options: ReadOptions) -> tuple[str, str]:
     """The one format that fits a record, and why; raises FormatError if none or several do."""
-    renamed = rename(columns, options.columns)
     if set(options.template) & {"prompt", "completion", "messages"}:
         return "columns", "the recipe has a row template"
+    _check_names(columns, options)
+    renamed = rename(columns, options.columns)
     refuse_other_task(columns, options)
-    fitting = {name: reason for name, (fits, reason) in _FORMATS.items() if fits(renamed)}
+    fitting = [name for name, fits in _FORMATS.items() if fits(renamed)]
     if len(fitting) == 1:
-        return next(iter(fitting.items()))
+        return fitting[0], _reason(fitting[0], renamed, options)
     if fitting:
         raise FormatError("format", f"the columns fit {' and '.join(fitting)}; set format to one of them")
-    message = f"no format fits; set format or columns, or write a row template; {column_list(columns)}"
-    raise FormatError("format", message)
+    raise FormatError("format", f"no format fits; {_proposed(columns)}; {column_list(columns)}")
+
+
+def missing(name: str, columns: Mapping[str, Any]) -> str:
+    """What to say of a column that is not there."""
+    return f"no column '{name}'; {_advice(name, columns)}"
+
+
+def _advice(name: str, columns: Mapping[str, Any]) -> str:
+    match = closest(name, [column for column in columns if column != name])
+    return (f"did you mean '{match}'? " if match else "") + column_list(columns)
+
+
+def _check_names(columns: Mapping[str, Any], options: ReadOptions) -> None:
+    """Raise FormatError for a name in `columns` that the data does not have."""
+    names = {**dict.fromkeys(columns), **dict.fromkeys(_message_keys(columns))}
+    for ours, theirs in options.columns.items():
+        if theirs not in names:
+            raise FormatError(("columns", ours), f"no column '{theirs}'; {_advice(theirs, columns)}")
+
+
+def _proposed(columns: Mapping[str, Any]) -> str:
+    """What to write for columns that no format fits."""
+    format, names = proposal(columns) or ("", {})
+    if not names:
+        return "set format or columns, or write a row template"
+    return f"for {format}, add 'columns: {spell(names)}'"
+
+
+def _reason(format: str, columns: Mapping[str, Any], options: ReadOptions) -> str:
+    """The columns that a format was recognized by, as the data calls them."""
+    required = [name for name in RECOGNIZED[format] if name in columns]
+    return named("column", [options.columns.get(name, name) for name in required])
 
 
 def _has_text(wanted: object) -> bool:
@@ -87,29 +131,32 @@ REQUIRED: dict[str, tuple[str, ...]] = {
 
 def _required(columns: Mapping[str, Any], options: ReadOptions) -> tuple[str, ...]:
     if options.format == "columns":
-        template = options.template
-        texts = [template.get("prompt", ""), template.get("completion", "")]
-        texts += [message["content"] for message in template.get("messages", ())]
-        return tuple(FIELD.findall(" ".join(texts)))
+        return tuple(FIELD.findall(" ".join(template_texts(options.template))))
     if options.format == "oasst":
         return ("prompt",) if "prompt" in columns else ("text", "role")
     return REQUIRED[options.format]
 
 
-def _list_of(columns: Mapping[str, Any], name: str, key: str) -> bool:
-    value = columns.get(name)
-    return isinstance(value, list) and bool(value) and isinstance(value[0], dict) and key in value[0]
+def _has_turns(columns: Mapping[str, Any], *names: str) -> bool:
+    """Whether one of these columns lists messages, or is text that looks like a list."""
+    values = [columns.get(name) for name in names]
+    lists = [value for value in values if isinstance(value, list) and value]
+    return any(isinstance(turns[0], dict) and {*ROLE} & {*turns[0]} for turns in lists) or any(
+        isinstance(value, str) and value.lstrip().startswith("[") for value in values
+    )
 
 
-_FORMATS: dict[str, tuple[Callable[[Mapping[str, Any]], bool], str]] = {
-    "messages": (lambda row: _list_of(row, "messages", "role"), "column 'messages' lists messages"),
-    "sharegpt": (lambda row: _list_of(row, "conversations", "from"), "column 'conversations' lists turns"),
-    "alpaca": (lambda row: {"instruction", "output"} <= set(row), "has columns instruction, output"),
-    "prompt_completion": (lambda row: {"prompt", "completion"} <= set(row), "has columns prompt, completion"),
-    "oasst": (oasst.is_oasst, "has the columns of OpenAssistant messages"),
-    "text": (lambda row: isinstance(row.get("text"), str) and not oasst.is_oasst(row), "has a column 'text'"),
+_FORMATS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
+    "messages": lambda row: _has_turns(row, "messages"),
+    "sharegpt": lambda row: _has_turns(row, *SHAREGPT),
+    "alpaca": lambda row: {"instruction", "output"} <= set(row),
+    "prompt_completion": lambda row: {"prompt", "completion"} <= set(row),
+    "oasst": oasst.is_oasst,
+    "text": lambda row: isinstance(row.get("text"), str) and not oasst.is_oasst(row),
 }
-"""How each format is recognized by the columns of a record, and the reason to show for it."""
+"""How each format is recognized by the columns of a record."""
+RECOGNIZED: dict[str, tuple[str, ...]] = {**REQUIRED, "sharegpt": SHAREGPT, "oasst": oasst.COLUMNS}
+"""The columns by which."""
 
 
 def _message_keys(columns: Mapping[str, Any]) -> set[str]:

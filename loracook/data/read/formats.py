@@ -1,21 +1,31 @@
 """Formats: the columns of a record → its rows."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from loracook.data.read import oasst
-from loracook.data.read.messages import conversation, normalize, tools
+from loracook.data.read.message_keys import TOOLS, first, is_plain
+from loracook.data.read.messages import conversation, normalize, tools_in_system, unread
 from loracook.data.read.rows import Chat, Pair, Row, RowError, Text, as_text
+from loracook.data.read.template_kwargs import template_kwargs
+from loracook.data.read.tool_calls import tools
+from loracook.data.read.turns import TURNS, as_turns
 
+SHAREGPT = ("conversations", "conversation")
+CHAT_COLUMNS = ("system", *TOOLS, "chat_template_kwargs")
+"""Columns that make a chat of a prompt and its completion."""
+SHOWN = 20
 FIELD = re.compile(r"\{([^{}\"':,\n]+)\}")
 OTHER_TASKS = {
     "chosen": "preference pairs (chosen, rejected) are for DPO; loracook runs SFT only",
     "label": "rated answers (label) are for KTO; loracook runs SFT only",
+    "kto_tag": "rated answers (kto_tag) are for KTO; loracook runs SFT only",
     "images": "rows with images are for vision models; loracook trains on text only",
     "image": "rows with an image are for vision models; loracook trains on text only",
     "videos": "rows with videos are for vision models; loracook trains on text only",
+    "audios": "rows with audio are for audio models; loracook trains on text only",
     "turns": "questions without answers cannot be trained on; list them in evaluate.prompts",
 }
 """Columns that mark data for another kind of training than supervised fine-tuning on text."""
@@ -58,7 +68,9 @@ def rename(columns: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, An
     ours = {theirs: our for our, theirs in names.items()}
     renamed = {our: columns[theirs] for our, theirs in names.items() if theirs in columns}
     others = {name: value for name, value in columns.items() if name not in ours and name not in renamed}
-    return {name: _rename_keys(value, ours) for name, value in (others | renamed).items()}
+    renamed = others | renamed
+    renamed |= {name: as_turns(name, renamed[name]) for name in TURNS if name in renamed}
+    return {name: _rename_keys(value, ours) for name, value in renamed.items()} if ours else renamed
 
 
 def passes(columns: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
@@ -69,6 +81,14 @@ def passes(columns: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
 def column_list(columns: Mapping[str, Any]) -> str:
     """The names of the columns, for messages."""
     return "the columns are " + ", ".join(columns) if columns else "there are no columns"
+
+
+def named(what: str, names: Sequence[str]) -> str:
+    """Names of columns or keys in a sentence: `columns 'id' and 'score'`."""
+    shown = [repr(name) for name in names[:SHOWN]]
+    more = [f"{len(names) - SHOWN} more"] if len(names) > SHOWN else []
+    listed = [", ".join(shown[:-1] if not more else shown), *(more or shown[-1:])]
+    return f"{what}{'s' if len(names) > 1 else ''} {' and '.join(filter(None, listed))}"
 
 
 def fill(template: str, columns: Mapping[str, Any]) -> str:
@@ -84,28 +104,62 @@ def _marks(name: str, value: object) -> bool:
 
 
 def _messages(columns: Mapping[str, Any], options: ReadOptions) -> Iterator[Row | RowError]:
-    yield Chat(conversation(_column(columns, "messages"), options.roles), tools(columns.get("tools")))
+    yield _chat(columns, _column(columns, "messages"), options)
 
 
 def _sharegpt(columns: Mapping[str, Any], options: ReadOptions) -> Iterator[Row | RowError]:
-    messages, system = _column(columns, "conversations"), columns.get("system")
+    yield _chat(columns, _column(columns, first(columns, SHAREGPT) or SHAREGPT[0]), options)
+
+
+def _chat(
+    columns: Mapping[str, Any], messages: Any, options: ReadOptions, *, prompt_length: int | None = None
+) -> Chat:
+    """A row of messages with what stands in other columns: system message, tools, template arguments."""
+    if isinstance(messages, str):
+        raise RowError("no messages", "the column is text and not JSON; write lists with json.dumps")
     if not isinstance(messages, list):
-        raise RowError("no messages", "'conversations' is not a list")
-    opening = [{"from": "system", "value": system}] if system else []
-    yield Chat(conversation(opening + messages, options.roles), tools(columns.get("tools")))
+        raise RowError("no messages", "the column is not a list of messages")
+    opening = _opening(columns, messages)
+    conversed = conversation(opening + messages, options.roles)
+    unusual = [message for message in messages if not is_plain(message)]
+    if prompt_length is not None:
+        prompt_length = len(normalize(opening + messages[:prompt_length], options.roles))
+    return Chat(
+        conversed,
+        _tools(columns, unusual, options),
+        prompt_length,
+        template_kwargs(columns.get("chat_template_kwargs")),
+        frozenset(unread(unusual, options.roles)),
+    )
+
+
+def _opening(columns: Mapping[str, Any], messages: list[Any]) -> list[Any]:
+    """The system message that a column has, unless the messages begin with it."""
+    system = columns.get("system")
+    begins = messages and isinstance(messages[0], dict) and system in messages[0].values()
+    return [{"role": "system", "content": _text(columns, "system")}] if system and not begins else []
+
+
+def _tools(columns: Mapping[str, Any], messages: list[Any], options: ReadOptions) -> tuple[Any, ...]:
+    """The tools of a row, from a column or its system message; raises RowError for two different lists."""
+    places = (*(columns.get(name) for name in TOOLS), tools_in_system(messages, options.roles))
+    found = [listed for listed in map(tools, places) if listed]
+    if any(listed != found[0] for listed in found):
+        raise RowError("several lists of tools", "a row has one, in 'tools' or in its system message")
+    return found[0] if found else ()
 
 
 def _alpaca(columns: Mapping[str, Any], options: ReadOptions) -> Iterator[Row | RowError]:
     prompt = "\n\n".join(filter(None, (_text(columns, "instruction"), _text(columns, "input", ""))))
     answer = _nonempty(columns, "output")
-    history, system = _history(columns), columns.get("system")
-    if not history and not system:
+    history = _history(columns)
+    if not history and not _has_any(columns, CHAT_COLUMNS):
         yield Pair(_nonempty({"instruction": prompt}, "instruction"), answer)
         return
-    messages = [{"role": "system", "content": system}] if system else []
+    messages = []
     for question, reply in [*history, (prompt, answer)]:
         messages += [{"role": "user", "content": question}, {"role": "assistant", "content": reply}]
-    yield Chat(conversation(messages, options.roles), prompt_length=len(messages) - 1)
+    yield _chat(columns, messages, options, prompt_length=len(messages) - 1)
 
 
 def _history(columns: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -117,12 +171,25 @@ def _history(columns: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _prompt_completion(columns: Mapping[str, Any], options: ReadOptions) -> Iterator[Row | RowError]:
     prompt, completion = _column(columns, "prompt"), _column(columns, "completion")
-    if isinstance(prompt, list) and isinstance(completion, list):
-        messages = conversation(prompt + completion, options.roles)
-        prompt_length = len(normalize(prompt, options.roles))
-        yield Chat(messages, tools(columns.get("tools")), prompt_length)
-    else:
+    if (
+        not isinstance(prompt, list)
+        and not isinstance(completion, list)
+        and not _has_any(columns, CHAT_COLUMNS)
+    ):
         yield Pair(_nonempty(columns, "prompt"), _nonempty(columns, "completion"))
+        return
+    asked, answered = _turns(columns, "prompt", "user"), _turns(columns, "completion", "assistant")
+    yield _chat(columns, asked + answered, options, prompt_length=len(asked))
+
+
+def _turns(columns: Mapping[str, Any], name: str, role: str) -> list[Any]:
+    """The messages of a column; text is the one message of a role."""
+    value = columns[name]
+    return value if isinstance(value, list) else [{"role": role, "content": _nonempty(columns, name)}]
+
+
+def _has_any(columns: Mapping[str, Any], names: Iterable[str]) -> bool:
+    return any(columns.get(name) for name in names)
 
 
 def _plain(columns: Mapping[str, Any], options: ReadOptions) -> Iterator[Row | RowError]:
@@ -158,6 +225,29 @@ READERS: dict[str, Callable[[Mapping[str, Any], ReadOptions], Iterator[Row | Row
     "oasst": _trees,
     "columns": _templated,
 }
+
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "messages": ("messages", *CHAT_COLUMNS),
+    "sharegpt": (*SHAREGPT, *CHAT_COLUMNS),
+    "alpaca": ("instruction", "input", "output", "history", *CHAT_COLUMNS),
+    "prompt_completion": ("prompt", "completion", *CHAT_COLUMNS),
+    "text": ("text",),
+    "oasst": oasst.COLUMNS,
+    "columns": (),
+}
+"""The columns that each format reads; those of a row template are in the recipe."""
+
+
+def columns_read(options: ReadOptions) -> frozenset[str]:
+    """The columns that are read, as the data calls them."""
+    names = (*COLUMNS[options.format], *FIELD.findall(" ".join(template_texts(options.template))))
+    return frozenset((*(options.columns.get(name, name) for name in names), *options.where))
+
+
+def template_texts(template: Mapping[str, Any]) -> list[str]:
+    """The texts of a row template, in which `{column}` stands for a column."""
+    texts = [template.get("prompt", ""), template.get("completion", "")]
+    return texts + [message["content"] for message in template.get("messages", ())]
 
 
 def _rename_keys(value: Any, ours: Mapping[str, str]) -> Any:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from loracook.data.read.columnar import row_converter
 from loracook.data.read.rows import Place, Record
 from loracook.errors import RecipeError, UnreachableError
 from loracook.hub.failures import rejection, unreachable
@@ -27,9 +28,10 @@ def records(entry: Mapping[str, Any], fail: Fail) -> Iterator[Record]:
     """Every row of one split; `fail` makes the error for a dataset that cannot be loaded."""
     name = f"{entry['path']} {entry['split']}"
     rows = load(entry, fail)
+    plain = row_converter(rows.features.arrow_schema if rows.features else None)
     with translated_errors(entry, fail):  # streamed rows are requested one after the other
         for number, columns in enumerate(rows, 1):
-            yield Record(Place(name, number), columns)
+            yield Record(Place(name, number), plain(columns))
 
 
 def fingerprint(entry: Mapping[str, Any], fail: Fail) -> str:

@@ -1,22 +1,29 @@
 """Messages in any common spelling → messages as chat templates expect them."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
-from loracook.data.read.rows import Message, RowError, as_text, json_fault, parse_json
+from loracook.data.read import message_keys
+from loracook.data.read.message_keys import first
+from loracook.data.read.rows import Message, RowError, as_text
+from loracook.data.read.tool_calls import calls
 
 ROLES = {
     **dict.fromkeys(("system", "developer"), "system"),
     **dict.fromkeys(("user", "human", "prompter"), "user"),
     **dict.fromkeys(("assistant", "gpt", "chatgpt", "bot", "model"), "assistant"),
     **dict.fromkeys(("tool", "observation", "function", "ipython"), "tool"),
-    "function_call": "function_call",
+    **dict.fromkeys(("tool_response", "tool_result", "function_response", "function-response"), "tool"),
+    **dict.fromkeys(("function_call", "tool_call", "function-call"), "function_call"),
 }
-COPIED_KEYS = ("name", "tool_call_id")
-REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
-TRAIN_KEYS = ("train", "training", "weight")
+PART_KINDS = {
+    **dict.fromkeys(("text", "input_text", "output_text"), "text"),
+    **dict.fromkeys(("reasoning", "thinking"), "reasoning"),
+    **dict.fromkeys(("tool_call", "tool_use"), "tool_call"),
+}
+MEDIA = ("image", "image_url", "input_image", "video", "audio", "input_audio", "file")
 
 
 def conversation(messages: object, roles: Mapping[str, str]) -> tuple[Message, ...]:
@@ -35,54 +42,74 @@ def conversation(messages: object, roles: Mapping[str, str]) -> tuple[Message, .
 
 
 def normalize(messages: list[Any], roles: Mapping[str, str]) -> tuple[Message, ...]:
-    """Messages in the spelling of chat templates, in whatever order they are."""
-    return _merge_calls(_message(message, roles) for message in messages)
+    """Messages in the spelling of chat templates, in whatever order they are; empty system turns left out."""
+    normalized = (_message(message, roles) for message in messages)
+    return _merge_calls(turn for turn in normalized if turn["role"] != "system" or turn["content"].strip())
 
 
-def tools(value: object) -> tuple[dict[str, Any], ...]:
-    """Tool descriptions, from a list or from JSON text."""
-    entries = _decode(value, "tools") if isinstance(value, str) else value
-    if entries in (None, ""):
-        return ()
-    if not isinstance(entries, list) or not all(isinstance(tool, dict) for tool in entries):
-        raise RowError("invalid tool JSON", "'tools' is not a list of mappings")
-    return tuple(tool if "function" in tool else {"type": "function", "function": tool} for tool in entries)
+def unread(messages: list[Any], roles: Mapping[str, str]) -> Iterator[str]:
+    """The keys of messages that have a value and are not read."""
+    for message in messages:
+        yield from message_keys.unread(message, _role(message, roles))
+
+
+def tools_in_system(messages: list[Any], roles: Mapping[str, str]) -> object:
+    """The tool descriptions that a system message has as a key of its own, None if there are none."""
+    for message in messages:
+        key = first(message, message_keys.TOOLS)
+        if key and _role(message, roles) == "system":
+            return message[key]
+    return None
 
 
 def _message(message: object, roles: Mapping[str, str]) -> Message:
     if not isinstance(message, dict):
         raise RowError("no messages", "a message is not a mapping")
     role = _role(message, roles)
-    content, reasoning, calls = _content(message.get("content", message.get("value")))
-    normalized: Message = {"role": role, "content": content}
-    calls += _calls(message.get("tool_calls"))
+    key = first(message, message_keys.CONTENT)
+    if message_keys.is_plain(message) and role != "function_call" and message[key].strip():
+        return {"role": role, "content": message[key]}
     if role == "function_call":
-        normalized, calls = {"role": "assistant", "content": ""}, _calls(_decode(content, "function_call"))
-    reasoning = reasoning or _reasoning(message)
-    if not normalized["content"].strip() and not calls:
-        raise RowError("empty message", f"{role} has no text")
+        content, reasoning, called = "", "", calls(message[key] if key else None, "function_call")
+    else:
+        content, reasoning, called = _content(message[key] if key else "", role)
+    normalized: Message = {"role": "assistant" if role == "function_call" else role, "content": content}
+    if role == "assistant" and (key := first(message, message_keys.CALLS)):
+        called = called + calls(message[key], key)
+    if role in ("assistant", "function_call"):
+        reasoning = reasoning or _reasoning(message)
+    if not content.strip() and not called and role not in ("system", "tool"):
+        raise RowError("empty message", f"{role} has no text{_others(message)}")
     normalized |= {
-        key: as_text(message[key], f"'{key}'") for key in COPIED_KEYS if message.get(key) is not None
+        key: as_text(message[key], f"'{key}'") for key in message_keys.COPIED if message.get(key) is not None
     }
     normalized |= {"reasoning_content": reasoning} if reasoning else {}
-    normalized |= {"tool_calls": calls} if calls else {}
+    normalized |= {"tool_calls": called} if called else {}
     return normalized | _train_flag(message, role)
 
 
 def _role(message: Mapping[str, Any], roles: Mapping[str, str]) -> str:
-    spelling = message.get("role", message.get("from"))
-    if spelling is None:
+    key = first(message, message_keys.ROLE)
+    if key is None:
         raise RowError("unknown role", "a message has neither 'role' nor 'from'")
-    role = roles.get(str(spelling), ROLES.get(str(spelling)))
-    if role not in ROLES:
+    spelling = str(message[key])
+    role = roles.get(spelling) or ROLES.get(spelling) or ROLES.get(spelling.lower())
+    if role is None or role not in ROLES:
         advice = "map it to user, assistant, system or tool in dataset.map_roles"
         raise RowError("unknown role", f"'{spelling}'; {advice}")
     return ROLES[role]
 
 
+def _others(message: Mapping[str, Any]) -> str:
+    """What an empty message has instead of text."""
+    known = {*message_keys.ROLE, *message_keys.CONTENT, *message_keys.TRAIN}
+    names = [key for key, value in message.items() if key not in known and not message_keys.is_empty(value)]
+    return f", only {', '.join(map(repr, names))}" if names else ""
+
+
 def _train_flag(message: Mapping[str, Any], role: str) -> Message:
     """`train: false` if the row masks this assistant message."""
-    key = next((key for key in TRAIN_KEYS if message.get(key) is not None), None)
+    key = first(message, message_keys.TRAIN)
     if key is None or role not in ("assistant", "function_call"):
         return {}
     if message[key] not in (True, False):
@@ -91,61 +118,61 @@ def _train_flag(message: Mapping[str, Any], role: str) -> Message:
 
 
 def _reasoning(message: Mapping[str, Any]) -> str:
-    key = next((key for key in REASONING_KEYS if message.get(key)), None)
+    key = next((key for key in message_keys.REASONING if message.get(key)), None)
     return as_text(message[key], f"'{key}'") if key else ""
 
 
-def _content(value: object) -> tuple[str, str, list[dict[str, Any]]]:
-    """Text, reasoning and tool calls of a message's content, which is text or a list of typed parts."""
-    if value is None or isinstance(value, str):
-        return value or "", "", []
-    if not isinstance(value, list) or not all(isinstance(part, dict) for part in value):
-        raise RowError("empty message", "the content is neither text nor a list of parts")
-    texts: dict[str, list[str]] = {"text": [], "reasoning": [], "tool_call": []}
-    for part in value:
-        kind = "reasoning" if part.get("type") == "thinking" else str(part.get("type"))
+def _content(value: Any, role: str) -> tuple[str, str, list[dict[str, Any]]]:
+    """Text, reasoning and tool calls of a message's content: text, a number, or a list of typed parts.
+
+    What a tool answers may be any JSON value.
+    """
+    if isinstance(value, str):
+        return value, "", []
+    parts = value if isinstance(value, list) else [value]
+    kinds = {_part_kind(part) for part in parts}
+    if None in kinds or (role == "tool" and not kinds & {*PART_KINDS, *MEDIA}):
+        return _any_text(value, role), "", []
+    texts: dict[str, list[Any]] = {"text": [], "reasoning": [], "tool_call": []}
+    for part in parts:
+        kind = str(_part_kind(part))
         if kind not in texts:
             supported = "only text, reasoning and tool calls are supported"
             raise RowError("unsupported content", f"type '{kind}'; {supported}")
-        texts[kind].append(_part_text(part))
-    calls = [call for text in texts["tool_call"] for call in _calls(_decode(text, "tool_call"))]
-    return "".join(texts["text"]), "".join(texts["reasoning"]), calls
+        texts[kind].append(_part_value(part, kind))
+    called = [call for value in texts["tool_call"] for call in calls(value, "tool_call")]
+    return "".join(texts["text"]), "".join(texts["reasoning"]), called
 
 
-def _part_text(part: Mapping[str, Any]) -> str:
-    kind = str(part["type"])
-    value = next((part[key] for key in ("value", "text", kind) if part.get(key) is not None), None)
-    if kind == "tool_call" and isinstance(value, dict | list):
-        return json.dumps(value)
-    return as_text(value, f"a part of type '{kind}'")
-
-
-def _calls(value: object) -> list[dict[str, Any]]:
-    """Tool calls as templates expect them, arguments decoded; raises RowError for invalid ones."""
-    entries = value if isinstance(value, list) else [] if value is None else [value]
-    return [_call(entry) for entry in entries]
-
-
-def _call(entry: object) -> dict[str, Any]:
-    function = entry.get("function", entry) if isinstance(entry, dict) else None
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        raise RowError("invalid tool JSON", "a tool call has no name")
-    arguments = function.get("arguments", {})
-    if isinstance(arguments, str):
-        arguments = _decode(arguments, "arguments")
-    call_id = {"id": entry["id"]} if isinstance(entry, dict) and isinstance(entry.get("id"), str) else {}
-    called = {"name": function["name"], "arguments": arguments or {}}
-    return {"type": "function", **call_id, "function": called}
-
-
-def _decode(text: str, what: str) -> Any:
+def _any_text(value: object, role: str) -> str:
+    """Content that is neither text nor typed parts as text; raises RowError where its text is not certain."""
+    where = f"the content of a {role} message"
+    if role != "tool" and isinstance(value, list):
+        raise RowError("not text", f"{where} is a list without types; join its parts to one text")
+    if role != "tool" and isinstance(value, dict):
+        raise RowError("not text", f"{where} is a mapping; write it as text, such as json.dumps makes")
+    if role != "tool":
+        return as_text(value, where)
     try:
-        value = parse_json(text) if text.strip() else None
-    except ValueError as error:
-        raise RowError("invalid tool JSON", f"{what}: {error}") from error
-    if fault := json_fault(value):
-        raise RowError("invalid tool JSON", f"{what}: {fault}")
-    return value
+        return json.dumps(value, ensure_ascii=False)
+    except TypeError as error:
+        raise RowError("not text", f"{where}: {error}") from error
+
+
+def _part_kind(part: object) -> str | None:
+    """The type of a part of a content, Gemini's having none; None for anything else."""
+    if not isinstance(part, dict) or not ("type" in part or set(part) == {"text"}):
+        return None
+    kind = str(part.get("type", "text"))
+    return PART_KINDS.get(kind, kind)
+
+
+def _part_value(part: Mapping[str, Any], kind: str) -> Any:
+    spelling = str(part.get("type", "text"))
+    key = first(part, ("value", "text", spelling))
+    if kind == "tool_call":
+        return part[key] if key else part
+    return as_text(part[key] if key else None, f"a part of type '{spelling}'")
 
 
 def _merge_calls(messages: Iterable[Message]) -> tuple[Message, ...]:
@@ -160,6 +187,6 @@ def _merge_calls(messages: Iterable[Message]) -> tuple[Message, ...]:
         if before.get("train") != message.get("train"):
             advice = "a tool call and the text before it are one turn; give both the same train flag"
             raise RowError("repeated role", advice)
-        calls = [*before.get("tool_calls", ()), *message["tool_calls"]]
-        merged[-1] = {**before, **message, "content": before["content"], "tool_calls": calls}
+        called = [*before.get("tool_calls", ()), *message["tool_calls"]]
+        merged[-1] = {**before, **message, "content": before["content"], "tool_calls": called}
     return tuple(merged)

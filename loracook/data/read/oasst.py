@@ -10,6 +10,11 @@ Node: TypeAlias = dict[str, Any]
 Where: TypeAlias = Mapping[str, Any]
 ID_KEYS = ("message_id", "user_message_id")
 PARENT_KEYS = ("parent_id", "parent_message_id")
+COLUMNS = (
+    *("prompt", "message_tree_id", "tree_state", *ID_KEYS, *PARENT_KEYS),
+    *("text", "role", "replies", "rank", "deleted", "review_result"),
+)
+"""The columns of trees and messages that are read."""
 
 
 def is_oasst(columns: Iterable[str]) -> bool:

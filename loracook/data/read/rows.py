@@ -2,7 +2,8 @@
 
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 Message: TypeAlias = dict[str, Any]
@@ -30,11 +31,16 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """Messages as chat templates expect them; the first `prompt_length` are the prompt, None if unknown."""
+    """Messages as chat templates expect them; the first `prompt_length` are the prompt, None if unknown.
+
+    The chat template also gets `template_kwargs`; `unread` are keys of the messages that are not read.
+    """
 
     messages: tuple[Message, ...]
     tools: tuple[dict[str, Any], ...] = ()
     prompt_length: int | None = None
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    unread: frozenset[str] = field(default=frozenset(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)

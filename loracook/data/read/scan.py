@@ -2,11 +2,13 @@
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from loracook.data.read import formats
-from loracook.data.read.rows import Pair, Place, Record, Row, RowError, Text
+from loracook.data.read.message_keys import is_empty
+from loracook.data.read.rows import Chat, Pair, Place, Record, Row, RowError, Text
 from loracook.data.read.sources import Source
 from loracook.errors import Problem, RecipeError
 from loracook.progress import Progress
@@ -25,10 +27,19 @@ class Scan:
     records: int = 0
     skipped: dict[str, list[str]] = field(default_factory=dict)
     placeholders: list[str] = field(default_factory=list)
+    unread_columns: Counter[str] = field(default_factory=Counter)
+    unread_keys: Counter[str] = field(default_factory=Counter)
 
     def skip(self, reason: str, where: str) -> None:
         """Count an unusable row."""
         self.skipped.setdefault(reason, []).append(where)
+
+    def count_unread(self, record: Record, row: Row) -> None:
+        """Count what a row and its messages have beside what is read."""
+        if beside := record.columns.keys() - self.source.columns_read:
+            self.unread_columns.update(name for name in beside if not is_empty(record.columns[name]))
+        if isinstance(row, Chat):
+            self.unread_keys.update(row.unread)
 
     @property
     def limit(self) -> int:
@@ -65,6 +76,8 @@ def usable_rows(source: Source, counts: Scan | None = None) -> Iterator[tuple[Pl
             counts.records += 1
         for row in _rows(record, source):
             if not isinstance(row, RowError):
+                if counts:
+                    counts.count_unread(record, row)
                 yield record.place, row
             elif counts:
                 counts.skip(row.reason, f"{record.place}: {row}")

@@ -7,13 +7,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from loracook.data.read import detect, files, hub, oasst
+from loracook.data.read import detect, files, formats, hub, oasst
 from loracook.data.read.formats import ReadOptions
 from loracook.data.read.rows import Record
 from loracook.errors import Path as Entry
 from loracook.errors import RecipeError
 from loracook.recipe.derived import OWN_ROWS, sources
-from loracook.recipe.locations import BUILDERS, is_local
+from loracook.recipe.locations import BUILDERS, is_local, patterns, split_pattern
 from loracook.recipe.recipe import Recipe
 from loracook.store.folders import SCHEME, shipped_file
 
@@ -35,9 +35,10 @@ class Source:
         """Whether the rows are on this machine, which the spelling of the path alone decides."""
         return is_local(self.entry)
 
-    def fail(self, key: str, message: str) -> RecipeError:
+    def fail(self, key: str | tuple[str, ...], message: str) -> RecipeError:
         """The error that points at a key of this source, or at its whole entry if the key is not written."""
-        places = ((*at, key) for at in (self.at, self.also) if at)
+        keys = (key,) if isinstance(key, str) else key
+        places = ((*at, *keys) for at in (self.at, self.also) if at)
         written = (place for place in places if self.recipe.origin(place).kind != "loracook")
         return RecipeError([self.recipe.problem(next(written, self.at), message)])
 
@@ -66,6 +67,11 @@ class Source:
         except detect.FormatError as error:
             raise self.fail(error.key, str(error)) from error
 
+    @cached_property
+    def columns_read(self) -> frozenset[str]:
+        """The columns that are read."""
+        return formats.columns_read(self.options)
+
     def records(self) -> Iterator[Record]:
         """Every record; flat OpenAssistant messages are assembled into trees. Raises RecipeError."""
         return oasst.trees(self._read()) if self.options.format == "oasst" else self._read()
@@ -86,12 +92,12 @@ class Source:
                 return (shipped_file(self.entry["path"]),)
             except FileNotFoundError as error:
                 raise self.fail("path", str(error)) from error
-        return tuple(sorted({path for pattern in self._patterns() for path in self._matches(pattern)}))
+        return tuple(sorted({path for pattern in patterns(self.entry) for path in self._matches(pattern)}))
 
     def name(self, path: Path) -> str:
         """A file's name in messages: relative to the recipe's folder, or its own name if elsewhere."""
-        root = self.recipe.root.resolve()
-        return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+        folder = self.recipe.reach.folder.resolve()
+        return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
 
     @cached_property
     def _written_options(self) -> ReadOptions:
@@ -125,22 +131,24 @@ class Source:
         except files.FileError as error:
             raise self.fail("path", str(error)) from error
 
-    def _patterns(self) -> list[str]:
-        path, data_files = self.entry["path"], self.entry.get("data_files", [])
-        names = [data_files] if isinstance(data_files, str) else data_files
-        folder = "" if path in BUILDERS else path.rstrip("/") + "/"
-        return [folder + name for name in names] or [path]
-
     def _matches(self, pattern: str) -> Iterator[Path]:
-        """The files that a path, folder or glob pattern names, each inside the recipe's folder."""
+        """The files that a path, folder or glob pattern names, each where the recipe may read."""
         key = "data_files" if "data_files" in self.entry else "path"
-        path, root = self._resolve(pattern, key), self.recipe.root.resolve()
-        paths = [path] if path.exists() else [each for each in root.glob(pattern) if not _hidden(each, root)]
+        path = self._resolve(pattern, key)
+        paths = [path] if path.exists() else self._globbed(pattern, key)
         matches = [file for each in paths for file in (_data_files(each) if each.is_dir() else [each])]
         if not matches:
             raise self.fail(key, f"no data file matches '{pattern}'")
         for file in matches:
             yield self._resolve(str(file), key)
+
+    def _globbed(self, pattern: str, key: str) -> list[Path]:
+        """What a glob pattern matches below the folder it starts with, without hidden files."""
+        start, rest = split_pattern(pattern)
+        if ".." in rest.split("/"):
+            raise self.fail(key, f"'{pattern}' has '..' behind a wildcard; write it before")
+        folder = self._resolve(start, key)
+        return [each for each in folder.glob(rest) if not _hidden(each, folder)] if rest else []
 
     def _resolve(self, path: str, key: str) -> Path:
         try:

@@ -79,7 +79,7 @@ class RowEncoder:
         for (located, text), row in zip(rendered, encoded, strict=True):
             truncated = truncate(row, self._limit)
             if tally:
-                tally.add(located, text.text, row, truncated=truncated)
+                tally.add(located, text, row, truncated=truncated)
             if truncated:
                 yield truncated
 
@@ -105,7 +105,7 @@ class RowEncoder:
 
 def truncate(row: Encoded, limit: int | None) -> Encoded | None:
     """The first `limit` tokens of a row, None if none of them are in the loss."""
-    truncated = Encoded(row.ids[:limit], row.labels[:limit])
+    truncated = Encoded(row.ids[:limit], row.labels[:limit], row.turns)
     return truncated if bool((truncated.labels != MASKED).any()) else None
 
 

@@ -22,6 +22,7 @@ TEXT_ROLES = ("system", "user", "assistant")
 QUESTION: Message = {"role": "user", "content": "?"}
 CALL = {"type": "function", "function": {"name": "f", "arguments": {}}}
 TOOL_CALL: Message = {"role": "assistant", "content": "", "tool_calls": [CALL]}
+TOOL_CALLS: Message = {**TOOL_CALL, "tool_calls": [CALL, CALL]}
 TOOL_RESULT: Message = {"role": "tool", "name": "f", "content": "?"}
 ANSWER: Message = {"role": "assistant", "content": "\u2603"}
 
@@ -129,12 +130,18 @@ class ChatRenderer:
         return text[starts[0] : next(differing, len(prompt))] if starts else ""
 
     @cached_property
-    def end_tokens(self) -> set[str]:
-        """The tokens that end an assistant turn: the first one after an answer, the last of a tool call."""
+    def end_ids(self) -> frozenset[int]:
+        """The ids of the tokens that end an assistant turn: the EOS token and those of the template.
+
+        The template's are the first one after an answer, and the one that ends a turn of tool calls once.
+        """
         tail = self._text_or_empty((QUESTION, ANSWER)).rpartition(ANSWER["content"])[2]
         after = sorted((token for token in self._added_tokens if token in tail), key=tail.index)
-        call = self._text_or_empty((QUESTION, TOOL_CALL)).rstrip()
-        return {*after[:1], *(token for token in self._added_tokens if call.endswith(token))}
+        calls = self._text_or_empty((QUESTION, TOOL_CALLS)) or self._text_or_empty((QUESTION, TOOL_CALL))
+        turn = calls.rpartition(QUESTION["content"])[2].rstrip()
+        of_calls = (token for token in self._added_tokens if turn.endswith(token) and turn.count(token) == 1)
+        ids = self.tokenizer.convert_tokens_to_ids([*after[:1], *of_calls])
+        return frozenset({self.tokenizer.eos_token_id, *ids} - {None})
 
     def _text_or_empty(self, messages: tuple[Message, ...]) -> str:
         """The messages as text, "" if there is no template or it rejects such a chat."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -19,10 +19,14 @@ MASKED = -100
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Token ids and labels of one row, equally long; the label of a masked token is -100."""
+    """Token ids and labels of one row, equally long; the label of a masked token is -100.
+
+    `turns` has the index at which each trained turn starts.
+    """
 
     ids: Ids
     labels: Ids
+    turns: tuple[int, ...] = ()
 
 
 def encode(rows: Sequence[Rendered], tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
@@ -43,28 +47,38 @@ def token_ids(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, speci
 
 
 def _encode(rows: Sequence[Rendered], tokenizer: PreTrainedTokenizerBase, special: bool) -> list[Encoded]:
-    import numpy
-
     if not rows:
         return []
     texts = [row.text for row in rows]
     encoding = tokenizer(texts, add_special_tokens=special, return_attention_mask=False, verbose=False)
-    prompts = token_ids([row.prompt for row in rows if row.prompt is not None], tokenizer, special=special)
-    prompt_ids, encoded = iter(prompts), []
-    for index, row in enumerate(rows):
-        row_ids = encoding["input_ids"][index]
-        ids = numpy.array(row_ids, dtype=numpy.int32)
-        labels = numpy.full_like(ids, MASKED)
-        if row.prompt is not None:
-            start = common_prefix(next(prompt_ids), row_ids)
-            labels[start:] = ids[start:]
-        elif row.spans == ((0, len(row.text)),):
-            labels[:] = ids
-        else:
-            for start, end in _token_spans(row, encoding, index):
-                labels[start:end] = ids[start:end]
-        encoded.append(Encoded(ids, labels))
-    return encoded
+    prompts = list(dict.fromkeys(text for row in rows for text in _prompts(row)))
+    prompt_ids = dict(zip(prompts, token_ids(prompts, tokenizer, special=special), strict=True))
+    return [_encoded(row, encoding, index, prompt_ids=prompt_ids) for index, row in enumerate(rows)]
+
+
+def _encoded(row: Rendered, encoding: Any, index: int, *, prompt_ids: Mapping[str, list[int]]) -> Encoded:
+    import numpy
+
+    row_ids = encoding["input_ids"][index]
+    ids = numpy.array(row_ids, dtype=numpy.int32)
+    starts = {text: common_prefix(prompt_ids[text], row_ids) for text in _prompts(row)}
+    turns = tuple(starts[text] for text in row.turns)
+    if row.prompt is not None:
+        spans = [(starts[row.prompt], len(ids))]
+    elif row.spans == ((0, len(row.text)),):
+        spans = [(0, len(ids))]
+    else:
+        spans = list(_token_spans(row, encoding, index))
+        turns = tuple(start for start, _ in spans)
+    labels = numpy.full_like(ids, MASKED)
+    for start, end in spans:
+        labels[start:end] = ids[start:end]
+    return Encoded(ids, labels, turns)
+
+
+def _prompts(row: Rendered) -> dict[str, None]:
+    """The texts of a row whose tokens show where a trained part begins."""
+    return dict.fromkeys([*([] if row.prompt is None else [row.prompt]), *row.turns])
 
 
 def common_prefix(prompt: Sequence[int], row: Sequence[int]) -> int:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from loracook.data.read.rows import Chat, Message, Pair, Row, RowError, Text
-from loracook.data.tokenize.chat_mask import ChatRenderer, Tools
+from loracook.data.read.rows import Chat, Pair, Row, RowError, Text
+from loracook.data.tokenize.chat_mask import ChatRenderer, Spans
+from loracook.data.tokenize.special_tokens import SpecialTokens
 from loracook.errors import RecipeError
 from loracook.recipe.recipe import Recipe
 
@@ -18,12 +18,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A row as text; in the loss are the character spans, or everything after the prompt."""
+    """A row as text; in the loss are the character spans, or everything after the prompt.
+
+    `turns` are the texts before each trained turn where the spans do not begin them. Of the special tokens at
+    the ends of a plain row, `added` is the one that it did not have, and `dropped` are those that the
+    tokenizer adds, too.
+    """
 
     text: str
-    spans: tuple[tuple[int, int], ...] = ()
+    spans: Spans = ()
     prompt: str | None = None
+    turns: tuple[str, ...] = ()
     special: bool = False
+    added: str = ""
+    dropped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -41,11 +49,6 @@ class Renderer:
             return self._chat(row)
         return self._pair(row) if isinstance(row, Pair) else self._text(row)
 
-    def prompt(self, messages: Sequence[Message], tools: Tools = ()) -> str:
-        """Messages as text ending with the generation prompt; the recipe's system message comes first."""
-        chat = self.with_system(Chat(tuple(messages), tuple(tools)))
-        return self._chats.prompt(chat.messages, chat.tools)
-
     def with_system(self, chat: Chat) -> Chat:
         """The chat, with the recipe's system message first unless it has one of its own."""
         system = self.recipe["template"].get("system")
@@ -58,6 +61,11 @@ class Renderer:
     def template(self) -> str | None:
         """The chat template in use; None if rows stay plain text."""
         return self._chats.template
+
+    @property
+    def masks(self) -> bool:
+        """Whether the template marks what the assistant writes."""
+        return self._chats.masks
 
     @cached_property
     def _chats(self) -> ChatRenderer:
@@ -72,18 +80,25 @@ class Renderer:
         if self._loss not in (None, "all"):
             message = f"{self._loss} requires chats or prompts with completions, but the rows are plain text"
             raise self._fail("loss", message)
-        text = self._with_eos(row.text)
-        return Rendered(text, ((0, len(text)),), special=True)
+        return self._plain(row.text)
 
     def _pair(self, row: Pair) -> Rendered:
-        text = self._with_eos(row.prompt + row.completion)
+        plain, prompt = (
+            self._plain(row.prompt + row.completion),
+            self._special_tokens.without_start(row.prompt),
+        )
         if self._loss == "all":
-            return Rendered(text, ((0, len(text)),), special=True)
-        return Rendered(text, prompt=row.prompt, special=True)
+            return replace(plain, turns=(prompt,))
+        return replace(plain, spans=(), prompt=prompt, turns=(prompt,))
 
-    def _with_eos(self, text: str) -> str:
-        eos = self.tokenizer.eos_token or ""
-        return text if eos and text.endswith(eos) else text + eos
+    def _plain(self, text: str) -> Rendered:
+        """A text with its special tokens once each, all of it in the loss."""
+        text, added, dropped = self._special_tokens.once_each(text)
+        return Rendered(text, ((0, len(text)),), special=True, added=added, dropped=dropped)
+
+    @cached_property
+    def _special_tokens(self) -> SpecialTokens:
+        return SpecialTokens.of(self.tokenizer)
 
     def _chat(self, chat: Chat) -> Rendered:
         if self.template is None:
@@ -96,7 +111,9 @@ class Renderer:
             return self._answers(chat)
         if loss == "all":
             text = self._chats.text(chat.messages, chat.tools)
-            return Rendered(text, ((0, len(text)),))
+            last = max(_answers(chat))
+            turns = (self._chats.prompt(chat.messages[:last], chat.tools),) if last else ()
+            return Rendered(text, ((0, len(text)),), turns=turns)
         return self._completion(chat, chat.prompt_length if loss == "completion" else None)
 
     def _check(self, chat: Chat, loss: str) -> None:
@@ -118,15 +135,28 @@ class Renderer:
 
     def _completion(self, chat: Chat, prompt_length: int | None) -> Rendered:
         """In the loss: what follows the prompt, by default the last answer."""
-        last = max(index for index, message in enumerate(chat.messages) if message["role"] == "assistant")
+        last = max(_answers(chat))
         text = self._chats.text(chat.messages[: last + 1], chat.tools)
-        before = chat.messages[: last if prompt_length is None else prompt_length]
-        if not before:
+        length = last if prompt_length is None else prompt_length
+        if not length:
             raise RowError("no prompt", "nothing comes before the answer that is in the loss")
-        return Rendered(text, prompt=self._chats.prompt(before, chat.tools))
+        trained = [index for index in _answers(chat) if index >= length]
+        prompts = {
+            index: self._chats.prompt(chat.messages[:index], chat.tools) for index in {length, *trained}
+        }
+        return Rendered(text, prompt=prompts[length], turns=tuple(prompts[index] for index in trained))
 
     def _fail(self, key: str, message: str) -> RecipeError:
         return RecipeError([self.recipe.problem(("template", key), message)])
+
+
+def trained_answers(chat: Chat) -> list[int]:
+    """The indices of the assistant messages that can be in the loss."""
+    return [index for index in _answers(chat) if chat.messages[index].get("train", True)]
+
+
+def _answers(chat: Chat) -> list[int]:
+    return [index for index, message in enumerate(chat.messages) if message["role"] == "assistant"]
 
 
 def as_chat(row: Pair) -> Chat:

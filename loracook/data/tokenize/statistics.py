@@ -14,6 +14,8 @@ from loracook.data.read.rows import Chat, Message
 from loracook.data.read.selection import LocatedRow
 from loracook.data.tokenize.chat_mask import ChatRenderer
 from loracook.data.tokenize.encode import MASKED, Encoded
+from loracook.data.tokenize.render import Rendered
+from loracook.data.tokenize.special_tokens import SpecialTokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -38,13 +40,19 @@ class Tally:
     file_numbers: dict[str, int] = field(default_factory=dict)
     sources: Counter[int] = field(default_factory=Counter)
     roles: Counter[str] = field(default_factory=Counter)
+    added: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    special_within: dict[str, list[str]] = field(default_factory=dict)
     repeated: array[int] = field(default_factory=lambda: array("B"))
     flaws: dict[str, array[int]] = field(
         default_factory=lambda: {name: array("Q") for name in ("truncated", "missing_eos", "fully_masked")}
     )
 
-    def add(self, located: LocatedRow, text: str, whole: Encoded, *, truncated: Encoded | None) -> None:
+    def add(
+        self, located: LocatedRow, rendered: Rendered, whole: Encoded, *, truncated: Encoded | None
+    ) -> None:
         """Count a row: its text, its tokens, and those left after truncation (None if fully masked)."""
+        text = rendered.text
         self.files.append(self.file_numbers.setdefault(located.place.file, len(self.file_numbers)))
         self.numbers.append(located.place.number)
         self.sources[located.source] += 1
@@ -55,6 +63,10 @@ class Tally:
         messages = located.row.messages if isinstance(located.row, Chat) else ()
         self.roles.update(message["role"] for message in messages)
         self.lost_reasoning += loses_reasoning(messages, text)
+        self.added.update([rendered.added] if rendered.added else [])
+        self.dropped.update(rendered.dropped)
+        for token in self._special_tokens.within(located.row):
+            self.special_within.setdefault(token, []).append(str(located.place))
         if truncated is None:
             self.flaws["fully_masked"].append(self.rows)
         else:
@@ -73,10 +85,12 @@ class Tally:
         return next((token for token in trained if not self._is_blank(token)), MASKED) in self._end_ids
 
     @cached_property
-    def _end_ids(self) -> set[int]:
-        added = self.tokenizer.get_added_vocab()
-        ends = ChatRenderer(self.tokenizer).end_tokens
-        return {self.tokenizer.eos_token_id, *(added[token] for token in ends)}
+    def _end_ids(self) -> frozenset[int]:
+        return ChatRenderer(self.tokenizer).end_ids
+
+    @cached_property
+    def _special_tokens(self) -> SpecialTokens:
+        return SpecialTokens.of(self.tokenizer)
 
     @cached_property
     def _is_blank(self) -> Callable[[int], bool]:
@@ -101,6 +115,14 @@ def describe(train: Tally, evaluation: Tally, limit: int | None) -> dict[str, An
         "trained_tokens": train.trained_tokens,
         "trained_share": _share(train.trained_tokens, train.tokens),
         "lost_reasoning": train.lost_reasoning,
+        "special_tokens": {
+            "added": dict(train.added),
+            "dropped": dict(train.dropped),
+            "within": {
+                token: {"rows": len(places), "first": places[0]}
+                for token, places in sorted(train.special_within.items())
+            },
+        },
         "lengths": _lengths(train, limit),
         "roles": dict(train.roles),
         "eos_trained_share": 1 - _share(len(flaws["missing_eos"]) + masked, train.rows),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from loracook.data.tokenize.sandbox import PROBE, TURNS, template_fault
 from loracook.errors import RecipeError
+from loracook.recipe.locations import LOCAL
 from loracook.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def can_mask(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def _is_file(name: str) -> bool:
-    return name.startswith(("./", "../"))
+    return name.startswith(LOCAL)
 
 
 def _problem(recipe: Recipe, message: str) -> RecipeError:

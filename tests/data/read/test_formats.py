@@ -175,7 +175,7 @@ BAD: dict[str, tuple[str, Mapping[str, Any]]] = {
         "messages",
         {"messages": [ASK, ANSWER], "tools": '["\\ud83d"]'},
     ),
-    "not text: column 'prompt' is a list": ("prompt_completion", {"prompt": [ASK], "completion": "yes"}),
+    "no messages: a message is not a mapping": ("prompt_completion", {"prompt": ["x"], "completion": "yes"}),
     "not text: column 'output' is a list": ("alpaca", {"instruction": "i", "output": ["a", "b"]}),
     "not text: column 'completion' is a boolean": (
         "prompt_completion",

@@ -105,10 +105,10 @@ def test_a_column_that_is_not_there_brings_those_that_are(tmp_path: Path) -> Non
         f"recipe.yaml:9:13: dataset.format: format messages requires a column 'messages'; {missing}"
     ]
     assert refusal(tmp_path, path="./a.jsonl", columns={"prompt": "question"}) == [
-        f"recipe.yaml:9:3: dataset.columns: no column 'question' to read as 'prompt'; {missing}"
+        f"recipe.yaml:10:14: dataset.columns.prompt: no column 'question'; {missing}"
     ]
     assert refusal(tmp_path, path="./a.jsonl", where={"lang": "en"}) == [
-        f"recipe.yaml:9:3: dataset.where: no column 'lang'; {missing}"
+        f"recipe.yaml:10:12: dataset.where.lang: no column 'lang'; {missing}"
     ]
 
 
@@ -250,7 +250,7 @@ def test_rows_of_which_none_can_be_used_say_why(tmp_path: Path) -> None:
 def test_a_filter_on_text_is_written_in_quotes(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("prompt,completion,label\nWhat is soup 1?,Leek 1.,1\n")
     assert refusal(tmp_path, path="./a.csv", where={"label": 1})[0].endswith(
-        "dataset.where: column 'label' is text; put the value in quotes"
+        "dataset.where.label: column 'label' is text; put the value in quotes"
     )
     assert read(tmp_path, path="./a.csv", where={"label": "1"}) == PAIRS[:1]
 

@@ -30,7 +30,7 @@ def planted(tmp_path: Path) -> Recipe:
 
 
 def prepared(book: Recipe, made: Any) -> data.Prepared:
-    return data.prepare(book, data.with_template(book, made), book.root / "cache", progress=Silent())
+    return data.prepare(book, data.with_template(book, made), book.file.parent / "cache", progress=Silent())
 
 
 def test_every_planted_flaw_is_counted(planted: Recipe) -> None:
@@ -82,7 +82,7 @@ def test_the_longest_rows_over_a_limit_are_named(planted: Recipe) -> None:
 
 
 def test_evaluation_rows_that_are_dropped_are_noted(planted: Recipe) -> None:
-    json_lines(planted.root / "eval.jsonl", [*MASKED_ROWS, chat("New?", "Yes.")])
+    json_lines(planted.file.parent / "eval.jsonl", [*MASKED_ROWS, chat("New?", "Yes.")])
     found = prepared(planted, tokenizer())
     assert found.statistics["rows"]["evaluation"] == 1
     assert (
@@ -104,7 +104,7 @@ def test_rows_repeated_by_a_weight_are_no_duplicates(tmp_path: Path) -> None:
 def test_the_preview_shows_what_reaches_the_trainer(planted: Recipe) -> None:
     made = tokenizer()
     found = prepared(planted, made)
-    shown = preview(planted, made, planted.root / "cache", progress=Silent(), rows=len(FLAWED_ROWS))
+    shown = preview(planted, made, planted.file.parent / "cache", progress=Silent(), rows=len(FLAWED_ROWS))
     rows = [[token for token in row.tokens if token.state != "truncated"] for row in shown.rows]
     ids = [[token.id for token in row] for row in rows if row]
     labels = [[token.id if token.state == "trained" else -100 for token in row] for row in rows if row]

@@ -1,0 +1,71 @@
+"""Which keys of a message are read, and what messages have beside them."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+ROLE = ("role", "from")
+CONTENT = ("content", "value", "text", "parts")
+REASONING = ("reasoning_content", "reasoning", "thinking")
+TRAIN = ("train", "training", "weight")
+CALLS = ("tool_calls", "function_call")
+TOOLS = ("tools", "functions")
+COPIED = ("name", "tool_call_id")
+ALTERNATIVES = (ROLE, CONTENT, REASONING, TRAIN, CALLS, TOOLS)
+"""Keys with one meaning: the first one that has a value is read."""
+EVERY_ROLE = frozenset((*ROLE, *CONTENT, *COPIED))
+BY_ROLE = {
+    "system": EVERY_ROLE | set(TOOLS),
+    "assistant": EVERY_ROLE | {*REASONING, *TRAIN, *CALLS},
+    "function_call": EVERY_ROLE | {*REASONING, *TRAIN},
+}
+OF_SOME_ROLE = frozenset().union(*BY_ROLE.values())
+PLAIN = ({"role", "content"}, {"from", "value"})
+PART = frozenset(("type", "text", "value", "reasoning", "thinking", "tool_call", "id", "name", "input"))
+ARGUMENTS = ("arguments", "parameters", "input", "args")
+FUNCTION = frozenset(("name", *ARGUMENTS))
+CALL = FUNCTION | {"type", "id", "function"}
+
+
+def first(mapping: Mapping[str, Any], keys: Iterable[str]) -> str | None:
+    """The first of the keys that has a value, None if none has."""
+    for key in keys:
+        if mapping.get(key) is not None:
+            return key
+    return None
+
+
+def is_empty(value: object) -> bool:
+    """Whether a value says nothing, so that passing over it loses nothing."""
+    return value is None or (isinstance(value, str | list | dict) and not value)
+
+
+def is_plain(message: object) -> bool:
+    """Whether a message has a role and text, and nothing else, as nearly all have."""
+    if not isinstance(message, dict) or len(message) != len(ROLE):
+        return False
+    return isinstance(message.get("content", message.get("value")), str) and message.keys() in PLAIN
+
+
+def unread(message: Mapping[str, Any], role: str) -> Iterator[str]:
+    """The keys of a message in this role that have a value and are not read; inner ones with a dot."""
+    known = BY_ROLE.get(role, EVERY_ROLE)
+    for key in _others(message, known):
+        if key not in TRAIN or message[key]:  # only answers are trained in any case
+            yield f"{key} of {role}" if key in OF_SOME_ROLE else key
+    for keys in ALTERNATIVES:
+        values = {key: message[key] for key in keys if key in known and not is_empty(message.get(key))}
+        yield from (key for key, value in values.items() if value != next(iter(values.values())))
+    content = message.get("content", message.get("value"))
+    for part in content if isinstance(content, list) else ():
+        if isinstance(part, dict):
+            yield from _others(part, PART, "content.")
+    calls = message.get("tool_calls")
+    for call in calls if isinstance(calls, list) else ():
+        if isinstance(call, dict):
+            yield from _others(call, CALL, "tool_calls.")
+            function = call.get("function")
+            yield from _others(function, FUNCTION, "function.") if isinstance(function, dict) else ()
+
+
+def _others(mapping: Mapping[str, Any], known: Iterable[str], before: str = "") -> Iterator[str]:
+    return (before + str(key) for key, value in mapping.items() if key not in known and not is_empty(value))

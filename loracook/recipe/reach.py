@@ -1,0 +1,95 @@
+"""The files that a recipe reaches: those of the repository it lies in, and those that the user allows."""
+
+import os
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from pathlib import PurePath
+
+from loracook.errors import Problem, quote
+from loracook.recipe.allowed import Allowed
+from loracook.recipe.derived import Data
+from loracook.recipe.locations import data_files_outside, is_pattern, local_paths
+
+MARKERS = (".git", "pyproject.toml")
+"""What the top folder of a repository holds."""
+
+
+class OutOfReachError(ValueError):
+    """A recipe may not read this path; says why, and how to allow it."""
+
+
+@dataclass(frozen=True)
+class Reach:
+    """The folder that a recipe's relative paths start from, and what it may read: its root, and `allowed`."""
+
+    folder: FilePath
+    root: FilePath
+    allowed: Allowed
+
+    def resolve(self, text: str | FilePath) -> FilePath:
+        """The file at a path, links followed; raises OutOfReachError when the recipe may not read it."""
+        try:
+            target = (self.folder / text).resolve()
+        except (OSError, RuntimeError, ValueError) as error:
+            raise OutOfReachError("cannot be resolved; use another path") from error
+        if self._may_read(target):
+            return target
+        raise OutOfReachError(self._outside(str(text), target))
+
+    def refusal(self, text: str) -> str | None:
+        """Why a recipe may not name this path, and what to write or to allow instead; None when it may."""
+        try:
+            target = self.resolve(text)
+        except OutOfReachError as error:
+            return str(error)
+        if not text.startswith("/") or self._allows(target):
+            return None
+        relative = os.path.relpath(target, self.folder.resolve())
+        return (
+            f"is an absolute path; use {quote(relative if relative.startswith('../') else f'./{relative}')}"
+        )
+
+    def _may_read(self, target: FilePath) -> bool:
+        return target.is_relative_to(self.root) or self._allows(target)
+
+    def _allows(self, target: FilePath) -> bool:
+        return any(target.is_relative_to(path) for path in self.allowed.paths)
+
+    def _outside(self, text: str, target: FilePath) -> str:
+        """Why a path is refused; the folder to allow is spelled as seen from the working folder."""
+        links = self._may_read(FilePath(os.path.normpath(self.folder.resolve() / text)))
+        spelled = min(os.path.relpath(target), str(target), key=len) if links else self.folder / text
+        wanted = PurePath(os.path.normpath(spelled))
+        folder = wanted.parent if wanted.suffix or is_pattern(wanted.name) else wanted
+        way = f"or allow it: --allow-path {shlex.quote(os.path.join(folder, ''))}"
+        if text.startswith("/") and not links:
+            return f"is an absolute path; use a path starting with './', {way}"
+        where = "recipe's folder" if self.root == self.folder.resolve() else f"repository '{self.root.name}'"
+        return f"{'links to a place' if links else 'is'} outside the {where}; move it there, {way}"
+
+
+def reach_of(file: FilePath, allowed: Allowed) -> Reach:
+    """What the recipe in a file reaches."""
+    return Reach(file.parent, _repository(file.parent.resolve()), allowed)
+
+
+def _repository(own: FilePath) -> FilePath:
+    """The repository that a folder lies in, the folder itself where it is in none.
+
+    A home folder that is kept in git is no repository of recipes: it holds the user's keys as well.
+    """
+    home = FilePath(os.path.expanduser("~")).resolve()
+    above = (folder for folder in (own, *own.parents) if folder != home)
+    return next((each for each in above if any((each / name).exists() for name in MARKERS)), own)
+
+
+def place_problems(data: Data, reach: Reach) -> Iterator[Problem]:
+    """A problem for each path of valid data that the recipe may not read."""
+    for path, text in local_paths(data):
+        if refusal := reach.refusal(text):
+            yield Problem(path, f"{quote(text)} {refusal}", "location")
+    for path, text in data_files_outside(data):
+        message = f"{quote(text)} is not a file of the data set on the hub; use a path inside it"
+        yield Problem(path, message, "location")
