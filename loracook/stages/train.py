@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,10 @@ from loracook.machine import signals
 from loracook.machine.versions import WEIGHTS, versions
 from loracook.progress import Progress
 from loracook.recipe.recipe import Recipe
+from loracook.report.card import model_card
+from loracook.report.shareable import shareable
 from loracook.stages.base import Consent, Folders
+from loracook.store.release import CARD
 from loracook.training.checkpoints import differences, newest_sealed, staging_folder
 from loracook.training.largest_batch import try_before_training
 from loracook.training.memory_check import ADVICE, check_memory
@@ -104,7 +108,7 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
 
 
 def save_adapter(sft: SFTTrainer, inputs: TrainerInputs, folders: Folders) -> None:
-    """Write `adapter/`: weights, tokenizer and template, the base model named as the recipe names it.
+    """Write `adapter/`: weights, tokenizer and template, a card, the base model as others can name it.
 
     Raises:
         DivergedError: a trained weight is not finite.
@@ -115,14 +119,23 @@ def save_adapter(sft: SFTTrainer, inputs: TrainerInputs, folders: Folders) -> No
     if not all(bool(torch.isfinite(weight).all()) for weight in tuned.parameters() if weight.requires_grad):
         raise DivergedError("the trained weights contain a value that is not finite; nothing was saved")
     config = tuned.peft_config["default"]
-    config.base_model_name_or_path = recipe["base_model"]["name_or_path"]
-    config.revision = recipe["base_model"].get("revision")
+    base = shareable(recipe)["base_model"]
+    config.base_model_name_or_path, config.revision = base["name_or_path"], base.get("revision")
     for name, value in vars(config).items():
         if isinstance(value, set):  # PEFT would write it in an order that differs from process to process
             setattr(config, name, sorted(value))
     # Grown embeddings are saved along, since nobody else has those rows.
     tuned.save_pretrained(folder, save_embedding_layers=inputs.meta_model.added_tokens > 0)
     sft.processing_class.save_pretrained(folder)
+    (folder / CARD).write_text(_card(recipe, folder), "utf-8")  # PEFT's is a form to fill in
+
+
+def _card(recipe: Recipe, folder: Path) -> str:
+    """The card of an adapter that is still where it was trained; it tells what decides the adapter, no more."""
+    sections = {name: recipe[name] for name in ("version", *READS) if name in recipe}
+    own = replace(recipe, sections={**sections, "name": recipe.name, "push": {"what": "adapter"}})
+    files = [path.name for path in folder.iterdir()]
+    return model_card(own, name=f"./{folder.name}", files=files, metrics={}, versions=versions())
 
 
 def _made_by(inputs: TrainerInputs, folders: Folders, *, device: str) -> dict[str, Any]:
