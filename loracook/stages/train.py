@@ -131,7 +131,7 @@ def save_adapter(sft: SFTTrainer, inputs: TrainerInputs, folders: Folders) -> No
 
 
 def _card(recipe: Recipe, folder: Path) -> str:
-    """The card of an adapter that is still where it was trained; it tells what decides the adapter, no more."""
+    """The card of an adapter where it was trained, from the sections that decide the adapter alone."""
     sections = {name: recipe[name] for name in ("version", *READS) if name in recipe}
     own = replace(recipe, sections={**sections, "name": recipe.name, "push": {"what": "adapter"}})
     files = [path.name for path in folder.iterdir()]

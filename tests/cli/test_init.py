@@ -68,7 +68,7 @@ def ran(*arguments: str) -> str:
 def init(rows: Any, file: str = "rows.jsonl") -> tuple[str, Recipe]:
     """What `init` says of rows, and the recipe that it writes."""
     json_lines(Path(file), rows)
-    return ran("init", "soup", "--model", "./model", "--data", file), load("soup.yaml")
+    return ran("init", "soup", "--model", "model", "--data", file), load("soup.yaml")
 
 
 @pytest.mark.parametrize(
@@ -169,13 +169,16 @@ def test_without_the_training_stack_it_writes_what_it_can(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_day_of_a_new_user(folder: Path) -> None:
+def test_the_day_of_a_new_user(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     instruct(INSTRUCT)
-    with open("faq.csv", "w", newline="", encoding="utf-8") as file:
+    for name in (".git", "data", "recipes"):
+        Path(name).mkdir()
+    with open("data/faq.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["question", "answer"])
         writer.writeheader()
         writer.writerows(PAIRS[:6])
-    ran("init", "faq", "--model", "./model", "--data", "faq.csv")
+    monkeypatch.chdir("recipes")
+    ran("init", "faq", "--model", "../model", "--data", "../data/faq.csv")
     assert ran("validate", "faq.yaml") == "1 checked, 0 invalid\n"
     assert "── row " in ran("preview", "faq.yaml", "--rows", "1")
     assert "train" in ran("plan", "faq.yaml")
