@@ -14,6 +14,7 @@ from loracook.recipe.recipe import Recipe
 from loracook.recipe.schema import schema
 from loracook.report.generations import figures, measured_on
 from loracook.report.markdown import block, code, prose, table
+from loracook.report.shareable import shareable
 from loracook.store.release import CHAT_TEMPLATE
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def model_card(
         metrics: the metrics of the evaluate stage, {} without one.
         versions: the package versions of the training run.
     """
+    recipe = shareable(recipe)
     sections = [name for name in ("quantization", "lora", "train") if name in recipe]
     values = ((f"{name}.{key}", spell(value)) for name in sections for key, value in recipe[name].items())
     settings = [map(code, entry) for entry in values]

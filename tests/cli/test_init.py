@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -67,7 +68,7 @@ def ran(*arguments: str) -> str:
 def init(rows: Any, file: str = "rows.jsonl") -> tuple[str, Recipe]:
     """What `init` says of rows, and the recipe that it writes."""
     json_lines(Path(file), rows)
-    return ran("init", "soup", "--model", "./model", "--data", file), load("soup.yaml")
+    return ran("init", "soup", "--model", "model", "--data", file), load("soup.yaml")
 
 
 @pytest.mark.parametrize(
@@ -76,7 +77,7 @@ def init(rows: Any, file: str = "rows.jsonl") -> tuple[str, Recipe]:
         ([CHAT], "messages", {}),
         ([{"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}], "sharegpt", {}),
         ([{"dialog": CHAT["messages"]}], "messages", {"messages": "dialog"}),
-        ([{"conversations": CHAT["messages"]}], "messages", {"messages": "conversations"}),
+        ([{"conversations": CHAT["messages"]}], "sharegpt", {}),
         ([{"chat": [{"from": "human", "value": "a"}]}], "sharegpt", {"conversations": "chat"}),
         (PAIRS, "prompt_completion", {"prompt": "question", "completion": "answer"}),
         ([{"query": "a", "response": "b"}], "prompt_completion", {"prompt": "query", "completion": "response"}),
@@ -168,17 +169,24 @@ def test_without_the_training_stack_it_writes_what_it_can(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_day_of_a_new_user(folder: Path) -> None:
+def test_the_day_of_a_new_user(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     instruct(INSTRUCT)
-    with open("faq.csv", "w", newline="", encoding="utf-8") as file:
+    for name in (".git", "data", "recipes"):
+        Path(name).mkdir()
+    with open("data/faq.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["question", "answer"])
         writer.writeheader()
         writer.writerows(PAIRS[:6])
-    ran("init", "faq", "--model", "./model", "--data", "faq.csv")
+    monkeypatch.chdir("recipes")
+    ran("init", "faq", "--model", "../model", "--data", "../data/faq.csv")
     assert ran("validate", "faq.yaml") == "1 checked, 0 invalid\n"
     assert "── row " in ran("preview", "faq.yaml", "--rows", "1")
     assert "train" in ran("plan", "faq.yaml")
-    assert "compare the answers" in ran("run", "faq.yaml")
+    shown = ran("run", "faq.yaml")
+    assert re.search(r"\n  loss      \S+ on 5 training rows\n  eval loss \S+ on 1 evaluation row\n", shown), (
+        shown
+    )
+    assert "compare the answers" in shown
     text = Path("faq.yaml").read_text("utf-8")
     Path("faq.yaml").write_text(text.replace("learning_rate: 2e-4", "learning_rate: 1e-4"), "utf-8")
     assert "train" in ran("run", "faq.yaml", "--only", "train")

@@ -182,6 +182,19 @@ def test_the_python_on_a_card_runs(
     assert ("apply_chat_template" in python) == (run.name == "quickstart")
 
 
+def test_nothing_that_is_published_names_a_place_of_this_machine(cooked: Path) -> None:
+    run = next((cooked / "runs").iterdir())
+    adapters = list(run.glob("train-*/adapter"))
+    files = [file for folder in (*adapters, run / "adapter", run / "merged") for file in folder.iterdir()]
+    assert {"adapter_config.json", "config.json", "tokenizer_config.json", "README.md"} <= {
+        f.name for f in files
+    }
+    naming = [str(file) for file in files if str(cooked).encode() in file.read_bytes()]
+    assert naming == []
+    for adapter in adapters:
+        assert "trained with loracook" in (adapter / "README.md").read_text("utf-8")
+
+
 def test_a_local_base_model_is_not_named_as_one_on_the_hub(tmp_path: Path) -> None:
     local = recipe(tmp_path, base_model={"name_or_path": "package://dist/model.gguf"}, template={})
 
