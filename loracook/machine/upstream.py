@@ -153,8 +153,8 @@ def saved_weights(model: Any) -> dict[str, Tensor]:
 def forget_quantized_file(model: Any) -> None:
     """Let save_pretrained write a dequantized model as it is (transformers 5.23).
 
-    Where the file that it came from was quantized, saving would undo what loading did: FP8 is quantized again,
-    and bitsandbytes raises NotImplementedError.
+    Where the file that it came from was quantized, saving would undo what loading did: FP8 is quantized
+    again, and bitsandbytes raises NotImplementedError.
     """
     for config in (model.config, model.config.get_text_config()):
         if hasattr(config, "quantization_config"):
