@@ -36,6 +36,11 @@ def files(recipe: Recipe) -> tuple[Path, ...]:
     return (*dict.fromkeys(data), *([template] if template else []))
 
 
+def hub_datasets(recipe: Recipe) -> tuple[str, ...]:
+    """The datasets on the Hub that rows come from, those for evaluation included, each once."""
+    return tuple(dict.fromkeys(source.entry["path"] for source in _sources(recipe) if not source.local))
+
+
 def cached_rows(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, cache: Path) -> Path:
     """The folder of the prepared rows inside `cache`, whether or not they are there yet."""
     return cache / "data" / cache_key(recipe, tokenizer)

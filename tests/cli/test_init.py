@@ -76,7 +76,7 @@ def init(rows: Any, file: str = "rows.jsonl") -> tuple[str, Recipe]:
         ([CHAT], "messages", {}),
         ([{"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}], "sharegpt", {}),
         ([{"dialog": CHAT["messages"]}], "messages", {"messages": "dialog"}),
-        ([{"conversations": CHAT["messages"]}], "messages", {"messages": "conversations"}),
+        ([{"conversations": CHAT["messages"]}], "sharegpt", {}),
         ([{"chat": [{"from": "human", "value": "a"}]}], "sharegpt", {"conversations": "chat"}),
         (PAIRS, "prompt_completion", {"prompt": "question", "completion": "answer"}),
         ([{"query": "a", "response": "b"}], "prompt_completion", {"prompt": "query", "completion": "response"}),

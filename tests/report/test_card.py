@@ -207,7 +207,8 @@ def test_the_metrics_of_a_card_are_on_the_data_that_evaluated(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("also_trained", "says"), [(3, "3 of which were trained on, too"), (None, "the training rows were streamed")]
+    ("also_trained", "says"),
+    [(3, "3 of which were trained on, too"), (None, "the training rows were streamed")],
 )
 def test_a_card_does_not_call_rows_unseen_that_were_trained_on(
     also_trained: int | None, says: str, tmp_path: Path
