@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from loracook.data.read.formats import named
 from loracook.errors import Problem
 from loracook.recipe.recipe import Recipe
 
@@ -78,6 +79,10 @@ def _source_notes(source: Mapping[str, Any]) -> Iterator[str]:
     path = source["path"]
     if source["detected"]:
         yield f"{path}: detected format {source['format']} ({source['detected']})"
+    for what, unread in (("column", source["unread_columns"]), ("message key", source["unread_keys"])):
+        if unread:
+            verb = "is" if len(unread) == 1 else "are"
+            yield f"{path}: {named(what, sorted(unread))} {verb} not read"
     for reason, skipped in source["skipped"].items():
         yield f"{skipped['rows']} rows of {path} skipped ({reason}), first: {skipped['first'][0]}"
     if source["placeholders"]["rows"]:

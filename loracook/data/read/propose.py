@@ -38,7 +38,8 @@ def _pair(names: list[str]) -> tuple[str, dict[str, str]] | None:
     if (prompt and completion) or len(names) == 2:
         first, second = (prompt, completion) if prompt and completion else names
         return "prompt_completion", _renamed({"prompt": first, "completion": second})
-    return ("text", _renamed({"text": names[0]})) if len(names) == 1 else None
+    is_text = len(names) == 1 and not (prompt or completion)
+    return ("text", _renamed({"text": names[0]})) if is_text else None
 
 
 def _first(usual: Iterable[str], names: list[str]) -> str:
