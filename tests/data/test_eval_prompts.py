@@ -28,9 +28,9 @@ from loracook.data.tokenize.render import Renderer
 from loracook.data.tokenize.template import names
 from loracook.progress import Silent
 from loracook.stages.evaluate import Evaluation, comparison
-from loracook.stages.metrics import metric
+from loracook.stages.metrics import final_answer, metric, opened_reasoning
 from tests.data.samples import json_lines, recipe, tokenizer
-from tests.data.tokenize.test_golden import CHATS
+from tests.data.tokenize.test_golden import ASK, CHATS
 
 METRICS = ("exact_match", "contains")
 ADDS = {"nothing": "$A", "BOS": "<s> $A", "EOS": "$A </s>", "both": "<s> $A </s>"}
@@ -181,6 +181,17 @@ def test_a_chat_is_asked_as_it_is_trained(family: str, loss: str) -> None:
             check(asks, row)
 
     on_random_chats()
+
+
+@pytest.mark.parametrize(("family", "loss"), LOSSES)
+def test_metrics_find_the_answer_after_the_reasoning_that_the_template_writes(family: str, loss: str) -> None:
+    asks = asker("both", chat_template=family, loss=loss)
+    for reasoning in ({}, {"reasoning_content": "Is it 3?"}):
+        (prompt,) = asks.of_rows(
+            iter([Chat((ASK, {"role": "assistant", "content": "4 leeks", **reasoning}))])
+        )
+        before = opened_reasoning(asks.tokenizer.decode(prompt.prompt_ids))
+        assert final_answer(before + str(prompt.reference)) == "4 leeks"
 
 
 PAIRS = st.tuples(TEXTS, TEXTS).map(lambda texts: Pair(*texts))
