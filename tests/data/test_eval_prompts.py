@@ -44,6 +44,7 @@ QUICK = settings(
     max_examples=8,
     deadline=None,
     derandomize=True,
+    database=None,
     phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
@@ -63,7 +64,7 @@ def made(adds: str, **options: Any) -> PreTrainedTokenizerFast:
 
 
 @cache
-def asker(adds: str, max_length: int = 8192, **template: str) -> Asker:
+def asker(adds: str, max_length: int = 8192, max_new_tokens: int = 2000, **template: str) -> Asker:
     """An asker for such a tokenizer and template section."""
     with tempfile.TemporaryDirectory() as folder:
         book = recipe(
@@ -71,7 +72,7 @@ def asker(adds: str, max_length: int = 8192, **template: str) -> Asker:
             dataset={"path": "./chat.jsonl", "eval": {"path": "./eval.jsonl"}},
             template=template,
             train={"max_length": max_length},
-            evaluate={"rows": 4, "generation": {"max_new_tokens": 2000}},
+            evaluate={"rows": 4, "generation": {"max_new_tokens": max_new_tokens}},
         )
         return Asker(book, data.with_template(book, made(adds)))
 
@@ -322,3 +323,12 @@ def asked(loss: str, row: Row, **options: int) -> list[tuple[str, str | None]]:
     asks = asker("both", chat_template="chatml", loss=loss, **options)
     prompts = asks.of_rows(iter([row]))
     return [(asks.tokenizer.decode(prompt.prompt_ids), prompt.reference) for prompt in prompts]
+
+
+@pytest.mark.parametrize(("longest", "cut"), [(3, ["base", "adapter"]), (400, [])])
+def test_an_answer_that_max_new_tokens_cuts_is_named(longest: int, cut: list[str]) -> None:
+    asks = asker("both", chat_template="chatml", loss="assistant", max_new_tokens=longest)
+    row = Chat(TWO_ANSWERS)
+    prompts = list(asks.of_rows(iter([row])))
+    (line,) = answered(asks, prompts, [token_row(asks, row)[0]])
+    assert (line["cut"], line["adapter"]) == (cut, "No " if cut else "No 1.")
