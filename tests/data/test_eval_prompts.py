@@ -289,6 +289,12 @@ def test_a_stop_within_an_answer_ends_the_reference_as_it_ends_the_answer() -> N
     ) == [("<|im_start|>user\nSoup?<|im_end|>\n<|im_start|>assistant\n", "Leek")]
 
 
+def test_an_end_that_both_an_answer_and_the_template_bring_stands_once() -> None:
+    asks = asker("both", chat_template="chatml", loss="assistant")
+    ended = Chat((TWO_ANSWERS[0], {"role": "assistant", "content": "Leek.<|im_end|>\n"}))
+    assert token_row(asks, ended) == token_row(asks, Chat(TWO_ANSWERS[:2]))
+
+
 def test_the_reference_of_a_tool_call_is_what_the_template_writes() -> None:
     asks = asker("nothing", chat_template="qwen3")
     call = {**CHATS["tools"], "messages": CHATS["tools"]["messages"][:2]}
