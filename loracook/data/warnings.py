@@ -68,7 +68,7 @@ def _special_token_notes(counts: Mapping[str, Any]) -> Iterator[str]:
     for token, rows in counts["added"].items():
         yield f"'{token}' is added to the end of {rows} training rows"
     for token, rows in counts["dropped"].items():
-        yield f"'{token}' of {rows} training rows is dropped, since the tokenizer adds it"
+        yield f"'{token}' of {rows} training rows is dropped, since the tokenizer or chat template adds it"
     for token, within in counts["within"].items():
         where = f"{within['rows']} training rows contain the control token '{token}' in their own text"
         effect = "; inside an answer it trains the model to stop there" if within["ends"] else ""

@@ -1,5 +1,6 @@
 """Answers of the base model and the adapter side by side, as a Markdown page that reads well as text, too."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -61,7 +62,12 @@ def _label(row: Mapping[str, Any], side: str) -> Iterator[str]:
 def _text(prompt: Any) -> str:
     if isinstance(prompt, str):
         return prompt
-    return "\n".join(f"{message['role']}: {message.get('content', '')}" for message in prompt)
+    return "\n".join(f"{message['role']}: {_said(message)}" for message in prompt)
+
+
+def _said(message: Mapping[str, Any]) -> str:
+    calls = [json.dumps(call["function"], ensure_ascii=False) for call in message.get("tool_calls", ())]
+    return "\n".join(filter(None, [message.get("content"), *calls]))
 
 
 def _quoted(label: str, text: str) -> str:

@@ -28,9 +28,9 @@ from loracook.data.tokenize.render import Renderer
 from loracook.data.tokenize.template import names
 from loracook.progress import Silent
 from loracook.stages.evaluate import Evaluation, comparison
-from loracook.stages.metrics import metric
+from loracook.stages.metrics import final_answer, metric, opened_reasoning
 from tests.data.samples import json_lines, recipe, tokenizer
-from tests.data.tokenize.test_golden import CHATS
+from tests.data.tokenize.test_golden import ASK, CHATS
 
 METRICS = ("exact_match", "contains")
 ADDS = {"nothing": "$A", "BOS": "<s> $A", "EOS": "$A </s>", "both": "<s> $A </s>"}
@@ -44,6 +44,7 @@ QUICK = settings(
     max_examples=8,
     deadline=None,
     derandomize=True,
+    database=None,
     phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
@@ -63,7 +64,7 @@ def made(adds: str, **options: Any) -> PreTrainedTokenizerFast:
 
 
 @cache
-def asker(adds: str, max_length: int = 8192, **template: str) -> Asker:
+def asker(adds: str, max_length: int = 8192, max_new_tokens: int = 2000, **template: str) -> Asker:
     """An asker for such a tokenizer and template section."""
     with tempfile.TemporaryDirectory() as folder:
         book = recipe(
@@ -71,7 +72,7 @@ def asker(adds: str, max_length: int = 8192, **template: str) -> Asker:
             dataset={"path": "./chat.jsonl", "eval": {"path": "./eval.jsonl"}},
             template=template,
             train={"max_length": max_length},
-            evaluate={"rows": 4, "generation": {"max_new_tokens": 2000}},
+            evaluate={"rows": 4, "generation": {"max_new_tokens": max_new_tokens}},
         )
         return Asker(book, data.with_template(book, made(adds)))
 
@@ -183,6 +184,17 @@ def test_a_chat_is_asked_as_it_is_trained(family: str, loss: str) -> None:
     on_random_chats()
 
 
+@pytest.mark.parametrize(("family", "loss"), LOSSES)
+def test_metrics_find_the_answer_after_the_reasoning_that_the_template_writes(family: str, loss: str) -> None:
+    asks = asker("both", chat_template=family, loss=loss)
+    for reasoning in ({}, {"reasoning_content": "Is it 3?"}):
+        (prompt,) = asks.of_rows(
+            iter([Chat((ASK, {"role": "assistant", "content": "4 leeks", **reasoning}))])
+        )
+        before = opened_reasoning(asks.tokenizer.decode(prompt.prompt_ids))
+        assert final_answer(before + str(prompt.reference)) == "4 leeks"
+
+
 PAIRS = st.tuples(TEXTS, TEXTS).map(lambda texts: Pair(*texts))
 
 
@@ -277,6 +289,12 @@ def test_a_stop_within_an_answer_ends_the_reference_as_it_ends_the_answer() -> N
     ) == [("<|im_start|>user\nSoup?<|im_end|>\n<|im_start|>assistant\n", "Leek")]
 
 
+def test_an_end_that_both_an_answer_and_the_template_bring_stands_once() -> None:
+    asks = asker("both", chat_template="chatml", loss="assistant")
+    ended = Chat((TWO_ANSWERS[0], {"role": "assistant", "content": "Leek.<|im_end|>\n"}))
+    assert token_row(asks, ended) == token_row(asks, Chat(TWO_ANSWERS[:2]))
+
+
 def test_the_reference_of_a_tool_call_is_what_the_template_writes() -> None:
     asks = asker("nothing", chat_template="qwen3")
     call = {**CHATS["tools"], "messages": CHATS["tools"]["messages"][:2]}
@@ -311,3 +329,12 @@ def asked(loss: str, row: Row, **options: int) -> list[tuple[str, str | None]]:
     asks = asker("both", chat_template="chatml", loss=loss, **options)
     prompts = asks.of_rows(iter([row]))
     return [(asks.tokenizer.decode(prompt.prompt_ids), prompt.reference) for prompt in prompts]
+
+
+@pytest.mark.parametrize(("longest", "cut"), [(3, ["base", "adapter"]), (400, [])])
+def test_an_answer_that_max_new_tokens_cuts_is_named(longest: int, cut: list[str]) -> None:
+    asks = asker("both", chat_template="chatml", loss="assistant", max_new_tokens=longest)
+    row = Chat(TWO_ANSWERS)
+    prompts = list(asks.of_rows(iter([row])))
+    (line,) = answered(asks, prompts, [token_row(asks, row)[0]])
+    assert (line["cut"], line["adapter"]) == (cut, "No " if cut else "No 1.")
