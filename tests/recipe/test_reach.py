@@ -13,6 +13,7 @@ from click.testing import CliRunner
 import loracook
 from loracook.cli import commands
 from loracook.data import files as data_files
+from loracook.data.read.sources import training
 from loracook.errors import RecipeError
 from loracook.model import files as model_files
 from loracook.recipe.recipe import Recipe
@@ -220,3 +221,15 @@ def test_the_digest_is_that_of_the_content_wherever_recipe_and_files_lie(home: P
     assert digest(absolute, home / "elsewhere") == before
     (home / "elsewhere/faq.jsonl").write_text(ROW * 2)
     assert digest(absolute, home / "elsewhere") != before
+
+
+def test_files_elsewhere_in_the_repository_are_named_as_seen_from_the_recipe(home: Path) -> None:
+    file = written(home / "project/recipes/recipe.yaml", "../data")
+    for name in ("a", "b"):
+        (home / f"project/data/{name}").mkdir()
+        (home / f"project/data/{name}/rows.jsonl").write_text(ROW)
+    source = training(loracook.load(file))[0]
+    assert [source.name(path) for path in source.files] == [
+        "../data/a/rows.jsonl", "../data/b/rows.jsonl", "../data/faq.jsonl", "../data/more/b.jsonl",
+    ]  # fmt: skip
+    assert source.name(home / "elsewhere/c.jsonl") == "c.jsonl"
