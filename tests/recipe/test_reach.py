@@ -111,6 +111,8 @@ def test_outside_of_a_repository_the_root_is_the_recipe_s_own_folder(home: Path)
         ("../../elsewhere", "is outside the repository 'project'", "elsewhere/"),
         ("../../elsewhere/*.jsonl", "is outside the repository 'project'", "elsewhere/"),
         ("{home}/elsewhere/c.jsonl", "is an absolute path", "{home}/elsewhere/"),
+        ("{home}/elsewhere/*/../c.jsonl", "is an absolute path", "{home}/elsewhere/"),
+        ("{home}/elsewhere/**/*.jsonl", "is an absolute path", "{home}/elsewhere/"),
         ("../data/link.jsonl", "links to a place outside the repository 'project'", "elsewhere/"),
     ],
 )
