@@ -1,12 +1,13 @@
 """Where the base model comes from: the hub, a folder, or a GGUF file that is converted once and cached."""
 
+import json
 import os
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from loracook.errors import MachineError, RecipeError, UnreachableError
+from loracook.errors import MachineError, RecipeError, UnreachableError, quote
 from loracook.hub.failures import rejection, unreachable
 from loracook.model.broken_files import reading
 from loracook.model.own_code import BASE_MODEL, NO_CODE, check_own_code
@@ -150,10 +151,23 @@ def _refusal(name: str, error: Exception) -> str:
 
 
 def _with_safetensors(recipe: Recipe, folder: Path) -> Path:
+    for index in folder.glob("*.safetensors.index.json"):
+        _refuse_names_outside(recipe, folder, index)
     if any(folder.glob("*.safetensors")):
         return folder
     message = "no safetensors weights, and pickles can run code; name a model or revision with *.safetensors"
     raise RecipeError([recipe.problem(BASE_MODEL, message)])
+
+
+def _refuse_names_outside(recipe: Recipe, folder: Path, index: Path) -> None:
+    """Raise RecipeError where an index of weights names a file that is not in the model's own folder."""
+    with reading(recipe, folder, index.name):
+        names = {str(name) for name in json.loads(index.read_text("utf-8"))["weight_map"].values()}
+    if outside := sorted(name for name in names if Path(name).name != name):
+        message = (
+            f"{index.name} names {quote(outside[0])}, which is not in its folder; download the model again"
+        )
+        raise RecipeError([recipe.problem(BASE_MODEL, message)])
 
 
 def _weights_file(recipe: Recipe, path: Path) -> Path:

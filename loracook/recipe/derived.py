@@ -27,12 +27,13 @@ def sources(data: Data) -> Iterator[tuple[Path, Data]]:
 
 
 def all_sources(data: Data) -> Iterator[tuple[Path, Data]]:
-    """Every source of training rows that names a path, then that of evaluation rows with one of its own."""
-    named = [(at, source) for at, source in sources(data) if "path" in source]
-    yield from named
+    """Every source of training rows, then that of evaluation rows, if it has one of its own."""
+    training = list(sources(data))
+    yield from training
     own = data["dataset"].get("eval", {})
-    if named and not own.keys().isdisjoint(("path", "data_files")):
-        yield ("dataset", "eval"), {"path": named[0][1]["path"]} | own
+    if not own.keys().isdisjoint(("path", "data_files")):
+        inherited = {key: source[key] for _, source in training[:1] for key in ("path",) if key in source}
+        yield ("dataset", "eval"), inherited | own
 
 
 def batch(data: Data) -> int:

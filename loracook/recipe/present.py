@@ -30,7 +30,7 @@ def missing_files(data: Data, reach: Reach) -> Iterator[Problem]:
 def look_alikes(data: Data, reach: Reach) -> Iterator[Problem]:
     """A warning for each hub id that is also the path of something beside the recipe."""
     named: list[tuple[Path, Data]] = [(BASE_MODEL, data["base_model"])]
-    named += [((*at, "path"), source) for at, source in all_sources(data)]
+    named += [((*at, "path"), source) for at, source in all_sources(data) if "path" in source]
     for path, section in named:
         hub_id = section[str(path[-1])]
         if not is_local(section) and (meant := look_alike(hub_id, reach)):

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 import loracook
 from loracook.cli import commands
 from loracook.errors import RecipeError
+from loracook.model import fetch
 from loracook.model import files as model_files
 
 BASE = {"version": 1, "base_model": {"name_or_path": "org/model"}, "dataset": {"path": "org/rows"}, "lora": {"r": 8}}  # fmt: skip
@@ -89,3 +90,19 @@ def test_a_file_of_a_local_model_that_leads_out_is_refused_by_name(project: Path
     with pytest.raises(RecipeError, match=r"its model.safetensors links to a place outside"):
         model_files(loracook.load("recipes/r.yaml"))
     assert len(model_files(loracook.load("recipes/r.yaml", allow_paths=[elsewhere]))) == 2
+
+
+@pytest.mark.parametrize("name", ["../data/w.safetensors", "/etc/w.safetensors", "sub/w.safetensors"])
+def test_an_index_of_weights_names_files_of_its_own_folder_alone(project: Path, name: str) -> None:
+    tiny = project / "models/tiny"
+    (tiny / "config.json").write_text("{}")
+    (tiny / "w.safetensors").touch()
+    said(base_model={"name_or_path": "../models/tiny"})
+    index = tiny / "model.safetensors.index.json"
+    for named in ("w.safetensors", name):
+        index.write_text(json.dumps({"weight_map": {"a": "w.safetensors", "b": named}}))
+        if named == name:
+            with pytest.raises(RecipeError, match=f"names '{name}', which is not in its folder"):
+                fetch(loracook.load("recipes/r.yaml"), project)
+        else:
+            assert fetch(loracook.load("recipes/r.yaml"), project) == tiny

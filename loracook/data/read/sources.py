@@ -1,6 +1,7 @@
 """Sources: where the rows of a recipe come from, and their records one at a time."""
 
 import itertools
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -96,9 +97,9 @@ class Source:
         return tuple(sorted({path for pattern in patterns(self.entry) for path in self._matches(pattern)}))
 
     def name(self, path: Path) -> str:
-        """A file's name in messages: relative to the recipe's folder, or its own name if elsewhere."""
-        folder = self.recipe.reach.folder.resolve()
-        return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
+        """A file's name in messages: relative to the recipe, or its own name outside of the repository."""
+        reach = self.recipe.reach
+        return os.path.relpath(path, reach.folder.resolve()) if path.is_relative_to(reach.root) else path.name
 
     @cached_property
     def _written_options(self) -> ReadOptions:
