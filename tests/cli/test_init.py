@@ -157,6 +157,7 @@ def test_max_length_covers_the_first_rows_within_the_models_positions(folder: Pa
     [
         ([{"prompt": "a", "chosen": "b", "rejected": "c"}], "loracook runs SFT only"),
         ([{"a": "one", "b": "two", "c": "three"}], "no format fits"),
+        ([{"question;answer": "Why?;So."}], "no format fits"),
         ([], "no readable rows"),
     ],
 )

@@ -7,6 +7,7 @@ PROMPTS = ("prompt", "question", "query", "instruction", "input", "problem", "re
 COMPLETIONS = ("completion", "answer", "response", "output", "reply", "solution", "assistant", "target")
 CONTEXTS = ("context", "input", "passage", "document")
 """Usual names of columns, the likeliest first."""
+SEPARATORS = set(",;|\t")
 
 
 def proposal(columns: Mapping[str, Any]) -> tuple[str, dict[str, str]] | None:
@@ -38,7 +39,10 @@ def _pair(names: list[str]) -> tuple[str, dict[str, str]] | None:
     if (prompt and completion) or len(names) == 2:
         first, second = (prompt, completion) if prompt and completion else names
         return "prompt_completion", _renamed({"prompt": first, "completion": second})
-    return ("text", _renamed({"text": names[0]})) if len(names) == 1 else None
+    one = len(names) == 1 and not SEPARATORS & set(
+        names[0]
+    )  # else a table that was split in the wrong places
+    return ("text", _renamed({"text": names[0]})) if one else None
 
 
 def _first(usual: Iterable[str], names: list[str]) -> str:
