@@ -26,7 +26,9 @@ INSTRUCT = (
 WITHOUT_SYSTEM = (
     "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + INSTRUCT
 )
-REWRITING = INSTRUCT.replace("m.content +", "m.content + ('!' if loop.last else '') +")
+REWRITING = INSTRUCT.replace(
+    "m.content +", "m.content + ('!' if loop.last and m.role == 'assistant' else '') +"
+)
 ENDLESS = INSTRUCT.replace("+ eos_token", "")
 PAIRS = [{"question": f"{number}: {line}", "answer": line[:20]} for number, line in enumerate(LINES * 5)]
 CHAT, SYSTEM = chat("Why?", "So.", "And?", "No."), {"role": "system", "content": "Be brief."}
@@ -126,6 +128,20 @@ def test_the_models_own_template_is_used_where_a_mask_can_be_had_from_it(
     assert f"template  {said}\n" in printed
 
 
+@pytest.mark.parametrize(
+    ("row", "loss"),
+    [
+        (CHAT, "assistant"),
+        (PAIRS[0], "assistant"),
+        ({"prompt": CHAT["messages"][:3], "completion": CHAT["messages"][3:]}, "completion"),
+        ({"text": "Soup."}, None),
+    ],
+)
+def test_the_loss_is_that_of_the_rows(folder: Path, row: Any, loss: str | None) -> None:
+    instruct(INSTRUCT)
+    assert init([row] * 3)[1]["template"].get("loss") == loss
+
+
 def test_max_length_covers_the_first_rows_within_the_models_positions(folder: Path) -> None:
     instruct(INSTRUCT)
     assert init([{"text": "soup of the day! " * 200}])[1]["train"]["max_length"] == 2048
@@ -141,6 +157,7 @@ def test_max_length_covers_the_first_rows_within_the_models_positions(folder: Pa
     [
         ([{"prompt": "a", "chosen": "b", "rejected": "c"}], "loracook runs SFT only"),
         ([{"a": "one", "b": "two", "c": "three"}], "no format fits"),
+        ([{"question;answer": "Why?;So."}], "no format fits"),
         ([], "no readable rows"),
     ],
 )
