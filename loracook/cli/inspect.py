@@ -91,8 +91,8 @@ def _inspected(name: str, recipe: Recipe, ranks: Sequence[int], *, targets: str 
     default = default_targets(base)
     chosen = _targets(targets, default, base)
     left_out = model.left_out(base, chosen)
-    parts = model.outermost(base, left_out)
-    adapter = LoraConfig(target_modules=chosen, exclude_modules=left_out or None)
+    parts = list(dict.fromkeys(left_out.values()))
+    adapter = LoraConfig(target_modules=chosen, exclude_modules=list(left_out) or None)
     return Inspection(
         name_or_path=name,
         model_type=base.config.model_type,
@@ -100,7 +100,7 @@ def _inspected(name: str, recipe: Recipe, ranks: Sequence[int], *, targets: str 
         modules=module_groups(base),
         default_targets=default,
         target_modules=chosen,
-        excluded=list(parts),
+        excluded=parts,
         unadapted=unadapted_weights(with_adapter(meta_copy(base), adapter), parts),
         ranks=rank_costs(base, ranks, adapter),
     )

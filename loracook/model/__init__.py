@@ -33,5 +33,5 @@ from loracook.model.quantized import (
     quantization_problems,
     stored_quantization,
 )
-from loracook.model.reached import left_out, outermost
+from loracook.model.reached import left_out
 from loracook.model.unsupported import check_prompts, check_rows, unsupported

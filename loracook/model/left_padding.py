@@ -23,7 +23,7 @@ def batches_of(causal: Any, prompts: Sequence[Sequence[int]], size: int) -> Iter
     """
     order = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
     lengths = sorted({len(prompt) for prompt in prompts})
-    mixed = size == 1 or len(lengths) == 1 or minds_padding(causal)
+    mixed = size == 1 or len(lengths) <= 1 or minds_padding(causal)
     for _, group in groupby(order, key=lambda number: mixed or len(prompts[number])):
         numbers = list(group)
         yield from (numbers[start : start + size] for start in range(0, len(numbers), size))

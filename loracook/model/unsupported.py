@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 def unsupported(tuned: PeftModel, recipe: Recipe) -> Iterator[Problem]:
     """The problems of a recipe with its model, which is on the meta device with the adapter applied."""
+    yield from _without_decoder(tuned, recipe)
     yield from _checkpointing(tuned, recipe)
     yield from _trained_tokens_of_tied_head(tuned, recipe)
     yield from _answers_beyond_positions(tuned, recipe)
@@ -68,6 +69,14 @@ def _positions(base: PreTrainedModel) -> int | None:
     learned = [part.weight for part in base.modules() if isinstance(part, Embedding) and part is not words]
     tables = (*learned, *base.buffers())  # some, as gptj, keep computed positions in a table
     return most if any(table.shape[:1] in ((most,), ((most or 0) + 2,)) for table in tables) else None
+
+
+def _without_decoder(tuned: PeftModel, recipe: Recipe) -> Iterator[Problem]:
+    """The problem of a model that hides its decoder, whose hidden states TRL computes the loss from."""
+    base = tuned.get_base_model()
+    if base.base_model is base:
+        message = f"TRL cannot train '{base.config.model_type}' models: they name no base model of their own"
+        yield recipe.problem(("base_model", "name_or_path"), message)
 
 
 def _checkpointing(tuned: PeftModel, recipe: Recipe) -> Iterator[Problem]:

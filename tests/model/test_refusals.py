@@ -134,6 +134,14 @@ def test_prompts_and_answers_beyond_learned_positions_are_refused() -> None:
         check_prompts(base, recipe, 41)
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_answers_beyond_the_positions_are_refused_by_plan(tmp_path: Path, kind: str) -> None:
+    asked = {"prompts": ["Soup?"], "generation": {"max_new_tokens": 400}}
+    lora, few = {"target_modules": "all-linear"}, {"max_position_embeddings": 256}
+    refused = invoked(recipe_on(tmp_path, kind, lora, config=few, evaluate=asked))
+    assert "evaluate.generation.max_new_tokens: this model has 256 positions" in str(refused.exception)
+
+
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "opt", "bloom"])
 @pytest.mark.parametrize("train", [{}, {"per_device_train_batch_size": 4}, {"packing": True}])
 def test_the_memory_of_a_kind_of_model_is_foreseen(tmp_path: Path, kind: str, train: dict[str, Any]) -> None:

@@ -44,7 +44,7 @@ def test_a_kind_is_trained_as_planned_or_refused_before_weights(kind: str, tmp_p
         pytest.skip(str(refusal))
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base)).save_pretrained(base)
-    trained = loracook.run(recipe, tmp_path / "runs")["train"]
+    trained = loracook.run(recipe, tmp_path / "runs")["train"]["result"]
     assert trained["parameters"]["trainable"] == planned.meta_model.counts.trainable
     [adapter] = tmp_path.glob("runs/*/train-*/adapter")
     tuned = model.load_tuned(model.load_model(recipe, base), adapter)
