@@ -87,7 +87,7 @@ def try_merge(recipe: Recipe, folder: Path, tuned: PeftModel) -> None:
 
 
 def try_tokenizer(recipe: Recipe, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Save a tokenizer with the adapter and with the merged model, and load it from there.
+    """Save a tokenizer with a model's config as the merged model has it, and load it from there.
 
     Raises:
         RecipeError: upstream refuses that, or would load another tokenizer.
@@ -96,11 +96,8 @@ def try_tokenizer(recipe: Recipe, folder: Path, tokenizer: PreTrainedTokenizerBa
 
     with TemporaryDirectory(prefix="loracook-") as saved, _trying(recipe, "its tokenizer cannot be saved"):
         tokenizer.save_pretrained(saved)
+        load_config(recipe, folder).save_pretrained(saved)  # AutoTokenizer may choose another class for it
         loaded = AutoTokenizer.from_pretrained(saved, trust_remote_code=False)
-        if "merge" in recipe:  # AutoTokenizer may choose another class where there is a config.json
-            load_config(recipe, folder).save_pretrained(saved)
-            loaded.save_pretrained(saved)
-            loaded = AutoTokenizer.from_pretrained(saved, trust_remote_code=False)
         if different := different_tokens(tokenizer, loaded):
             raise ValueError(different)
 
