@@ -104,7 +104,8 @@ def read_and_estimate(recipe: Recipe, cache: Path, device: Device) -> Estimate:
         ]
         return estimate(recipe, meta_model(recipe, folder, None), None, device=device, unknown=tuple(unknown))
     tokenizer, rows = data.with_template(recipe, tokenizer), None
-    model.try_tokenizer(recipe, folder, tokenizer)
+    if "merge" in recipe:
+        model.try_tokenizer(recipe, folder, tokenizer)
     try:
         rows = row_stats(recipe, tokenizer, cache)
     except UnreachableError as error:

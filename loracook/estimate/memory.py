@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from loracook import model
 from loracook.estimate.batches import Batch
 from loracook.estimate.fake_step import StepMemory, evaluation_bytes, step_memory
 from loracook.estimate.meta_model import MetaModel
@@ -145,18 +144,13 @@ def _evaluate(recipe: Recipe, meta_model: MetaModel, batch: Batch, *, device: st
 
 
 def _merge(recipe: Recipe, meta_model: MetaModel) -> Parts:
-    """The unquantized weights, with the quantized ones that they are made from, or with the adapter and one
-    weight and its difference in float32.
-    """
+    """The unquantized weights, the adapter, and one weight with its difference in float32."""
     largest = max(int(tensor.numel()) for tensor in meta_model.tuned.parameters())
-    phases: list[Parts] = [
-        {"adapter": _adapter_bytes(meta_model.tuned), "weight_being_merged": 2 * 4 * largest}
-    ]
-    if recipe["merge"]["base"] == "trained" and model.is_quantized(meta_model.quantization):
-        weights = meta_model.weights
-        phases.append({"quantized_weights": weights.stored + weights.constants})
-    working: Parts = max(phases, key=_total)
-    return {"weights": merged_bytes(recipe, meta_model), **working}
+    return {
+        "weights": merged_bytes(recipe, meta_model),
+        "adapter": _adapter_bytes(meta_model.tuned),
+        "weight_being_merged": 2 * 4 * largest,
+    }
 
 
 def _loaded(meta_model: MetaModel) -> Parts:

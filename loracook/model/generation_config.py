@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 FILE = "generation_config.json"
 DECIDING = ("do_sample", "num_beams", "use_cache", "return_dict_in_generate")
 """Settings that decide whether others are valid."""
+VERSION = "transformers_version"
 TOKENS = ("eos_token_id", "bos_token_id", "pad_token_id")
 
 
@@ -52,20 +53,21 @@ def generation_settings(folder: Path) -> GenerationSettings:
 
 
 def _settings(folder: Path) -> dict[str, Any]:
+    """What generation_config.json holds, or without a readable one, what older models keep in config.json."""
     from transformers import GenerationConfig
 
+    known = GenerationConfig().to_dict()
+    found, own = _mapping(folder / FILE), _mapping(folder / "config.json") or {}
+    settings = {key: own[key] for key in known if own.get(key) is not None} if found is None else found
+    return {key: value for key, value in settings.items() if key != VERSION and not key.startswith("_")}
+
+
+def _mapping(file: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads((folder / FILE).read_text("utf-8"))
-    except (OSError, ValueError):  # transformers then takes what older models keep in their config.json
-        found = GenerationConfig.from_pretrained(
-            folder, config_file_name="config.json", _from_model_config=True
-        ).to_diff_dict()
-    settings = found if isinstance(found, dict) else {}
-    return {
-        key: value
-        for key, value in settings.items()
-        if key != "transformers_version" and not key.startswith("_")
-    }
+        found = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else {}
 
 
 def _is_valid(settings: Mapping[str, Any]) -> bool:

@@ -13,7 +13,7 @@ from loracook.errors import LoracookError, RecipeError, shorten
 from loracook.machine.upstream import forget_quantized_file, saved_weights
 from loracook.model.broken_files import LIMIT
 from loracook.model.generation_config import generation_settings
-from loracook.model.load import load_config, load_model, load_unquantized
+from loracook.model.load import load_config, load_model, load_on_meta, load_unquantized
 from loracook.model.own_code import own_code
 from loracook.model.quantized import is_quantized, quantization_in_training
 from loracook.recipe.recipe import Recipe
@@ -45,20 +45,44 @@ def load_to_merge(recipe: Recipe, folder: Path, dtype: str) -> PreTrainedModel:
         base = load_unquantized(recipe, folder, dtype)
     else:
         base = _dequantized(load_model(recipe, folder), dtype)
+        _restore_conv1d(base, load_on_meta(recipe, folder))
     forget_quantized_file(base)
     return base
 
 
 def _dequantized(base: PreTrainedModel, dtype: str) -> PreTrainedModel:
+    """A model with weights of bitsandbytes in plain ones of `dtype`.
+
+    It goes from part to part, where PreTrainedModel.dequantize keeps every quantized weight to the end.
+    """
     import torch
+    from bitsandbytes.nn import Linear4bit, Linear8bitLt
+    from transformers.integrations import dequantize_and_replace
 
     trained: torch.dtype = base.dtype
     target = trained if dtype == "auto" else getattr(torch, dtype)
-    base = base.dequantize(target)
+    kinds, quantizer = (Linear4bit, Linear8bitLt), base.hf_quantizer
+    quantized = [name for name, part in base.named_modules() if isinstance(part, kinds)]
+    parents = {name.rpartition(".")[0] for name in quantized}
+    for parent in sorted(parents, key=len, reverse=True):
+        part = base.get_submodule(parent)
+        dequantize_and_replace(part, quantization_config=quantizer.quantization_config, dtype=target)
+    quantizer.remove_quantization_config(base)
     for weight in base.parameters():
         if weight.dtype == trained:  # some models keep a few weights in float32
             weight.data = weight.data.to(target)
     return base
+
+
+def _restore_conv1d(base: PreTrainedModel, as_saved: PreTrainedModel) -> None:
+    """Give a dequantized model the Conv1D modules that its class has, which bitsandbytes makes linear."""
+    from torch.nn import Linear, Parameter
+    from transformers.pytorch_utils import Conv1D
+
+    for name, module in as_saved.named_modules():
+        if isinstance(module, Conv1D) and isinstance(linear := base.get_submodule(name), Linear):
+            module.weight, module.bias = Parameter(linear.weight.data.T.contiguous()), linear.bias
+            base.set_submodule(name, module)
 
 
 def try_merge(recipe: Recipe, folder: Path, tuned: PeftModel) -> None:
@@ -88,7 +112,7 @@ def try_merge(recipe: Recipe, folder: Path, tuned: PeftModel) -> None:
 
 
 def try_tokenizer(recipe: Recipe, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Save a tokenizer with the adapter and with the merged model, and load it from there.
+    """Save a tokenizer with a model's config as the merged model has it, and load it from there.
 
     Raises:
         RecipeError: upstream refuses that, or would load another tokenizer.
@@ -97,11 +121,8 @@ def try_tokenizer(recipe: Recipe, folder: Path, tokenizer: PreTrainedTokenizerBa
 
     with TemporaryDirectory(prefix="loracook-") as saved, _trying(recipe, "its tokenizer cannot be saved"):
         tokenizer.save_pretrained(saved)
+        load_config(recipe, folder).save_pretrained(saved)  # AutoTokenizer may choose another class for it
         loaded = AutoTokenizer.from_pretrained(saved, **own_code(recipe))
-        if "merge" in recipe:  # AutoTokenizer may choose another class where there is a config.json
-            load_config(recipe, folder).save_pretrained(saved)
-            loaded.save_pretrained(saved)
-            loaded = AutoTokenizer.from_pretrained(saved, **own_code(recipe))
         if different := different_tokens(tokenizer, loaded):
             raise ValueError(different)
 

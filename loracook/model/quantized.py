@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
-from loracook.errors import MachineError, Problem
+from loracook.errors import MachineError, Problem, quote
 from loracook.machine.upstream import dequantizes
 from loracook.model.own_code import BASE_MODEL
 from loracook.recipe.recipe import Recipe
@@ -71,7 +71,7 @@ def quantization_notes(recipe: Recipe, config: PretrainedConfig) -> Iterator[str
         return
     kind = _method(stored)
     if _dequantized_on_load(stored):
-        yield f"the base model's {kind} weights are dequantized to {recipe['base_model']['dtype']} on loading"
+        yield f"the base model's {kind} weights are dequantized on loading, since {kind} cannot be trained"
     elif "merge" in recipe:
         yield f"the base model's weights are stored as {kind}; merge dequantizes them"
     try:
@@ -150,9 +150,7 @@ def _other_quantization(recipe: Recipe, stored: Mapping[str, Any]) -> Iterator[P
         return
     for key, value in section.items():
         if value != stored.get(key):
-            message = (
-                f"the base model's weights are stored with '{stored.get(key)}'; write that, or remove it"
-            )
+            message = f"the base model's weights are stored with {quote(stored.get(key))}; write that instead"
             yield recipe.problem(("quantization", key), message)
 
 

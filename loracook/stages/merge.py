@@ -16,6 +16,7 @@ from loracook.recipe.recipe import Recipe
 from loracook.stages.base import Consent, Folders
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
@@ -77,7 +78,7 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
     tuned = model.load_tuned(model.load_to_merge(recipe, base, dtype(recipe)), adapter)
     expected = _logits(tuned, tokenizer)
     progress.advance(2, 4, "merging")
-    merged = tuned.merge_and_unload(safe_merge=recipe["merge"].get("safe_merge", True))
+    merged = _merged(recipe, tuned)
     del tuned
     with _whole(folders.own / "model") as unfinished:
         _stop_as_trained(merged, tokenizer)
@@ -101,6 +102,15 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
         "prompts": len(model.PROBES),
         "generation_settings_left_out": dict(model.generation_settings(base).left_out),
     }
+
+
+def _merged(recipe: Recipe, tuned: PeftModel) -> Any:
+    """The model with the adapter in its weights; raises LoracookError where these are not finite."""
+    try:
+        return tuned.merge_and_unload(safe_merge=recipe["merge"]["safe_merge"])
+    except ValueError as error:  # what safe_merge finds
+        message = "the merged weights hold NaN or infinity; write merge.dtype: float32"
+        raise LoracookError(message) from error
 
 
 @contextmanager

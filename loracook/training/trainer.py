@@ -75,7 +75,8 @@ def read_inputs(recipe: Recipe, cache: Path, progress: Progress) -> TrainerInput
         progress.note(f"the tokenizer has no padding token; '{tokenizer.pad_token}' pads")
     structure = meta_model(recipe, folder, len(tokenizer))
     model.check_loadable(structure.config)
-    model.try_tokenizer(recipe, folder, tokenizer)
+    if "merge" in recipe:
+        model.try_tokenizer(recipe, folder, tokenizer)
     rows = data.prepare(recipe, tokenizer, cache, progress=progress)
     for note in (*structure.notes, *rows.notes):
         progress.note(note)

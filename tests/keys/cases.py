@@ -134,6 +134,7 @@ CONTEXT: dict[str, dict[str, Any]] = {
     "evaluate.generation.early_stopping": {"evaluate.generation.num_beams": 2},
     "evaluate.generation.length_penalty": {"evaluate.generation.num_beams": 2},
     "merge": {"merge": {}},
+    "merge.base": {"quantization.load_in_4bit": True},
     "push": {"push.repo_id": "me/soup"},
     "push.commit_message": {"push.create_pr": True},
     "push.folder": {"push.folder": "published", "push.repo_id": ABSENT},

@@ -232,6 +232,26 @@ def test_a_card_does_not_call_rows_unseen_that_were_trained_on(
     assert "not trained on" not in told
 
 
+@pytest.mark.parametrize(
+    ("base", "trained", "said"),
+    [
+        ("trained", 0.0072, ("by 0.72% from those of the model that was trained", "all of it is rounding")),
+        ("original", 0.0812, ("by 8.12% from those of the model that was trained", "are the original ones")),
+        ("trained", None, ("by less than 0.01% from those of the base model with the adapter",)),
+    ],
+)
+def test_a_card_says_how_far_the_merged_model_is_from_the_trained_one(
+    base: str, trained: float | None, said: tuple[str, ...], tmp_path: Path
+) -> None:
+    differences = {"logits_difference": 8e-7, "logits_difference_from_trained": trained}
+    merge = {"base": base, "prompts": 5, **differences}
+    told = model_card(
+        recipe(tmp_path), name="me/soup", files=CHAT, metrics={}, versions=VERSIONS, merge=merge
+    )
+    merging = told.split("## Merging\n\n")[1].split("\n\n")[0]
+    assert [words for words in (*said, "less than 0.01%") if words not in merging] == []
+
+
 def test_hostile_text_stays_text(tmp_path: Path) -> None:
     hostile = recipe(
         tmp_path,

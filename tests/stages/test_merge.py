@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GenerationConfig,
+)
 
 from loracook import model
+from loracook.errors import LoracookError, RecipeError
 from loracook.estimate.meta_model import meta_model
 from loracook.progress import Silent
 from loracook.recipe.recipe import Recipe, load
@@ -92,8 +101,12 @@ def adapter_for(recipe: Recipe, folder: Path) -> Path:
 
 
 def merged(recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """What the merge stage returns, done below `folder`."""
-    train = adapter_for(recipe, folder / "train")
+    """What the merge stage returns for a random adapter, done below `folder`."""
+    return merged_from(adapter_for(recipe, folder / "train"), recipe, folder)
+
+
+def merged_from(train: Path, recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """What the merge stage returns for the adapter in `train`."""
     (folder / "merge").mkdir()
     folders = Folders(folder / "merge", {"train": train}, folder, folder / "cache")
     return merge.run(recipe, folders, consent=Consent(), progress=Silent())
@@ -134,3 +147,181 @@ def test_a_merge_ends_as_it_was_planned(kind: str, files: str, tmp_path: Path) -
     assert saved.config.to_dict().get("quantization_config") is None
     rows = saved.get_input_embeddings().weight.shape[0]
     assert rows == len(AutoTokenizer.from_pretrained(tmp_path / "merge/model"))
+
+
+@pytest.mark.parametrize("bits", [NF4, {"load_in_8bit": True}])
+@pytest.mark.parametrize("base", ["trained", "original"])
+def test_after_qlora_the_dequantized_weights_are_those_that_were_trained(
+    base: str, bits: dict[str, Any], tmp_path: Path
+) -> None:
+    base_model(tmp_path / "base", "llama")
+    result = merged(recipe_on(tmp_path / "base", quantization=bits, merge={"base": base}), tmp_path)
+    assert result["logits_difference"] < EXACT
+    if bits == NF4:  # in 8 bit, inputs are quantized too
+        assert (result["logits_difference_from_trained"] < EXACT) == (base == "trained")
+
+
+def in_fp8(folder: Path) -> None:
+    """Store the projections of a model as FP8 checkpoints do: 8-bit floats and a scale for each block."""
+    weights = {}
+    for name, weight in load_file(folder / "model.safetensors").items():
+        weights[name] = weight
+        if name.endswith("_proj.weight"):
+            scale = weight.abs().max() / 448
+            weights |= {name: (weight / scale).to(torch.float8_e4m3fn), f"{name}_scale_inv": scale.view(1, 1)}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    stored_as(folder, quant_method="fp8", weight_block_size=[64, 64], modules_to_not_convert=["lm_head"])
+
+
+def in_mxfp4(folder: Path) -> None:
+    """Store the experts of a gpt-oss as published: two 4-bit floats in a byte, a scale for each 32."""
+    weights = {}
+    for name, weight in load_file(folder / "model.safetensors").items():
+        if name.endswith(("gate_up_proj", "down_proj")):
+            experts, rows, columns = weight.shape
+            shape = (experts, columns, rows // 32)
+            weights[f"{name}_blocks"] = torch.randint(0, 255, (*shape, 16), dtype=torch.uint8)
+            weights[f"{name}_scales"] = torch.full(shape, 121, dtype=torch.uint8)
+        else:
+            weights[name] = weight
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    stored_as(folder, quant_method="mxfp4", modules_to_not_convert=["self_attn", "router", "lm_head"])
+
+
+def stored_as(folder: Path, **quantization: Any) -> None:
+    """Let a model's config.json say how its weights are quantized."""
+    changed(folder / "config.json", quantization_config=quantization)
+
+
+def changed(file: Path, **values: Any) -> None:
+    """Set values in a JSON file."""
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+@pytest.mark.parametrize(("kind", "store"), [("llama", in_fp8), ("gpt_oss", in_mxfp4)])
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")
+def test_weights_that_are_dequantized_on_loading_train_and_merge_so(
+    kind: str, store: Callable[[Path], None], tmp_path: Path
+) -> None:
+    store(base_model(tmp_path / "base", kind))
+    recipe = recipe_on(tmp_path / "base")
+    assert "weights are dequantized on loading" in planned(recipe)[0]
+    assert merged(recipe, tmp_path)["logits_difference"] < EXACT
+    saved = load_file(tmp_path / "merge/model/model.safetensors")
+    assert {weight.dtype for weight in saved.values()} == {torch.float32}
+    assert "quantization_config" not in json.loads((tmp_path / "merge/model/config.json").read_text())
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq", "hqq", "aqlm", "quanto", "torchao", "eetq", "fbgemm_fp8"])
+def test_weights_that_cannot_be_dequantized_are_refused_where_merge_is_asked_for(
+    method: str, tmp_path: Path
+) -> None:
+    stored_as(base_model(tmp_path / "base", "llama"), quant_method=method, bits=4)
+    with pytest.raises(
+        RecipeError, match=rf"merge: weights stored as {method} cannot be merged; remove 'mer"
+    ):
+        planned(recipe_on(tmp_path / "base"))
+
+
+NF4_TWICE = {**NF4, "bnb_4bit_use_double_quant": True}
+
+
+@pytest.mark.parametrize(
+    ("stored", "sections", "said"),
+    [
+        ({"quant_method": "modelopt"}, {}, "name_or_path: its weights are stored as modelopt, which transf"),
+        ({"quant_method": "fp8"}, {"quantization": NF4}, "quantization: the base model's weights are stored"),
+        (
+            {"quant_method": "bitsandbytes", **NF4},
+            {"quantization": NF4_TWICE},
+            "double_quant: the base model's",
+        ),
+        (
+            {"quant_method": "bitsandbytes", **NF4},
+            {"quantization": NF4, "merge": {"base": "original"}},
+            "merge.base: the base model has no weights beside those stored as bitsandbytes_4bit; write 'tr",
+        ),
+    ],
+)
+def test_what_a_recipe_says_otherwise_than_the_file_is_refused(
+    stored: dict[str, Any], sections: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    stored_as(base_model(tmp_path / "base", "llama"), **stored)
+    with pytest.raises(RecipeError, match=said):
+        planned(recipe_on(tmp_path / "base", **sections))
+
+
+REFUSED: dict[str, dict[str, Any]] = {
+    "sampling settings without sampling": {"temperature": 0.9, "top_k": 10, "min_p": 0.1, "typical_p": 0.5},
+    "settings of beam search without beams": {"early_stopping": True, "length_penalty": 0.8},
+    "a padding token of -1": {"pad_token_id": -1},
+    "no new tokens": {"max_new_tokens": 0},
+    "an unknown cache": {"cache_implementation": "none of them"},
+    "a cache that is not used": {"cache_implementation": "static"},
+    "several greedy answers": {"num_return_sequences": 4},
+    "arguments of generate": {"logits_processor": [1], "stopping_criteria": []},
+    "a mapping where an object belongs": {"compile_config": {"dynamic": True}},
+    "scores that are not returned": {"output_scores": True},
+    "tokens by name": {"eos_token_id": "</s>", "bos_token_id": [[1]]},
+    "a share above 1": {"watermarking_config": {"greenlist_ratio": 3}, "assistant_ensemble_weight": 3},
+}
+"""What transformers refuses to load, or to save once an end token was set, by what is wrong."""
+
+
+@pytest.mark.parametrize("file", ["generation_config.json", "config.json"])
+def test_generation_settings_that_transformers_refuses_are_left_out(file: str, tmp_path: Path) -> None:
+    for number, refused in enumerate(REFUSED.values()):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        valid = {"use_cache": "static" not in refused.values(), "repetition_penalty": 1.1}
+        (folder / file).write_text(json.dumps({"model_type": "llama"} | refused | valid))
+        settings = model.generation_settings(folder)
+        known = {key: value for key, value in refused.items() if file != "config.json" or key in KNOWN}
+        assert settings.left_out == known
+        settings.config.eos_token_id = 0
+        settings.config.save_pretrained(folder)
+        saved = GenerationConfig.from_pretrained(folder)
+        assert (saved.repetition_penalty, saved.eos_token_id) == (1.1, 0)
+
+
+KNOWN = GenerationConfig().to_dict().keys()
+
+
+def test_sampling_settings_of_a_model_that_samples_are_kept(tmp_path: Path) -> None:
+    own = {"temperature": 0.6, "top_p": 0.95, "do_sample": True, "eos_token_id": [1, 2]}
+    (tmp_path / "generation_config.json").write_text(json.dumps(own))
+    settings = model.generation_settings(tmp_path)
+    assert (settings.left_out, settings.note) == ({}, "")
+    assert own.items() <= settings.config.to_dict().items()
+
+
+@pytest.mark.parametrize(
+    ("safe_merge", "said"),
+    [(True, "hold NaN or infinity"), (False, "logits differ from the adapter's by nan")],
+)
+def test_a_merge_that_fails_leaves_no_model(safe_merge: bool, said: str, tmp_path: Path) -> None:
+    base_model(tmp_path / "base", "llama")
+    recipe = recipe_on(tmp_path / "base", merge={"safe_merge": safe_merge})
+    weights = adapter_for(recipe, tmp_path / "train") / "adapter/adapter_model.safetensors"
+    save_file({name: weight / 0 for name, weight in load_file(weights).items()}, weights)
+    with pytest.raises(LoracookError, match=said):
+        merged_from(tmp_path / "train", recipe, tmp_path)
+    assert list((tmp_path / "merge").iterdir()) == []
+
+
+def test_a_merge_that_would_lose_weights_is_refused_by_the_plan(tmp_path: Path) -> None:
+    folder = base_model(tmp_path / "base", "llama")
+    recipe = recipe_on(folder)
+    tuned = meta_model(recipe, folder, None).tuned
+    tuned.get_base_model().config.num_hidden_layers = 3
+    with pytest.raises(RecipeError, match=r"merge: this model cannot be merged: .* would not load again"):
+        model.try_merge(recipe, folder, tuned)
+
+
+def test_a_tokenizer_that_changes_on_its_way_is_named() -> None:
+    one, other = tokenizer_of(LINES), tokenizer_of(LINES)
+    assert model.different_tokens(one, other) == ""
+    other.add_tokens(["<|new|>"])
+    assert "tokens, and" in model.different_tokens(one, other)
+    one.add_tokens(["France"])
+    assert "'The capital of France is' gives other tokens" in model.different_tokens(one, other)

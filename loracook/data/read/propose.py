@@ -39,7 +39,7 @@ def _pair(names: list[str]) -> tuple[str, dict[str, str]] | None:
     if (prompt and completion) or len(names) == 2:
         first, second = (prompt, completion) if prompt and completion else names
         return "prompt_completion", _renamed({"prompt": first, "completion": second})
-    # one column of a usual name lacks its other half; one with a separator is a table split in the wrong places
+    # One of a usual name lacks its other half; one with a separator is a table split in the wrong places.
     is_text = len(names) == 1 and not (prompt or completion or SEPARATORS & set(names[0]))
     return ("text", _renamed({"text": names[0]})) if is_text else None
 
