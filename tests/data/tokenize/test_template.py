@@ -12,8 +12,8 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 import loracook.data as data
 from loracook.data.read.template_kwargs import RESERVED
-from loracook.data.tokenize.chat_mask import ChatRenderer
 from loracook.data.tokenize import template
+from loracook.data.tokenize.chat_mask import ChatRenderer
 from loracook.errors import RecipeError, dotted
 from loracook.progress import Silent
 from tests.data.samples import chat, json_lines, marked, recipe, tokenizer
