@@ -6,16 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from loracook.data.read import oasst
-from loracook.data.read.message_keys import TOOLS, first, is_plain
-from loracook.data.read.messages import conversation, normalize, tools_in_system, unread
+from loracook.data.read.chats import CHAT_COLUMNS, chat
+from loracook.data.read.message_keys import first
+from loracook.data.read.messages import conversation
 from loracook.data.read.rows import Chat, Pair, Row, RowError, Text, as_text
-from loracook.data.read.template_kwargs import template_kwargs
-from loracook.data.read.tool_calls import tools
 from loracook.data.read.turns import TURNS, as_turns
 
 SHAREGPT = ("conversations", "conversation")
-CHAT_COLUMNS = ("system", *TOOLS, "chat_template_kwargs")
-"""Columns that make a chat of a prompt and its completion."""
 SHOWN = 20
 FIELD = re.compile(r"\{([^{}\"':,\n]+)\}")
 OTHER_TASKS = {
@@ -104,49 +101,11 @@ def _marks(name: str, value: object) -> bool:
 
 
 def _messages(columns: Mapping[str, Any], options: ReadOptions) -> Iterator[Row | RowError]:
-    yield _chat(columns, _column(columns, "messages"), options)
+    yield chat(columns, _column(columns, "messages"), options.roles)
 
 
 def _sharegpt(columns: Mapping[str, Any], options: ReadOptions) -> Iterator[Row | RowError]:
-    yield _chat(columns, _column(columns, first(columns, SHAREGPT) or SHAREGPT[0]), options)
-
-
-def _chat(
-    columns: Mapping[str, Any], messages: Any, options: ReadOptions, *, prompt_length: int | None = None
-) -> Chat:
-    """A row of messages with what stands in other columns: system message, tools, template arguments."""
-    if isinstance(messages, str):
-        raise RowError("no messages", "the column is text and not JSON; write lists with json.dumps")
-    if not isinstance(messages, list):
-        raise RowError("no messages", "the column is not a list of messages")
-    opening = _opening(columns, messages)
-    conversed = conversation(opening + messages, options.roles)
-    unusual = [message for message in messages if not is_plain(message)]
-    if prompt_length is not None:
-        prompt_length = len(normalize(opening + messages[:prompt_length], options.roles))
-    return Chat(
-        conversed,
-        _tools(columns, unusual, options),
-        prompt_length,
-        template_kwargs(columns.get("chat_template_kwargs")),
-        frozenset(unread(unusual, options.roles)),
-    )
-
-
-def _opening(columns: Mapping[str, Any], messages: list[Any]) -> list[Any]:
-    """The system message that a column has, unless the messages begin with it."""
-    system = columns.get("system")
-    begins = messages and isinstance(messages[0], dict) and system in messages[0].values()
-    return [{"role": "system", "content": _text(columns, "system")}] if system and not begins else []
-
-
-def _tools(columns: Mapping[str, Any], messages: list[Any], options: ReadOptions) -> tuple[Any, ...]:
-    """The tools of a row, from a column or its system message; raises RowError for two different lists."""
-    places = (*(columns.get(name) for name in TOOLS), tools_in_system(messages, options.roles))
-    found = [listed for listed in map(tools, places) if listed]
-    if any(listed != found[0] for listed in found):
-        raise RowError("several lists of tools", "a row has one, in 'tools' or in its system message")
-    return found[0] if found else ()
+    yield chat(columns, _column(columns, first(columns, SHAREGPT) or SHAREGPT[0]), options.roles)
 
 
 def _alpaca(columns: Mapping[str, Any], options: ReadOptions) -> Iterator[Row | RowError]:
@@ -159,7 +118,7 @@ def _alpaca(columns: Mapping[str, Any], options: ReadOptions) -> Iterator[Row | 
     messages = []
     for question, reply in [*history, (prompt, answer)]:
         messages += [{"role": "user", "content": question}, {"role": "assistant", "content": reply}]
-    yield _chat(columns, messages, options, prompt_length=len(messages) - 1)
+    yield chat(columns, messages, options.roles, prompt_length=len(messages) - 1)
 
 
 def _history(columns: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -179,7 +138,7 @@ def _prompt_completion(columns: Mapping[str, Any], options: ReadOptions) -> Iter
         yield Pair(_nonempty(columns, "prompt"), _nonempty(columns, "completion"))
         return
     asked, answered = _turns(columns, "prompt", "user"), _turns(columns, "completion", "assistant")
-    yield _chat(columns, asked + answered, options, prompt_length=len(asked))
+    yield chat(columns, asked + answered, options.roles, prompt_length=len(asked))
 
 
 def _turns(columns: Mapping[str, Any], name: str, role: str) -> list[Any]:

@@ -11,6 +11,8 @@ from loracook.data.read.message_keys import ROLE
 from loracook.data.read.rows import Place, Record, json_fault, parse_json
 from loracook.data.read.text_files import HEAD, FileError, lines, open_text, whole
 
+SHALLOW = 500
+"""Brackets of a text that is not nested too deeply; only an escape can make a lone surrogate."""
 NOT_BLANK = re.compile(r"\S")
 OF_A_ROW = frozenset(
     ("messages", "conversations", "conversation", "tools", "functions", "prompt", "completion", "history")
@@ -49,6 +51,12 @@ def parsed(place: Place, content: bytes, columns_of: Callable[[str], object]) ->
         return Record(place, {}, f"not UTF-8: {error.reason} at byte {error.start + 1}")
     except ValueError as error:
         return Record(place, {}, f"not JSON: {error}")
+    if (
+        isinstance(columns, dict)
+        and b"\\u" not in content
+        and content.count(b"[") + content.count(b"{") < SHALLOW
+    ):
+        return Record(place, columns)
     return record(place, columns)
 
 

@@ -41,9 +41,9 @@ def is_empty(value: object) -> bool:
 
 def is_plain(message: object) -> bool:
     """Whether a message has a role and text, and nothing else, as nearly all have."""
-    if not isinstance(message, dict) or len(message) != len(ROLE):
+    if not isinstance(message, dict) or message.keys() not in PLAIN:
         return False
-    return isinstance(message.get("content", message.get("value")), str) and message.keys() in PLAIN
+    return isinstance(message.get("content", message.get("value")), str)
 
 
 def unread(message: Mapping[str, Any], role: str) -> Iterator[str]:

@@ -67,8 +67,8 @@ def _message(message: object, roles: Mapping[str, str]) -> Message:
         raise RowError("no messages", "a message is not a mapping")
     role = _role(message, roles)
     key = first(message, message_keys.CONTENT)
-    if message_keys.is_plain(message) and role != "function_call" and message[key].strip():
-        return {"role": role, "content": message[key]}
+    if key and role != "function_call" and message_keys.is_plain(message) and message[key].strip():
+        return {"role": role, "content": message[key]}  # as nearly all are
     if role == "function_call":
         content, reasoning, called = "", "", calls(message[key] if key else None, "function_call")
     else:

@@ -38,7 +38,7 @@ class Scan:
         """Count what a row and its messages have beside what is read."""
         if beside := record.columns.keys() - self.source.columns_read:
             self.unread_columns.update(name for name in beside if not is_empty(record.columns[name]))
-        if isinstance(row, Chat):
+        if isinstance(row, Chat) and row.unread:
             self.unread_keys.update(row.unread)
 
     @property

@@ -16,6 +16,11 @@ from loracook.data.read.scan import has_placeholder
 KEYS = [
     "messages",
     "conversations",
+    "conversation",
+    "functions",
+    "function_call",
+    "chat_template_kwargs",
+    "parts",
     "instruction",
     "input",
     "output",

@@ -284,3 +284,13 @@ def test_files_of_installed_distributions_are_read(tmp_path: Path) -> None:
         in (refusal(tmp_path, path="package://no-such-soup/rows.jsonl")[0])
     )
     assert "has no file 'soup.jsonl'" in refusal(tmp_path, path="package://trl/soup.jsonl")[0]
+
+
+def test_what_comes_from_the_hub_is_named_once_evaluation_included(tmp_path: Path) -> None:
+    json_lines(tmp_path / "a.jsonl", ROWS)
+    local = {"path": "json", "data_files": "./a.jsonl"}
+    assert data.hub_datasets(recipe(tmp_path, dataset=local)) == ()
+    mixed = {"sources": [local, {"path": "org/soups"}], "eval": {"path": "org/stews", "split": "test"}}
+    assert data.hub_datasets(recipe(tmp_path, dataset=mixed)) == ("org/soups", "org/stews")
+    same = {"path": "org/soups", "eval": {"split": "test"}}
+    assert data.hub_datasets(recipe(tmp_path, dataset=same)) == ("org/soups",)
