@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TRAIN_KEYS = ("max_length", "packing", "packing_strategy", "eval_packing", "seed")
-CODE = ("data/prepare.py", "data/read/*.py", "data/tokenize/*.py", "recipe/derived.py", "recipe/locations.py")
-"""The modules that decide what the prepared rows are; derived decides which rows are held out, locations
-what is a local file."""
+CODE = ("data/prepare.py", "data/read/*.py", "data/tokenize/*.py", "recipe/derived.py")
+"""The modules that decide what the prepared rows are; derived decides which rows are held out, and which
+packing strategies split long ones."""
+DECIDE_NOTHING = ("data/read/propose.py", "data/tokenize/sandbox.py", "data/tokenize/turns.py")
+"""Modules beside those that only advise or refuse, or serve evaluation."""
 STATISTICS = "statistics.json"
 
 
@@ -34,6 +36,11 @@ def files(recipe: Recipe) -> tuple[Path, ...]:
     data = [path for source in _sources(recipe) for path in source.files]
     template = template_file(recipe)
     return (*dict.fromkeys(data), *([template] if template else []))
+
+
+def hub_datasets(recipe: Recipe) -> tuple[str, ...]:
+    """The datasets on the Hub that rows come from, those for evaluation included, each once."""
+    return tuple(dict.fromkeys(source.entry["path"] for source in _sources(recipe) if not source.local))
 
 
 def cached_rows(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, cache: Path) -> Path:
@@ -52,7 +59,7 @@ def cache_key(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> str:
         "names": [source.name(path) for source in all_sources for path in source.files],
         "hub": [hub.fingerprint(source.hub_entry, source.fail) for source in all_sources if not source.local],
         "tokenizer": _tokenizer(tokenizer),
-        "libraries": {name: version(name) for name in ROWS},
+        "versions": {name: version(name) for name in ("loracook", *ROWS)},
         "code": [sha256(path) for path in code()],
         # Cached rows contain the date of the day they were prepared; streamed ones are prepared every time.
         "today": str(date.today()) if recipe["dataset"].get("streaming") and is_dated(tokenizer) else None,
@@ -63,7 +70,8 @@ def cache_key(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> str:
 def code() -> list[Path]:
     """The source files that decide what the prepared rows are."""
     package = Path(__file__).parent.parent
-    return [path for pattern in CODE for path in sorted(package.glob(pattern))]
+    found = [path for pattern in CODE for path in sorted(package.glob(pattern))]
+    return [path for path in found if path.relative_to(package).as_posix() not in DECIDE_NOTHING]
 
 
 def is_dated(tokenizer: PreTrainedTokenizerBase) -> bool:

@@ -144,6 +144,8 @@ def _scan_facts(result: Scan) -> dict[str, Any]:
         "rows": result.rows,
         "skipped": {reason: _examples(rows) for reason, rows in result.skipped.items()},
         "placeholders": _examples(result.placeholders),
+        "unread_columns": dict(result.unread_columns),
+        "unread_keys": dict(result.unread_keys),
     }
 
 

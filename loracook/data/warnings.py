@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from loracook.data.read.formats import named
 from loracook.errors import Problem
 from loracook.recipe.recipe import Recipe
 
@@ -19,7 +20,7 @@ FLAWS = {
     "truncated": Flaw("exceed train.max_length", "raise it or remove them"),
     "missing_eos": Flaw(
         "have no end-of-turn (EOS) token in the loss",
-        "raise train.max_length or fix the template's {% generation %} block",
+        "raise train.max_length, set tokenizer.eos_token or fix the template's {% generation %} block",
     ),
     "fully_masked": Flaw(
         "have no token in the loss and are dropped", "raise train.max_length or remove them"
@@ -70,13 +71,18 @@ def _special_token_notes(counts: Mapping[str, Any]) -> Iterator[str]:
         yield f"'{token}' of {rows} training rows is dropped, since the tokenizer adds it"
     for token, within in counts["within"].items():
         where = f"{within['rows']} training rows contain the control token '{token}' in their own text"
-        yield f"{where}, first: {within['first']}; in an answer, '{token}' is trained where it stands"
+        effect = "; inside an answer it trains the model to stop there" if within["ends"] else ""
+        yield f"{where}{effect}, first: {within['first']}"
 
 
 def _source_notes(source: Mapping[str, Any]) -> Iterator[str]:
     path = source["path"]
     if source["detected"]:
         yield f"{path}: detected format {source['format']} ({source['detected']})"
+    for what, unread in (("column", source["unread_columns"]), ("message key", source["unread_keys"])):
+        if unread:
+            verb = "is" if len(unread) == 1 else "are"
+            yield f"{path}: {named(what, sorted(unread))} {verb} not read"
     for reason, skipped in source["skipped"].items():
         yield f"{skipped['rows']} rows of {path} skipped ({reason}), first: {skipped['first'][0]}"
     if source["placeholders"]["rows"]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from loracook import model
+from loracook import data, model
 from loracook.estimate.disk import DiskUse, Upload, disk_use, upload
 from loracook.estimate.estimate import Estimate
 from loracook.estimate.fake_step import saved_without_checkpointing
@@ -55,9 +55,8 @@ def _external(recipe: Recipe) -> Iterator[str]:
     """What reaches beyond this machine, in sentences; nothing in a recipe runs code."""
     if not is_local(recipe["base_model"]):
         yield f"downloads the base model {recipe['base_model']['name_or_path']} from the hub"
-    for source in recipe["dataset"].get("sources", [recipe["dataset"]]):
-        if not is_local(source):
-            yield f"downloads the data set {source['path']} from the hub"
+    for path in data.hub_datasets(recipe):
+        yield f"downloads the data set {path} from the hub"
     trackers = recipe["train"].get("report_to", "none")
     for tracker in [trackers] if isinstance(trackers, str) else trackers:
         if tracker not in ("none", "tensorboard"):

@@ -27,12 +27,12 @@ def sources(data: Data) -> Iterator[tuple[Path, Data]]:
 
 
 def all_sources(data: Data) -> Iterator[tuple[Path, Data]]:
-    """Every source of training rows, then that of evaluation rows, if it has one of its own."""
-    yield from sources(data)
+    """Every source of training rows that names a path, then that of evaluation rows with one of its own."""
+    named = [(at, source) for at, source in sources(data) if "path" in source]
+    yield from named
     own = data["dataset"].get("eval", {})
-    if not own.keys().isdisjoint(("path", "data_files")):
-        _, first = next(sources(data))
-        yield ("dataset", "eval"), {"path": first["path"]} | own
+    if named and not own.keys().isdisjoint(("path", "data_files")):
+        yield ("dataset", "eval"), {"path": named[0][1]["path"]} | own
 
 
 def batch(data: Data) -> int:

@@ -70,10 +70,7 @@ class Recipe:
 
     def origin(self, path: Path) -> Origin:
         """Who set the value at `path`."""
-        match changing(self.layers, path) or deciding(self.layers, path):
-            case (layer, entry) if not layer.removes(path):
-                return Origin(layer.kind, entry.key)
-        return Origin("loracook")
+        return origin_in(self.layers, path)
 
     def problem(self, path: Path, message: str) -> Problem:
         """A problem with the value at `path`, with its position in the recipe."""
@@ -94,7 +91,7 @@ class Recipe:
 def load(file: str | FilePath, overrides: Sequence[str] = (), allowed: Allowed = NOTHING) -> Recipe:
     """The recipe in a file with every `--set` applied; raises RecipeError with all its problems."""
     reach = reach_of(FilePath(file), allowed)
-    layers = (*reversed(_sets(overrides)), *lineage(file, reach))
+    layers = layers_of(file, overrides, allowed)
     data = merged(layers)
     unplaced = list(islice(_invalid(data), PROBLEMS))
     if not unplaced:
@@ -106,6 +103,19 @@ def load(file: str | FilePath, overrides: Sequence[str] = (), allowed: Allowed =
     if any(problem.severity == "error" for problem in problems):
         raise RecipeError(problems)
     return Recipe(FilePath(file), data, layers, tuple(problems), allowed)
+
+
+def layers_of(file: str | FilePath, overrides: Sequence[str], allowed: Allowed) -> tuple[Layer, ...]:
+    """Every `--set`, then the file and its parents, the first winning; raises RecipeError."""
+    return (*reversed(_sets(overrides)), *lineage(file, reach_of(FilePath(file), allowed)))
+
+
+def origin_in(layers: Sequence[Layer], path: Path) -> Origin:
+    """Which of the layers set the value at `path`; loracook where none did."""
+    match changing(layers, path) or deciding(layers, path):
+        case (layer, entry) if not layer.removes(path):
+            return Origin(layer.kind, entry.key)
+    return Origin("loracook")
 
 
 def placed(problem: Problem, layers: Sequence[Layer]) -> Problem:

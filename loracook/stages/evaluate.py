@@ -156,8 +156,12 @@ def comparison(
 ) -> dict[str, Any]:
     """One line of generations.jsonl; where there is a reference to score, it carries both answers' scores."""
     texts = {side: tokenizer.decode(answer.ids[: prompt.limit]) for side, answer in answers.items()}
-    cut = [side for side, answer in answers.items() if answer.cut and not prompt.limit]
-    line = {"prompt": prompt.prompt, "reference": prompt.reference, **texts, **({"cut": cut} if cut else {})}
+    cut = [
+        side
+        for side, answer in answers.items()
+        if answer.cut and len(answer.ids) < (prompt.limit or math.inf)
+    ]
+    line = {"prompt": prompt.prompt, "reference": prompt.reference, **texts, "cut": cut}
     before = opened_reasoning(tokenizer.decode(prompt.prompt_ids))
     scores = {
         name: {side: score(before + text, before + prompt.reference) for side, text in texts.items()}

@@ -40,8 +40,8 @@ def files(recipe: Recipe) -> tuple[Path, ...]:
 
 def describe(recipe: Recipe) -> str:
     """Say what is merged, and in which precision."""
-    kind = f"{recipe['merge']['base']} " if "quantization" in recipe else ""
-    return f"adapter and {kind}base model into one model in {dtype(recipe)}"
+    kind = {"trained": "dequantized ", "original": "original "} if "quantization" in recipe else {}
+    return f"adapter and {kind.get(recipe['merge']['base'], '')}base model into one model in {dtype(recipe)}"
 
 
 def uploads_to(recipe: Recipe) -> str | None:
@@ -97,7 +97,7 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
         "dtype": dtype(recipe),
         "base": recipe["merge"]["base"],
         "logits_difference": difference,
-        "logits_difference_from_trained": _difference(trained, logits) if trained else difference,
+        "logits_difference_from_trained": _difference(trained, logits) if trained else None,
         "prompts": len(model.PROBES),
         "generation_settings_left_out": dict(model.generation_settings(base).left_out),
     }

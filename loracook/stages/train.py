@@ -77,7 +77,7 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
     """
     inputs = read_inputs(recipe, folders.cache, progress)
     memory = check_memory(inputs)
-    if advice := memory.estimate.bfloat16_advice:
+    for advice in memory.estimate.precision_advice.values():
         progress.note(advice)
     check_disk(memory.estimate, folders.own)
     made_by = _made_by(inputs, folders, device=memory.estimate.device.kind)
@@ -87,6 +87,8 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
     output = staging_folder(checkpoints)
     sft = build(inputs, output, cache=folders.cache, progress=progress)
     _add_callbacks(sft, folders, made_by=made_by, progress=progress)
+    for callback in consent.callbacks:
+        sft.add_callback(callback)
     try_before_training(sft, memory, progress)
     with memory.guarding():
         metrics = _train(sft, checkpoint)

@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 import loracook.data as data
+from docs import architecture
 from loracook.data import cache
 from loracook.errors import RecipeError
 from loracook.progress import Progress, Silent
@@ -209,35 +211,31 @@ def test_rows_that_fail_leave_nothing_in_the_cache(folder: Path) -> None:
 
 
 def test_the_key_covers_the_code_that_decides_the_rows_and_no_other() -> None:
+    imports, reached = architecture.package().imports, {"loracook.data.prepare"}
+    while more := {name for module in reached for name in imports[module]} - reached:
+        reached |= more
     package = Path(cache.__file__).parent.parent
-    covered = {path.relative_to(package).as_posix() for path in cache.code()}
-    others = {path.relative_to(package).as_posix() for path in package.glob("data/*.py")} - covered
-    assert covered - {"data/read/__init__.py", "data/tokenize/__init__.py"} == {
-        "data/prepare.py",
-        *(f"data/read/{name}.py" for name in READ),
-        *(f"data/tokenize/{name}.py" for name in TOKENIZE),
-        "recipe/derived.py",
-        "recipe/locations.py",
+    names = {"loracook." + ".".join(path.relative_to(package).with_suffix("").parts) for path in cache.code()}
+    covered = {name.removesuffix(".__init__") for name in names}
+    assert {name for name in reached - covered if name.startswith("loracook.data.")} == {
+        "loracook.data.cache",  # is the key
+        "loracook.data.read.propose",  # advises
+        "loracook.data.tokenize.sandbox",  # refuses
+        "loracook.data.warnings",  # words
     }
-    assert others == {
-        f"data/{name}.py" for name in ("__init__", "cache", "eval_prompts", "preview", "warnings")
-    }
+    assert {name for name in covered if not name.startswith("loracook.data.")} == {"loracook.recipe.derived"}
+    assert covered - reached <= {"loracook.data.read", "loracook.data.tokenize"}
 
 
-READ = [
-    "csv_rows",
-    "detect",
-    "files",
-    "formats",
-    "hub",
-    "messages",
-    "oasst",
-    "rows",
-    "scan",
-    "selection",
-    "sources",
-]
-TOKENIZE = ["batches", "chat_mask", "encode", "render", "sandbox", "statistics", "template"]
+def test_another_version_of_loracook_prepares_the_rows_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = key(edited("nothing", folder), folder, tokenizer())
+    versions = {"loracook": "0.0.0"}
+    monkeypatch.setattr(
+        "loracook.data.cache.version", lambda name: versions.get(name) or metadata.version(name)
+    )
+    assert key(edited("nothing", folder), folder, tokenizer()) != before
 
 
 def edited(what: str, folder: Path) -> dict[str, Any]:

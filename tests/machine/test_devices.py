@@ -106,8 +106,10 @@ def test_only_a_recipe_in_bfloat16_is_advised_against_it(tmp_path: Path) -> None
     slow = Device("a CPU", "cpu", 1 << 40, bfloat16=False)
     file = config_recipe(tmp_path, OPT, LORA)
     in_float32 = ("base_model.dtype=float32", "train.bf16=false")
-    assert read_and_estimate(load(file), default_cache(), slow).bfloat16_advice == slow.bfloat16_advice
-    assert read_and_estimate(load(file, in_float32), default_cache(), slow).bfloat16_advice == ""
+    assert read_and_estimate(load(file), default_cache(), slow).precision_advice == {
+        "bfloat16": slow.bfloat16_advice
+    }
+    assert read_and_estimate(load(file, in_float32), default_cache(), slow).precision_advice == {}
 
 
 def test_a_plan_for_a_device_without_bfloat16_says_what_to_set(tmp_path: Path) -> None:

@@ -91,9 +91,9 @@ def recipe_on(folder: Path, kind: str, lora: dict[str, Any], **sections: Any) ->
         ),
         (
             "phimoe",
-            {"target_modules": "all-linear"},
+            {"target_modules": ["q_proj", "router"]},
             {},
-            "lora.target_modules: LoRA cannot adapt 'router' of this model; add exclude_modules: [router]",
+            "lora.target_modules.1: 'router' is not a module that LoRA can adapt",
         ),
         (
             "mamba",

@@ -1,23 +1,42 @@
 """CSV lines → one mapping of column names to cells per row."""
 
 import csv
+import itertools
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 MAX_CELL_BYTES = 64 * 2**20
+SEPARATORS = ";\t,|"
+TOLD = re.compile(r"\s*sep=(.)\s*")  # the line that Excel writes before the header
 
 
 def rows(lines: Iterable[str], delimiter: str) -> Iterator[tuple[dict[str, str], str]]:
     """The columns of each row and its fault, "" for none; bytes that are not UTF-8 arrive as surrogates.
 
-    Raises csv.Error for an unusable header, and for an unbalanced quote that swallows other lines.
+    A header without `delimiter` decides which other one there is. Raises csv.Error for an unusable header,
+    and for an unbalanced quote that swallows other lines.
     """
     csv.field_size_limit(MAX_CELL_BYTES)
-    table = _cells(csv.reader(lines, delimiter=delimiter, strict=True))
+    stream, opening = iter(lines), list[str]()
+    while not "".join(opening).strip() and (line := next(stream, None)) is not None:
+        opening.append(line)
+    if told := TOLD.fullmatch("".join(opening)):
+        delimiter, opening = told[1], ["\n" for _ in opening]
+    else:
+        delimiter = _delimiter("".join(opening).lstrip("\r\n"), delimiter)
+    table = _cells(csv.reader(itertools.chain(opening, stream), delimiter=delimiter, strict=True))
     header = _header(next(table, []))
     for cells in table:
         fault = cells if isinstance(cells, str) else _fault(header, cells)
         yield {} if fault else dict(zip(header, cells, strict=True)), fault
+
+
+def _delimiter(header: str, usual: str) -> str:
+    """What separates the columns of a header, in which only one separator can be."""
+    counts = {mark: len(next(csv.reader([header], delimiter=mark), [])) for mark in (usual, *SEPARATORS)}
+    others = [mark for mark, count in counts.items() if count > 1]
+    return others[0] if others and counts[usual] == 1 else usual
 
 
 def _cells(reader: Any) -> Iterator[list[str] | str]:

@@ -146,7 +146,7 @@ def _content(value: Any, role: str) -> tuple[str, str, list[dict[str, Any]]]:
 
 def _any_text(value: object, role: str) -> str:
     """Content that is neither text nor typed parts as text; raises RowError where its text is not certain."""
-    where = f"the content of a {role} message"
+    where = f"the {role}'s content"
     if role != "tool" and isinstance(value, list):
         raise RowError("not text", f"{where} is a list without types; join its parts to one text")
     if role != "tool" and isinstance(value, dict):

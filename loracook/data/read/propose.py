@@ -39,10 +39,9 @@ def _pair(names: list[str]) -> tuple[str, dict[str, str]] | None:
     if (prompt and completion) or len(names) == 2:
         first, second = (prompt, completion) if prompt and completion else names
         return "prompt_completion", _renamed({"prompt": first, "completion": second})
-    one = len(names) == 1 and not SEPARATORS & set(
-        names[0]
-    )  # else a table that was split in the wrong places
-    return ("text", _renamed({"text": names[0]})) if one else None
+    # A column's name that holds a separator is a table's first line, split in the wrong places.
+    is_text = len(names) == 1 and not (prompt or completion or SEPARATORS & set(names[0]))
+    return ("text", _renamed({"text": names[0]})) if is_text else None
 
 
 def _first(usual: Iterable[str], names: list[str]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from loracook.data.read import detect, files, formats, hub, oasst
 from loracook.data.read.formats import ReadOptions
 from loracook.data.read.rows import Record
+from loracook.data.read.text_files import FileError
 from loracook.errors import Path as Entry
 from loracook.errors import RecipeError
 from loracook.recipe.derived import OWN_ROWS, sources
@@ -128,7 +129,7 @@ class Source:
         try:
             for path in self.files:
                 yield from files.records(path, self.name(path), BUILDERS.get(self.entry["path"]))
-        except files.FileError as error:
+        except FileError as error:
             raise self.fail("path", str(error)) from error
 
     def _matches(self, pattern: str) -> Iterator[Path]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from loracook.data.read.rows import Message, RowError
 from loracook.data.tokenize.template import MASKING_ADVICE, can_mask, chat_template
+from loracook.data.tokenize.tool_arguments import wants_text, with_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -29,9 +30,10 @@ ANSWER: Message = {"role": "assistant", "content": "\u2603"}
 
 @dataclass(frozen=True)
 class ChatRenderer:
-    """Renders conversations with a tokenizer's chat template."""
+    """Renders conversations with a tokenizer's chat template, which also gets `template_kwargs`."""
 
     tokenizer: PreTrainedTokenizerBase
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def template(self) -> str | None:
@@ -154,7 +156,16 @@ class ChatRenderer:
     def _added_tokens(self) -> tuple[str, ...]:
         return tuple(self.tokenizer.get_added_vocab())
 
+    @cached_property
+    def _wants_text(self) -> bool:
+        return wants_text(lambda messages: self._rendered(messages)[0])
+
     def _render(self, messages: Sequence[Message], tools: Tools = (), **options: bool) -> tuple[str, Spans]:
+        if any("tool_calls" in turn for turn in messages) and self._wants_text:
+            messages = with_text(messages)
+        return self._rendered(messages, tools, **options)
+
+    def _rendered(self, messages: Sequence[Message], tools: Tools = (), **options: bool) -> tuple[str, Spans]:
         from jinja2 import TemplateError
         from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -165,8 +176,7 @@ class ChatRenderer:
                 tools=list(tools) or None,
                 chat_template=self.template,
                 return_assistant_tokens_mask=self.masks,
-                **options,
-                **self.tokenizer.special_tokens_map,
+                **{**self.template_kwargs, **self.tokenizer.special_tokens_map, **options},
             )
         except (TemplateError, *TEMPLATE_ERRORS) as error:
             raise RowError("chat template error", str(error)) from error

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from loracook.data.read.rows import Chat, Pair, Row, RowError, Text
 from loracook.data.tokenize.chat_mask import ChatRenderer, Spans
@@ -14,6 +16,9 @@ from loracook.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+MOST_VARIANTS = 64
+"""How many different arguments for the chat template are remembered; rows may each have their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +41,18 @@ class Rendered:
 
 @dataclass(frozen=True)
 class Renderer:
-    """Renders rows as text according to the recipe's template section."""
+    """Renders rows as text according to the recipe's template section; `template_kwargs` are a row's own."""
 
     recipe: Recipe
     tokenizer: PreTrainedTokenizerBase
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     def render(self, row: Row) -> Rendered:
         """The row as text; raises RowError if the template fails, RecipeError if the loss does not fit."""
         if isinstance(row, Pair) and self.template:
             row = as_chat(row)
         if isinstance(row, Chat):
-            return self._chat(row)
+            return (self._with(row.template_kwargs) if row.template_kwargs else self)._chat(row)
         return self._pair(row) if isinstance(row, Pair) else self._text(row)
 
     def with_system(self, chat: Chat) -> Chat:
@@ -55,7 +61,8 @@ class Renderer:
         if system is None or chat.messages[0]["role"] in ("system", "developer"):
             return chat
         prompt_length = None if chat.prompt_length is None else chat.prompt_length + 1
-        return Chat(({"role": "system", "content": system}, *chat.messages), chat.tools, prompt_length)
+        opening = {"role": "system", "content": system}
+        return replace(chat, messages=(opening, *chat.messages), prompt_length=prompt_length)
 
     @property
     def template(self) -> str | None:
@@ -69,7 +76,18 @@ class Renderer:
 
     @cached_property
     def _chats(self) -> ChatRenderer:
-        return ChatRenderer(self.tokenizer)
+        return ChatRenderer(self.tokenizer, self.template_kwargs)
+
+    def _with(self, template_kwargs: Mapping[str, Any]) -> Renderer:
+        """The renderer for rows with these arguments for the chat template."""
+        key = json.dumps(template_kwargs, sort_keys=True, default=str)
+        if len(self._variants) > MOST_VARIANTS:
+            self._variants.clear()
+        return self._variants.setdefault(key, replace(self, template_kwargs=template_kwargs))
+
+    @cached_property
+    def _variants(self) -> dict[str, Renderer]:
+        return {}
 
     @cached_property
     def _loss(self) -> str | None:

@@ -145,7 +145,7 @@ def test_every_local_file_that_decides_the_rows_is_listed(tmp_path: Path) -> Non
 
 
 def test_a_compressed_file_that_holds_far_too_much_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b"\n" * 2**27))
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress((b" " * 1023 + b"\n") * 2**17))
     assert "exceeds the size limit" in refusal(tmp_path, path="./a.jsonl.gz")[0]
 
 
@@ -237,9 +237,9 @@ def test_rows_for_other_training_are_seen_wherever_they_stand(tmp_path: Path) ->
 
 
 def test_rows_of_which_none_can_be_used_say_why(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_bytes('{"prompt": "Soup?"}'.encode("utf-16"))
+    (tmp_path / "a.jsonl").write_bytes(b'{"prompt": "Caf\xe9?"}')
     assert refusal(tmp_path, path="./a.jsonl")[0].endswith(
-        "no readable rows; row 1 of a.jsonl: not UTF-8: invalid start byte at byte 1"
+        "no readable rows; row 1 of a.jsonl: not UTF-8: invalid continuation byte at byte 16"
     )
     json_lines(tmp_path / "b.jsonl", [{"prompt": "Soup?", "completion": ""}])
     assert refusal(tmp_path, path="./b.jsonl", on_bad_row="skip")[0].endswith(

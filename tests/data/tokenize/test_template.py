@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils.chat_template_utils import render_jinja_template
 
 import loracook.data as data
+from loracook.data.read.template_kwargs import RESERVED
 from loracook.data.tokenize import template
+from loracook.data.tokenize.chat_mask import ChatRenderer
 from loracook.errors import RecipeError, dotted
 from loracook.progress import Silent
 from tests.data.samples import chat, json_lines, marked, recipe, tokenizer
@@ -170,3 +174,56 @@ def test_reasoning_that_a_template_does_not_write_is_noted(folder: Path) -> None
     book = recipe(folder, dataset={"path": "./a.jsonl"}, template={"chat_template": "plain"})
     found = data.prepare(book, data.with_template(book, tokenizer()), folder / "cache", progress=Silent())
     assert found.notes[-1] == "1 training rows have reasoning that the chat template drops"
+
+
+OWN_KWARGS = (
+    "{% if note is defined %}{{ note }}: {% endif %}{% for m in messages %}{{ m.role[0] }} "
+    "{% if m.role == 'assistant' %}{% generation %}{{ m.content + eos_token }}{% endgeneration %}"
+    "{% else %}{{ m.content }} {% endif %}{% endfor %}{% if add_generation_prompt %}a {% endif %}"
+)
+
+
+@pytest.mark.parametrize("loss", ["assistant", "last_turn", "all"])
+def test_a_row_s_own_arguments_reach_the_template(folder: Path, loss: str) -> None:
+    json_lines(
+        folder / "chat.jsonl",
+        [chat("Soup?", "Leek.") | {"chat_template_kwargs": {"note": "Hm"}}, chat("b?", "c")],
+    )
+    (folder / "own.jinja").write_text(OWN_KWARGS)
+    sections = {"template": {"chat_template": "./own.jinja", "loss": loss, "system": "S"}}
+    book = recipe(folder, dataset={"path": "./chat.jsonl", "shuffle": False}, **sections)
+    rows = data.prepare(
+        book, data.with_template(book, tokenizer()), folder / "cache", progress=Silent()
+    ).train
+    texts = [
+        marked(row["input_ids"], row["labels"], tokenizer()).translate({ord(c): None for c in "⟦⟧"})
+        for row in rows
+    ]
+    assert texts == ["Hm: s S u Soup? a Leek.</s>", "s S u b? a c</s>"]
+
+
+def test_what_loracook_itself_gives_to_a_template_is_no_row_s_to_set() -> None:
+    call, render = PreTrainedTokenizerBase.apply_chat_template, render_jinja_template
+    own = {name for given in (call, render) for name in inspect.signature(given).parameters} - {
+        "self",
+        "documents",
+    }
+    assert own <= RESERVED
+    assert {f"{name}_token" for name in ("bos", "eos", "pad", "unk", "sep", "cls", "mask")} <= RESERVED
+
+
+CALLING = (
+    "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls or [] %}"
+    "<call>{{ c.function.name }} WRITTEN</call>{% endfor %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["{{ c.function.arguments }}", "{{ '' + c.function.arguments }}", "{{ c.function.arguments | tojson }}"],
+)
+def test_arguments_are_written_as_json_whichever_form_the_template_takes(written: str) -> None:
+    calls = [{"type": "function", "function": {"name": "f", "arguments": {"city": "Åre", "n": None}}}]
+    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "", "tool_calls": calls}]
+    made = tokenizer(chat_template=CALLING.replace("WRITTEN", written))
+    assert ChatRenderer(made).text(turns) == '?<call>f {"city": "Åre", "n": null}</call>'

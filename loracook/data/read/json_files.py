@@ -1,0 +1,143 @@
+"""JSON files → records: one row a line, an array, one object around it, or rows over several lines."""
+
+import itertools
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from loracook.data.read.message_keys import ROLE
+from loracook.data.read.rows import Place, Record, json_fault, parse_json
+from loracook.data.read.text_files import HEAD, FileError, lines, open_text, whole
+
+NOT_BLANK = re.compile(r"\S")
+OF_A_ROW = frozenset(
+    ("messages", "conversations", "conversation", "tools", "functions", "prompt", "completion", "history")
+)
+"""Columns that may list mappings, so that an object which has one is a row and not around the rows."""
+
+
+def records(path: Path, name: str) -> Iterator[Record]:
+    """The records of a file, whichever way its rows are laid out. Raises FileError."""
+    values = _values(path, name)
+    if values is None:
+        yield from _json_lines(path, name)
+        return
+    for number, columns in enumerate(_rows_within(values, name), 1):
+        yield record(Place(name, number), columns)
+
+
+def holds_rows(path: Path, name: str) -> bool:
+    """Whether a file of any name holds JSON objects."""
+    with open_text(path, name) as stream:
+        start = stream.read(HEAD).lstrip()[:1]
+    if start not in (b"[", b"{"):
+        return False
+    try:
+        first = next(records(path, name), None)
+    except FileError:
+        return False
+    return first is not None and not first.fault
+
+
+def parsed(place: Place, content: bytes, columns_of: Callable[[str], object]) -> Record:
+    """The record in some bytes, or what is wrong with them."""
+    try:
+        columns = columns_of(content.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        return Record(place, {}, f"not UTF-8: {error.reason} at byte {error.start + 1}")
+    except ValueError as error:
+        return Record(place, {}, f"not JSON: {error}")
+    return record(place, columns)
+
+
+def record(place: Place, columns: object) -> Record:
+    """A record with these columns, or what is wrong with them."""
+    if not isinstance(columns, dict):
+        return Record(place, {}, "not JSON: a row must be an object with named columns")
+    fault = json_fault(columns)
+    return Record(place, {} if fault else columns, fault)
+
+
+def _json_lines(path: Path, name: str) -> Iterator[Record]:
+    for number, line in lines(path, name):
+        if line.strip():
+            yield parsed(Place(name, number), line, parse_json)
+
+
+def _values(path: Path, name: str) -> list[Any] | None:
+    """The values of a file that is not JSON Lines, None for one that is."""
+    written = (line for _, line in lines(path, name) if line.strip())
+    with open_text(path, name) as stream:
+        is_array = stream.read(HEAD).lstrip()[:1] == b"["
+    first, second = (b"", b"") if is_array else (next(written, b""), next(written, b""))
+    if not is_array and not second:
+        return _one_object(first)
+    if not is_array and not _goes_on(first):
+        return None
+    try:
+        values = list(_parsed_values(whole(path, name).decode("utf-8")))
+    except ValueError as error:
+        if second.lstrip().startswith(b"{"):  # the first row ends too early
+            return None
+        raise FileError(f"'{name}' is not JSON: {error}") from error
+    return None if is_array and len(values) > 1 else values
+
+
+def _goes_on(line: bytes) -> bool:
+    """Whether a line is JSON up to its end, where something is missing."""
+    try:
+        parse_json(line.decode("utf-8").rstrip())
+    except json.JSONDecodeError as error:
+        return error.pos >= len(error.doc)
+    except ValueError:
+        return False
+    return False
+
+
+def _one_object(line: bytes) -> list[Any] | None:
+    """The only value of a file if it is around rows, None otherwise."""
+    try:
+        value = parse_json(line.decode("utf-8"))
+    except ValueError:
+        return None
+    return [value] if isinstance(value, dict) and _lists_of_rows(value) else None
+
+
+def _parsed_values(text: str) -> Iterator[Any]:
+    """The values that follow each other in a text; raises ValueError."""
+    decoder, end = json.JSONDecoder(), 0
+    try:
+        while written := NOT_BLANK.search(text, end):
+            value, end = decoder.raw_decode(text, written.start())
+            yield value
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def _rows_within(values: list[Any], name: str) -> list[Any]:
+    """The rows: the entries of one array or of the one list in an object, otherwise the values themselves."""
+    if len(values) != 1:
+        return values
+    (value,) = values
+    if isinstance(value, list):
+        return value
+    found = _lists_of_rows(value) if isinstance(value, dict) else {}
+    if len(found) > 1:
+        listed = " and ".join(map(repr, itertools.islice(found, 5)))
+        raise FileError(f"'{name}' has several lists of rows, {listed}; save each as a file of its own")
+    return next(iter(found.values()), values)
+
+
+def _lists_of_rows(value: dict[str, Any]) -> dict[str, list[Any]]:
+    """The lists of mappings in an object that is no row itself."""
+    if OF_A_ROW & value.keys():
+        return {}
+    return {name: entries for name, entries in value.items() if _is_list_of_rows(entries)}
+
+
+def _is_list_of_rows(entries: object) -> bool:
+    if not isinstance(entries, list) or not entries:
+        return False
+    return all(isinstance(entry, dict) and not ({*ROLE} & entry.keys()) for entry in entries)
