@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from loracook.model.left_padding import batches_of
+
 if TYPE_CHECKING:
     from datasets import Dataset
     from torch import Tensor
@@ -23,18 +25,17 @@ def generate(
 ) -> list[str]:
     """The answer to each prompt (token ids, generation prompt included), as text in the prompts' order.
 
-    Prompts of similar length share a batch, padded on the left; `on_progress` gets the number of answers.
+    Prompts of similar length share a batch; `on_progress` gets the number of answers.
     """
     import torch
     from transformers import set_seed
 
     config = _generation_config(causal, tokenizer, settings)
     stop = {"tokenizer": tokenizer} if "stop_strings" in settings else {}
-    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-    answers = [""] * len(prompts)
+    answers, done = [""] * len(prompts), 0
+    batches = list(batches_of(causal, prompts, batch_size))
     set_seed(seed)
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
+    for batch in batches:
         inputs = _left_padded([prompts[index] for index in batch], tokenizer.pad_token_id, causal.device)
         with torch.no_grad():
             output = causal.generate(**inputs, generation_config=config, **stop)
@@ -42,7 +43,8 @@ def generate(
         texts = tokenizer.batch_decode(new_tokens, skip_special_tokens=True)
         for index, text in zip(batch, texts, strict=True):
             answers[index] = text
-        on_progress(start + len(batch))
+        done += len(batch)
+        on_progress(done)
     return answers
 
 
