@@ -19,7 +19,7 @@ FLAWS = {
     "truncated": Flaw("exceed train.max_length", "raise it or remove them"),
     "missing_eos": Flaw(
         "have no end-of-turn (EOS) token in the loss",
-        "raise train.max_length or fix the template's {% generation %} block",
+        "raise train.max_length, set tokenizer.eos_token or fix {% generation %}",
     ),
     "fully_masked": Flaw(
         "have no token in the loss and are dropped", "raise train.max_length or remove them"

@@ -66,8 +66,6 @@ def tokenizer_in(recipe: Recipe, folder: Path) -> PreTrainedTokenizerBase | None
 def load_tokenizer(recipe: Recipe, folder: Path) -> PreTrainedTokenizerBase:
     """The base model's tokenizer with the special tokens of the recipe's `tokenizer` section.
 
-    Without a padding token, the end token pads: the loss masks padding by position, not by token.
-
     Raises:
         RecipeError: there is no tokenizer, or it cannot be read.
     """
@@ -78,8 +76,6 @@ def load_tokenizer(recipe: Recipe, folder: Path) -> PreTrainedTokenizerBase:
         raise RecipeError([recipe.problem(BASE_MODEL, message)])
     if "tokenizer" in recipe:
         tokenizer.add_special_tokens(recipe["tokenizer"])
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
@@ -113,8 +109,12 @@ def load_on_meta(recipe: Recipe, folder: Path) -> PreTrainedModel:
     import torch
     from transformers import AutoModelForCausalLM
 
-    with torch.device("meta"), reading(recipe, folder, "its config.json"):
-        return AutoModelForCausalLM.from_config(load_config(recipe, folder), trust_remote_code=False)
+    try:
+        with torch.device("meta"), reading(recipe, folder, "its config.json"):
+            return AutoModelForCausalLM.from_config(load_config(recipe, folder), trust_remote_code=False)
+    except ImportError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise MachineError(f"the base model cannot be built here: {reason}") from error
 
 
 def load_tuned(model: PreTrainedModel, adapter: Path) -> PeftModel:
