@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from loracook.errors import LoracookError, MachineError
+from loracook.machine.memory import tightest_limit
 from loracook.store.files import free_bytes
 from loracook.units import size
 
@@ -48,7 +49,8 @@ def machine_fault(error: Exception, folders: Sequence[Path], advice: str = CLOSE
     """What is wrong with this machine and what to do, as a message; None when the error is something else."""
     short = shortage(error)
     if short == "memory":
-        return f"out of memory; {advice}"
+        limit = tightest_limit()
+        return f"out of memory{f' within {limit}' if limit else ''}; {advice}"
     if short == "disk":
         hub = sys.modules.get("huggingface_hub.constants")  # only if this process has imported it
         caches = [Path(hub.HF_HUB_CACHE)] if hub else []

@@ -73,7 +73,7 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
     """
     inputs = read_inputs(recipe, folders.cache, progress)
     memory = check_memory(inputs)
-    if advice := memory.estimate.bfloat16_advice:
+    for advice in memory.estimate.precision_advice.values():
         progress.note(advice)
     check_disk(memory.estimate, folders.own)
     made_by = _made_by(inputs, folders, device=memory.estimate.device.kind)

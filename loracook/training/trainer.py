@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 
 NESTED = ("early_stopping",)
+PRECISIONS = {"fp16": ("cuda", "mps"), "tf32": ("cuda",)}
+"""Kinds of mixed precision, and the kinds of devices that have them."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,13 @@ def read_inputs(recipe: Recipe, cache: Path, progress: Progress) -> TrainerInput
         RecipeError: a module that does not exist, rows that cannot be used or exceed the recipe's limits, a
             prompt that is too long for the model.
     """
+    check_precision(recipe)
     folder = model.fetch_description(recipe, cache)
-    tokenizer = data.with_template(recipe, model.load_tokenizer(recipe, model.fetch_tokenizer(recipe, cache)))
+    loaded = model.load_tokenizer(recipe, model.fetch_tokenizer(recipe, cache))
+    pads = loaded.pad_token is not None
+    tokenizer = data.with_template(recipe, loaded)
+    if not pads:
+        progress.note(f"the tokenizer has no padding token; '{tokenizer.pad_token}' pads")
     structure = meta_model(recipe, folder, len(tokenizer))
     rows = data.prepare(recipe, tokenizer, cache, progress=progress)
     for note in rows.notes:
@@ -85,6 +92,14 @@ def check_trackers(recipe: Recipe) -> None:
     for name in [trackers] if isinstance(trackers, str) else trackers:
         if name != "none" and importlib.util.find_spec(name) is None:
             raise MachineError(f"train.report_to: {name} is not installed; run: pip install {name}")
+
+
+def check_precision(recipe: Recipe) -> None:
+    """Raise MachineError for a precision that cannot be used here; upstream says so after loading weights."""
+    device = device_here()
+    for name, kinds in PRECISIONS.items():
+        if recipe["train"].get(name) and device.kind not in kinds:
+            raise MachineError(f"train.{name} requires a GPU, not {device.name}; write {name}: false")
 
 
 def build(inputs: TrainerInputs, output: Path, *, cache: Path, progress: Progress) -> SFTTrainer:

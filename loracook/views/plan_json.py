@@ -99,6 +99,6 @@ def _memory(forecast: Forecast) -> dict[str, Any] | None:
         "device_bytes": device.bytes,
         "fits": not estimate.too_large,
         "too_large": estimate.too_large,
-        "lacks": ["bfloat16"] if estimate.bfloat16_advice else [],
+        "lacks": list(estimate.precision_advice),
         "changes": [asdict(change) for change in forecast.changes],
     }

@@ -99,6 +99,7 @@ def test_the_leaves_of_nested_containers() -> None:
 
 def test_attention_can_be_read_and_set_without_checks_for_kernels() -> None:
     config = SimpleNamespace(_attn_implementation="sdpa", _attn_implementation_internal="sdpa")
+    config.get_text_config = lambda decoder: config
     model = SimpleNamespace(config=config, _supports_attention_backend=True)
     upstream.set_attention_implementation(model, "flash_attention_2")
     assert upstream.attention_implementation(model) == "sdpa"
