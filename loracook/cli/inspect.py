@@ -65,13 +65,19 @@ def _recipe(model: str, revision: str | None) -> Recipe:
 
 
 def _inspected(name: str, recipe: Recipe, ranks: Sequence[int], *, targets: str | None) -> Inspection:
+    from peft import LoraConfig
+
     from loracook import model
     from loracook.model.modules import module_groups, rank_costs
-    from loracook.model.target_modules import default_targets, rejected_names
+    from loracook.model.parameters import meta_copy, unadapted_weights, with_adapter
+    from loracook.model.target_modules import default_targets
 
     base = model.load_on_meta(recipe, model.fetch_description(recipe, default_cache()))
     default = default_targets(base)
     chosen = _targets(targets, default, base)
+    left_out = model.left_out(base, chosen)
+    parts = list(dict.fromkeys(left_out.values()))
+    adapter = LoraConfig(target_modules=chosen, exclude_modules=list(left_out) or None)
     return Inspection(
         name_or_path=name,
         model_type=base.config.model_type,
@@ -79,8 +85,9 @@ def _inspected(name: str, recipe: Recipe, ranks: Sequence[int], *, targets: str 
         modules=module_groups(base),
         default_targets=default,
         target_modules=chosen,
-        excluded=rejected_names(base) if chosen == "all-linear" else [],
-        ranks=rank_costs(base, ranks, chosen),
+        excluded=parts,
+        unadapted=unadapted_weights(with_adapter(meta_copy(base), adapter), parts),
+        ranks=rank_costs(base, ranks, adapter),
     )
 
 

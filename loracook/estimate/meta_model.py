@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -81,7 +82,7 @@ def meta_model(recipe: Recipe, folder: Path, vocabulary: int | None) -> MetaMode
     cast(base, dtype)
     weights = weight_bytes(base, quantization)
     left_out = model.left_out(base, recipe["lora"].get("target_modules"))
-    parts, lora_config = model.outermost(base, left_out), model.lora_config(recipe, left_out)
+    parts, lora_config = Counter(left_out.values()), model.lora_config(recipe, list(left_out))
     tuned = _adapted(base, lora_config, recipe)
     set_dtypes(tuned, quantized=_is_quantized(quantization))
     if problems := list(model.unsupported(tuned, recipe)):

@@ -15,5 +15,5 @@ from loracook.model.load import (
     load_unquantized,
     tokenizer_in,
 )
-from loracook.model.reached import left_out, outermost
+from loracook.model.reached import left_out
 from loracook.model.unsupported import check_prompts, check_rows, unsupported

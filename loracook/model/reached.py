@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from loracook.machine import upstream
@@ -18,55 +16,48 @@ TOKENS = 4
 """The length of the text that is tried."""
 
 
-def left_out(model: PreTrainedModel, targets: object) -> list[str]:
-    """The names of the modules that are not adapted even where `targets` match them.
+def left_out(model: PreTrainedModel, targets: object) -> dict[str, str]:
+    """The modules that are not adapted even where `targets` match them, and the part that each belongs to.
 
-    Text never reaches them or, out of all-linear, LoRA cannot adapt them.
-    """
-    rejected = rejected_names(model) if targets == "all-linear" else ()
-    failing = [name for name, _ in model.named_modules() if name.rpartition(".")[2] in rejected]
-    return [*failing, *unreached_modules(model)]
-
-
-def outermost(model: PreTrainedModel, names: Sequence[str]) -> dict[str, int]:
-    """The parts of a model of whose adaptable modules all are in `names`, each with their number."""
-    others = [f"{name}." for name in adaptable_modules(model) if name not in set(names)]
-    parts = Counter(_outermost(name, others) for name in names)
-    folded = Counter[str]()
-    for part, pattern in zip(parts, fold_names(model, parts), strict=True):
-        folded[pattern] += parts[part]
-    return dict(folded)
-
-
-def _outermost(name: str, others: Sequence[str]) -> str:
-    parts = name.split(".")
-    outer = (".".join(parts[:length]) for length in range(1, len(parts)))
-    return next((part for part in outer if not any(other.startswith(f"{part}.") for other in others)), name)
-
-
-def unreached_modules(model: PreTrainedModel) -> list[str]:
-    """The modules that LoRA can adapt and text never reaches, where an adapter would be trained in vain.
-
-    A text is tried on the model without weights. Where its code needs them, what lies outside its decoder
-    counts as unreached.
+    Text never reaches them, so that an adapter would be trained in vain, or, out of all-linear, LoRA cannot
+    adapt them. A text is tried on the model without weights; where its code needs them, what lies outside its
+    decoder counts as unreached. A part is the outermost module that is not reached either, numbers folded.
 
     Args:
         model: a causal language model on the meta device; left unchanged.
+        targets: the recipe's `lora.target_modules`.
     """
-    modules, adaptable = dict(model.named_modules()), adaptable_modules(model)
+    reached = _reached_modules(model)
+    rejected = rejected_names(model) if targets == "all-linear" else ()
+    failing = (name for name, _ in model.named_modules() if name.rpartition(".")[2] in rejected)
+    names = [*failing, *(name for name in adaptable_modules(model) if name not in reached)]
+    passed = {outer for name in reached for outer in _owners(name)}
+    parts = (next((outer for outer in _owners(name) if outer not in passed), name) for name in names)
+    return dict(zip(names, fold_names(model, parts), strict=True))
+
+
+def _owners(name: str) -> list[str]:
+    """A module's name after those of all modules that it is in, the outermost first."""
+    parts = name.split(".")
+    return [".".join(parts[:length]) for length in range(1, len(parts) + 1)]
+
+
+def _reached_modules(model: PreTrainedModel) -> set[str]:
+    """The names of the modules that a text passes through."""
     reached = set[str]()
     hooks = [
-        modules[name].register_forward_pre_hook(lambda *_, name=name: reached.add(name)) for name in adaptable
+        module.register_forward_pre_hook(lambda *_, name=name: reached.add(name))
+        for name, module in model.named_modules()
     ]
     try:
         _read_text(model)
     except Exception:  # any that the model's own code raises over values that are not there
         logging.getLogger("loracook").info("the text on fake tensors failed", exc_info=True)
-        reached = _names_in_decoder(model)
+        return _names_in_decoder(model)
     finally:
         for hook in hooks:
             hook.remove()
-    return [name for name in adaptable if name not in reached]
+    return reached
 
 
 def _read_text(model: Any) -> None:

@@ -123,7 +123,7 @@ def _memory(forecast: Forecast) -> list[str]:
     )
     return [
         f"{size(memory.peaks[stage])} at the peak of {stage}, {fits} {size(device.bytes)} of {device.name}",
-        *filter(None, [estimate.bfloat16_advice]),
+        *estimate.precision_advice.values(),
         f"for the largest batch: {shape}",
         *(
             f"  {name.replace('_', ' '):<24}{size(count):>10}"
