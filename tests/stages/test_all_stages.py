@@ -60,7 +60,7 @@ def test_the_merged_model_answers_as_the_adapter_does(phi: Path, cache: Path) ->
     run = phi / "runs" / "phi2-oasst" / "latest"
     tokenizer = AutoTokenizer.from_pretrained(run / "merge/model")
     merged = AutoModelForCausalLM.from_pretrained(run / "merge/model", dtype="auto").eval()
-    base = model.load_unquantized(recipe, model.fetch(recipe, cache), "bfloat16")
+    base = model.load_model(recipe, model.fetch(recipe, cache))  # in 4 bit, as it was trained
     tuned = model.load_tuned(base, run / "train/adapter")
     assert merged.dtype == torch.bfloat16
     assert tokenizer.eos_token_id in merged.generation_config.eos_token_id
