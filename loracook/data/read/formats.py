@@ -51,7 +51,7 @@ def rows(columns: Mapping[str, Any], options: ReadOptions) -> Iterator[Row | Row
                 raise RowError("not for SFT", reason)
             yield from READERS[options.format](renamed, options)
     except RowError as error:
-        yield error
+        yield error.in_words_of(options.columns)
 
 
 def other_task(columns: Mapping[str, Any], filtered: Iterable[str]) -> str:
