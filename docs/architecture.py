@@ -70,6 +70,8 @@ class Module:
     @property
     def folder(self) -> str:
         """The folder below the package, as in `data/read`; for a file at the top, the file's own name."""
+        if self.path.name == "__main__.py" and self.path.parent.name == FACE:
+            return "cli"  # python -m loracook
         inside = self.name.split(".")[1:]
         package = self.path.name == "__init__.py"
         return "/".join(inside if package or len(inside) < 2 else inside[:-1]) or FACE

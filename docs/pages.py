@@ -17,6 +17,7 @@ from mkdocs.structure.files import File, Files
 import loracook.cli
 from loracook.errors import Path as Key
 from loracook.recipe.schema import Schema, all_keys, resolved, schema, types_of
+from loracook.views.editor_schema import editor_schema
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "docs" / "examples"
@@ -32,9 +33,10 @@ upstream's own default, for the versions that `record.json` names.
 KEYS_HEAD = """\
 # Keys of a recipe
 
-Rendered from the [JSON Schema](../schemas/recipe-1.json). A section is passed whole to the call that is named
-below it, so upstream documents each of its parameters. `loracook explain RECIPE KEY` prints one
-key with its value in your recipe. A default in **bold** is loracook's own, any other is upstream's.
+Rendered from the schema that recipes are checked against, of which editors read a
+[copy](../schemas/recipe-1.json). A section is passed whole to the call that is named below it, so upstream
+documents each of its parameters. `loracook explain RECIPE KEY` prints one key with its value in your recipe.
+A default in **bold** is loracook's own, any other is upstream's.
 
 ## At the top
 """
@@ -59,7 +61,7 @@ def rendered() -> dict[str, str]:
         "reference/defaults.md": defaults(),
         "reference/keys.md": keys(),
         "reference/commands.md": commands(),
-        schema()["$id"].removeprefix("https://loracook.github.io/"): json.dumps(schema(), indent=2),
+        schema()["$id"].removeprefix("https://loracook.github.io/"): json.dumps(editor_schema(), indent=2),
     }
 
 

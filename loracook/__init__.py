@@ -18,6 +18,7 @@ from loracook.errors import LoracookError, RecipeError
 from loracook.store.folders import RUNS
 
 if TYPE_CHECKING:
+    from transformers import TrainerCallback
     from trl import SFTTrainer
 
     from loracook.planner import Plan
@@ -27,8 +28,16 @@ __version__ = "0.1.0"
 __all__ = ["LoracookError", "RecipeError", "load", "plan", "run", "trainer"]
 
 
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
+
+
 def load(
-    file: str | Path, overrides: Sequence[str] = (), *, allow_paths: Sequence[str | Path] = ()
+    file: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    allow_paths: Sequence[str | Path] = (),
+    allow_code: Sequence[str] = (),
 ) -> Recipe:
     """The recipe in a file, complete and checked.
 
@@ -37,6 +46,7 @@ def load(
         overrides: values to change, each as `train.learning_rate=1e-4`.
         allow_paths: folders outside of its repository that the recipe may read, besides those that
             LORACOOK_ALLOW_PATHS and the user's configuration file name.
+        allow_code: base models whose own code may be run, each as `organization/name@commit`.
 
     Raises:
         RecipeError: with every problem of the recipe, each at its line and column.
@@ -44,7 +54,7 @@ def load(
     from loracook.recipe.allowed import allowed
     from loracook.recipe.recipe import load
 
-    return load(file, overrides, allowed(allow_paths))
+    return load(file, overrides, allowed(allow_paths, allow_code))
 
 
 def plan(recipe: Recipe, runs: str | Path = RUNS) -> Plan:
@@ -59,7 +69,12 @@ def plan(recipe: Recipe, runs: str | Path = RUNS) -> Plan:
 
 
 def run(
-    recipe: Recipe, runs: str | Path = RUNS, *, push: bool = False, overwrite: bool = False
+    recipe: Recipe,
+    runs: str | Path = RUNS,
+    *,
+    push: bool = False,
+    overwrite: bool = False,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> dict[str, dict[str, Any]]:
     """Run what is not done of a recipe and return the records of its stages by name.
 
@@ -68,6 +83,7 @@ def run(
         runs: the folder that holds one run folder for each recipe name.
         push: whether the recipe may upload to the hub.
         overwrite: whether it may upload into a repository that already holds files.
+        callbacks: handed to the SFTTrainer; they change no digest, so training that is done stays done.
 
     Raises:
         LoracookError: something the user can fix; its `exit_code` says of which kind.
@@ -75,15 +91,15 @@ def run(
     from loracook.runner import run
     from loracook.stages.base import Consent
 
-    return run(recipe, runs=Path(runs), consent=Consent(push, overwrite))
+    return run(recipe, runs=Path(runs), consent=Consent(push, overwrite, tuple(callbacks)))
 
 
-def trainer(recipe: Recipe, output: str | Path = RUNS / "trainer") -> SFTTrainer:
+def trainer(recipe: Recipe, output: str | Path | None = None) -> SFTTrainer:
     """The recipe as a configured TRL SFTTrainer that was not run: add callbacks, or call its train().
 
     Args:
         recipe: what `load` gave.
-        output: the folder for the trainer's checkpoints.
+        output: the folder for the trainer's checkpoints; by default `trainer` in the recipe's run folder.
 
     Raises:
         RecipeError: the recipe does not fit its model or its data.
@@ -92,4 +108,5 @@ def trainer(recipe: Recipe, output: str | Path = RUNS / "trainer") -> SFTTrainer
     from loracook.store.folders import default_cache
     from loracook.training.trainer import trainer
 
-    return trainer(recipe, Path(output), cache=default_cache(), progress=Silent())
+    folder = RUNS / recipe.name / "trainer" if output is None else Path(output)
+    return trainer(recipe, folder, cache=default_cache(), progress=Silent())

@@ -112,6 +112,14 @@ class StoppedError(LoracookError):
     exit_code = 75
 
 
+def reworded(error: LoracookError, cause: Exception) -> LoracookError:
+    """Our error with what the library said as a note, which is shown with it, unless it quotes that."""
+    said = " ".join(str(cause).split())
+    if said not in str(error):
+        error.add_note(shorten(clean(f"caused by {type(cause).__name__}: {said}"), LINE_LIMIT))
+    return error
+
+
 def clean(text: str) -> str:
     """Text that is safe to print: invisible characters escaped, anything that looks like a secret hidden."""
     visible = INVISIBLE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)

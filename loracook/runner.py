@@ -159,6 +159,7 @@ def _record(recipe: Recipe, stage: PlannedStage, result: dict[str, Any], *, seco
         "name": recipe.name,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 2),
+        "own_code": recipe.own_code,
         "sections": sections,
         "origins": {dotted(path): str(recipe.origin(path)) for path, _ in entries(sections)},
         "result": result,

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from loracook.views.editor_schema import editor_schema
+
 ROOT = Path(__file__).parent.parent
 PRINT = (
     "import loracook, sys; from loracook.cli import main; print(loracook.__file__, file=sys.stderr); main()"
@@ -40,22 +42,16 @@ def schema_of(site: Path, elsewhere: Path) -> dict[str, object]:
 def test_the_schema_is_found_in_a_wheel(built: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(next(built.glob("*.whl"))) as wheel:
         wheel.extractall(tmp_path / "site")
-    assert schema_of(tmp_path / "site", tmp_path) == the_schema()
+    assert schema_of(tmp_path / "site", tmp_path) == editor_schema()
 
 
 def test_the_schema_is_found_in_an_sdist(built: Path, tmp_path: Path) -> None:
     subprocess.run(["tar", "xzf", next(built.glob("*.tar.gz"))], cwd=tmp_path, check=True)
-    assert schema_of(next(tmp_path.glob("loracook-*")), tmp_path) == the_schema()
+    assert schema_of(next(tmp_path.glob("loracook-*")), tmp_path) == editor_schema()
 
 
 def test_the_schema_is_found_in_a_checkout(tmp_path: Path) -> None:
-    assert schema_of(ROOT, tmp_path) == the_schema()
-
-
-def the_schema() -> dict[str, object]:
-    """The schema as it stands in the repository."""
-    parsed: dict[str, object] = json.loads((ROOT / "schemas" / "recipe.schema.json").read_text("utf-8"))
-    return parsed
+    assert schema_of(ROOT, tmp_path) == editor_schema()
 
 
 def test_the_wheel_brings_types_templates_and_schema_and_requires_two_packages(built: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from loracook.errors import LoracookError, MachineError, RecipeError, clean, clean_lines, shorten
+from loracook.errors import LoracookError, MachineError, RecipeError, clean, clean_lines, reworded, shorten
 from loracook.machine.signals import INTERRUPTED
 
 WINDOWS = "loracook does not run on Windows; use WSL 2 (Windows Subsystem for Linux)"
@@ -32,7 +32,7 @@ def ending(command: Callable[[], Any], platform: str = sys.platform) -> int:
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except BrokenPipeError as error:
-        if not _output_is_closed():
+        if not (_is_ours(error) and _output_is_closed()):
             return _bug(error)
         sys.stderr.close()  # else Python complains at exit that it cannot flush standard output
         return 0
@@ -42,6 +42,12 @@ def ending(command: Callable[[], Any], platform: str = sys.platform) -> int:
     return result if isinstance(result, int) else 0
 
 
+def _is_ours(error: BrokenPipeError) -> bool:
+    """Whether an error comes from what a command prints, not from a pipe to another process."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame.f_code is click.echo.__code__
+
+
 def _output_is_closed() -> bool:
     """Whether the reader of our standard output has gone, as `head` does."""
     poll = select.poll()
@@ -49,7 +55,7 @@ def _output_is_closed() -> bool:
     return bool(poll.poll(0))
 
 
-def _machine_error(error: Exception) -> MachineError | None:
+def _machine_error(error: Exception) -> LoracookError | None:
     """An error of this machine as such; None when it is something else, as a missing module of ours is."""
     from loracook.machine.faults import machine_fault
     from loracook.machine.versions import INSTALL
@@ -59,12 +65,16 @@ def _machine_error(error: Exception) -> MachineError | None:
         ours = (error.name or "").split(".")[0] == "loracook"
         return None if ours else MachineError(f"{error.name} is not installed; {INSTALL}")
     message = machine_fault(error, [Path(), default_cache()])
-    return MachineError(message) if message else None
+    return reworded(MachineError(message), error) if message else None
 
 
 def _failed(error: LoracookError) -> int:
     """Print the error, a recipe's with a line for each problem, and return its exit code."""
-    click.echo(str(error) if isinstance(error, RecipeError) else clean(str(error)), err=True)
+    notes = [clean(note) for note in getattr(error, "__notes__", ())]
+    if isinstance(error, RecipeError):  # its lines are short ones of their own
+        click.echo("\n".join([str(error), *notes]), err=True)
+    else:
+        click.echo("".join([clean(str(error)), *(f" ({note})" for note in notes)]), err=True)
     return error.exit_code
 
 

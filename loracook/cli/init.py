@@ -32,7 +32,7 @@ def command(name: str, model: str | None, data: str | None) -> None:
     """
     if any(check(name, part_at(("name",)) or {}, ())):
         raise LoracookError(f"{quote(name)} is not a valid run name; use a name such as 'my-recipe'")
-    text = partial(starter, name, model=_answer(model, "model"), data=_local(_answer(data, "data")))
+    text = partial(starter, name, model=_local(_answer(model, "model")), data=_local(_answer(data, "data")))
     file = Path(f"{name}.yaml")
     _write(file, text())
     with noise_to(Path(os.devnull)):
@@ -51,10 +51,10 @@ def _answer(value: str | None, option: str) -> str:
     return str(click.prompt(QUESTIONS[option]))
 
 
-def _local(data: str) -> str:
-    """The data set, with './' added where it is a path in the current folder."""
-    exists = Path(data).exists() and not Path(data).is_absolute() and not is_local({"path": data})
-    return f"./{data}" if exists else data
+def _local(place: str) -> str:
+    """A model or a data set, with './' added where it is a path in the current folder."""
+    exists = Path(place).exists() and not Path(place).is_absolute() and not is_local({"path": place})
+    return f"./{place}" if exists else place
 
 
 def _write(file: Path, text: str) -> None:

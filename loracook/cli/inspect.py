@@ -7,15 +7,15 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from loracook.cli.options import allow_options
 from loracook.cli.screen import noise_to, show
-from loracook.errors import LoracookError
+from loracook.errors import LoracookError, RecipeError
 from loracook.machine.memory import infrequent_gc
-from loracook.recipe.allowed import Allowed
+from loracook.recipe.allowed import Allowed, code_problems
 from loracook.recipe.recipe import Recipe
 from loracook.store.folders import default_cache
 from loracook.views.inspect_text import Inspection, as_lines
@@ -68,20 +68,31 @@ def _recipe(model: str, revision: str | None, allowed: Allowed) -> Recipe:
     local = path.exists()
     if not local and (path.is_absolute() or model.startswith(".")):
         raise LoracookError(f"'{model}' does not exist")
-    base = {"name_or_path": f"./{path.resolve().name}" if local else model, "dtype": "bfloat16"}
+    base: dict[str, Any] = {
+        "name_or_path": f"./{path.resolve().name}" if local else model,
+        "dtype": "bfloat16",
+    }
     root = path.resolve().parent if local else Path()
     sections = {"base_model": base | ({"revision": revision} if revision else {})}
+    if problems := list(code_problems(sections["base_model"], allowed)):
+        raise RecipeError(problems)
     return Recipe(root / "inspect", sections, (), allowed=allowed)
 
 
 def _inspected(name: str, recipe: Recipe, ranks: Sequence[int], *, targets: str | None) -> Inspection:
+    from peft import LoraConfig
+
     from loracook import model
     from loracook.model.modules import module_groups, rank_costs
-    from loracook.model.target_modules import default_targets, rejected_names
+    from loracook.model.parameters import meta_copy, unadapted_weights, with_adapter
+    from loracook.model.target_modules import default_targets
 
     base = model.load_on_meta(recipe, model.fetch_description(recipe, default_cache()))
     default = default_targets(base)
     chosen = _targets(targets, default, base)
+    left_out = model.left_out(base, chosen)
+    parts = list(dict.fromkeys(left_out.values()))
+    adapter = LoraConfig(target_modules=chosen, exclude_modules=list(left_out) or None)
     return Inspection(
         name_or_path=name,
         model_type=base.config.model_type,
@@ -89,8 +100,9 @@ def _inspected(name: str, recipe: Recipe, ranks: Sequence[int], *, targets: str 
         modules=module_groups(base),
         default_targets=default,
         target_modules=chosen,
-        excluded=rejected_names(base) if chosen == "all-linear" else [],
-        ranks=rank_costs(base, ranks, chosen),
+        excluded=parts,
+        unadapted=unadapted_weights(with_adapter(meta_copy(base), adapter), parts),
+        ranks=rank_costs(base, ranks, adapter),
     )
 
 

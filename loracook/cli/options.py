@@ -49,8 +49,15 @@ def allow_options(command: Callable[..., Any]) -> Callable[..., Any]:
         type=click.Path(exists=True, path_type=Path),
         help="Let the recipe read files there, outside of its repository. Can be repeated.",
     )
+    @click.option(
+        "--allow-code",
+        "allow_code",
+        multiple=True,
+        metavar="ID@COMMIT",
+        help="Run the base model's own code, of exactly this commit (40 digits). Can be repeated.",
+    )
     @wraps(command)
-    def with_allowed(*, allow_paths: tuple[Path, ...], **arguments: Any) -> Any:
-        return command(**arguments, allowed=allowed(allow_paths))
+    def with_allowed(*, allow_paths: tuple[Path, ...], allow_code: tuple[str, ...], **arguments: Any) -> Any:
+        return command(**arguments, allowed=allowed(allow_paths, allow_code))
 
     return with_allowed

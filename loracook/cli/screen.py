@@ -54,7 +54,8 @@ class Lines:
             self._print(f"{self.stage:<{NAME}}{_counted(done, total)}{text}")
 
     def _print(self, text: str) -> None:
-        print(clean(text), file=self.out, flush=True)
+        with going_on_without_reader(self.out):
+            print(clean(text), file=self.out, flush=True)
 
 
 class Terminal:
@@ -119,9 +120,24 @@ def screen(out: TextIO) -> Iterator[Progress]:
         yield Terminal(bars)
 
 
+@contextmanager
+def going_on_without_reader(out: TextIO) -> Iterator[None]:
+    """Let what is printed go nowhere once its reader has gone, as `head` does: a run still has to end."""
+    try:
+        yield
+    except BrokenPipeError:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), out.fileno())
+
+
 def show(lines: Iterable[str]) -> None:
     """Print lines; on a terminal those that are too long wrap below their last column."""
     columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0  # a pipe gets whole lines
+    with going_on_without_reader(sys.stdout):
+        _echo(lines, columns)
+
+
+def _echo(lines: Iterable[str], columns: int) -> None:
     for line in map(clean, lines):
         if len(line) > columns > 0:
             gap = max((match.end() for match in GAP.finditer(line[: columns * 2 // 3])), default=2)

@@ -9,7 +9,7 @@ from loracook.cli.options import allow_options, set_option
 from loracook.cli.screen import wants_color
 from loracook.errors import Problem
 from loracook.recipe.allowed import Allowed
-from loracook.recipe.validate import problems_of, recipes, strict
+from loracook.recipe.validate import checked, recipes, strict
 from loracook.views.problems import FORMATS
 from loracook.views.snippets import COLOURED, as_snippets
 
@@ -39,7 +39,7 @@ def command(
 ) -> int:
     """Check recipes: files, folders or glob patterns. Prints one line per problem; errors exit with 2."""
     files = recipes(names)
-    by_file = [problems_of(file, overrides, allowed) for file in files]
+    by_file = [checked(file, overrides, allowed) for file in files]
     if warnings == "errors":
         by_file = [strict(problems) for problems in by_file]
     invalid = sum(any(map(_is_error, problems)) for problems in by_file)

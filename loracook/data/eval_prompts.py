@@ -12,9 +12,8 @@ from loracook.data.read.rows import Chat, Message, Pair, Row, RowError
 from loracook.data.read.selection import evaluation_rows
 from loracook.data.tokenize.batches import truncate
 from loracook.data.tokenize.chat_mask import ANSWER, ChatRenderer
-from loracook.data.tokenize.encode import encode
+from loracook.data.tokenize.encode import MASKED, Encoded, encode
 from loracook.data.tokenize.render import Renderer, as_chat, trained_answers
-from loracook.data.tokenize.turns import Turn, last_turn
 from loracook.errors import RecipeError
 from loracook.model.inference import up_to_end
 from loracook.progress import Silent
@@ -22,6 +21,17 @@ from loracook.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A trained turn of a row: its place among the row's trained turns, counted from the last (-1) back, the
+    token ids before it, and those trained in it.
+    """
+
+    place: int
+    prompt_ids: list[int]
+    trained_ids: list[int]
 
 
 @dataclass(frozen=True)
@@ -97,11 +107,12 @@ class Asker:
 
     def to_user(self, text: str) -> Turn | None:
         """The turn that training would train for a prompt; raises RowError."""
-        row: Row = Pair(text, ANSWER["content"])
-        if self._renderer.template:
-            chat = as_chat(Pair(text, ANSWER["content"]))
-            row = Chat(chat.messages) if self._renderer.masks else chat
-        return last_turn(encode([self._renderer.render(row)], self.tokenizer)[0])
+        # White space at the end is part of an answer's first word, as most tokenizers split; a word is not.
+        row = Pair(text, ANSWER["content"] if text[-1:].isalnum() else "the")
+        chat = as_chat(row) if self._renderer.template else None
+        if chat and self._renderer.masks:
+            chat = Chat(chat.messages)
+        return last_turn(encode([self._renderer.render(chat or row)], self.tokenizer)[0])
 
     def _turn(self, row: Row) -> Turn | None:
         encoded = encode([self._renderer.render(row)], self.tokenizer)[0]
@@ -126,3 +137,15 @@ class Asker:
     @cached_property
     def _end_ids(self) -> frozenset[int]:
         return end_ids(self.tokenizer)
+
+
+def last_turn(row: Encoded) -> Turn | None:
+    """The last trained turn that a row still has after truncation; None if no token comes before it."""
+    started = [turn for turn in enumerate(row.turns, -len(row.turns)) if 0 < turn[1] < len(row.ids)]
+    if not started:
+        return None
+    place, start = started[-1]
+    labels = row.labels[start:].tolist()
+    return Turn(
+        place, row.ids[:start].tolist(), list(itertools.takewhile(lambda label: label != MASKED, labels))
+    )

@@ -88,8 +88,11 @@ def _read(source: Source) -> tuple[Choices, list[Row]]:
     whole = oasst.trees(iter(records)) if format == "oasst" else records
     read = [row for record in whole for row in formats.rows(record.columns, options)]
     rows = [row for row in read if not isinstance(row, RowError)]
-    first = next(iter(rows), None)
-    loss = "all" if isinstance(first, Text) else "assistant" if isinstance(first, Chat) else "completion"
+    if rows and all(isinstance(row, Text) for row in rows):
+        loss = "all"
+    else:  # a prompt that is a chat may hold answers that are not to be trained
+        given = any(isinstance(row, Chat) and row.prompt_length is not None for row in rows)
+        loss = "completion" if given else "assistant"
     return Choices(format, columns, loss=loss), rows
 
 

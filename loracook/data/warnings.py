@@ -20,7 +20,7 @@ FLAWS = {
     "truncated": Flaw("exceed train.max_length", "raise it or remove them"),
     "missing_eos": Flaw(
         "have no end-of-turn (EOS) token in the loss",
-        "raise train.max_length or fix the template's {% generation %} block",
+        "raise train.max_length, set tokenizer.eos_token or fix the template's {% generation %} block",
     ),
     "fully_masked": Flaw(
         "have no token in the loss and are dropped", "raise train.max_length or remove them"
@@ -68,10 +68,11 @@ def _special_token_notes(counts: Mapping[str, Any]) -> Iterator[str]:
     for token, rows in counts["added"].items():
         yield f"'{token}' is added to the end of {rows} training rows"
     for token, rows in counts["dropped"].items():
-        yield f"'{token}' of {rows} training rows is dropped, since the tokenizer adds it"
+        yield f"'{token}' of {rows} training rows is dropped, since the tokenizer or chat template adds it"
     for token, within in counts["within"].items():
         where = f"{within['rows']} training rows contain the control token '{token}' in their own text"
-        yield f"{where}, first: {within['first']}; in an answer, '{token}' is trained where it stands"
+        effect = "; inside an answer it trains the model to stop there" if within["ends"] else ""
+        yield f"{where}{effect}, first: {within['first']}"
 
 
 def _source_notes(source: Mapping[str, Any]) -> Iterator[str]:

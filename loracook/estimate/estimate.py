@@ -44,11 +44,12 @@ class Estimate:
         return bool(fixed_steps(self.recipe["train"]) or (self.rows and self.rows.exact))
 
     @property
-    def bfloat16_advice(self) -> str:
-        """What to set where the recipe computes in bfloat16 and the device does not have it, else empty."""
-        compute = self.recipe.sections.get("quantization", {}).get("bnb_4bit_compute_dtype")
+    def precision_advice(self) -> dict[str, str]:
+        """What to set instead of each precision of the recipe that the device is slow or bad at."""
+        compute = self.meta_model.quantization.get("bnb_4bit_compute_dtype")
         dtypes = {str(self.meta_model.dtype), str(autocast(self.recipe["train"])), f"torch.{compute}"}
-        return self.device.bfloat16_advice if "torch.bfloat16" in dtypes else ""
+        advice = {"bfloat16": self.device.bfloat16_advice, "float16": self.device.float16_advice}
+        return {name: text for name, text in advice.items() if text and f"torch.{name}" in dtypes}
 
     @property
     def too_large(self) -> list[str]:
@@ -103,6 +104,8 @@ def read_and_estimate(recipe: Recipe, cache: Path, device: Device) -> Estimate:
         ]
         return estimate(recipe, meta_model(recipe, folder, None), None, device=device, unknown=tuple(unknown))
     tokenizer, rows = data.with_template(recipe, tokenizer), None
+    if "merge" in recipe:
+        model.try_tokenizer(recipe, folder, tokenizer)
     try:
         rows = row_stats(recipe, tokenizer, cache)
     except UnreachableError as error:

@@ -121,7 +121,7 @@ def _extrapolated(tuned: PeftModel, measure: Callable[[PeftModel], tuple[int, ..
         few, more = (min(count, len(layers)) for count in LAYERS_RUN)
         first, second = (measure(_first_layers(tuned, layers, count)) for count in (few, more))
     except Exception as error:
-        logging.getLogger("loracook").info("the step on fake tensors failed", exc_info=True)
+        logging.getLogger("loracook").warning("the step on fake tensors failed", exc_info=True)
         raise FakeStepError(" ".join(f"{type(error).__name__}: {error}".split())[:120]) from error
     rest, apart = len(layers) - few, max(more - few, 1)
     return tuple(a + (b - a) * rest // apart for a, b in zip(first, second, strict=True))

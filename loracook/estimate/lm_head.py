@@ -61,7 +61,7 @@ def triton_bytes(hidden: Tensor, autocast: torch.dtype | None) -> int:
 
 def _softcap(model: Any) -> float | None:
     """The bound that some models, as gemma, put on their logits."""
-    return getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+    return getattr(model.config.get_text_config(decoder=True), "final_logit_softcapping", None)
 
 
 def _compute_dtype(hidden: Tensor) -> torch.dtype:

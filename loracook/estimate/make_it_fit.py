@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from loracook import model
 from loracook.estimate.batches import largest_batch
 from loracook.estimate.estimate import Estimate
 from loracook.estimate.memory import StageMemory, stage_memory
@@ -43,6 +44,8 @@ def fitting_changes(estimate: Estimate) -> Iterator[Change]:
     """
     recipe, base, room = estimate.recipe, estimate.meta_model, estimate.device.bytes
     candidates = list(_candidates(recipe))
+    if model.stored_quantization(base.config):
+        candidates = [candidate for candidate in candidates if "quantization" not in candidate[1]]
     if base.weights.stored > room:
         candidates.sort(key=lambda candidate: "quantization" not in candidate[1])
     before = _memory(estimate, recipe, base)

@@ -86,7 +86,7 @@ def cache_bytes(config: PretrainedConfig, *, batch_size: int, length: int, eleme
 
     Two tensors of (batch, key-value heads, length, head size) a layer; source: transformers' DynamicCache.
     """
-    text = config.get_text_config()
+    text = config.get_text_config(decoder=True)
     heads = getattr(text, "num_key_value_heads", None) or getattr(text, "num_attention_heads", 0)
     if not heads:  # a state-space model, whose state does not grow with the text
         return 0

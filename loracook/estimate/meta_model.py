@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,12 +12,19 @@ from typing import TYPE_CHECKING, Any
 from loracook import model
 from loracook.errors import RecipeError
 from loracook.estimate.weight_bytes import Weights, cast, set_dtypes, weight_bytes
-from loracook.model.parameters import ParameterCounts, counts_of, grow_embeddings, with_adapter
+from loracook.model.parameters import (
+    ParameterCounts,
+    WeightGroup,
+    counts_of,
+    grow_embeddings,
+    unadapted_weights,
+    with_adapter,
+)
 from loracook.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     import torch
-    from peft import PeftModel
+    from peft import LoraConfig, PeftModel
     from transformers import PretrainedConfig, PreTrainedModel
 
 
@@ -23,18 +32,26 @@ if TYPE_CHECKING:
 class MetaModel:
     """The adapted model without memory, its parameter counts, and the bytes of its base once loaded.
 
-    `folder` holds its config; `vocabulary` is the tokenizer's size, None where it is unknown;
-    `base_parameters` are those of the base model before tokens are added.
+    `lora_config` makes the adapter, `left_out` counts modules that it leaves out by part of the model, and
+    `unadapted` has the weights that are not trained. `folder` holds its config; `vocabulary` is the
+    tokenizer's size, None where it is unknown; `base_parameters` are those before tokens are added;
+    `quantization` is how its weights are quantized while training; `notes` say what is done to its files
+    beyond the recipe.
     """
 
     folder: Path
     vocabulary: int | None
     tuned: PeftModel
+    lora_config: LoraConfig
+    left_out: Mapping[str, int]
+    unadapted: Sequence[WeightGroup]
     counts: ParameterCounts
     weights: Weights
     base_parameters: int
     dtype: torch.dtype
     added_tokens: int
+    quantization: Mapping[str, Any]
+    notes: tuple[str, ...]
 
     @property
     def base(self) -> PreTrainedModel:
@@ -60,20 +77,39 @@ def meta_model(recipe: Recipe, folder: Path, vocabulary: int | None) -> MetaMode
         RecipeError: the model is no causal language model, or cannot do what the recipe asks of it.
     """
     base = model.load_on_meta(recipe, folder)
+    if problems := list(model.quantization_problems(recipe, base.config)):
+        raise RecipeError(problems)
     model.check_modules(base, recipe)
-    quantization = recipe.sections.get("quantization", {})
+    quantization = model.quantization_in_training(recipe, base.config)
     dtype = _dtype(recipe["base_model"]["dtype"], base.config)
     base_parameters = sum(tensor.numel() for tensor in base.parameters())
     rows = int(base.get_input_embeddings().weight.shape[0])
     added = grow_embeddings(base, rows + len(named_tokens(recipe)) if vocabulary is None else vocabulary)
     cast(base, dtype)
     weights = weight_bytes(base, quantization)
-    tuned = _adapted(base, recipe)
-    set_dtypes(tuned, quantized=_is_quantized(quantization))
+    left_out = model.left_out(base, recipe["lora"].get("target_modules"))
+    parts, lora_config = Counter(left_out.values()), model.lora_config(recipe, list(left_out))
+    tuned = _adapted(base, lora_config, recipe)
+    set_dtypes(tuned, quantized=model.is_quantized(quantization))
     if problems := list(model.unsupported(tuned, recipe)):
         raise RecipeError(problems)
-    counts = counts_of(tuned)
-    return MetaModel(folder, vocabulary, tuned, counts, weights, base_parameters, dtype, added)
+    if "merge" in recipe:
+        model.try_merge(recipe, folder, tuned)
+    return MetaModel(
+        folder=folder,
+        vocabulary=vocabulary,
+        tuned=tuned,
+        lora_config=lora_config,
+        left_out=parts,
+        unadapted=unadapted_weights(tuned, parts),
+        counts=counts_of(tuned),
+        weights=weights,
+        base_parameters=base_parameters,
+        dtype=dtype,
+        added_tokens=added,
+        quantization=quantization,
+        notes=tuple(_notes(recipe, folder, base.config)),
+    )
 
 
 def named_tokens(recipe: Recipe) -> set[str]:
@@ -83,9 +119,9 @@ def named_tokens(recipe: Recipe) -> set[str]:
     return single | set(section.get("extra_special_tokens", []))
 
 
-def _adapted(base: PreTrainedModel, recipe: Recipe) -> PeftModel:
+def _adapted(base: PreTrainedModel, lora_config: LoraConfig, recipe: Recipe) -> PeftModel:
     try:
-        return with_adapter(base, model.lora_config(recipe))
+        return with_adapter(base, deepcopy(lora_config))  # which PEFT changes
     except (ValueError, TypeError, IndexError, NotImplementedError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         advice = "" if "target_modules" in recipe["lora"] else "; write target_modules: all-linear"
@@ -97,10 +133,13 @@ def _dtype(name: str, config: PretrainedConfig) -> torch.dtype:
     """The torch dtype that a recipe's `dtype` means for a model."""
     import torch
 
-    value = (getattr(config, "dtype", None) or torch.float32) if name == "auto" else getattr(torch, name)
+    own = getattr(config, "dtype", None) or getattr(config.get_text_config(decoder=True), "dtype", None)
+    value = (own or torch.float32) if name == "auto" else getattr(torch, name)
     dtype: torch.dtype = getattr(torch, value) if isinstance(value, str) else value
     return dtype
 
 
-def _is_quantized(quantization: Mapping[str, Any]) -> bool:
-    return bool(quantization.get("load_in_4bit") or quantization.get("load_in_8bit"))
+def _notes(recipe: Recipe, folder: Path, config: PretrainedConfig) -> Iterator[str]:
+    yield from model.quantization_notes(recipe, config)
+    if "merge" in recipe and (note := model.generation_settings(folder).note):
+        yield note

@@ -30,14 +30,15 @@ class RowStats:
     """Prepared training rows (blocks when packed): how many, and the lengths in tokens of those counted.
 
     `count` is None when the data is streamed; `source` says what was counted; `longest` is the length of the
-    longest text in one forward pass, in training or evaluation; `over_limits` has the problems that would
-    stop a run.
+    longest text in one forward pass, in training or evaluation; `evaluation` is the number of evaluation
+    rows; `over_limits` has the problems that would stop a run.
     """
 
     count: int | None
     lengths: Lengths
     source: str
     longest: int
+    evaluation: int = 0
     over_limits: tuple[str, ...] = ()
 
     @property
@@ -68,7 +69,8 @@ def row_stats(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, cache: Path) -
         )
         used = sum(source["used_rows"] for source in sample.statistics["sources"] if source["use"] == "train")
         stats = _counted(recipe, sample, f"a sample of {used} of {total} rows")
-    return replace(stats, count=round(total * len(stats.lengths) / used))
+    count, evaluation = round(total * len(stats.lengths) / used), data.row_count(selection.evaluation)
+    return replace(stats, count=count, evaluation=evaluation)
 
 
 def prepared_stats(recipe: Recipe, prepared: data.Prepared) -> RowStats:
@@ -79,13 +81,15 @@ def prepared_stats(recipe: Recipe, prepared: data.Prepared) -> RowStats:
         return _counted(recipe, prepared, "the prepared data")
     first = [len(row["input_ids"]) for row in itertools.islice(prepared.train, FEW)]
     source = f"the first {len(first)} rows of a stream"
-    return RowStats(None, numpy.array(first), source, _longest(recipe, prepared))
+    evaluation = prepared.statistics["rows"]["evaluation"]
+    return RowStats(None, numpy.array(first), source, _longest(recipe, prepared), evaluation)
 
 
 def _counted(recipe: Recipe, prepared: data.Prepared, source: str) -> RowStats:
     lengths = row_lengths(prepared.train)
     over = tuple(str(problem) for problem in data.over_limits(prepared.statistics, recipe))
-    return RowStats(len(lengths), lengths, source, _longest(recipe, prepared), over)
+    evaluation = prepared.statistics["rows"]["evaluation"]
+    return RowStats(len(lengths), lengths, source, _longest(recipe, prepared), evaluation, over)
 
 
 def _longest(recipe: Recipe, prepared: data.Prepared) -> int:

@@ -45,6 +45,11 @@ class Device:
         advice = f"set base_model.dtype: {dtype}, train.bf16: false{half}"
         return f"{self.name} {fault}; {advice}, and bnb_4bit_compute_dtype: {dtype} where it is set"
 
+    @property
+    def float16_advice(self) -> str:
+        """What to use instead of float16 here; empty where float16 is fine."""
+        return "" if self.kind == "cuda" else "float16 trains badly without CUDA; use bfloat16 or float32"
+
 
 def named_device(name: str | None, memory: str | None) -> Device | None:
     """The device named by --device, or a GPU of the size given by --memory, or None when neither is given.

@@ -88,7 +88,7 @@ def _precision() -> Finding:
         return Finding("precision", found, device.bfloat16_advice)
     if not device.bfloat16:
         return Finding("precision", "float32", device.bfloat16_advice)
-    return Finding("precision", "bfloat16", "float16 trains badly without CUDA; use bfloat16 or float32")
+    return Finding("precision", "bfloat16", device.float16_advice)
 
 
 def _attention() -> Finding:

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from loracook.errors import LoracookError, MachineError
+from loracook.errors import LoracookError, MachineError, reworded
+from loracook.machine.memory import tightest_limit
 from loracook.store.files import free_bytes
 from loracook.units import size
 
@@ -34,12 +35,14 @@ def machine_errors(stage: str, *folders: Path, advice: str) -> Iterator[None]:
     """
     try:
         yield
-    except LoracookError:
+    except LoracookError as error:
+        if error.__cause__:
+            logging.getLogger("loracook").exception("%s failed", stage)
         raise
     except Exception as error:  # a library may report a full disk or memory by any type of error
         if message := machine_fault(error, folders, advice):
             logging.getLogger("loracook").exception("%s failed", stage)
-            raise MachineError(f"{stage}: {message}") from error
+            raise reworded(MachineError(f"{stage}: {message}"), error) from error
         error.add_note(f"in the stage {stage}")
         raise
 
@@ -48,7 +51,8 @@ def machine_fault(error: Exception, folders: Sequence[Path], advice: str = CLOSE
     """What is wrong with this machine and what to do, as a message; None when the error is something else."""
     short = shortage(error)
     if short == "memory":
-        return f"out of memory; {advice}"
+        limit = tightest_limit()
+        return f"out of memory{f' within {limit}' if limit else ''}; {advice}"
     if short == "disk":
         hub = sys.modules.get("huggingface_hub.constants")  # only if this process has imported it
         caches = [Path(hub.HF_HUB_CACHE)] if hub else []

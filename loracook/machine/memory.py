@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from loracook.units import size
+
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 LARGE = 1 << 30
 """Bytes; no block is larger, so glibc never returns one. Gain and cost: benchmarks/README.md."""
@@ -16,15 +18,41 @@ KERNEL_CACHES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "48", "LRU_CACHE_CAPACITY": 
 length adds about thirty, and the default limit is 1,024: memory would grow with every step."""
 
 
-def available(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes of main memory that a new process could use, within a container's limit (cgroup v2)."""
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def available(cgroup: Path = CGROUP) -> int:
+    """Bytes of main memory that this process could still take, within every limit that is set."""
     import psutil
 
-    free = int(psutil.virtual_memory().available)
+    rooms = (room for _, room in _limits(cgroup).values())
+    return max(min([int(psutil.virtual_memory().available), *rooms]), 0)
+
+
+def tightest_limit(cgroup: Path = CGROUP) -> str:
+    """The limit that leaves less than the machine has free, with its size; empty where there is none."""
+    import psutil
+
+    limits = _limits(cgroup)
+    name = min(limits, key=lambda name: limits[name][1], default="")
+    tight = name and limits[name][1] < psutil.virtual_memory().available
+    return f"{name} of {size(limits[name][0])}" if tight else ""
+
+
+def _limits(cgroup: Path) -> dict[str, tuple[int, int]]:
+    """The limits on memory that are set: the bytes of each, and what it leaves (cgroup v2, setrlimit(2))."""
+    import resource
+
+    import psutil
+
+    limits = {}
     with suppress(OSError, ValueError):  # no cgroup, or no limit: "max"
         limit, used = (int((cgroup / name).read_text("ascii")) for name in ("memory.max", "memory.current"))
-        free = min(free, limit - used)
-    return max(free, 0)
+        limits["the container's limit (cgroup)"] = limit, limit - used
+    most, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if most != resource.RLIM_INFINITY:
+        limits["the limit of ulimit -v"] = most, most - psutil.Process().memory_info().vms
+    return limits
 
 
 def reset_peak(device: str) -> int:

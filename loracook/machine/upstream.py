@@ -61,10 +61,21 @@ def cpu_has_bfloat16() -> bool:
 
 
 def fake_tensor_mode() -> Any:
-    """torch's mode for tensors that have a shape, a dtype and a device, but no data."""
+    """torch's mode for tensors that have a shape, a dtype and a device, but no data.
+
+    The product of experts has kernels for every dtype, but one for bfloat16 alone without data (torch 2.13).
+    """
+    import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    return FakeTensorMode(allow_non_fake_inputs=True)
+    class WithExperts(FakeTensorMode):  # torch demands a subclass
+        def dispatch(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: PLR0917  torch's signature
+            if op is not torch.ops.aten._grouped_mm.default or args[0].dtype == torch.bfloat16:
+                return super().dispatch(op, types, args, kwargs)
+            left, right = (factor.to(torch.bfloat16) for factor in args[:2])
+            return super().dispatch(op, types, (left, right, *args[2:]), kwargs).to(args[0].dtype)
+
+    return WithExperts(allow_non_fake_inputs=True)
 
 
 def fake_cpu_tensor(mode: Any, tensor: Tensor) -> Tensor:
@@ -91,12 +102,12 @@ def tree_leaves(tree: Any) -> list[Any]:
 
 def attention_implementation(model: Any) -> str:
     """The attention implementation that a model runs with."""
-    return str(model.config._attn_implementation)
+    return str(model.config.get_text_config(decoder=True)._attn_implementation)
 
 
 def set_attention_implementation(model: Any, name: str) -> None:
     """Let a model run with an attention registered under `name`, without the checks for kernels."""
-    model.config._attn_implementation_internal = name
+    model.config.get_text_config(decoder=True)._attn_implementation_internal = name
 
 
 def takes_any_attention(model: Any) -> bool:
@@ -131,3 +142,32 @@ def dataset_builders() -> frozenset[str]:
     from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 
     return frozenset(_PACKAGED_DATASETS_MODULES)
+
+
+def dequantizes(method: str) -> bool:
+    """Whether transformers can turn weights quantized by a method back into plain ones."""
+    from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
+    from transformers.quantizers.base import HfQuantizer
+
+    return AUTO_QUANTIZER_MAPPING[method]._dequantize is not HfQuantizer._dequantize
+
+
+def saved_weights(model: Any) -> dict[str, Tensor]:
+    """The weights of a transformers model under the names that save_pretrained gives them."""
+    from transformers.core_model_loading import revert_weight_conversion
+    from transformers.modeling_utils import remove_tied_weights_from_state_dict
+
+    weights = remove_tied_weights_from_state_dict(model.state_dict(), model)
+    return dict(revert_weight_conversion(model, weights))
+
+
+def forget_quantized_file(model: Any) -> None:
+    """Let save_pretrained write a dequantized model as it is (transformers 5.23).
+
+    Where the file that it came from was quantized, saving would undo what loading did: FP8 is quantized
+    again, and bitsandbytes raises NotImplementedError.
+    """
+    for config in (model.config, model.config.get_text_config()):
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config
+    model._weight_conversions = None

@@ -1,7 +1,8 @@
 """The base model: fetching and loading it, and the modules that an adapter is applied to."""
 
 from loracook.model.adapter import check_modules, lora_config
-from loracook.model.fetch import commit, fetch, fetch_description, fetch_tokenizer, files
+from loracook.model.fetch import fetch, fetch_description, fetch_tokenizer, files
+from loracook.model.generation_config import generation_settings
 from loracook.model.hub_info import HubInfo, hub_info
 from loracook.model.inference import Generated, generate, mean_loss
 from loracook.model.load import (
@@ -15,4 +16,22 @@ from loracook.model.load import (
     load_unquantized,
     tokenizer_in,
 )
+from loracook.model.merging import (
+    PROBES,
+    different_tokens,
+    load_to_merge,
+    trains_quantized,
+    try_merge,
+    try_tokenizer,
+)
+from loracook.model.own_code import NO_CODE, own_code
+from loracook.model.quantized import (
+    check_loadable,
+    is_quantized,
+    quantization_in_training,
+    quantization_notes,
+    quantization_problems,
+    stored_quantization,
+)
+from loracook.model.reached import left_out
 from loracook.model.unsupported import check_prompts, check_rows, unsupported

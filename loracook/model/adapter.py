@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,6 @@ from loracook.model.target_modules import (
     default_targets,
     last_names,
     matches,
-    rejected_names,
     unmatched,
 )
 from loracook.recipe.recipe import Recipe
@@ -25,11 +25,13 @@ NESTED = ("loraplus",)
 NAMING = ("target_modules", "exclude_modules", "modules_to_save")
 
 
-def lora_config(recipe: Recipe) -> LoraConfig:
-    """The recipe's `lora` section as PEFT's own config."""
+def lora_config(recipe: Recipe, left_out: Sequence[str] = ()) -> LoraConfig:
+    """The recipe's `lora` section as PEFT's own config, more modules left out."""
     from peft import LoraConfig
 
     section = {key: value for key, value in recipe["lora"].items() if key not in NESTED}
+    if left_out:
+        section["exclude_modules"] = [*_listed(recipe, "exclude_modules"), *left_out]
     # PEFT changes the lists that it is given; the recipe must not change.
     return LoraConfig(**{"task_type": "CAUSAL_LM", **deepcopy(section)})
 
@@ -50,7 +52,7 @@ def check_modules(model: Module, recipe: Recipe) -> None:
         for index, target in enumerate(_listed(recipe, key))
         if not any(matches(target, name) for name in candidates[key])
     ]
-    problems += _no_default_targets(model, recipe) + _all_linear(model, recipe)
+    problems += _no_default_targets(model, recipe)
     if problems:
         raise RecipeError(problems)
 
@@ -71,13 +73,3 @@ def _no_default_targets(model: Module, recipe: Recipe) -> list[Problem]:
         f"write target_modules: all-linear, or some of: {names}"
     )
     return [recipe.problem(("lora",), message)]
-
-
-def _all_linear(model: Module, recipe: Recipe) -> list[Problem]:
-    """The problem of modules that all-linear includes and PEFT fails on."""
-    if recipe["lora"].get("target_modules") != "all-linear":
-        return []
-    excluded = last_names(_listed(recipe, "exclude_modules"))
-    names = ", ".join(name for name in rejected_names(model) if name not in excluded)
-    message = f"LoRA cannot adapt '{names}' of this model; add exclude_modules: [{names}]"
-    return [recipe.problem(("lora", "target_modules"), message)] if names else []

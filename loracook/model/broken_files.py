@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from loracook.errors import LoracookError, RecipeError, shorten
+from loracook.errors import LoracookError, RecipeError, reworded, shorten
 from loracook.machine.faults import shortage
+from loracook.model.own_code import BASE_MODEL, REFUSED, requires_code
 from loracook.recipe.recipe import Recipe
 
-BASE_MODEL = ("base_model", "name_or_path")
 LIMIT = 90
 """Characters of a library's own words, so that the advice still fits the line."""
 
@@ -26,8 +26,10 @@ def reading(recipe: Recipe, folder: Path, what: str) -> Iterator[None]:
     except Exception as error:
         if shortage(error):
             raise
+        if REFUSED in str(error):
+            raise requires_code(recipe, folder) from error
         message = f"{what} cannot be read: {_reason(error, folder)}; copy or download the model again"
-        raise RecipeError([recipe.problem(BASE_MODEL, message)]) from error
+        raise reworded(RecipeError([recipe.problem(BASE_MODEL, message)]), error) from error
 
 
 def _reason(error: Exception, folder: Path) -> str:

@@ -1,15 +1,19 @@
 """Where the base model comes from: the hub, a folder, or a GGUF file that is converted once and cached."""
 
+import json
 import os
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from loracook.errors import MachineError, RecipeError, UnreachableError
+from loracook.errors import MachineError, RecipeError, UnreachableError, quote
 from loracook.hub.failures import rejection, unreachable
-from loracook.model.broken_files import BASE_MODEL, reading
+from loracook.model.broken_files import reading
+from loracook.model.own_code import BASE_MODEL, NO_CODE, check_own_code
 from loracook.recipe.locations import is_local
+from loracook.recipe.present import adapter_fault, look_alike
+from loracook.recipe.reach import OutOfReachError
 from loracook.recipe.recipe import Recipe
 from loracook.store.files import sha256, sync
 from loracook.store.folders import SCHEME, shipped_file
@@ -47,10 +51,27 @@ def files(recipe: Recipe) -> tuple[Path, ...]:
     if path.is_file():
         return (_weights_file(recipe, path),)
     present = tuple(sorted(file for file in path.iterdir() if file.is_file()))
+    _refuse_adapter(recipe, path)
     if not any(file.name == "config.json" for file in present):
         message = "this folder has no config.json; name a folder with a model"
         raise RecipeError([recipe.problem(BASE_MODEL, message)])
+    for file in present:
+        _refuse_link_out(recipe, file)
     return present
+
+
+def _refuse_link_out(recipe: Recipe, file: Path) -> None:
+    """Raise RecipeError where a file of a local model is a link to a place that the recipe may not read."""
+    try:
+        recipe.reach.resolve(file)
+    except OutOfReachError as error:
+        raise RecipeError([recipe.problem(BASE_MODEL, f"its {file.name} {error}")]) from error
+
+
+def _refuse_adapter(recipe: Recipe, folder: Path) -> None:
+    """Raise RecipeError where the folder of a base model holds an adapter instead."""
+    if fault := adapter_fault(folder):
+        raise RecipeError([recipe.problem(BASE_MODEL, fault)])
 
 
 def fetch_tokenizer(recipe: Recipe, cache: Path) -> Path:
@@ -71,11 +92,6 @@ def fetch(recipe: Recipe, cache: Path) -> Path:
         UnreachableError: the hub cannot be reached.
     """
     return _fetch(recipe, cache, "weights")
-
-
-def commit(folder: Path) -> str | None:
-    """The hub commit that a fetched folder holds (the hub's cache names folders by it), or None."""
-    return folder.name if folder.parent.name == "snapshots" else None
 
 
 def _fetch(recipe: Recipe, cache: Path, part: Part) -> Path:
@@ -104,19 +120,24 @@ def _from_hub(recipe: Recipe, *, weights: bool) -> Path:
 
     base = recipe["base_model"]
     name, gguf = base["name_or_path"], base.get("gguf_file")
-    patterns = [gguf] if gguf else [*SMALL_FILES, *(["*.safetensors"] if weights else [])]
+    code, large = (["*.py"] if recipe.own_code else []), (["*.safetensors"] if weights else [])
+    patterns = [gguf] if gguf else [*SMALL_FILES, *code, *large]
+    local = look_alike(name, recipe.reach)
+    meant = f"; did you mean '{local}'?" if local else ""
     try:
         folder = snapshot_download(name, revision=base.get("revision"), allow_patterns=patterns)
     except HFValidationError as error:
         raise RecipeError([recipe.problem(BASE_MODEL, _refusal(name, error))]) from error
     except (HTTPError, OSError) as error:
         if no := rejection(error):
-            raise RecipeError([recipe.problem(BASE_MODEL, _refusal(name, no))]) from error
+            raise RecipeError([recipe.problem(BASE_MODEL, _refusal(name, no) + meant)]) from error
         if why := unreachable(error):
-            advice = f"with a network connection, run: hf download {name}"
-            problem = recipe.problem(BASE_MODEL, f"{why} and '{name}' is not cached; {advice}")
+            advice = meant or f"; with a network connection, run: hf download {name}"
+            problem = recipe.problem(BASE_MODEL, f"{why} and '{name}' is not cached{advice}")
             raise UnreachableError([problem]) from error
         raise
+    _refuse_adapter(recipe, Path(folder))
+    check_own_code(recipe, Path(folder))
     return Path(folder)
 
 
@@ -130,10 +151,23 @@ def _refusal(name: str, error: Exception) -> str:
 
 
 def _with_safetensors(recipe: Recipe, folder: Path) -> Path:
+    for index in folder.glob("*.safetensors.index.json"):
+        _refuse_names_outside(recipe, folder, index)
     if any(folder.glob("*.safetensors")):
         return folder
     message = "no safetensors weights, and pickles can run code; name a model or revision with *.safetensors"
     raise RecipeError([recipe.problem(BASE_MODEL, message)])
+
+
+def _refuse_names_outside(recipe: Recipe, folder: Path, index: Path) -> None:
+    """Raise RecipeError where an index of weights names a file that is not in the model's own folder."""
+    with reading(recipe, folder, index.name):
+        names = {str(name) for name in json.loads(index.read_text("utf-8"))["weight_map"].values()}
+    if outside := sorted(name for name in names if Path(name).name != name):
+        message = (
+            f"{index.name} names {quote(outside[0])}, which is not in its folder; download the model again"
+        )
+        raise RecipeError([recipe.problem(BASE_MODEL, message)])
 
 
 def _weights_file(recipe: Recipe, path: Path) -> Path:
@@ -172,7 +206,8 @@ def _convert(recipe: Recipe, gguf: Path, folder: Path, *, part: Part) -> None:
         with reading(recipe, gguf.parent, gguf.name):
             PreTrainedTokenizerFast.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
             if part == "description":
-                AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+                config = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name, **NO_CODE)
+                config.save_pretrained(folder)
             if part != "weights":
                 return
             # Packed GGUF blocks can neither be trained nor saved, so they are dequantized.
@@ -181,6 +216,7 @@ def _convert(recipe: Recipe, gguf: Path, folder: Path, *, part: Part) -> None:
                 gguf_file=gguf.name,
                 dtype="bfloat16",
                 quantization_config=GgufConfig(dequantize=True),
+                **NO_CODE,
             )
             model.save_pretrained(folder)
     except ImportError as error:

@@ -4,8 +4,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from loracook.model.fetch import commit, local_path
+from loracook.model.fetch import local_path
 from loracook.recipe.recipe import Recipe
+from loracook.store.folders import commit
 
 LICENSE = re.compile(r"^license:\s*['\"]?([\w.+-]+)", re.MULTILINE)
 

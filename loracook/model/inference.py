@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from loracook.model.left_padding import batches_of
+
 if TYPE_CHECKING:
     from datasets import Dataset
     from torch import Tensor
@@ -35,7 +37,7 @@ def generate(
     """The answer to each prompt (token ids, generation prompt included), in the prompts' order.
 
     Answers end at one of `ends`, or where the model's own settings end them. Prompts of similar length share
-    a batch, padded on the left; `on_progress` gets the number of answers.
+    a batch; `on_progress` gets the number of answers.
     """
     import torch
     from transformers import GenerationConfig, set_seed
@@ -43,18 +45,17 @@ def generate(
     pad, eos = tokenizer.pad_token_id, end_tokens(causal, ends)
     config = GenerationConfig(**settings, pad_token_id=pad, eos_token_id=eos)
     stop = {"tokenizer": tokenizer} if "stop_strings" in settings else {}
-    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     answers: dict[int, Generated] = {}
+    batches = list(batches_of(causal, prompts, batch_size))
     set_seed(seed)
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
+    for batch in batches:
         inputs = _left_padded([prompts[index] for index in batch], pad, causal.device)
         with torch.no_grad():
             output = causal.generate(**inputs, generation_config=config, **stop)
         new_tokens = output[:, inputs["input_ids"].shape[1] :].tolist()
         read = (_generated(tokenizer, ids, eos=eos, settings=settings) for ids in new_tokens)
         answers |= zip(batch, read, strict=True)
-        on_progress(start + len(batch))
+        on_progress(len(answers))
     return [answers[index] for index in range(len(prompts))]
 
 

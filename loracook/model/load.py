@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loracook.errors import MachineError, RecipeError
-from loracook.model.broken_files import BASE_MODEL, reading
+from loracook.model.broken_files import reading
+from loracook.model.generation_config import generation_settings
+from loracook.model.own_code import BASE_MODEL, NO_CODE, REFUSED, own_code
+from loracook.model.quantized import stored_quantization, stored_settings
 from loracook.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -37,16 +40,24 @@ def load_config(recipe: Recipe, folder: Path) -> PretrainedConfig:
 
     with reading(recipe, folder, "its config.json"):
         try:
-            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            config = AutoConfig.from_pretrained(folder, **own_code(recipe))
         except ValueError as error:
-            message = "the installed transformers does not know this model type without the model's own code"
+            if REFUSED in str(error):
+                raise
+            message = "the installed transformers does not know this model type; install a newer one"
             raise RecipeError([recipe.problem(BASE_MODEL, message)]) from error
-    causal = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and not _attends_both_ways(config)
+    known = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING or (recipe.own_code and _has_causal_code(config))
+    causal = known and not _attends_both_ways(config)
     if config.is_encoder_decoder or not causal:
         kind = "an encoder-decoder" if config.is_encoder_decoder else "not a causal language model"
         message = f"'{config.model_type}' is {kind}; loracook trains causal language models"
         raise RecipeError([recipe.problem(BASE_MODEL, message)])
     return config
+
+
+def _has_causal_code(config: PretrainedConfig) -> bool:
+    """Whether a model's own code has its causal language model."""
+    return "AutoModelForCausalLM" in getattr(config, "auto_map", {})
 
 
 def _attends_both_ways(config: PretrainedConfig) -> bool:
@@ -66,29 +77,25 @@ def tokenizer_in(recipe: Recipe, folder: Path) -> PreTrainedTokenizerBase | None
 def load_tokenizer(recipe: Recipe, folder: Path) -> PreTrainedTokenizerBase:
     """The base model's tokenizer with the special tokens of the recipe's `tokenizer` section.
 
-    Without a padding token, the end token pads: the loss masks padding by position, not by token.
-
     Raises:
         RecipeError: there is no tokenizer, or it cannot be read.
     """
     with reading(recipe, folder, "its tokenizer"):
-        tokenizer = _tokenizer(folder)
+        tokenizer = _tokenizer(recipe, folder)
     if len(tokenizer) == len(tokenizer.all_special_ids):  # some classes load from no files at all
         message = "the model's folder has no tokenizer; copy tokenizer files into it"
         raise RecipeError([recipe.problem(BASE_MODEL, message)])
     if "tokenizer" in recipe:
         tokenizer.add_special_tokens(recipe["tokenizer"])
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
-def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+def _tokenizer(recipe: Recipe, folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer in a folder; without the config.json that AutoTokenizer needs, from its files alone."""
     if (folder / "config.json").is_file():
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(folder, **own_code(recipe))
     from transformers import PreTrainedTokenizerFast  # without torch: preview takes half the time
 
     return PreTrainedTokenizerFast.from_pretrained(folder)
@@ -102,7 +109,7 @@ def load_model(recipe: Recipe, folder: Path) -> PreTrainedModel:
         MachineError: the recipe's quantization or attention cannot run here.
     """
     dtype = recipe["base_model"]["dtype"]
-    base = _load(recipe, folder, dtype=dtype, **_attention(recipe), **_quantization(recipe))
+    base = _load(recipe, folder, dtype=dtype, **_quantization(recipe, load_config(recipe, folder)))
     if getattr(base, "is_loaded_in_4bit", False):
         _keep_trainable(base)
     return base
@@ -113,8 +120,12 @@ def load_on_meta(recipe: Recipe, folder: Path) -> PreTrainedModel:
     import torch
     from transformers import AutoModelForCausalLM
 
-    with torch.device("meta"), reading(recipe, folder, "its config.json"):
-        return AutoModelForCausalLM.from_config(load_config(recipe, folder), trust_remote_code=False)
+    try:
+        with torch.device("meta"), reading(recipe, folder, "its config.json"):
+            return AutoModelForCausalLM.from_config(load_config(recipe, folder), **own_code(recipe))
+    except ImportError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise MachineError(f"the base model cannot be built here: {reason}") from error
 
 
 def load_tuned(model: PreTrainedModel, adapter: Path) -> PeftModel:
@@ -122,13 +133,13 @@ def load_tuned(model: PreTrainedModel, adapter: Path) -> PeftModel:
     from peft import PeftModel
     from transformers import AutoTokenizer
 
-    fit_embeddings(model, len(AutoTokenizer.from_pretrained(adapter)))
+    fit_embeddings(model, len(AutoTokenizer.from_pretrained(adapter, **NO_CODE)))
     return PeftModel.from_pretrained(model, adapter).eval()
 
 
 def load_unquantized(recipe: Recipe, folder: Path, dtype: str) -> PreTrainedModel:
     """The base model in unquantized weights of `dtype`, as a merge needs them."""
-    return _load(recipe, folder, dtype=dtype, **_attention(recipe))
+    return _load(recipe, folder, dtype=dtype, **stored_settings(load_config(recipe, folder)))
 
 
 def fit_embeddings(model: PreTrainedModel, vocabulary: int) -> int:
@@ -166,9 +177,11 @@ def _load(recipe: Recipe, folder: Path, **settings: Any) -> PreTrainedModel:
                 folder,
                 device_map=device_map,
                 use_safetensors=True,
-                trust_remote_code=False,
+                **own_code(recipe),
+                generation_config=generation_settings(folder).config,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # refused below, by name
+                **_attention(recipe),
                 **settings,
             )
     except ImportError as error:
@@ -203,9 +216,9 @@ def _attention(recipe: Recipe) -> dict[str, Any]:
     return {key: base[key] for key in ("attn_implementation",) if key in base}
 
 
-def _quantization(recipe: Recipe) -> dict[str, Any]:
-    if "quantization" not in recipe:
-        return {}
+def _quantization(recipe: Recipe, config: PretrainedConfig) -> dict[str, Any]:
+    if "quantization" not in recipe or stored_quantization(config):
+        return stored_settings(config)
     from transformers import BitsAndBytesConfig
 
     section = dict(recipe["quantization"])

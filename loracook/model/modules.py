@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from loracook.model.parameters import count_parameters, fold_names
-from loracook.model.target_modules import adaptable_modules, rejected_names
+from loracook.model.target_modules import adaptable_modules
 
 if TYPE_CHECKING:
+    from peft import LoraConfig
     from torch.nn import Module
 
 ADAPTER_BYTES = 4
@@ -52,20 +53,13 @@ def module_groups(model: Module) -> list[ModuleGroup]:
     ]
 
 
-def rank_costs(model: Module, ranks: Sequence[int], targets: str | Sequence[str]) -> list[RankCost]:
-    """What each rank costs on `targets`: module names, or "all-linear" for all that LoRA can adapt.
+def rank_costs(model: Module, ranks: Sequence[int], adapter: LoraConfig) -> list[RankCost]:
+    """What each rank of an adapter costs.
 
     Raises:
-        ValueError: no module has one of the names.
+        ValueError: no module has one of its names.
     """
-    from peft import LoraConfig
-
-    names = targets if isinstance(targets, str) else list(targets)
-    excluded = rejected_names(model) if targets == "all-linear" else None
-    counts = {
-        r: count_parameters(model, LoraConfig(r=r, target_modules=names, exclude_modules=excluded))
-        for r in ranks
-    }
+    counts = {r: count_parameters(model, replace(adapter, r=r)) for r in ranks}
     return [
         RankCost(r, count.trainable, count.all, count.percent, count.trainable * ADAPTER_BYTES)
         for r, count in counts.items()

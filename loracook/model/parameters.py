@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from copy import copy, deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
-    from torch.nn import Module
+    from torch.nn import Module, Parameter
     from transformers import PreTrainedModel
+
+
+MATRIX = 2
+"""Dimensions of a matrix; experts are stacked in parameters of one more."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,15 @@ class ParameterCounts:
     def percent(self) -> float:
         """The trainable share of all parameters, in percent."""
         return 100 * self.trainable / self.all
+
+
+@dataclass(frozen=True)
+class WeightGroup:
+    """Weights of one pattern: their number, and whether `target_parameters` alone can name them."""
+
+    pattern: str
+    number: int
+    bare: bool
 
 
 def count_parameters(module: Module, config: LoraConfig) -> ParameterCounts:
@@ -61,6 +74,45 @@ def counts_of(tuned: PeftModel) -> ParameterCounts:
     inner = tuned.base_model.model
     names = (name.removeprefix(_prefix(inner)) for name in tuned.base_model.targeted_module_names)
     return ParameterCounts(base, trainable, all_parameters, dict(Counter(fold_names(inner, names))))
+
+
+def unadapted_weights(tuned: PeftModel, parts: Iterable[str] = ()) -> list[WeightGroup]:
+    """The weights that a PEFT model does not train, largest group first, without embeddings and head.
+
+    All weights of one of the `parts`, which are folded module names, are one group.
+    """
+    from torch.nn.modules.conv import _ConvNd
+
+    base, groups = tuned.get_base_model(), dict[str, WeightGroup]()
+    adapted = set(map(id, _adapted_weights(base)))
+    weights = {name: tensor for name, tensor in base.named_parameters() if is_base(name)}
+    left = {name: tensor for name, tensor in weights.items() if id(tensor) not in adapted}
+    for pattern, (name, tensor) in zip(fold_names(base, left), left.items(), strict=True):
+        owner = base.get_submodule(name.rpartition(".")[0])
+        bare = tensor.dim() > MATRIX and not isinstance(owner, _ConvNd)
+        short = pattern.replace(".base_layer", "")
+        short = short if bare else short.removesuffix(".weight")
+        short = next((part for part in parts if short.startswith(f"{part}.")), short)
+        number = groups[short].number if short in groups else 0
+        groups[short] = WeightGroup(short, number + tensor.numel(), bare)
+    return sorted(groups.values(), key=lambda group: -group.number)
+
+
+def _adapted_weights(base: PreTrainedModel) -> Iterator[Parameter]:
+    """The weights that LoRA adapts or training replaces, and those of embeddings and output head."""
+    from peft.tuners.lora import LoraLayer
+    from peft.tuners.lora.layer import ParamWrapper
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    for end in (base.get_input_embeddings(), base.get_output_embeddings()):
+        yield from end.parameters() if end is not None else ()
+    for part in base.modules():
+        if isinstance(part, ParamWrapper):
+            yield part.get_param()
+        elif isinstance(part, LoraLayer):
+            yield from part.get_base_layer().parameters()
+        elif isinstance(part, AuxiliaryTrainingWrapper):
+            yield from part.original_module.parameters()
 
 
 def fold_names(module: Module, names: Iterable[str]) -> list[str]:

@@ -77,10 +77,13 @@ def _output_head(model: Module) -> Module | None:
 
 
 def _returns_tensor(module: Module) -> bool:
-    """False for linear modules that return more than a tensor, as some routers of experts do."""
+    """False for linear modules that return more than a tensor, as some routers, or take no single vector."""
     import torch
 
     if not isinstance(module, torch.nn.Linear) or type(module).forward is torch.nn.Linear.forward:
         return True
     inputs = torch.empty(1, module.in_features, dtype=module.weight.dtype, device=module.weight.device)
-    return isinstance(module(inputs), torch.Tensor)
+    try:
+        return isinstance(module(inputs), torch.Tensor)
+    except RuntimeError:
+        return False

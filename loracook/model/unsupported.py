@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 def unsupported(tuned: PeftModel, recipe: Recipe) -> Iterator[Problem]:
     """The problems of a recipe with its model, which is on the meta device with the adapter applied."""
+    yield from _without_decoder(tuned, recipe)
     yield from _checkpointing(tuned, recipe)
     yield from _trained_tokens_of_tied_head(tuned, recipe)
+    yield from _answers_beyond_positions(tuned, recipe)
     if "merge" in recipe:
         yield from _merged_tied_embeddings(tuned, recipe)
         yield from _merged_biases(tuned, recipe)
@@ -34,11 +36,25 @@ def check_rows(base: PreTrainedModel, recipe: Recipe, longest: int) -> None:
 
 def check_prompts(base: PreTrainedModel, recipe: Recipe, longest: int) -> None:
     """Raise RecipeError where the longest prompt, in tokens, and its answer exceed the model's positions."""
-    positions, new_tokens = _positions(base), recipe["evaluate"]["generation"]["max_new_tokens"]
+    positions, new_tokens = _most_positions(base), recipe["evaluate"]["generation"]["max_new_tokens"]
     if positions is not None and longest + new_tokens > positions:
         message = f"a prompt has {longest} tokens and this model has {positions} positions"
         path = ("evaluate", "generation", "max_new_tokens")
         raise RecipeError([recipe.problem(path, f"{message}; write {max(positions - longest, 1)} or less")])
+
+
+def _answers_beyond_positions(tuned: PeftModel, recipe: Recipe) -> Iterator[Problem]:
+    positions = _most_positions(tuned.get_base_model())
+    generation = recipe.sections.get("evaluate", {}).get("generation", {})
+    if positions is not None and generation.get("max_new_tokens", 0) >= positions:
+        message = f"this model has {positions} positions for a prompt and its answer; write {positions // 2}"
+        yield recipe.problem(("evaluate", "generation", "max_new_tokens"), message)
+
+
+def _most_positions(base: PreTrainedModel) -> int | None:
+    """The longest text that the model is made for; None where nothing bounds it."""
+    most: int | None = getattr(base.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    return most
 
 
 def _positions(base: PreTrainedModel) -> int | None:
@@ -48,11 +64,19 @@ def _positions(base: PreTrainedModel) -> int | None:
     """
     from torch.nn import Embedding
 
-    most: int | None = getattr(base.config, "max_position_embeddings", None)
+    most = _most_positions(base)
     words = base.get_input_embeddings()
     learned = [part.weight for part in base.modules() if isinstance(part, Embedding) and part is not words]
     tables = (*learned, *base.buffers())  # some, as gptj, keep computed positions in a table
     return most if any(table.shape[:1] in ((most,), ((most or 0) + 2,)) for table in tables) else None
+
+
+def _without_decoder(tuned: PeftModel, recipe: Recipe) -> Iterator[Problem]:
+    """The problem of a model that hides its decoder, whose hidden states TRL computes the loss from."""
+    base = tuned.get_base_model()
+    if base.base_model is base:
+        message = f"TRL cannot train '{base.config.model_type}' models: they name no base model of their own"
+        yield recipe.problem(("base_model", "name_or_path"), message)
 
 
 def _checkpointing(tuned: PeftModel, recipe: Recipe) -> Iterator[Problem]:
@@ -64,7 +88,10 @@ def _checkpointing(tuned: PeftModel, recipe: Recipe) -> Iterator[Problem]:
 
 def _trained_tokens_of_tied_head(tuned: PeftModel, recipe: Recipe) -> Iterator[Problem]:
     base = tuned.get_base_model()
-    if "trainable_token_indices" in recipe["lora"] and base.config.get_text_config().tie_word_embeddings:
+    if (
+        "trainable_token_indices" in recipe["lora"]
+        and base.config.get_text_config(decoder=True).tie_word_embeddings
+    ):
         message = "TRL cannot train single tokens of embeddings tied to the head; write modules_to_save"
         yield recipe.problem(("lora", "trainable_token_indices"), message)
 

@@ -1,38 +1,58 @@
 """What a user allows recipes besides the files of their own repository; no recipe can allow it itself."""
 
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path as FilePath
+from typing import Any
 
-from loracook.errors import Path, Problem, RecipeError, quote
+from loracook.errors import LoracookError, Path, Problem, RecipeError, quote
+from loracook.recipe.locations import HUB_ID
 from loracook.recipe.source import Source, read
 
 VARIABLE = "LORACOOK_ALLOW_PATHS"
 KEY = "allow_paths"
+CODE = re.compile(HUB_ID.pattern + "@[0-9a-f]{40}", re.ASCII)
+CODE_USAGE = "use --allow-code organization/name@commit, with all 40 digits of the commit"
 USAGE = f"use '{KEY}: [/folder, ~/folder]'"
 
 
 @dataclass(frozen=True)
 class Allowed:
-    """Folders and files outside of a recipe's repository that it may read, links followed."""
+    """Folders and files that a recipe may read outside of its repository, links followed, and the base models
+    whose own code may be run, each as org/model@commit.
+    """
 
     paths: tuple[FilePath, ...] = ()
+    code: frozenset[str] = frozenset()
 
 
 NOTHING = Allowed()
 
 
-def allowed(paths: Iterable[str | FilePath] = ()) -> Allowed:
-    """What a user allows: these paths, those of LORACOOK_ALLOW_PATHS, and those of the configuration file.
+def allowed(paths: Iterable[str | FilePath] = (), code: Iterable[str] = ()) -> Allowed:
+    """What a user allows: these paths and this code, and the paths of environment and configuration file.
 
     Raises:
+        LoracookError: code without its commit.
         RecipeError: the configuration file is wrong.
     """
+    code = frozenset(code)
+    if wrong := next((name for name in code if not CODE.fullmatch(name)), None):
+        raise LoracookError(f"{quote(wrong)} does not say which code; {CODE_USAGE}")
     of_variable = filter(None, os.environ.get(VARIABLE, "").split(os.pathsep))
     every = (*paths, *of_variable, *_configured(config_file()))
     real = (FilePath(os.path.realpath(os.path.expanduser(path))) for path in every)
-    return Allowed(tuple(dict.fromkeys(real)))
+    return Allowed(tuple(dict.fromkeys(real)), code)
+
+
+def code_problems(base: Mapping[str, Any], allowed: Allowed) -> Iterator[Problem]:
+    """A problem where code of a base model is allowed at another commit than the recipe names."""
+    commits = [name.partition("@")[2] for name in allowed.code if name.startswith(f"{base['name_or_path']}@")]
+    if commits and base.get("revision") not in commits:
+        message = f"--allow-code allows the code of another commit; write revision: {commits[0]}"
+        yield Problem(("base_model", "revision"), message, "own-code")
 
 
 def config_file() -> FilePath:
@@ -52,7 +72,7 @@ def _configured(file: FilePath) -> list[str]:
     return list(source.data[KEY])
 
 
-def _problems(source: Source) -> Iterable[Problem]:
+def _problems(source: Source) -> Iterator[Problem]:
     data = source.data
     if not isinstance(data, dict):
         yield _problem(source, (), f"not a mapping; {USAGE}")

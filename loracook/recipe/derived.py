@@ -28,11 +28,12 @@ def sources(data: Data) -> Iterator[tuple[Path, Data]]:
 
 def all_sources(data: Data) -> Iterator[tuple[Path, Data]]:
     """Every source of training rows, then that of evaluation rows, if it has one of its own."""
-    yield from sources(data)
+    training = list(sources(data))
+    yield from training
     own = data["dataset"].get("eval", {})
     if not own.keys().isdisjoint(("path", "data_files")):
-        _, first = next(sources(data))
-        yield ("dataset", "eval"), {"path": first["path"]} | own
+        inherited = {key: source[key] for _, source in training[:1] for key in ("path",) if key in source}
+        yield ("dataset", "eval"), inherited | own
 
 
 def batch(data: Data) -> int:

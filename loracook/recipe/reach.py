@@ -10,7 +10,7 @@ from pathlib import PurePath
 from loracook.errors import Problem, quote
 from loracook.recipe.allowed import Allowed
 from loracook.recipe.derived import Data
-from loracook.recipe.locations import data_files_outside, is_pattern, local_paths
+from loracook.recipe.locations import data_files_outside, local_paths, split_pattern
 
 MARKERS = (".git", "pyproject.toml")
 """What the top folder of a repository holds."""
@@ -61,8 +61,8 @@ class Reach:
         """Why a path is refused; the folder to allow is spelled as seen from the working folder."""
         links = self._may_read(FilePath(os.path.normpath(self.folder.resolve() / text)))
         spelled = min(os.path.relpath(target), str(target), key=len) if links else self.folder / text
-        wanted = PurePath(os.path.normpath(spelled))
-        folder = wanted.parent if wanted.suffix or is_pattern(wanted.name) else wanted
+        wanted = PurePath(split_pattern(os.path.normpath(spelled))[0])
+        folder = wanted.parent if wanted.suffix else wanted
         way = f"or allow it: --allow-path {shlex.quote(os.path.join(folder, ''))}"
         if text.startswith("/") and not links:
             return f"is an absolute path; use a path starting with './', {way}"

@@ -8,10 +8,11 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from loracook.errors import Path, Position, Problem, RecipeError, quote
-from loracook.recipe.allowed import NOTHING, Allowed
+from loracook.recipe.allowed import NOTHING, Allowed, code_problems
 from loracook.recipe.extends import lineage, naming_child
 from loracook.recipe.layers import Kind, Layer, changing, deciding, merged, passing_through
 from loracook.recipe.overrides import override
+from loracook.recipe.present import look_alikes
 from loracook.recipe.reach import OutOfReachError, Reach, place_problems, reach_of
 from loracook.recipe.rules import rule_problems
 from loracook.recipe.schema import entries, part_at, with_defaults
@@ -60,12 +61,16 @@ class Recipe:
         """Where the recipe's relative paths start, and which files it may read."""
         return reach_of(self.file, self.allowed)
 
+    @property
+    def own_code(self) -> str | None:
+        """The base model, as org/model@commit, where the user allows its own code to be run; else None."""
+        base = self.sections["base_model"]
+        name = f"{base['name_or_path']}@{base.get('revision')}"
+        return name if name in self.allowed.code else None
+
     def origin(self, path: Path) -> Origin:
         """Who set the value at `path`."""
-        match changing(self.layers, path) or deciding(self.layers, path):
-            case (layer, entry) if not layer.removes(path):
-                return Origin(layer.kind, entry.key)
-        return Origin("loracook")
+        return origin_in(self.layers, path)
 
     def problem(self, path: Path, message: str) -> Problem:
         """A problem with the value at `path`, with its position in the recipe."""
@@ -86,17 +91,31 @@ class Recipe:
 def load(file: str | FilePath, overrides: Sequence[str] = (), allowed: Allowed = NOTHING) -> Recipe:
     """The recipe in a file with every `--set` applied; raises RecipeError with all its problems."""
     reach = reach_of(FilePath(file), allowed)
-    layers = (*reversed(_sets(overrides)), *lineage(file, reach))
+    layers = layers_of(file, overrides, allowed)
     data = merged(layers)
     unplaced = list(islice(_invalid(data), PROBLEMS))
     if not unplaced:
         data = with_defaults({name: section for name, section in data.items() if name != "extends"})
         unplaced = [*_invalid_name(data, FilePath(file).stem), *rule_problems(data)]
-        unplaced += place_problems(data, reach)
+        unplaced += [*place_problems(data, reach), *code_problems(data["base_model"], allowed)]
+        unplaced += look_alikes(data, reach)
     problems = sorted((placed(problem, layers) for problem in unplaced), key=_order)
     if any(problem.severity == "error" for problem in problems):
         raise RecipeError(problems)
     return Recipe(FilePath(file), data, layers, tuple(problems), allowed)
+
+
+def layers_of(file: str | FilePath, overrides: Sequence[str], allowed: Allowed) -> tuple[Layer, ...]:
+    """Every `--set`, then the file and its parents, the first winning; raises RecipeError."""
+    return (*reversed(_sets(overrides)), *lineage(file, reach_of(FilePath(file), allowed)))
+
+
+def origin_in(layers: Sequence[Layer], path: Path) -> Origin:
+    """Which of the layers set the value at `path`; loracook where none did."""
+    match changing(layers, path) or deciding(layers, path):
+        case (layer, entry) if not layer.removes(path):
+            return Origin(layer.kind, entry.key)
+    return Origin("loracook")
 
 
 def placed(problem: Problem, layers: Sequence[Layer]) -> Problem:

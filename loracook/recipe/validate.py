@@ -10,8 +10,9 @@ from pathlib import Path
 from loracook.errors import Position, Problem, RecipeError
 from loracook.recipe.allowed import NOTHING, Allowed
 from loracook.recipe.extends import MAX_PARENTS, lineage
+from loracook.recipe.present import missing_files
 from loracook.recipe.reach import reach_of
-from loracook.recipe.recipe import load
+from loracook.recipe.recipe import Recipe, load, placed
 
 SUFFIXES = (".yaml", ".yml")
 EXTENDS = re.compile(rb"""^extends:[ \t]*["']?([^"'#\s][^"'#\r\n]*[^"'#\s])""", re.MULTILINE)
@@ -23,6 +24,19 @@ def problems_of(file: str, overrides: Sequence[str] = (), allowed: Allowed = NOT
         return _no_recipe(file) or load(file, overrides, allowed).warnings
     except RecipeError as error:
         return error.problems
+
+
+def checked(file: str, overrides: Sequence[str] = (), allowed: Allowed = NOTHING) -> tuple[Problem, ...]:
+    """Every problem of one recipe; where it is valid, also the local files that are missing."""
+    try:
+        return _no_recipe(file) or _with_missing_files(load(file, overrides, allowed))
+    except RecipeError as error:
+        return error.problems
+
+
+def _with_missing_files(recipe: Recipe) -> tuple[Problem, ...]:
+    missing = missing_files(dict(recipe.sections), recipe.reach)
+    return (*recipe.warnings, *(placed(problem, recipe.layers) for problem in missing))
 
 
 def strict(problems: Iterable[Problem]) -> tuple[Problem, ...]:

@@ -14,6 +14,7 @@ from loracook.recipe.recipe import Recipe
 from loracook.recipe.schema import schema
 from loracook.report.generations import figures, measured_on
 from loracook.report.markdown import block, code, prose, table
+from loracook.report.shareable import shareable
 from loracook.store.release import CHAT_TEMPLATE
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def model_card(
     files: Collection[str],
     metrics: Mapping[str, Any],
     versions: Mapping[str, str],
+    merge: Mapping[str, Any] | None = None,
 ) -> str:
     """The card as Markdown.
 
@@ -38,7 +40,9 @@ def model_card(
         files: the names of the files published with the card.
         metrics: the metrics of the evaluate stage, {} without one.
         versions: the package versions of the training run.
+        merge: the result of the merge stage where the merged model is published.
     """
+    recipe = shareable(recipe)
     sections = [name for name in ("quantization", "lora", "train") if name in recipe]
     values = ((f"{name}.{key}", spell(value)) for name in sections for key, value in recipe[name].items())
     settings = [map(code, entry) for entry in values]
@@ -51,6 +55,7 @@ def model_card(
         prose(recipe["description"]) if "description" in recipe else "",
         _summary(recipe),
         _evaluation(metrics),
+        _merged(merge) if merge else "",
         f"## Usage\n\n{block(snippet(recipe, name, files), 'python')}",
         f"## Training settings\n\n{table(('setting', 'value'), settings)}",
         f"## Training data\n\n{data}",
@@ -160,6 +165,30 @@ def _evaluation(metrics: Mapping[str, Any]) -> str:
     rows = [(prose(_words(metric)), *values) for metric, *values in figures(metrics)]
     head = ("metric", "base model", "trained", "rows")
     return f"## Evaluation\n\n{measured_on(metrics)}\n\n{table(head, rows, align='---:')}"
+
+
+def _merged(merge: Mapping[str, Any]) -> str:
+    """How far the published weights are from what was trained and evaluated."""
+    trained, exact = merge["logits_difference_from_trained"], _percent(merge["logits_difference"])
+    if trained is None:
+        told = f"The merged model's logits differ by {exact} from those of the base model with the adapter"
+        return f"## Merging\n\n{told} (relative L2 norm, the largest of {merge['prompts']} prompts)."
+    meaning = {
+        "trained": "The base weights are those that training used, dequantized, so all of it is rounding",
+        "original": "The base was quantized while training and evaluation measured it, and these weights "
+        "are the original ones: the first figure is what that changes",
+    }
+    return (
+        "## Merging\n\n"
+        f"The merged model's logits differ by {_percent(trained)} from those of the model that was trained "
+        f"(quantized base model and adapter), and by {exact} from those of the unquantized base model with "
+        f"the adapter (relative L2 norm, the largest of {merge['prompts']} prompts). "
+        f"{meaning[merge['base']]}."
+    )
+
+
+def _percent(share: float) -> str:
+    return "less than 0.01%" if share < 1e-4 else f"{share:.2%}"
 
 
 def _words(metric: str) -> str:

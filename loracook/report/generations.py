@@ -1,5 +1,6 @@
 """Answers of the base model and the adapter side by side, as a Markdown page that reads well as text, too."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -37,7 +38,7 @@ def measured_on(metrics: Mapping[str, Any]) -> str:
     """A sentence on the rows behind the figures: whether they were trained on, too."""
     also_trained = metrics["also_trained"]
     if also_trained is None:
-        return "Measured on evaluation rows; the training rows were streamed, and none was compared."
+        return "Measured on evaluation rows; training rows were streamed and not compared with them."
     if also_trained:
         return f"Measured on evaluation rows, {also_trained:,} of which were trained on, too."
     return "Measured on evaluation rows that were not trained on."
@@ -61,7 +62,12 @@ def _label(row: Mapping[str, Any], side: str) -> Iterator[str]:
 def _text(prompt: Any) -> str:
     if isinstance(prompt, str):
         return prompt
-    return "\n".join(f"{message['role']}: {message.get('content', '')}" for message in prompt)
+    return "\n".join(f"{message['role']}: {_said(message)}" for message in prompt)
+
+
+def _said(message: Mapping[str, Any]) -> str:
+    calls = [json.dumps(call["function"], ensure_ascii=False) for call in message.get("tool_calls", ())]
+    return "\n".join(filter(None, [message.get("content"), *calls]))
 
 
 def _quoted(label: str, text: str) -> str:

@@ -1,20 +1,26 @@
 """What a stage is: the shape that every stage module fits, and what it is given to work with."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from loracook.progress import Progress
 from loracook.recipe.recipe import Recipe
 
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
+
 
 @dataclass(frozen=True)
 class Consent:
-    """What the user allowed on the command line; a recipe cannot allow it itself."""
+    """What the user allows, or adds, when he runs a recipe; a recipe cannot do so itself."""
 
     push: bool = False
     overwrite: bool = False
+    callbacks: tuple[TrainerCallback, ...] = ()
 
 
 @dataclass(frozen=True)

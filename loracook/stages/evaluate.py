@@ -73,7 +73,7 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
     from transformers import AutoTokenizer
 
     adapter, metrics = folders.before["train"] / "adapter", _metrics(recipe)
-    tokenizer = AutoTokenizer.from_pretrained(adapter)
+    tokenizer = AutoTokenizer.from_pretrained(adapter, **model.NO_CODE)
     prompts = data.all_prompts(recipe, tokenizer)
     rows = data.prepare(recipe, tokenizer, folders.cache, progress=progress)
     progress.advance(0, 0, "loading base model and adapter")
@@ -86,7 +86,7 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
             answers[side] = evaluation.answers(prompts, side)
     both = (dict(zip(SIDES, pair, strict=True)) for pair in zip(*answers.values(), strict=True))
     generations = [
-        _generation(tokenizer, prompt, sides, metrics=metrics)
+        comparison(tokenizer, prompt, sides, metrics=metrics)
         for prompt, sides in zip(prompts, both, strict=True)
     ]
     for side in SIDES:
@@ -147,7 +147,7 @@ def _metrics(recipe: Recipe) -> dict[str, Metric]:
     return {name: metric(name, section.get("regex")) for name in section.get("metrics", [])}
 
 
-def _generation(
+def comparison(
     tokenizer: PreTrainedTokenizerBase,
     prompt: EvaluationPrompt,
     answers: Mapping[str, model.Generated],
@@ -156,8 +156,12 @@ def _generation(
 ) -> dict[str, Any]:
     """One line of generations.jsonl; where there is a reference to score, it carries both answers' scores."""
     texts = {side: tokenizer.decode(answer.ids[: prompt.limit]) for side, answer in answers.items()}
-    cut = [side for side, answer in answers.items() if answer.cut and not prompt.limit]
-    line = {"prompt": prompt.prompt, "reference": prompt.reference, **texts, **({"cut": cut} if cut else {})}
+    cut = [
+        side
+        for side, answer in answers.items()
+        if answer.cut and len(answer.ids) < (prompt.limit or math.inf)
+    ]
+    line = {"prompt": prompt.prompt, "reference": prompt.reference, **texts, "cut": cut}
     before = opened_reasoning(tokenizer.decode(prompt.prompt_ids))
     scores = {
         name: {side: score(before + text, before + prompt.reference) for side, text in texts.items()}

@@ -1,7 +1,10 @@
-"""Merge: the adapter merged into the unquantized base model, saved as one model and compared with it."""
+"""Merge: the adapter merged into unquantized weights, saved and compared with what was trained."""
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +16,7 @@ from loracook.recipe.recipe import Recipe
 from loracook.stages.base import Consent, Folders
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
@@ -20,13 +24,6 @@ if TYPE_CHECKING:
 READS: tuple[str, ...] = ("merge",)
 RESUMES = False
 OUT_OF_MEMORY = "set merge.dtype: bfloat16, or merge on a machine with more memory: --only merge"
-PROBES = (
-    "The capital of France is",
-    "def fibonacci(n):",
-    "Dear customer, thank you for",
-    "3, 5, 7, 11,",
-    "Once upon a time",
-)
 TOLERANCE = 0.05
 """The largest difference between the merged model's logits and the adapter's, relative to their L2 norm:
 bfloat16 keeps 8 bits (a rounding error of 2^-9 = 0.2 %) and a merge rounds every adapted weight once."""
@@ -44,7 +41,8 @@ def files(recipe: Recipe) -> tuple[Path, ...]:
 
 def describe(recipe: Recipe) -> str:
     """Say what is merged, and in which precision."""
-    return f"adapter and base model into one model in {dtype(recipe)}"
+    kind = {"trained": "dequantized ", "original": "original "} if "quantization" in recipe else {}
+    return f"adapter and {kind.get(recipe['merge']['base'], '')}base model into one model in {dtype(recipe)}"
 
 
 def uploads_to(recipe: Recipe) -> str | None:
@@ -53,7 +51,7 @@ def uploads_to(recipe: Recipe) -> str | None:
 
 
 def preflight(recipe: Recipe, consent: Consent) -> None:
-    """Nothing can be checked here that the plan does not check."""
+    """Everything that merging reads and writes is tried by the plan, and by training before its weights."""
 
 
 def dtype(recipe: Recipe) -> str:
@@ -63,41 +61,100 @@ def dtype(recipe: Recipe) -> str:
 
 
 def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progress) -> dict[str, Any]:
-    """Merge into unquantized weights, save `model/`, load it again and compare its logits with the adapter's.
+    """Merge into unquantized weights, save `model/`, load it again and compare it with what was trained.
+
+    `model/` is there once the comparison has passed, and whole.
 
     Raises:
         LoracookError: the saved model's logits are not the adapter's.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
-    adapter, target = folders.before["train"] / "adapter", folders.own / "model"
-    tokenizer = AutoTokenizer.from_pretrained(adapter)
-    progress.advance(0, 3, "loading the base model")
-    base = model.load_unquantized(recipe, model.fetch(recipe, folders.cache), dtype(recipe))
-    tuned = model.load_tuned(base, adapter)
-    progress.advance(1, 3, "merging")
+    adapter, base = folders.before["train"] / "adapter", model.fetch(recipe, folders.cache)
+    tokenizer = AutoTokenizer.from_pretrained(adapter, **model.NO_CODE)
+    progress.advance(0, 4, "loading the trained model")
+    trained = _trained_logits(recipe, base, adapter)
+    progress.advance(1, 4, "loading the base model")
+    tuned = model.load_tuned(model.load_to_merge(recipe, base, dtype(recipe)), adapter)
     expected = _logits(tuned, tokenizer)
-    merged = tuned.merge_and_unload(safe_merge=recipe["merge"].get("safe_merge", True))
-    _stop_as_trained(merged, tokenizer)
-    merged.save_pretrained(target, **_sharding(recipe))
-    tokenizer.save_pretrained(target)
-    del base, tuned, merged
-    progress.advance(2, 3, "loading the merged model")
-    reloaded = AutoModelForCausalLM.from_pretrained(target, dtype="auto").to(expected[0].device).eval()
-    difference = _difference(expected, _logits(reloaded, tokenizer))
-    progress.advance(3, 3, f"logits differ by {difference:.2%}")
-    if not difference <= TOLERANCE:
-        raise LoracookError(
-            f"the merged model's logits differ from the adapter's by {difference:.1%} of their norm, "
-            f"more than the {TOLERANCE:.0%} of rounding; write merge.dtype: float32"
-        )
-    return {"dtype": dtype(recipe), "logits_difference": difference, "prompts": len(PROBES)}
+    progress.advance(2, 4, "merging")
+    merged = _merged(recipe, tuned)
+    del tuned
+    with _whole(folders.own / "model") as unfinished:
+        _stop_as_trained(merged, tokenizer)
+        merged.save_pretrained(unfinished, **_sharding(recipe))
+        tokenizer.save_pretrained(unfinished)
+        del merged
+        progress.advance(3, 4, "loading the merged model")
+        logits = _reloaded_logits(recipe, unfinished, tokenizer)
+        difference = _difference(expected, logits)
+        progress.advance(4, 4, f"logits differ by {difference:.2%}")
+        if not difference <= TOLERANCE:
+            raise LoracookError(
+                f"the merged model's logits differ from the adapter's by {difference:.1%} of their norm, "
+                f"more than the {TOLERANCE:.0%} of rounding; write merge.dtype: float32"
+            )
+    return {
+        "dtype": dtype(recipe),
+        "base": recipe["merge"]["base"],
+        "logits_difference": difference,
+        "logits_difference_from_trained": _difference(trained, logits) if trained else None,
+        "prompts": len(model.PROBES),
+        "generation_settings_left_out": dict(model.generation_settings(base).left_out),
+    }
+
+
+def _merged(recipe: Recipe, tuned: PeftModel) -> Any:
+    """The model with the adapter in its weights; raises LoracookError where these are not finite."""
+    try:
+        return tuned.merge_and_unload(safe_merge=recipe["merge"]["safe_merge"])
+    except ValueError as error:  # what safe_merge finds
+        message = "the merged weights hold NaN or infinity; write merge.dtype: float32"
+        raise LoracookError(message) from error
+
+
+@contextmanager
+def _whole(folder: Path) -> Iterator[Path]:
+    """A folder to write beside `folder`, which it becomes at the end; where that fails, neither is left."""
+    unfinished = folder.with_suffix(".part")
+    try:
+        yield unfinished
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    unfinished.rename(folder)
 
 
 def _stop_as_trained(merged: Any, tokenizer: PreTrainedTokenizerBase) -> None:
     """Let the merged model end its answers where training and evaluation did, whoever generates with it."""
     merged.generation_config.eos_token_id = end_tokens(merged, data.end_ids(tokenizer))
     merged.generation_config.pad_token_id = tokenizer.pad_token_id
+
+
+def _trained_logits(recipe: Recipe, base: Path, adapter: Path) -> list[Tensor]:
+    """The logits of the model as it was trained, where its base is quantized; else none."""
+    from transformers import AutoTokenizer
+
+    if not model.trains_quantized(recipe, base):
+        return []
+    tuned = model.load_tuned(model.load_model(recipe, base), adapter)
+    return _logits(tuned, AutoTokenizer.from_pretrained(adapter, **model.NO_CODE))
+
+
+def _reloaded_logits(recipe: Recipe, folder: Path, tokenizer: PreTrainedTokenizerBase) -> list[Tensor]:
+    """The logits of a saved model on the tokens of its own tokenizer, which are those trained on.
+
+    Raises:
+        LoracookError: they are not.
+    """
+    from accelerate import PartialState
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    saved = AutoTokenizer.from_pretrained(folder, **model.own_code(recipe))
+    if different := model.different_tokens(tokenizer, saved):
+        raise LoracookError(f"the merged model's tokenizer is not the adapter's: {different}")
+    causal = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", **model.own_code(recipe))
+    return _logits(causal.to(PartialState().device).eval(), saved)
 
 
 def _sharding(recipe: Recipe) -> dict[str, Any]:
@@ -110,7 +167,7 @@ def _logits(causal: Any, tokenizer: PreTrainedTokenizerBase) -> list[Tensor]:
     with torch.no_grad():
         return [
             causal(**tokenizer(text, return_tensors="pt").to(causal.device)).logits.float().cpu()
-            for text in PROBES
+            for text in model.PROBES
         ]
 
 

@@ -15,12 +15,13 @@ FENCE = re.compile(r"\A```(?:json)?\s*(.*?)\s*```\Z", re.DOTALL)
 PATTERN_SECONDS = 1.0
 OPENING = (
     *("<think>", "<thinking>", "<reasoning>", "<seed:think>", "[THINK]", "<|START_THINKING|>"),
-    *("<|channel>thought", "<|channel|>analysis<|message|>"),
+    *("<|channel>thought", "<|channel|>analysis<|message|>", "to=self<|message|>"),
 )
 """What opens the reasoning in the templates of TRL and of public models."""
 CLOSING = re.compile(
     r"</(?:think|thinking|reasoning|seed:think)>|\[/THINK\]|<\|END_THINKING\|>|<channel\|>"
-    r"|(?:<\|end\|><\|start\|>assistant)?<\|channel\|>final<\|message\|>|<\|end\|><\|start\|>assistant"
+    r"|(?:<\|(?:end|eom)\|><\|start\|>assistant)?(?:<\|channel\|>final| to=user)<\|message\|>"
+    r"|<\|(?:end|eom)\|><\|start\|>assistant"
 )
 
 

@@ -99,7 +99,8 @@ def _card(recipe: Recipe, folders: Folders, home: Path) -> str:
     metrics = json.loads(measured.read_text("utf-8")) if measured and measured.exists() else {}
     versions = read_record(folders.before["train"])["versions"]
     files = [path.name for path in home.iterdir()]
-    return model_card(recipe, name=name, files=files, metrics=metrics, versions=versions)
+    merge = read_record(folders.before["merge"])["result"] if "merge" in folders.before else None
+    return model_card(recipe, name=name, files=files, metrics=metrics, versions=versions, merge=merge)
 
 
 def _upload(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,10 @@ from loracook.machine import signals
 from loracook.machine.versions import WEIGHTS, versions
 from loracook.progress import Progress
 from loracook.recipe.recipe import Recipe
+from loracook.report.card import model_card
+from loracook.report.shareable import shareable
 from loracook.stages.base import Consent, Folders
+from loracook.store.release import CARD
 from loracook.training.checkpoints import differences, newest_sealed, staging_folder
 from loracook.training.largest_batch import try_before_training
 from loracook.training.memory_check import ADVICE, check_memory
@@ -73,7 +77,7 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
     """
     inputs = read_inputs(recipe, folders.cache, progress)
     memory = check_memory(inputs)
-    if advice := memory.estimate.bfloat16_advice:
+    for advice in memory.estimate.precision_advice.values():
         progress.note(advice)
     check_disk(memory.estimate, folders.own)
     made_by = _made_by(inputs, folders, device=memory.estimate.device.kind)
@@ -83,14 +87,17 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
     output = staging_folder(checkpoints)
     sft = build(inputs, output, cache=folders.cache, progress=progress)
     _add_callbacks(sft, folders, made_by=made_by, progress=progress)
+    for callback in consent.callbacks:
+        sft.add_callback(callback)
     try_before_training(sft, memory, progress)
     with memory.guarding():
         metrics = _train(sft, checkpoint)
     if sft.accelerator.is_main_process:
-        save_adapter(sft, recipe, folders)
+        save_adapter(sft, inputs, folders)
         shutil.rmtree(output, ignore_errors=True)
     return {
         "metrics": metrics,
+        "losses": _losses(sft),
         "resumed_from": checkpoint and checkpoint.name,
         "parameters": _parameters(sft.model),
         "settings": {"train": sft.args.to_dict(), "lora": sft.model.peft_config["default"].to_dict()},
@@ -102,27 +109,35 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
     }
 
 
-def save_adapter(sft: SFTTrainer, recipe: Recipe, folders: Folders) -> None:
-    """Write `adapter/`: weights, tokenizer and template, the base model named as the recipe names it.
+def save_adapter(sft: SFTTrainer, inputs: TrainerInputs, folders: Folders) -> None:
+    """Write `adapter/`: weights, tokenizer and template, a card, the base model as others can name it.
 
     Raises:
         DivergedError: a trained weight is not finite.
     """
     import torch
 
-    tuned, folder = sft.model, folders.own / "adapter"
+    recipe, tuned, folder = inputs.recipe, sft.model, folders.own / "adapter"
     if not all(bool(torch.isfinite(weight).all()) for weight in tuned.parameters() if weight.requires_grad):
         raise DivergedError("the trained weights contain a value that is not finite; nothing was saved")
-    vocabulary = model.load_config(recipe, model.fetch_description(recipe, folders.cache)).vocab_size
     config = tuned.peft_config["default"]
-    config.base_model_name_or_path = recipe["base_model"]["name_or_path"]
-    config.revision = recipe["base_model"].get("revision")
+    base = shareable(recipe)["base_model"]
+    config.base_model_name_or_path, config.revision = base["name_or_path"], base.get("revision")
     for name, value in vars(config).items():
         if isinstance(value, set):  # PEFT would write it in an order that differs from process to process
             setattr(config, name, sorted(value))
     # Grown embeddings are saved along, since nobody else has those rows.
-    tuned.save_pretrained(folder, save_embedding_layers=tuned.config.vocab_size != vocabulary)
+    tuned.save_pretrained(folder, save_embedding_layers=inputs.meta_model.added_tokens > 0)
     sft.processing_class.save_pretrained(folder)
+    (folder / CARD).write_text(_card(recipe, folder), "utf-8")  # PEFT's is a form to fill in
+
+
+def _card(recipe: Recipe, folder: Path) -> str:
+    """The card of an adapter where it was trained, from the sections that decide the adapter alone."""
+    sections = {name: recipe[name] for name in ("version", *READS) if name in recipe}
+    own = replace(recipe, sections={**sections, "name": recipe.name, "push": {"what": "adapter"}})
+    files = [path.name for path in folder.iterdir()]
+    return model_card(own, name=f"./{folder.name}", files=files, metrics={}, versions=versions())
 
 
 def _made_by(inputs: TrainerInputs, folders: Folders, *, device: str) -> dict[str, Any]:
@@ -182,6 +197,16 @@ def _train(sft: SFTTrainer, checkpoint: Path | None) -> Mapping[str, float]:
         raise signals.stopped_error()
     metrics: dict[str, float] = output.metrics
     return of_all_steps(metrics) if checkpoint else metrics
+
+
+def _losses(sft: SFTTrainer) -> dict[str, float]:
+    """The last training and evaluation loss up to the step whose weights are the adapter's."""
+    from loracook.training.callbacks import LOSSES
+
+    state = sft.state
+    best = state.best_global_step if sft.args.load_best_model_at_end else None
+    entries = [entry for entry in state.log_history if entry["step"] <= (best or state.global_step)]
+    return {name: entry[name] for entry in entries for name in LOSSES if name in entry}
 
 
 def _parameters(tuned: PeftModel) -> dict[str, int]:

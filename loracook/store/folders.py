@@ -14,6 +14,11 @@ def default_cache() -> Path:
     return Path(os.environ.get("LORACOOK_CACHE") or Path(home) / "loracook")
 
 
+def commit(folder: Path) -> str | None:
+    """The hub commit that a fetched folder holds (the hub's cache names folders by it), or None."""
+    return folder.name if folder.parent.name == "snapshots" else None
+
+
 def shipped_file(uri: str) -> Path:
     """The file that `package://dist/path` names, located without importing the package.
 

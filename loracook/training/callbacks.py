@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +19,13 @@ from loracook.errors import DivergedError
 from loracook.machine import signals, upstream
 from loracook.progress import Progress
 from loracook.training import checkpoints
+from loracook.training.time_left import Stopwatch
 from loracook.units import duration
 
 if TYPE_CHECKING:
     from trl import SFTTrainer
+
+LOSSES = ("loss", "eval_loss")
 
 
 class ProgressLog(TrainerCallback):
@@ -31,30 +33,53 @@ class ProgressLog(TrainerCallback):
 
     def __init__(self, trainer: SFTTrainer, log: Path, *, kept: Path, progress: Progress) -> None:
         self.trainer, self.log, self.kept, self.progress = trainer, log, kept, progress
-        self.began, self.first, self.first_tokens, self.loss = 0.0, 0, 0, ""
+        self.watch, self.first_tokens, self.evaluated = Stopwatch(0), 0, 0
+        self.losses: dict[str, str] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Start the log with the entries of the steps before, when resuming."""
         self.log.write_text("".join(json.dumps(entry) + "\n" for entry in state.log_history), "utf-8")
-        self.began, self.first = time.monotonic(), state.global_step
+        self.watch = Stopwatch(state.global_step)
         self.first_tokens = upstream.trained_tokens(self.trainer)
         self.progress.advance(state.global_step, state.max_steps, "first step")
 
     def on_log(self, args: Any, state: Any, control: Any, *, logs: dict[str, Any], **_: Any) -> None:
         """Write the entry; a loss or gradient norm that is not finite ends the run."""
-        entry = of_all_steps(logs) if self.first else logs
+        entry = of_all_steps(logs) if self.watch.first else logs
         with self.log.open("a", encoding="utf-8") as file:
             file.write(json.dumps({**entry, "step": state.global_step}) + "\n")
-        self.loss = f"loss {logs['loss']:.3f}" if "loss" in logs else self.loss
+        self.losses |= {name: f"{name.replace('_', ' ')} {logs[name]:.3f}" for name in LOSSES if name in logs}
         refuse_infinite(logs, state.global_step, self.kept)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Show the step, the last loss, the speed, and how long the rest will take."""
-        done, seconds = state.global_step - self.first, time.monotonic() - self.began
+        """Show the step, the last losses, the speed, and how long the rest will take; log the last step."""
+        self.watch.step()
         tokens = upstream.trained_tokens(self.trainer) - self.first_tokens
-        left = duration(seconds / done * (state.max_steps - state.global_step))
-        text = [self.loss, f"{tokens / seconds:,.0f} tokens/s", f"{left} left"]
-        self.progress.advance(state.global_step, state.max_steps, "  ".join(filter(None, text)))
+        left = duration(self.watch.left(args, state, self._eval_batches(args)))
+        speed = f"{tokens / self.watch.training:,.0f} tokens/s"
+        text = "  ".join([*self.losses.values(), speed, f"{left} left"])
+        self.progress.advance(state.global_step, state.max_steps, text)
+        if state.global_step >= state.max_steps and args.logging_strategy != "no":
+            control.should_log = True
+
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Show how far an evaluation is."""
+        self.evaluated += 1
+        self.progress.advance(
+            self.evaluated, self._eval_batches(args), f"evaluating after step {state.global_step}"
+        )
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, *, metrics: dict[str, Any], **_: Any) -> None:
+        """Keep the loss of an evaluation on the screen."""
+        self.watch.evaluation()
+        self.evaluated = 0
+        self.progress.note(
+            f"step {state.global_step}/{state.max_steps}  eval loss {metrics['eval_loss']:.4f}"
+        )
+
+    def _eval_batches(self, args: Any) -> int:
+        rows = self.trainer.eval_dataset
+        return 0 if rows is None else math.ceil(len(rows) / (args.eval_batch_size * args.world_size))
 
 
 class FiniteGradients(TrainerCallback):

@@ -80,7 +80,8 @@ class MemoryCheck:
     def refusal(self) -> MachineError:
         """The error that says what is needed, what is free, and what to write."""
         device = self.estimate.device
-        free = f"{size(device.bytes)} free on {device.name}"
+        limit = memory.tightest_limit() if device.kind == "cpu" else ""
+        free = f"{size(device.bytes)} free on {device.name}{f' within {limit}' if limit else ''}"
         if self.planned is None:
             return MachineError(f"out of memory for the largest batch: {free}; {ADVICE}")
         changes = ", ".join(self._changes(self.planned)) or "the name of a smaller base model"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from loracook.machine.devices import device_here
 from loracook.model.packing_isolation import isolates_packed_sequences
 from loracook.progress import Progress
 from loracook.recipe.recipe import Recipe
+from loracook.store.folders import commit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 
 NESTED = ("early_stopping",)
+PRECISIONS = {"fp16": ("cuda", "mps"), "tf32": ("cuda",)}
+"""Kinds of mixed precision, and the kinds of devices that have them."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class TrainerInputs:
     @property
     def commit(self) -> str | None:
         """The base model's commit on the hub, None for a local one."""
-        return model.commit(self.meta_model.folder)
+        return commit(self.meta_model.folder)
 
 
 def trainer(recipe: Recipe, folder: Path, *, cache: Path, progress: Progress) -> SFTTrainer:
@@ -62,11 +66,19 @@ def read_inputs(recipe: Recipe, cache: Path, progress: Progress) -> TrainerInput
         RecipeError: a module that does not exist, rows that cannot be used or exceed the recipe's limits, a
             prompt that is too long for the model.
     """
+    check_precision(recipe)
     folder = model.fetch_description(recipe, cache)
-    tokenizer = data.with_template(recipe, model.load_tokenizer(recipe, model.fetch_tokenizer(recipe, cache)))
+    loaded = model.load_tokenizer(recipe, model.fetch_tokenizer(recipe, cache))
+    pads = loaded.pad_token is not None
+    tokenizer = data.with_template(recipe, loaded)
+    if not pads:
+        progress.note(f"the tokenizer has no padding token; '{tokenizer.pad_token}' pads")
     structure = meta_model(recipe, folder, len(tokenizer))
+    model.check_loadable(structure.config)
+    if "merge" in recipe:
+        model.try_tokenizer(recipe, folder, tokenizer)
     rows = data.prepare(recipe, tokenizer, cache, progress=progress)
-    for note in rows.notes:
+    for note in (*structure.notes, *rows.notes):
         progress.note(note)
     if over := data.over_limits(rows.statistics, recipe):
         raise RecipeError(over)
@@ -84,6 +96,14 @@ def check_trackers(recipe: Recipe) -> None:
     for name in [trackers] if isinstance(trackers, str) else trackers:
         if name != "none" and importlib.util.find_spec(name) is None:
             raise MachineError(f"train.report_to: {name} is not installed; run: pip install {name}")
+
+
+def check_precision(recipe: Recipe) -> None:
+    """Raise MachineError for a precision that cannot be used here; upstream says so after loading weights."""
+    device = device_here()
+    for name, kinds in PRECISIONS.items():
+        if recipe["train"].get(name) and device.kind not in kinds:
+            raise MachineError(f"train.{name} requires a GPU, not {device.name}; write {name}: false")
 
 
 def build(inputs: TrainerInputs, output: Path, *, cache: Path, progress: Progress) -> SFTTrainer:
@@ -104,7 +124,7 @@ def build(inputs: TrainerInputs, output: Path, *, cache: Path, progress: Progres
         train_dataset=inputs.rows.train,
         eval_dataset=inputs.rows.evaluation,
         processing_class=inputs.tokenizer,
-        peft_config=model.lora_config(recipe),
+        peft_config=deepcopy(inputs.meta_model.lora_config),
         callbacks=_early_stopping(recipe),
     )
     _use_loraplus(sft, recipe)

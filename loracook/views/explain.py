@@ -1,47 +1,74 @@
 """One key of a recipe explained: its meaning, allowed values, origin, and the argument it becomes."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from loracook.errors import LoracookError, Path, dotted, quote
+from loracook.errors import LoracookError, Path, clean, dotted, quote
 from loracook.recipe.did_you_mean import TYPE_NAMES, closest
 from loracook.recipe.foreign_keys import translate
+from loracook.recipe.layers import Layer, merged
 from loracook.recipe.overrides import path_of
-from loracook.recipe.recipe import Recipe
-from loracook.recipe.schema import Schema, all_keys, part_at, resolved, types_of
+from loracook.recipe.recipe import Recipe, origin_in
+from loracook.recipe.schema import Schema, all_keys, part_at, resolved, types_of, with_defaults
 from loracook.recipe.schema_bounds import bounds
 from loracook.recipe.yaml_values import flow
-from loracook.views.show import effective, origin_of
+from loracook.views.show import effective
 
 BOUNDED = {"minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum"}
 
 
 def explain(recipe: Recipe, key: str) -> str:
     """A few lines about a key such as `lora.r`; raises LoracookError when there is no such key."""
+    values, upstream = effective(recipe)
+    return _explained(key, recipe.layers, values, upstream=upstream)
+
+
+def explain_unchecked(layers: Sequence[Layer], key: str) -> str:
+    """The same of a recipe that has problems, so that only what it says and loracook's defaults are known."""
+    data = merged(layers)
+    return _explained(key, layers, with_defaults(data) if isinstance(data, dict) else {}, upstream=set())
+
+
+def explain_alone(key: str) -> str:
+    """The same without a recipe, and so without a value."""
+    path, part = _known(key)
+    return "\n".join(filter(None, [dotted(path), *_meaning(path, part, None)]))
+
+
+def _explained(key: str, layers: Sequence[Layer], values: dict[str, Any], *, upstream: set[Path]) -> str:
+    path, part = _known(key)
+    value = _parent(layers) if path == ("extends",) else _value_at(values, path)
+    if value is None:
+        current = f"{dotted(path)} is not set"
+    else:
+        origin = "upstream" if path in upstream else clean(str(origin_in(layers, path)))
+        current = f"{dotted(path)}: {flow(value)}  # {origin}"
+    return "\n".join(filter(None, [current, *_meaning(path, part, value)]))
+
+
+def _known(key: str) -> tuple[Path, Schema]:
     path = path_of(key)
     part = part_at(path) if path else None
     if part is None:
         raise LoracookError(f"unknown key {quote(key)}; {_suggestion(key)}")
-    values, upstream = effective(recipe)
-    value = _parent(recipe) if path == ("extends",) else _value_at(values, path)
-    lines = [_current(recipe, path, value, upstream=upstream), part.get("description", ""), _allowed(part)]
-    lines += [_examples(part), _passed_on(path, value), *_keys(part)]
-    return "\n".join(filter(None, lines))
+    return path, part
 
 
-def _current(recipe: Recipe, path: Path, value: Any, *, upstream: set[Path]) -> str:
-    if value is None:
-        return f"{dotted(path)} is not set"
-    return f"{dotted(path)}: {flow(value)}  # {origin_of(recipe, path, upstream)}"
+def _meaning(path: Path, part: Schema, value: Any) -> list[str]:
+    return [
+        part.get("description", ""), allowed(part), _examples(part), _passed_on(path, value), *_keys(part)
+    ]  # fmt: skip
 
 
-def _allowed(part: Schema) -> str:
-    allowed = " or ".join(_type(name, part) for name in types_of(part))
+def allowed(part: Schema) -> str:
+    """The types or values that a key takes, its bounds, and its default with who decides it."""
+    values = " or ".join(_type(name, part) for name in types_of(part))
     if "enum" in part:
-        allowed = "one of " + ", ".join(map(flow, part["enum"]))
+        values = "one of " + ", ".join(map(flow, part["enum"]))
     if part.get("default") is None:
-        return f"Type: {allowed}"
+        return f"Type: {values}"
     origin = "loracook" if part.get("x-decided-by") else "upstream"
-    return f"Type: {allowed}; default: {flow(part['default'])} ({origin})"
+    return f"Type: {values}; default: {flow(part['default'])} ({origin})"
 
 
 def _type(name: str, part: Schema) -> str:
@@ -87,8 +114,8 @@ def _first(part: Schema) -> str:
     return str(part.get("description", "")).partition(". ")[0].rstrip(".")
 
 
-def _parent(recipe: Recipe) -> Any:
-    return next((layer.value(("extends",)) for layer in recipe.layers if layer.entry(("extends",))), None)
+def _parent(layers: Sequence[Layer]) -> Any:
+    return next((layer.value(("extends",)) for layer in layers if layer.entry(("extends",))), None)
 
 
 def _value_at(values: Any, path: Path) -> Any:

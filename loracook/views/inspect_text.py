@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loracook.model.modules import ModuleGroup, RankCost
+from loracook.model.parameters import WeightGroup
 from loracook.units import size
+from loracook.views.unadapted import unadapted_lines
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,7 @@ class Inspection:
     default_targets: Sequence[str]
     target_modules: str | Sequence[str]
     excluded: Sequence[str]
+    unadapted: Sequence[WeightGroup]
     ranks: Sequence[RankCost]
 
     @property
@@ -47,6 +50,7 @@ def as_lines(inspection: Inspection) -> list[str]:
         f"LoRA on {targets if isinstance(targets, str) else ', '.join(targets)}{excluded}:",
         f"{'r':>6}{'trainable params':>20}{'all params':>18}{'trainable':>12}{'adapter':>12}",
         *map(_rank, inspection.ranks),
+        *unadapted_lines(inspection.unadapted, inspection.parameters),
     ]
 
 

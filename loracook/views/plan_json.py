@@ -19,6 +19,7 @@ def as_json(details: PlanDetails) -> dict[str, Any]:
     return {
         "recipe": plan.recipe.name,
         "folder": str(plan.folder),
+        "own_code": plan.recipe.own_code,
         "stages": stages,
         **(_forecast(forecast) if forecast else {}),
         **({"probe": probe.facts(), "time": time} if probe else {}),
@@ -37,6 +38,7 @@ def _forecast(forecast: Forecast) -> dict[str, Any]:
         "disk": asdict(disk) | total,
         "push": asdict(forecast.upload) if forecast.upload else {},
         "external": list(forecast.external),
+        "notes": list(estimate.meta_model.notes),
         "over_limits": list(estimate.rows.over_limits) if estimate.rows else [],
     }
 
@@ -48,13 +50,15 @@ def _model(forecast: Forecast) -> dict[str, Any]:
         "commit": forecast.hub_info.commit,
         "license": forecast.hub_info.license,
         "dtype": str(base.dtype).removeprefix("torch."),
-        "quantization": recipe.sections.get("quantization", {}),
+        "quantization": dict(base.quantization),
         "base_parameters": base.base_parameters,
         "all_parameters": base.counts.all,
         "trainable_parameters": base.counts.trainable,
         "trainable_percent": base.counts.percent,
         "added_tokens": base.added_tokens,
         "modules": base.counts.modules,
+        "left_out": dict(base.left_out),
+        "unadapted": {group.pattern: group.number for group in base.unadapted},
     }
 
 
@@ -97,6 +101,6 @@ def _memory(forecast: Forecast) -> dict[str, Any] | None:
         "device_bytes": device.bytes,
         "fits": not estimate.too_large,
         "too_large": estimate.too_large,
-        "lacks": ["bfloat16"] if estimate.bfloat16_advice else [],
+        "lacks": list(estimate.precision_advice),
         "changes": [asdict(change) for change in forecast.changes],
     }

@@ -10,6 +10,7 @@ from loracook.estimate.memory import StageMemory
 from loracook.planner import Plan
 from loracook.units import size
 from loracook.views.plan_details import PlanDetails
+from loracook.views.unadapted import unadapted_lines
 
 LABEL = 10
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -23,7 +24,8 @@ def stage_lines(plan: Plan) -> list[str]:
     rows = [(stage, "done" if stage.done else "to do") for stage in plan.stages]
     stages = [f"  {s.name:<10}{state:<7}{s.folder.name:<{width}}  {s.summary}" for s, state in rows]
     faults = [f"  {stage.name} will run again: {stage.fault}" for stage in plan.stages if stage.fault]
-    return [f"{recipe.name}{about}", f"in {plan.folder}/:", *stages, *faults]
+    code = [f"  runs the model's own code: {recipe.own_code}"] if recipe.own_code else []
+    return [f"{recipe.name}{about}", f"in {plan.folder}/:", *stages, *faults, *code]
 
 
 def detail_lines(details: PlanDetails) -> list[str]:
@@ -46,11 +48,13 @@ def _facts(details: PlanDetails, forecast: Forecast) -> dict[str, list[str]]:
         "adapter": _adapter(estimate),
         "steps": _steps(estimate),
         "tokens": _tokens(estimate),
+        "evaluate": _evaluation(estimate),
         "memory": _memory(forecast),
         "probe": _probe(details),
         "disk": _disk(forecast.disk),
         "push": _upload(forecast.upload),
         "external": list(forecast.external),
+        "notes": list(estimate.meta_model.notes),
         "stops": list(estimate.rows.over_limits) if estimate.rows else [],
     }
 
@@ -63,7 +67,7 @@ def _model(forecast: Forecast) -> list[str]:
         f"license {info.license}" if info.license else "",
         f"{size(info.download_bytes)} to download" if info.download_bytes else "",
     ]
-    quantization = ", ".join(f"{k}: {v}" for k, v in recipe.sections.get("quantization", {}).items())
+    quantization = ", ".join(f"{k}: {v}" for k, v in base.quantization.items())
     added = f"; {base.added_tokens} tokens added" if base.added_tokens else ""
     dtype = str(base.dtype).removeprefix("torch.")
     kind = f"{base.base_parameters:,} parameters in {dtype}{added}"
@@ -71,9 +75,17 @@ def _model(forecast: Forecast) -> list[str]:
 
 
 def _adapter(estimate: Estimate) -> list[str]:
-    counts = estimate.meta_model.counts
+    base, counts = estimate.meta_model, estimate.meta_model.counts
     share = f"trainable params: {counts.trainable:,} / {counts.all:,} ({counts.percent:.4g}%)"
-    return [share, *(f"{pattern} {TIMES} {number}" for pattern, number in counts.modules.items())]
+    adapted = (f"{pattern} {TIMES} {number}" for pattern, number in counts.modules.items())
+    parts = ", ".join(f"{part} {TIMES} {number}" for part, number in base.left_out.items())
+    left_out = [f"left out, since text does not reach it or LoRA cannot adapt it: {parts}"] if parts else []
+    return [
+        share,
+        *adapted,
+        *left_out,
+        *unadapted_lines(base.unadapted, base.base_parameters),
+    ]
 
 
 def _at_most(estimate: Estimate) -> str:
@@ -99,6 +111,14 @@ def _tokens(estimate: Estimate) -> list[str]:
     return [f"{about}{tokens.total:,}, {per_step:,.0f} per step (counted in {rows.source})"]
 
 
+def _evaluation(estimate: Estimate) -> list[str]:
+    """How many evaluation rows there are, and how many of them are answered."""
+    there = estimate.rows.evaluation if estimate.rows else 0
+    answered = min(there, estimate.recipe.sections.get("evaluate", {}).get("rows") or 0)
+    answers = f", {answered:,} of them answered" if answered else ""
+    return [f"{there:,} evaluation rows{answers}"] if there else []
+
+
 def _memory(forecast: Forecast) -> list[str]:
     estimate = forecast.estimate
     memory, device, batch = estimate.memory, estimate.device, estimate.batch
@@ -114,7 +134,7 @@ def _memory(forecast: Forecast) -> list[str]:
     )
     return [
         f"{size(memory.peaks[stage])} at the peak of {stage}, {fits} {size(device.bytes)} of {device.name}",
-        *filter(None, [estimate.bfloat16_advice]),
+        *estimate.precision_advice.values(),
         f"for the largest batch: {shape}",
         *(
             f"  {name.replace('_', ' '):<24}{size(count):>10}"

@@ -20,7 +20,8 @@ def result_lines(plan: Plan, only: str | None) -> list[str]:
     """
     done = {stage.name: stage.folder for stage in plan.stages if stage.done}
     places = [f"  {name:<10}{_place(plan, name, folder)}" for name, folder in done.items()]
-    return [*_table(done.get("evaluate")), "", *places, "", *_next(plan, done, only)]
+    losses = _losses(done["train"]) if "train" in done else []
+    return [*losses, *_table(done.get("evaluate")), "", *places, "", *_next(plan, done, only)]
 
 
 def _place(plan: Plan, name: str, folder: Path) -> str:
@@ -29,6 +30,23 @@ def _place(plan: Plan, name: str, folder: Path) -> str:
     result = read_record(folder)["result"]
     published = plan.folder / result["folder"] if "folder" in result else folder
     return str(result.get("url") or published)
+
+
+LOSSES = {"loss": ("training", "train"), "eval_loss": ("evaluation", "evaluation")}
+"""Each loss with what its rows are called, in words and in the statistics."""
+
+
+def _losses(train: Path) -> list[str]:
+    """The losses that training ended with, and how many rows are behind each."""
+    result = read_record(train)["result"]
+    statistics = result["data"]["statistics"]
+    lines = []
+    for name, value in result["losses"].items():
+        kind, use = LOSSES[name]
+        count = statistics["rows"][use]
+        rows = "streamed rows" if statistics["sample"] else f"{count:,} {kind} row{'s' * (count != 1)}"
+        lines.append(f"  {name.replace('_', ' '):<10}{value:.4g} on {rows}")
+    return ["", *lines] if lines else []
 
 
 def _table(folder: Path | None) -> list[str]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from loracook.cli.endings import ending
+from loracook.errors import LoracookError, MachineError, Problem, RecipeError, reworded
+from loracook.machine.faults import machine_errors
 
 ON_WINDOWS = """
 import sys, click
@@ -22,6 +25,28 @@ def write():
     while True:
         click.echo("soup")
 sys.exit(ending(write))
+"""
+OTHER_PIPE = """
+import os, sys
+from loracook.cli.endings import ending
+def write():
+    reader, writer = os.pipe()
+    os.close(reader)
+    os.write(writer, b"x")
+sys.exit(ending(write))
+"""
+LONG = """
+import sys
+from loracook.cli.endings import ending
+from loracook.cli.screen import Lines, show
+from loracook.errors import PushError
+def run():
+    progress = Lines(sys.stdout)
+    for number in range(3):
+        show(["soup"] * 1000)
+        progress.note("still there")
+    raise PushError("the upload failed")
+sys.exit(ending(run))
 """
 
 
@@ -51,3 +76,46 @@ def test_a_broken_pipe_to_another_process_is_a_bug(capfd: pytest.CaptureFixture[
 
     assert ending(write) == 1
     assert "BrokenPipeError" in capfd.readouterr().err
+
+
+def test_a_reader_that_has_gone_hides_no_failure_of_another_pipe(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(OTHER_PIPE)
+    process = subprocess.Popen([sys.executable, program], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert (process.wait(timeout=30), b"BrokenPipeError" in process.stderr.read()) == (1, True)
+    process.stderr.close()
+
+
+def test_a_run_whose_reader_has_gone_goes_on_to_its_own_end() -> None:
+    process = subprocess.Popen([sys.executable, "-c", LONG], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert (process.wait(timeout=30), process.stderr.read()) == (5, b"the upload failed\n")
+    process.stderr.close()
+
+
+@pytest.mark.parametrize("error", [MachineError("out of memory; close other programs"), RecipeError([Problem((), "its weights cannot be read")])])  # fmt: skip
+def test_an_error_in_other_words_keeps_what_the_library_said(
+    error: LoracookError, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise reworded(error, ValueError("size 3 is not\n  size 4"))
+
+    assert ending(fail) == error.exit_code
+    shown = capsys.readouterr().err
+    assert shown.startswith(str(error))
+    assert "caused by ValueError: size 3 is not size 4" in shown
+
+
+def test_the_log_has_the_traceback_behind_an_error_in_other_words(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    error = LoracookError("its weights cannot be read")
+    error.__cause__ = ValueError("size 3 is not size 4")
+    with pytest.raises(LoracookError), machine_errors("train", tmp_path, advice=""):
+        raise error
+    assert "ValueError: size 3 is not size 4" in caplog.text

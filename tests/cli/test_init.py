@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +26,9 @@ INSTRUCT = (
 WITHOUT_SYSTEM = (
     "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + INSTRUCT
 )
-REWRITING = INSTRUCT.replace("m.content +", "m.content + ('!' if loop.last else '') +")
+REWRITING = INSTRUCT.replace(
+    "m.content +", "m.content + ('!' if loop.last and m.role == 'assistant' else '') +"
+)
 ENDLESS = INSTRUCT.replace("+ eos_token", "")
 PAIRS = [{"question": f"{number}: {line}", "answer": line[:20]} for number, line in enumerate(LINES * 5)]
 CHAT, SYSTEM = chat("Why?", "So.", "And?", "No."), {"role": "system", "content": "Be brief."}
@@ -67,7 +70,7 @@ def ran(*arguments: str) -> str:
 def init(rows: Any, file: str = "rows.jsonl") -> tuple[str, Recipe]:
     """What `init` says of rows, and the recipe that it writes."""
     json_lines(Path(file), rows)
-    return ran("init", "soup", "--model", "./model", "--data", file), load("soup.yaml")
+    return ran("init", "soup", "--model", "model", "--data", file), load("soup.yaml")
 
 
 @pytest.mark.parametrize(
@@ -125,6 +128,20 @@ def test_the_models_own_template_is_used_where_a_mask_can_be_had_from_it(
     assert f"template  {said}\n" in printed
 
 
+@pytest.mark.parametrize(
+    ("row", "loss"),
+    [
+        (CHAT, "assistant"),
+        (PAIRS[0], "assistant"),
+        ({"prompt": CHAT["messages"][:3], "completion": CHAT["messages"][3:]}, "completion"),
+        ({"text": "Soup."}, None),
+    ],
+)
+def test_the_loss_is_that_of_the_rows(folder: Path, row: Any, loss: str | None) -> None:
+    instruct(INSTRUCT)
+    assert init([row] * 3)[1]["template"].get("loss") == loss
+
+
 def test_max_length_covers_the_first_rows_within_the_models_positions(folder: Path) -> None:
     instruct(INSTRUCT)
     assert init([{"text": "soup of the day! " * 200}])[1]["train"]["max_length"] == 2048
@@ -140,6 +157,7 @@ def test_max_length_covers_the_first_rows_within_the_models_positions(folder: Pa
     [
         ([{"prompt": "a", "chosen": "b", "rejected": "c"}], "loracook runs SFT only"),
         ([{"a": "one", "b": "two", "c": "three"}], "no format fits"),
+        ([{"question;answer": "Why?;So."}], "no format fits"),
         ([], "no readable rows"),
     ],
 )
@@ -168,17 +186,24 @@ def test_without_the_training_stack_it_writes_what_it_can(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_day_of_a_new_user(folder: Path) -> None:
+def test_the_day_of_a_new_user(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     instruct(INSTRUCT)
-    with open("faq.csv", "w", newline="", encoding="utf-8") as file:
+    for name in (".git", "data", "recipes"):
+        Path(name).mkdir()
+    with open("data/faq.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["question", "answer"])
         writer.writeheader()
         writer.writerows(PAIRS[:6])
-    ran("init", "faq", "--model", "./model", "--data", "faq.csv")
+    monkeypatch.chdir("recipes")
+    ran("init", "faq", "--model", "../model", "--data", "../data/faq.csv")
     assert ran("validate", "faq.yaml") == "1 checked, 0 invalid\n"
     assert "── row " in ran("preview", "faq.yaml", "--rows", "1")
     assert "train" in ran("plan", "faq.yaml")
-    assert "compare the answers" in ran("run", "faq.yaml")
+    shown = ran("run", "faq.yaml")
+    assert re.search(r"\n  loss      \S+ on 5 training rows\n  eval loss \S+ on 1 evaluation row\n", shown), (
+        shown
+    )
+    assert "compare the answers" in shown
     text = Path("faq.yaml").read_text("utf-8")
     Path("faq.yaml").write_text(text.replace("learning_rate: 2e-4", "learning_rate: 1e-4"), "utf-8")
     assert "train" in ran("run", "faq.yaml", "--only", "train")

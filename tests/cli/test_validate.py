@@ -21,7 +21,6 @@ WARNED = GOOD + "train: {learning_rate: 0.5}\n"
 READING = {
     "validate": ["{}"],
     "show": ["{}"],
-    "explain": ["{}", "lora.r"],
     "diff": ["{}", "{}"],
     "plan": ["{}"],
     "preview": ["{}"],

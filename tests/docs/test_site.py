@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from loracook.recipe.schema import schema
+from loracook.views.editor_schema import editor_schema
 from tests.docs.texts import ROOT
 
 
@@ -27,4 +28,4 @@ def test_the_site_builds_strictly_and_serves_the_schema_under_its_id(tmp_path: P
     ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert (ran.returncode, ran.stderr) == (0, "")
     served = tmp_path / "site" / schema()["$id"].removeprefix("https://loracook.github.io/")
-    assert json.loads(served.read_text("utf-8")) == schema()
+    assert json.loads(served.read_text("utf-8")) == editor_schema()

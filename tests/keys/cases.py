@@ -36,6 +36,7 @@ ANSWERED = {
 }
 
 ASKS, ANSWERS = {"role": "user", "content": "{question}"}, {"role": "assistant", "content": "{answer}"}
+STARTS = {"role": "system", "content": "You cook."}
 POLYNOMIAL = {"train.lr_scheduler_type": "polynomial"}
 MINIMUM = {"train.lr_scheduler_kwargs": {"min_lr_rate": 0.2}}
 STABLE = {
@@ -70,7 +71,6 @@ CONTEXT: dict[str, dict[str, Any]] = {
     "dataset.split": HUB,
     "dataset.data_files": {"dataset.path": "./more"},
     "dataset.revision": HUB,
-    "dataset.streaming": HUB,
     "dataset.format": {
         "dataset.path": "./both.jsonl", "template.chat_template": "none", "dataset.format": "text",
     },
@@ -97,6 +97,7 @@ CONTEXT: dict[str, dict[str, Any]] = {
     "template.prompt": ASKED | {"template.prompt": "{question}", "template.completion": "{answer}"},
     "template.completion": ASKED | {"template.prompt": "{question}", "template.completion": "{answer}"},
     "template.messages": ASKED | {"template.messages": [ASKS, ANSWERS]},
+    "template.messages.0.role": {"template.messages": [STARTS, ASKS, ANSWERS]},
     "quantization": {"quantization.load_in_4bit": True},
     "quantization.load_in_4bit": {"quantization": ABSENT},
     "quantization.load_in_8bit": {"quantization": ABSENT},
@@ -133,6 +134,7 @@ CONTEXT: dict[str, dict[str, Any]] = {
     "evaluate.generation.early_stopping": {"evaluate.generation.num_beams": 2},
     "evaluate.generation.length_penalty": {"evaluate.generation.num_beams": 2},
     "merge": {"merge": {}},
+    "merge.base": {"quantization.load_in_4bit": True},
     "push": {"push.repo_id": "me/soup"},
     "push.commit_message": {"push.create_pr": True},
     "push.folder": {"push.folder": "published", "push.repo_id": ABSENT},
@@ -156,8 +158,9 @@ CHANGED: dict[str, Any] = {
     "dataset.eval.fraction": 0.5,
     **{f"dataset.limits.{name}": 0 for name in ANY},
     "template.chat_template": "plain",
-    "template.messages": [{"role": "system", "content": "You cook."}, ASKS, ANSWERS],
+    "template.messages": [STARTS, ASKS, ANSWERS],
     "template.messages.0.content": "And {question}?",
+    "template.messages.0.role": "assistant",
     "template.loss": "all",
     "quantization.llm_int8_threshold": 4.5,
     "quantization.bnb_4bit_quant_storage": "bfloat16",

@@ -135,7 +135,7 @@ def _rows(kitchen: Kitchen, recipe: Recipe) -> Any:
         patch.setattr("datasets.load_dataset", ask)
         tokenizer = data.with_template(recipe, model.load_tokenizer(recipe, kitchen.root / "llama"))
         prepared = data.prepare(recipe, tokenizer, kitchen.own, progress=Silent())
-    parts = [part.to_dict() for part in (prepared.train, prepared.evaluation) if part is not None]
+    parts = [(type(part), list(part)) for part in (prepared.train, prepared.evaluation) if part is not None]
     return parts, [json.dumps(one) for one in asked]
 
 

@@ -24,6 +24,12 @@ ELSEWHERE = {
     "lora.task_type": "there is one",
     "train.dataloader_pin_memory": "is off wherever there is no GPU",
 }
+REFUSING = {
+    "base_model.gguf_file": "the model has no file",
+    "dataset.on_bad_row": "row 13 of bad.jsonl",
+    "dataset.limits": "limit 0.0%",
+}
+"""Keys whose other value has a recipe refused, in these words; a refusal is no effect of any other key."""
 
 
 def test_every_key_is_looked_at() -> None:
@@ -39,6 +45,9 @@ def test_another_value_changes_something(key: str, kitchen: Kitchen, monkeypatch
     before = _outcome(key, kitchen, given)
     after = _outcome(key, kitchen, changed(given, {key: another(key, given)}))
     assert not isinstance(before, LoracookError), before
+    refusal = next((REFUSING[name] for name in prefixes(key) if name in REFUSING), None)
+    assert isinstance(after, LoracookError) == (refusal is not None), after
+    assert (refusal or "") in str(after)
     assert str(before) != str(after)
 
 

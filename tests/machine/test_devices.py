@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from loracook.errors import LoracookError
+from loracook.errors import LoracookError, MachineError
 from loracook.estimate.estimate import read_and_estimate
 from loracook.machine.devices import CONTEXT, GIB, Device, device_here, named_device
 from loracook.recipe.recipe import load
 from loracook.store.folders import default_cache
+from loracook.training.trainer import check_precision
 from tests.plans import config_recipe, invoked, plan
 
 OPT = "facebook__opt-350m"
@@ -106,8 +107,24 @@ def test_only_a_recipe_in_bfloat16_is_advised_against_it(tmp_path: Path) -> None
     slow = Device("a CPU", "cpu", 1 << 40, bfloat16=False)
     file = config_recipe(tmp_path, OPT, LORA)
     in_float32 = ("base_model.dtype=float32", "train.bf16=false")
-    assert read_and_estimate(load(file), default_cache(), slow).bfloat16_advice == slow.bfloat16_advice
-    assert read_and_estimate(load(file, in_float32), default_cache(), slow).bfloat16_advice == ""
+    assert read_and_estimate(load(file), default_cache(), slow).precision_advice == {
+        "bfloat16": slow.bfloat16_advice
+    }
+    assert read_and_estimate(load(file, in_float32), default_cache(), slow).precision_advice == {}
+
+
+@pytest.mark.parametrize("name", ["fp16", "tf32"])
+def test_mixed_precision_that_a_cpu_does_not_have_is_refused(name: str, tmp_path: Path) -> None:
+    recipe = load(config_recipe(tmp_path, OPT, LORA, train={"max_steps": 1, "bf16": False, name: True}))
+    if device_here().kind == "cpu":
+        with pytest.raises(MachineError, match=rf"train\.{name} requires a GPU, .*; write {name}: false"):
+            check_precision(recipe)
+
+
+def test_a_plan_says_that_float16_trains_badly_on_a_cpu(tmp_path: Path) -> None:
+    recipe = load(config_recipe(tmp_path, OPT, LORA), ["base_model.dtype=float16", "train.bf16=false"])
+    slow = Device("a CPU", "cpu", 1 << 34)
+    assert list(read_and_estimate(recipe, default_cache(), slow).precision_advice) == ["float16"]
 
 
 def test_a_plan_for_a_device_without_bfloat16_says_what_to_set(tmp_path: Path) -> None:

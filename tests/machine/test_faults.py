@@ -63,6 +63,16 @@ def test_a_full_disk_is_reported_with_its_free_space(tmp_path: Path) -> None:
         Path(FULL).write_text("x")
 
 
+def test_memory_that_runs_out_names_the_limit_that_was_hit() -> None:
+    code = (
+        "from loracook.machine.faults import machine_errors\n"
+        "with machine_errors('merge', advice='set less'):\n    bytearray(4 << 30)\n"
+    )
+    shell = f'ulimit -v {2 << 20}; {sys.executable} -c "{code}"'
+    said = subprocess.run(["sh", "-c", shell], capture_output=True, text=True).stderr
+    assert said.endswith("merge: out of memory within the limit of ulimit -v of 2 GiB; set less\n")
+
+
 def test_a_disk_that_fills_up_during_training_leaves_the_checkpoints_before(tmp_path: Path) -> None:
     steps = {"max_steps": 6, "save_steps": 2, "logging_steps": 3}
     recipe = twin_file("opt-350m-lora", tmp_path, train=steps, evaluate=None, dataset={"eval": None})

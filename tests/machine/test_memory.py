@@ -4,18 +4,42 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
 import pytest
 
-from loracook.machine.memory import KERNEL_CACHES, available, keep_freed_memory, peak, reset_peak
+from loracook.machine.memory import (
+    KERNEL_CACHES,
+    available,
+    keep_freed_memory,
+    peak,
+    reset_peak,
+    tightest_limit,
+)
 
 
 def test_a_containers_limit_bounds_what_is_available(tmp_path: Path) -> None:
     (tmp_path / "memory.max").write_text("3000000\n")
     (tmp_path / "memory.current").write_text("1000000\n")
     assert available(tmp_path) == 2_000_000
+
+
+def test_the_limit_that_leaves_least_is_named(tmp_path: Path) -> None:
+    assert tightest_limit(tmp_path) == ""
+    (tmp_path / "memory.max").write_text("3000000\n")
+    (tmp_path / "memory.current").write_text("1000000\n")
+    assert tightest_limit(tmp_path) == "the container's limit (cgroup) of 2.86 MiB"
+
+
+@pytest.mark.parametrize("command", ["available()", "tightest_limit()"])
+def test_a_limit_of_the_shell_counts(command: str) -> None:
+    code = f"from loracook.machine.memory import available, tightest_limit; print({command})"
+    shell = f"ulimit -v {2 << 20}; {sys.executable} -c '{code}'"
+    said = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True).stdout.strip()
+    assert said == "the limit of ulimit -v of 2 GiB" if "limit" in command else int(said) < 2 << 30
 
 
 @pytest.mark.parametrize("limit", ["max\n", None])

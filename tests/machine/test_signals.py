@@ -67,7 +67,10 @@ def test_a_run_that_only_reads_its_files_yet_ends_as_any_other(
     process = subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
+    until = time.monotonic() + 60
     while not obeys(process.pid, signal.SIGUSR1):  # its handler comes after those of both
+        assert process.poll() is None
+        assert time.monotonic() < until
         time.sleep(0.01)
     process.send_signal(number)
     assert (*process.communicate(timeout=30), process.returncode) == ("", f"{STOPPED}\n", code)

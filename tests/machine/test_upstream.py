@@ -123,3 +123,8 @@ def test_datasets_identifies_rows_and_names_its_builders() -> None:
     rows = Dataset.from_dict({"text": ["one"]})
     assert upstream.dataset_fingerprint(rows)
     assert {"json", "csv", "parquet", "text"} <= upstream.dataset_builders()
+
+
+def test_which_quantized_weights_can_be_turned_back() -> None:
+    kinds = ("bitsandbytes_4bit", "bitsandbytes_8bit", "gptq", "awq")
+    assert [upstream.dequantizes(kind) for kind in kinds] == [True, True, False, False]

@@ -27,6 +27,7 @@ JOINED: dict[str, dict[str, Any]] = {
     "falcon": {"num_hidden_layers": 2, "num_attention_heads": 4},
     "bloom": {"n_layer": 2, "n_head": 4},
     "mamba": {"num_hidden_layers": 2, "state_size": 4},
+    "lfm2": LLAMA | {"num_key_value_heads": 2, "layer_types": ["conv", "full_attention"]},
 }
 
 

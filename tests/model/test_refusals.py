@@ -91,9 +91,9 @@ def recipe_on(folder: Path, kind: str, lora: dict[str, Any], **sections: Any) ->
         ),
         (
             "phimoe",
-            {"target_modules": "all-linear"},
+            {"target_modules": ["q_proj", "router"]},
             {},
-            "lora.target_modules: LoRA cannot adapt 'router' of this model; add exclude_modules: [router]",
+            "lora.target_modules.1: 'router' is not a module that LoRA can adapt",
         ),
         (
             "mamba",
@@ -132,6 +132,14 @@ def test_prompts_and_answers_beyond_learned_positions_are_refused() -> None:
     check_prompts(base, recipe, 40)
     with pytest.raises(RecipeError, match=r"a prompt has 41 tokens .* write 23 or less"):
         check_prompts(base, recipe, 41)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_answers_beyond_the_positions_are_refused_by_plan(tmp_path: Path, kind: str) -> None:
+    asked = {"prompts": ["Soup?"], "generation": {"max_new_tokens": 400}}
+    lora, few = {"target_modules": "all-linear"}, {"max_position_embeddings": 256}
+    refused = invoked(recipe_on(tmp_path, kind, lora, config=few, evaluate=asked))
+    assert "evaluate.generation.max_new_tokens: this model has 256 positions" in str(refused.exception)
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "opt", "bloom"])

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 import loracook
 from loracook.cli import commands
 from loracook.data import files as data_files
+from loracook.data.read.sources import training
 from loracook.errors import RecipeError
 from loracook.model import files as model_files
 from loracook.recipe.recipe import Recipe
@@ -110,6 +111,8 @@ def test_outside_of_a_repository_the_root_is_the_recipe_s_own_folder(home: Path)
         ("../../elsewhere", "is outside the repository 'project'", "elsewhere/"),
         ("../../elsewhere/*.jsonl", "is outside the repository 'project'", "elsewhere/"),
         ("{home}/elsewhere/c.jsonl", "is an absolute path", "{home}/elsewhere/"),
+        ("{home}/elsewhere/*/../c.jsonl", "is an absolute path", "{home}/elsewhere/"),
+        ("{home}/elsewhere/**/*.jsonl", "is an absolute path", "{home}/elsewhere/"),
         ("../data/link.jsonl", "links to a place outside the repository 'project'", "elsewhere/"),
     ],
 )
@@ -220,3 +223,15 @@ def test_the_digest_is_that_of_the_content_wherever_recipe_and_files_lie(home: P
     assert digest(absolute, home / "elsewhere") == before
     (home / "elsewhere/faq.jsonl").write_text(ROW * 2)
     assert digest(absolute, home / "elsewhere") != before
+
+
+def test_files_elsewhere_in_the_repository_are_named_as_seen_from_the_recipe(home: Path) -> None:
+    file = written(home / "project/recipes/recipe.yaml", "../data")
+    for name in ("a", "b"):
+        (home / f"project/data/{name}").mkdir()
+        (home / f"project/data/{name}/rows.jsonl").write_text(ROW)
+    source = training(loracook.load(file))[0]
+    assert [source.name(path) for path in source.files] == [
+        "../data/a/rows.jsonl", "../data/b/rows.jsonl", "../data/faq.jsonl", "../data/more/b.jsonl",
+    ]  # fmt: skip
+    assert source.name(home / "elsewhere/c.jsonl") == "c.jsonl"

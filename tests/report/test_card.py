@@ -182,6 +182,19 @@ def test_the_python_on_a_card_runs(
     assert ("apply_chat_template" in python) == (run.name == "quickstart")
 
 
+def test_nothing_that_is_published_names_a_place_of_this_machine(cooked: Path) -> None:
+    run = next((cooked / "runs").iterdir())
+    adapters = list(run.glob("train-*/adapter"))
+    files = [file for folder in (*adapters, run / "adapter", run / "merged") for file in folder.iterdir()]
+    assert {"adapter_config.json", "config.json", "tokenizer_config.json", "README.md"} <= {
+        f.name for f in files
+    }
+    naming = [str(file) for file in files if str(cooked).encode() in file.read_bytes()]
+    assert naming == []
+    for adapter in adapters:
+        assert "trained with loracook" in (adapter / "README.md").read_text("utf-8")
+
+
 def test_a_local_base_model_is_not_named_as_one_on_the_hub(tmp_path: Path) -> None:
     local = recipe(tmp_path, base_model={"name_or_path": "package://dist/model.gguf"}, template={})
 
@@ -208,7 +221,7 @@ def test_the_metrics_of_a_card_are_on_the_data_that_evaluated(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("also_trained", "says"),
-    [(3, "3 of which were trained on, too"), (None, "the training rows were streamed")],
+    [(3, "3 of which were trained on, too"), (None, "training rows were streamed")],
 )
 def test_a_card_does_not_call_rows_unseen_that_were_trained_on(
     also_trained: int | None, says: str, tmp_path: Path
@@ -217,6 +230,26 @@ def test_a_card_does_not_call_rows_unseen_that_were_trained_on(
     told = model_card(recipe(tmp_path), name="me/soup", files=CHAT, metrics=metrics, versions=VERSIONS)
     assert says in told
     assert "not trained on" not in told
+
+
+@pytest.mark.parametrize(
+    ("base", "trained", "said"),
+    [
+        ("trained", 0.0072, ("by 0.72% from those of the model that was trained", "all of it is rounding")),
+        ("original", 0.0812, ("by 8.12% from those of the model that was trained", "are the original ones")),
+        ("trained", None, ("by less than 0.01% from those of the base model with the adapter",)),
+    ],
+)
+def test_a_card_says_how_far_the_merged_model_is_from_the_trained_one(
+    base: str, trained: float | None, said: tuple[str, ...], tmp_path: Path
+) -> None:
+    differences = {"logits_difference": 8e-7, "logits_difference_from_trained": trained}
+    merge = {"base": base, "prompts": 5, **differences}
+    told = model_card(
+        recipe(tmp_path), name="me/soup", files=CHAT, metrics={}, versions=VERSIONS, merge=merge
+    )
+    merging = told.split("## Merging\n\n")[1].split("\n\n")[0]
+    assert [words for words in (*said, "less than 0.01%") if words not in merging] == []
 
 
 def test_hostile_text_stays_text(tmp_path: Path) -> None:

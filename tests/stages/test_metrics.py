@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from loracook.recipe.schema import part_at
-from loracook.stages.metrics import metric
+from loracook.stages.metrics import final_answer, metric
 
 CASES = [
     ("exact_match", " 2 soup\n", "2 soup", 1),
@@ -16,6 +16,12 @@ CASES = [
     ("json_match", "no JSON", '{"a": 2}', 0),
     ("regex", "about 12 soups", "exactly 12", 1),
     ("regex", "no number", "no number", 0),
+    ("regex", "<think>\n3 or 4?\n</think>\n\n12 soups", "<think>\n\n</think>\n\n12", 1),
+    ("regex", "<think>\n12 soups, I guess", "12 soups", 0),
+    ("json_match", '<think>\n{}\n</think>\n\n{"a": 2}', '{"a": 2}', 1),
+    ("json_match", '<|channel|>final<|message|>{"a": 2}', '{"a":2}', 1),
+    ("contains", "<think>2 soup?</think> No.", "2 soup", 0),
+    ("exact_match", "<think>a</think>2", "<think>b</think>2", 0),
     ("rouge", "two soups", "two soups", 1),
     ("chrf", "two soups", "two soups", 1),
 ]
@@ -24,6 +30,30 @@ CASES = [
 @pytest.mark.parametrize(("name", "answer", "reference", "share"), CASES)
 def test_an_answer_is_worth(name: str, answer: str, reference: str, share: float) -> None:
     assert metric(name, r"\d+")(answer, reference) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("name", ["exact_match", "contains", "regex", "json_match", "rouge", "chrf"])
+@pytest.mark.parametrize("reference", ["", " \n", "<think>cut off"])
+def test_an_empty_reference_is_not_scored(name: str, reference: str) -> None:
+    if name == "exact_match" and reference.strip():
+        return
+    assert metric(name, r"\d*")("anything", reference) is None
+
+
+@pytest.mark.parametrize(
+    ("reasoning", "rest"),
+    [
+        ("<think>\n\n</think>\n\n", "Leek."),
+        ("\n<think>3</think>\n", "Leek."),
+        ("<|channel>thought\n3\n<channel|>", "Leek."),
+        ("<|channel|>analysis<|message|>3<|end|><|start|>assistant<|channel|>final<|message|>", "Leek."),
+        ("<|channel|>analysis<|message|>3<|end|><|start|>assistant", "to=functions.cook"),
+        ("[THINK]3[/THINK]", "Leek."),
+        ("", "Leek."),
+    ],
+)
+def test_the_final_answer_comes_after_the_reasoning(reasoning: str, rest: str) -> None:
+    assert final_answer(reasoning + rest) == rest
 
 
 def test_every_metric_of_the_schema_is_there_and_looked_at() -> None:

@@ -7,6 +7,7 @@ PROMPTS = ("prompt", "question", "query", "instruction", "input", "problem", "re
 COMPLETIONS = ("completion", "answer", "response", "output", "reply", "solution", "assistant", "target")
 CONTEXTS = ("context", "input", "passage", "document")
 """Usual names of columns, the likeliest first."""
+SEPARATORS = set(",;|\t")
 
 
 def proposal(columns: Mapping[str, Any]) -> tuple[str, dict[str, str]] | None:
@@ -38,7 +39,8 @@ def _pair(names: list[str]) -> tuple[str, dict[str, str]] | None:
     if (prompt and completion) or len(names) == 2:
         first, second = (prompt, completion) if prompt and completion else names
         return "prompt_completion", _renamed({"prompt": first, "completion": second})
-    is_text = len(names) == 1 and not (prompt or completion)
+    # One of a usual name lacks its other half; one with a separator is a table split in the wrong places.
+    is_text = len(names) == 1 and not (prompt or completion or SEPARATORS & set(names[0]))
     return ("text", _renamed({"text": names[0]})) if is_text else None
 
 

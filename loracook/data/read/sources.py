@@ -1,6 +1,7 @@
 """Sources: where the rows of a recipe come from, and their records one at a time."""
 
 import itertools
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,7 +15,7 @@ from loracook.data.read.text_files import FileError
 from loracook.errors import Path as Entry
 from loracook.errors import RecipeError
 from loracook.recipe.derived import OWN_ROWS, sources
-from loracook.recipe.locations import BUILDERS, is_local, is_pattern, patterns
+from loracook.recipe.locations import BUILDERS, is_local, patterns, split_pattern
 from loracook.recipe.recipe import Recipe
 from loracook.store.folders import SCHEME, shipped_file
 
@@ -96,9 +97,9 @@ class Source:
         return tuple(sorted({path for pattern in patterns(self.entry) for path in self._matches(pattern)}))
 
     def name(self, path: Path) -> str:
-        """A file's name in messages: relative to the recipe's folder, or its own name if elsewhere."""
-        folder = self.recipe.reach.folder.resolve()
-        return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
+        """A file's name in messages: relative to the recipe, or its own name outside of the repository."""
+        reach = self.recipe.reach
+        return os.path.relpath(path, reach.folder.resolve()) if path.is_relative_to(reach.root) else path.name
 
     @cached_property
     def _written_options(self) -> ReadOptions:
@@ -145,14 +146,11 @@ class Source:
 
     def _globbed(self, pattern: str, key: str) -> list[Path]:
         """What a glob pattern matches below the folder it starts with, without hidden files."""
-        parts = Path(pattern).parts
-        plain = list(itertools.takewhile(lambda part: not is_pattern(part), parts))
-        if len(plain) == len(parts):
-            return []
-        folder, rest = self._resolve(str(Path(*plain)), key), Path(*parts[len(plain) :])
-        if ".." in rest.parts:
+        start, rest = split_pattern(pattern)
+        if ".." in rest.split("/"):
             raise self.fail(key, f"'{pattern}' has '..' behind a wildcard; write it before")
-        return [each for each in folder.glob(str(rest)) if not _hidden(each, folder)]
+        folder = self._resolve(start, key)
+        return [each for each in folder.glob(rest) if not _hidden(each, folder)] if rest else []
 
     def _resolve(self, path: str, key: str) -> Path:
         try:

@@ -137,13 +137,23 @@ class ChatRenderer:
 
         The template's are the first one after an answer, and the one that ends a turn of tool calls once.
         """
-        tail = self._text_or_empty((QUESTION, ANSWER)).rpartition(ANSWER["content"])[2]
+        tail = self._tail
         after = sorted((token for token in self._added_tokens if token in tail), key=tail.index)
         calls = self._text_or_empty((QUESTION, TOOL_CALLS)) or self._text_or_empty((QUESTION, TOOL_CALL))
         turn = calls.rpartition(QUESTION["content"])[2].rstrip()
         of_calls = (token for token in self._added_tokens if turn.endswith(token) and turn.count(token) == 1)
         ids = self.tokenizer.convert_tokens_to_ids([*after[:1], *of_calls])
         return frozenset({self.tokenizer.eos_token_id, *ids} - {None})
+
+    @cached_property
+    def writes_eos(self) -> bool:
+        """Whether the template writes the EOS token after an answer."""
+        return bool(self.tokenizer.eos_token) and self.tokenizer.eos_token in self._tail
+
+    @cached_property
+    def _tail(self) -> str:
+        """What the template writes after an answer."""
+        return self._text_or_empty((QUESTION, ANSWER)).rpartition(ANSWER["content"])[2]
 
     def _text_or_empty(self, messages: tuple[Message, ...]) -> str:
         """The messages as text, "" if there is no template or it rejects such a chat."""

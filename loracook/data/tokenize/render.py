@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from loracook.data.read.rows import Chat, Pair, Row, RowError, Text
+from loracook.data.read.rows import Chat, Message, Pair, Row, RowError, Text
 from loracook.data.tokenize.chat_mask import ChatRenderer, Spans
 from loracook.data.tokenize.special_tokens import SpecialTokens
 from loracook.errors import RecipeError
@@ -122,6 +122,20 @@ class Renderer:
         if self.template is None:
             message = "the rows are chats, which require a chat template; set chatml, plain or a .jinja file"
             raise self._fail("chat_template", message)
+        ended = [index for index in _answers(chat) if self._ends_itself(chat.messages[index])]
+        if ended and self._chats.writes_eos:
+            messages = [self._without_end(m) if i in ended else m for i, m in enumerate(chat.messages)]
+            rendered = self._chat_in_loss(replace(chat, messages=tuple(messages)))
+            return replace(rendered, dropped=(self._special_tokens.eos,))
+        return self._chat_in_loss(chat)
+
+    def _ends_itself(self, message: Message) -> bool:
+        return self._without_end(message) != message
+
+    def _without_end(self, message: Message) -> Message:
+        return {**message, "content": self._special_tokens.without_end(message["content"])}
+
+    def _chat_in_loss(self, chat: Chat) -> Rendered:
         loss = self._loss or ("assistant" if chat.prompt_length is None else "completion")
         self._check(chat, loss)
         chat = self.with_system(chat)

@@ -36,7 +36,7 @@ class SpecialTokens:
         """The text as the tokenizer should get it, the EOS token added to it, and those dropped from it."""
         body = self.without_start(text)
         dropped = (self.before,) if body != text else ()
-        ended, body = bool(self.eos) and body.rstrip().endswith(self.eos), self._without_end(body)
+        ended, body = bool(self.eos) and body.rstrip().endswith(self.eos), self.without_end(body)
         if self.after.endswith(self.eos):  # the tokenizer adds it, or there is none
             return body, "", (*dropped, self.eos) if ended else dropped
         return body + self.eos, "" if ended else self.eos, dropped
@@ -47,7 +47,8 @@ class SpecialTokens:
             text = text.removeprefix(self.before)
         return text
 
-    def _without_end(self, text: str) -> str:
+    def without_end(self, text: str) -> str:
+        """The text without the EOS tokens at its end, and the white space after them."""
         while self.eos and text.rstrip().endswith(self.eos):
             text = text.rstrip().removesuffix(self.eos)
         return text
@@ -59,9 +60,10 @@ class SpecialTokens:
     def _texts(self, row: Row) -> Iterable[str]:
         if isinstance(row, Chat):
             keys = ("content", "reasoning_content")
-            return (str(message.get(key) or "") for message in row.messages for key in keys)
+            texts = (str(message.get(key) or "") for message in row.messages for key in keys)
+            return map(self.without_end, texts)
         text = row.prompt + row.completion if isinstance(row, Pair) else row.text
-        return (self._without_end(self.without_start(text)),)
+        return (self.without_end(self.without_start(text)),)
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:

@@ -84,6 +84,10 @@ class Tally:
         trained = (token for token in reversed(row.labels.tolist()) if token != MASKED)
         return next((token for token in trained if not self._is_blank(token)), MASKED) in self._end_ids
 
+    def ends_turn(self, token: str) -> bool:
+        """Whether the model stops at a token."""
+        return self.tokenizer.convert_tokens_to_ids(token) in self._end_ids
+
     @cached_property
     def _end_ids(self) -> frozenset[int]:
         return ChatRenderer(self.tokenizer).end_ids
@@ -119,7 +123,7 @@ def describe(train: Tally, evaluation: Tally, limit: int | None) -> dict[str, An
             "added": dict(train.added),
             "dropped": dict(train.dropped),
             "within": {
-                token: {"rows": len(places), "first": places[0]}
+                token: {"rows": len(places), "first": places[0], "ends": train.ends_turn(token)}
                 for token, places in sorted(train.special_within.items())
             },
         },

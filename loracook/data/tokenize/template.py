@@ -23,12 +23,60 @@ GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 FORMATS_WITHOUT_CHATS = {"text", "prompt_completion", "alpaca"}
 MASKING_ADVICE = "write chat_template: chatml, a .jinja file with {% generation %}, or loss: last_turn"
 
+END_TOKENS = ("<|endoftext|>", "</s>", "<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<eos>", "[EOS]", "[SEP]")
+"""How end tokens are spelled, for tokenizers that do not say which of theirs it is."""
+TOOL: dict[str, Any] = {
+    "type": "function",
+    "function": {"name": "probe", "description": PROBE, "parameters": {"type": "object", "properties": {}}},
+}
+TOOL_TURNS: list[list[dict[str, Any]]] = [
+    [
+        TURNS[0],
+        {
+            "role": "assistant",
+            "content": content,
+            "tool_calls": [
+                {
+                    "type": "function",
+                    "id": "call00000",
+                    "function": {"name": "probe", "arguments": arguments},
+                }
+            ],
+        },
+        {"role": "tool", "name": "probe", "tool_call_id": "call00000", "content": PROBE},
+        TURNS[1],
+    ]
+    for content in ("", None)
+    for arguments in ({"probe": PROBE}, "{}")
+]
+"""Conversations with a tool, in each form that a template may accept alone."""
+
 
 def with_template(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """The tokenizer with the recipe's chat template; a named template's special tokens are added.
 
-    Raises RecipeError for a missing template.
+    Without a padding token, the end token pads: the loss masks padding by position, not by token.
+
+    Raises RecipeError for a missing template, or a tokenizer with no token to pad with.
     """
+    own_end = tokenizer.eos_token
+    tokenizer = _templated(recipe, tokenizer)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = own_end or tokenizer.eos_token
+    if tokenizer.pad_token is None:
+        raise RecipeError([recipe.problem(("tokenizer", "eos_token"), _no_end_token(tokenizer))])
+    return tokenizer
+
+
+def _no_end_token(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The message for a tokenizer without an end token; it proposes one, of its vocabulary if possible."""
+    vocabulary = tokenizer.get_vocab()
+    end = next((token for token in END_TOKENS if token in vocabulary), END_TOKENS[0])
+    advice = f"write tokenizer: {{eos_token: {end!r}}}"
+    return f"the model's tokenizer has neither an end-of-sequence (EOS) nor a padding token; {advice}"
+
+
+def _templated(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     name = recipe["template"].get("chat_template")
     if name == "none":
         tokenizer.chat_template = None
@@ -127,8 +175,9 @@ def _add_tokens(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
     """Add the special tokens of the template, and make its end-of-turn token the EOS token."""
     from transformers import AddedToken
 
-    vocabulary, rendered = tokenizer.get_vocab(), _render_probe(tokenizer)
-    missing = (token for token in dict.fromkeys(MARKER.findall(rendered)) if token not in vocabulary)
+    vocabulary, rendered = tokenizer.get_vocab(), _rendered_probe(tokenizer)
+    texts = (rendered, *(_rendered(tokenizer, turns, tools=[TOOL]) for turns in TOOL_TURNS))
+    missing = (token for token in dict.fromkeys(MARKER.findall("".join(texts))) if token not in vocabulary)
     tokens = [AddedToken(token, special=True, normalized=False) for token in missing]
     tokenizer.add_tokens(tokens, special_tokens=True)
     end_tokens = MARKER.findall(rendered.rpartition(PROBE)[2])
@@ -138,11 +187,18 @@ def _add_tokens(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
         tokenizer.eos_token = end_tokens[-1]
 
 
-def _render_probe(tokenizer: PreTrainedTokenizerBase) -> str:
+def _rendered_probe(tokenizer: PreTrainedTokenizerBase) -> str:
     """A short conversation rendered with the template."""
-    from jinja2 import TemplateError
+    return _rendered(tokenizer, [{"role": "system", "content": PROBE}, *TURNS]) or _rendered(tokenizer, TURNS)
 
-    for messages in ([{"role": "system", "content": PROBE}, *TURNS], TURNS):
-        with suppress(TemplateError):
-            return str(tokenizer.apply_chat_template(messages, tokenize=False))
+
+def _rendered(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, Any]], **options: Any) -> str:
+    """The turns rendered with the template, "" where it rejects them."""
+    from jinja2 import TemplateError
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    settings = {"chat_template": chat_template(tokenizer), **tokenizer.special_tokens_map, **options}
+    with suppress(TemplateError, TypeError):  # of adding text and a mapping, for instance
+        [rendered], _ = render_jinja_template(conversations=[turns], **settings)
+        return str(rendered)
     return ""

@@ -1,5 +1,6 @@
 """Rules for the stages after training: evaluate, merge and push."""
 
+import re
 from collections.abc import Iterator
 
 from loracook.errors import Problem
@@ -8,6 +9,9 @@ from loracook.recipe.rules.eval_during_training import ADD_EVAL, NO_EVAL_ROWS
 
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
 HUB_KEYS = ("revision", "commit_message", "create_pr")
+QUANTIZED = re.compile(
+    r"[-_.](gptq|awq|aqlm|hqq|eetq|vptq|spqr|exl[23]|quanto|torchao)(?![a-z])", re.IGNORECASE
+)
 BEAM_SEARCH = ("early_stopping", "length_penalty")
 
 
@@ -76,6 +80,34 @@ def min_above_max_new_tokens(data: Data) -> Iterator[Problem]:
     if generation and generation.get("min_new_tokens", 0) > generation["max_new_tokens"]:
         message = f"must be at most max_new_tokens, {generation['max_new_tokens']}; use a smaller number"
         yield Problem(("evaluate", "generation", "min_new_tokens"), message)
+
+
+def merge_base_without_quantization(data: Data) -> Iterator[Problem]:
+    """Only training on quantized weights leaves two sets of weights to merge into."""
+    if data.get("merge", {}).get("base") == "original" and "quantization" not in data:
+        message = "only used after training with 'quantization:'; remove it, or add that section"
+        yield Problem(("merge", "base"), message)
+
+
+def merge_of_weights_kept_in_16_bit(data: Data) -> Iterator[Problem]:
+    """There is nothing to dequantize in weights that bitsandbytes keeps in float16."""
+    kept = data.get("quantization", {}).get("llm_int8_has_fp16_weight")
+    if kept and data.get("merge", {}).get("base") == "trained":
+        message = (
+            "weights trained with 'llm_int8_has_fp16_weight' are the original ones; set 'base: original'"
+        )
+        yield Problem(("merge",), message)
+
+
+def merge_of_a_quantized_base(data: Data) -> Iterator[Problem]:
+    """Names end in the method that weights are quantized with, and most of these cannot be merged."""
+    named = QUANTIZED.search(data["base_model"]["name_or_path"])
+    if named and "merge" in data:
+        message = (
+            f"weights quantized as {named[1].upper()} cannot be merged; "
+            "name the unquantized base model, or push the adapter"
+        )
+        yield Problem(("merge",), message, severity="warning")
 
 
 def push_without_destination(data: Data) -> Iterator[Problem]:

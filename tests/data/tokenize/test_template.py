@@ -227,3 +227,39 @@ def test_arguments_are_written_as_json_whichever_form_the_template_takes(written
     turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "", "tool_calls": calls}]
     made = tokenizer(chat_template=CALLING.replace("WRITTEN", written))
     assert ChatRenderer(made).text(turns) == '?<call>f {"city": "Åre", "n": null}</call>'
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens"),
+    [
+        ("gptoss", ["<|call|>"]),
+        ("glm4moe", ["<|observation|>"]),
+        ("deepseekv3", ["<\uff5ctool▁calls▁begin\uff5c>", "<\uff5ctool▁output▁end\uff5c>"]),
+        ("lfm2", ["<|tool_list_start|>", "<|tool_response_end|>"]),
+    ],
+)
+def test_tokens_that_only_tools_bring_are_added_with_a_named_template(
+    name: str, tokens: list[str], folder: Path
+) -> None:
+    book = recipe(folder, dataset={"path": "./chat.jsonl"}, template={"chat_template": name})
+    made = data.with_template(book, tokenizer())
+    assert set(tokens) <= made.get_added_vocab().keys()
+    assert all(len(made.encode(token, add_special_tokens=False)) == 1 for token in tokens)
+
+
+def test_the_end_token_pads_where_there_is_no_padding_token(folder: Path) -> None:
+    made, book = tokenizer(), recipe(folder, dataset={"path": "./chat.jsonl"})
+    made.pad_token = None
+    assert data.with_template(book, made).pad_token == "</s>"
+
+
+def test_a_tokenizer_without_end_and_padding_is_refused_with_the_line_to_write(folder: Path) -> None:
+    made, book = tokenizer(), recipe(folder, dataset={"path": "./chat.jsonl"})
+    made.pad_token = made.eos_token = None
+    with pytest.raises(RecipeError) as caught:
+        data.with_template(book, made)
+    [problem] = caught.value.problems
+    assert dotted(problem.path) == "tokenizer.eos_token"
+    assert problem.message.endswith("write tokenizer: {eos_token: '</s>'}")
+    named = recipe(folder, dataset={"path": "./chat.jsonl"}, template={"chat_template": "chatml"})
+    assert data.with_template(named, made).pad_token == "<|im_end|>"

@@ -1,0 +1,150 @@
+"""The base model that an adapter is merged into, and the merge tried before training, without weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from loracook.errors import LoracookError, RecipeError, shorten
+from loracook.machine.upstream import forget_quantized_file, saved_weights
+from loracook.model.broken_files import LIMIT
+from loracook.model.generation_config import generation_settings
+from loracook.model.load import load_config, load_model, load_on_meta, load_unquantized
+from loracook.model.own_code import own_code
+from loracook.model.quantized import is_quantized, quantization_in_training
+from loracook.recipe.recipe import Recipe
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+MERGE = ("merge",)
+PUSH_THE_ADAPTER = "remove 'merge:' and push the adapter"
+PROBES = (
+    "The capital of France is",
+    "def fibonacci(n):",
+    "Dear customer, thank you for",
+    "3, 5, 7, 11,",
+    "Once upon a time",
+)
+"""Texts that models and tokenizers are compared on."""
+
+
+def trains_quantized(recipe: Recipe, folder: Path) -> bool:
+    """Whether the weights of the base model are quantized while training."""
+    return is_quantized(quantization_in_training(recipe, load_config(recipe, folder)))
+
+
+def load_to_merge(recipe: Recipe, folder: Path, dtype: str) -> PreTrainedModel:
+    """The base model in unquantized weights of `dtype`: those it was trained with, or the original ones."""
+    if recipe["merge"]["base"] == "original" or not trains_quantized(recipe, folder):
+        base = load_unquantized(recipe, folder, dtype)
+    else:
+        base = _dequantized(load_model(recipe, folder), dtype)
+        _restore_conv1d(base, load_on_meta(recipe, folder))
+    forget_quantized_file(base)
+    return base
+
+
+def _dequantized(base: PreTrainedModel, dtype: str) -> PreTrainedModel:
+    """A model with weights of bitsandbytes in plain ones of `dtype`.
+
+    It goes from part to part, where PreTrainedModel.dequantize keeps every quantized weight to the end.
+    """
+    import torch
+    from bitsandbytes.nn import Linear4bit, Linear8bitLt
+    from transformers.integrations import dequantize_and_replace
+
+    trained: torch.dtype = base.dtype
+    target = trained if dtype == "auto" else getattr(torch, dtype)
+    kinds, quantizer = (Linear4bit, Linear8bitLt), base.hf_quantizer
+    quantized = [name for name, part in base.named_modules() if isinstance(part, kinds)]
+    parents = {name.rpartition(".")[0] for name in quantized}
+    for parent in sorted(parents, key=len, reverse=True):
+        part = base.get_submodule(parent)
+        dequantize_and_replace(part, quantization_config=quantizer.quantization_config, dtype=target)
+    quantizer.remove_quantization_config(base)
+    for weight in base.parameters():
+        if weight.dtype == trained:  # some models keep a few weights in float32
+            weight.data = weight.data.to(target)
+    return base
+
+
+def _restore_conv1d(base: PreTrainedModel, as_saved: PreTrainedModel) -> None:
+    """Give a dequantized model the Conv1D modules that its class has, which bitsandbytes makes linear."""
+    from torch.nn import Linear, Parameter
+    from transformers.pytorch_utils import Conv1D
+
+    for name, module in as_saved.named_modules():
+        if isinstance(module, Conv1D) and isinstance(linear := base.get_submodule(name), Linear):
+            module.weight, module.bias = Parameter(linear.weight.data.T.contiguous()), linear.bias
+            base.set_submodule(name, module)
+
+
+def try_merge(recipe: Recipe, folder: Path, tuned: PeftModel) -> None:
+    """Merge a copy of an adapted model on the meta device, save what is saved beside weights, and load it.
+
+    Raises:
+        RecipeError: upstream refuses one of these, or would load other weights than were saved.
+    """
+    from transformers import AutoConfig
+
+    with TemporaryDirectory(prefix="loracook-") as saved, _trying(recipe, "this model cannot be merged"):
+        merged = deepcopy(tuned).merge_and_unload()
+        forget_quantized_file(merged)
+        merged.config.save_pretrained(saved)
+        generation_settings(folder).config.save_pretrained(saved)
+        _, report = type(merged).from_pretrained(
+            None,
+            config=AutoConfig.from_pretrained(saved, **own_code(recipe)),
+            state_dict=saved_weights(merged),
+            device_map="meta",
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
+        lost = sorted({*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])})
+        if lost:
+            raise ValueError(f"{len(lost)} of its weights would not load again, such as {lost[0]}")
+
+
+def try_tokenizer(recipe: Recipe, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Save a tokenizer with a model's config as the merged model has it, and load it from there.
+
+    Raises:
+        RecipeError: upstream refuses that, or would load another tokenizer.
+    """
+    from transformers import AutoTokenizer
+
+    with TemporaryDirectory(prefix="loracook-") as saved, _trying(recipe, "its tokenizer cannot be saved"):
+        tokenizer.save_pretrained(saved)
+        load_config(recipe, folder).save_pretrained(saved)  # AutoTokenizer may choose another class for it
+        loaded = AutoTokenizer.from_pretrained(saved, **own_code(recipe))
+        if different := different_tokens(tokenizer, loaded):
+            raise ValueError(different)
+
+
+def different_tokens(tokenizer: PreTrainedTokenizerBase, loaded: PreTrainedTokenizerBase) -> str:
+    """What a tokenizer does otherwise once it was saved and loaded; empty for nothing."""
+    if len(tokenizer) != len(loaded):
+        return f"it has {len(tokenizer)} tokens, and {len(loaded)} once saved and loaded"
+    texts = [*PROBES, " ".join(map(str, tokenizer.all_special_tokens))]
+    changed = next((text for text in texts if tokenizer(text).input_ids != loaded(text).input_ids), None)
+    return "" if changed is None else f"'{changed}' gives other tokens once it was saved and loaded"
+
+
+@contextmanager
+def _trying(recipe: Recipe, what: str) -> Iterator[None]:
+    """Make a problem of whatever upstream raises, unless the missing weights are the reason."""
+    try:
+        yield
+    except (LoracookError, ImportError, MemoryError, OSError):
+        raise
+    except Exception as error:
+        reason = shorten(" ".join(str(error).split()) or repr(error), LIMIT)
+        if "meta" not in reason:
+            problem = recipe.problem(MERGE, f"{what}: {reason}; {PUSH_THE_ADAPTER}")
+            raise RecipeError([problem]) from error
