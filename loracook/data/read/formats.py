@@ -14,6 +14,7 @@ from loracook.data.read.turns import TURNS, as_turns
 
 SHAREGPT = ("conversations", "conversation")
 SHOWN = 20
+MISSING = "missing column"
 FIELD = re.compile(r"\{([^{}\"':,\n]+)\}")
 OTHER_TASKS = {
     "chosen": "preference pairs (chosen, rejected) are for DPO; loracook runs SFT only",
@@ -51,7 +52,9 @@ def rows(columns: Mapping[str, Any], options: ReadOptions) -> Iterator[Row | Row
                 raise RowError("not for SFT", reason)
             yield from READERS[options.format](renamed, options)
     except RowError as error:
-        yield error
+        told = error.in_words_of(options.columns)
+        listed = f"{told.detail}; {column_list(columns)}"
+        yield RowError(MISSING, listed) if told.reason == MISSING else told
 
 
 def other_task(columns: Mapping[str, Any], filtered: Iterable[str]) -> str:
@@ -217,7 +220,7 @@ def _rename_keys(value: Any, ours: Mapping[str, str]) -> Any:
 
 def _column(columns: Mapping[str, Any], name: str) -> Any:
     if columns.get(name) is None:
-        raise RowError("missing column", f"'{name}'; {column_list(columns)}")
+        raise RowError(MISSING, f"'{name}'")
     return columns[name]
 
 

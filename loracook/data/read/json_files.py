@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from loracook.data.read.message_keys import ROLE
-from loracook.data.read.rows import Place, Record, json_fault, parse_json
+from loracook.data.read.rows import DECODER, Place, Record, json_fault, parse_json
 from loracook.data.read.text_files import HEAD, FileError, lines, open_text, whole
 
 SHALLOW = 500
@@ -115,10 +115,10 @@ def _one_object(line: bytes) -> list[Any] | None:
 
 def _parsed_values(text: str) -> Iterator[Any]:
     """The values that follow each other in a text; raises ValueError."""
-    decoder, end = json.JSONDecoder(), 0
+    end = 0
     try:
         while written := NOT_BLANK.search(text, end):
-            value, end = decoder.raw_decode(text, written.start())
+            value, end = DECODER.raw_decode(text, written.start())
             yield value
     except RecursionError as error:
         raise ValueError("nested too deeply") from error

@@ -66,13 +66,34 @@ class RowError(Exception):
 
     def __init__(self, reason: str, detail: str = "") -> None:
         self.reason = reason
+        self.detail = detail
         super().__init__(f"{reason}: {detail}" if detail else reason)
+
+    def in_words_of(self, names: Mapping[str, str]) -> "RowError":
+        """The error with our names of columns replaced by those that the data has."""
+        detail = self.detail
+        for ours, theirs in names.items():
+            detail = detail.replace(f"'{ours}'", f"'{theirs}'")
+        return RowError(self.reason, detail)
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The mapping of these keys; raises ValueError for a key that has two different values."""
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
+        for key, value in pairs:
+            if mapping[key] != value:
+                raise ValueError(f"key {key!r} is given twice")
+    return mapping
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_once_each)
 
 
 def parse_json(text: str) -> Any:
-    """The value of a JSON text; raises ValueError, also for JSON nested too deeply."""
+    """The value of a JSON text; raises ValueError, also for JSON nested too deeply or a key given twice."""
     try:
-        return json.loads(text)
+        return DECODER.decode(text)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
 

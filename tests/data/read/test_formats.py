@@ -220,6 +220,13 @@ def test_a_bad_row_says_what_is_wrong(said: str) -> None:
     assert str(caught.value) == said
 
 
+def test_a_bad_row_is_named_in_the_words_of_the_data() -> None:
+    names = {"prompt": "question", "completion": "answer"}
+    with pytest.raises(RowError) as caught:
+        one({"question": {"a": 1}, "answer": "x"}, "prompt_completion", columns=names)
+    assert str(caught.value) == "not text: column 'question' is a mapping"
+
+
 GUESSED: dict[str, Mapping[str, Any]] = {
     "messages": {"messages": [ASK, ANSWER]},
     "sharegpt": {"conversations": [{"from": "human", "value": "Soup?"}]},

@@ -82,6 +82,10 @@ def test_one_object_over_the_whole_file_is_one_row(tmp_path: Path) -> None:
         assert len(read(tmp_path, "a.json", text)) == 1
 
 
+def test_a_key_given_twice_with_the_same_value_is_harmless(tmp_path: Path) -> None:
+    assert read(tmp_path, "a.jsonl", '{"prompt": "x", "prompt": "x", "completion": "y"}') == [Pair("x", "y")]
+
+
 def test_a_header_with_a_comma_is_separated_by_commas(tmp_path: Path) -> None:
     assert read(tmp_path, "a.csv", "prompt,completion\na;b,c;d\n") == [Pair("a;b", "c;d")]
     assert read(tmp_path, "b.csv", 'prompt;completion\n"a;b";2,5\n') == [Pair("a;b", "2,5")]
@@ -129,6 +133,10 @@ NAMED: dict[str, tuple[str, str | bytes]] = {
     "not text: column 'completion' is a non-finite number": (
         "a.jsonl",
         '{"prompt": "x", "completion": NaN}\n',
+    ),
+    "row 1 of a.jsonl: not JSON: key 'completion' is given twice": (
+        "a.jsonl",
+        '{"prompt": "x", "completion": "y", "completion": "z"}\n',
     ),
     "not JSON: Exceeds the limit": ("a.jsonl", '{"prompt": "x", "completion": ' + "1" * 5000 + "}\n"),
 }
