@@ -72,7 +72,8 @@ def counts_of(tuned: PeftModel) -> ParameterCounts:
     trainable, all_parameters = tuned.get_nb_trainable_parameters()
     base = sum(weight.numel() for name, weight in tuned.named_parameters() if is_base(name))
     inner = tuned.base_model.model
-    names = (name.removeprefix(_prefix(inner)) for name in tuned.base_model.targeted_module_names)
+    adapted = (*tuned.base_model.targeted_module_names, *tuned.base_model.targeted_parameter_names)
+    names = (name.removeprefix(_prefix(inner)) for name in adapted)
     return ParameterCounts(base, trainable, all_parameters, dict(Counter(fold_names(inner, names))))
 
 
