@@ -88,7 +88,7 @@ def recipe_on(folder: Path, **sections: Any) -> Recipe:
 
 def adapter_for(recipe: Recipe, folder: Path) -> Path:
     """A random adapter on the recipe's base model, as training leaves it."""
-    base_folder = recipe.root / recipe["base_model"]["name_or_path"]
+    base_folder = recipe.file.parent / recipe["base_model"]["name_or_path"]
     tokenizer = model.load_tokenizer(recipe, base_folder)
     base = model.load_model(recipe, base_folder)
     added = model.fit_embeddings(base, len(tokenizer))
@@ -114,7 +114,7 @@ def merged_from(train: Path, recipe: Recipe, folder: Path) -> dict[str, Any]:
 
 def planned(recipe: Recipe) -> tuple[str, ...]:
     """The notes of the plan, which tries everything that the merge stage writes and loads."""
-    folder = recipe.root / recipe["base_model"]["name_or_path"]
+    folder = recipe.file.parent / recipe["base_model"]["name_or_path"]
     tokenizer = model.load_tokenizer(recipe, folder)
     model.try_tokenizer(recipe, folder, tokenizer)
     return meta_model(recipe, folder, len(tokenizer)).notes
