@@ -156,7 +156,12 @@ def _summary(recipe: Recipe) -> str:
     base = code(recipe["base_model"]["name_or_path"])
     if recipe["push"]["what"] == "merged":
         return f"{base} with a LoRA adapter merged into its weights, trained with loracook."
-    return f"A LoRA adapter for {base}, trained with loracook. Loading it loads the base model, too."
+    needs = (
+        "It needs that model, which is not included"
+        if is_local(recipe["base_model"])
+        else "Loading it loads the base model, too"
+    )
+    return f"A LoRA adapter for {base}, trained with loracook. {needs}."
 
 
 def _evaluation(metrics: Mapping[str, Any]) -> str:

@@ -98,6 +98,7 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
     return {
         "metrics": metrics,
         "losses": _losses(sft),
+        "loss_steps": _loss_steps(sft),
         "resumed_from": checkpoint and checkpoint.name,
         "parameters": _parameters(sft.model),
         "settings": {"train": sft.args.to_dict(), "lora": sft.model.peft_config["default"].to_dict()},
@@ -203,10 +204,20 @@ def _losses(sft: SFTTrainer) -> dict[str, float]:
     """The last training and evaluation loss up to the step whose weights are the adapter's."""
     from loracook.training.callbacks import LOSSES
 
+    return {name: entry[name] for entry in _entries(sft) for name in LOSSES if name in entry}
+
+
+def _loss_steps(sft: SFTTrainer) -> int:
+    """How many steps the last training loss is the mean of."""
+    steps = [0, *(entry["step"] for entry in _entries(sft) if "loss" in entry)]
+    return int(steps[-1] - steps[-2]) if len(steps) > 1 else 0
+
+
+def _entries(sft: SFTTrainer) -> list[dict[str, float]]:
+    """The log up to the step whose weights are the adapter's."""
     state = sft.state
     best = state.best_global_step if sft.args.load_best_model_at_end else None
-    entries = [entry for entry in state.log_history if entry["step"] <= (best or state.global_step)]
-    return {name: entry[name] for entry in entries for name in LOSSES if name in entry}
+    return [entry for entry in state.log_history if entry["step"] <= (best or state.global_step)]
 
 
 def _parameters(tuned: PeftModel) -> dict[str, int]:

@@ -83,7 +83,8 @@ def sentence(check: MemoryCheck) -> str:
     """What was measured beside what was estimated."""
     batch = check.estimate.batch
     planned = f", estimated {size(check.planned)}" if check.planned is not None else ""
-    rows = f"{len(batch.rows)} rows, {batch.length} tokens"
+    count = len(batch.rows)
+    rows = f"{count} row{'s' * (count != 1)}, {batch.length} tokens"
     return f"the largest batch ({rows}) takes {size(check.measured or 0)}{planned}"
 
 

@@ -116,7 +116,7 @@ def _evaluation(estimate: Estimate) -> list[str]:
     there = estimate.rows.evaluation if estimate.rows else 0
     answered = min(there, estimate.recipe.sections.get("evaluate", {}).get("rows") or 0)
     answers = f", {answered:,} of them answered" if answered else ""
-    return [f"{there:,} evaluation rows{answers}"] if there else []
+    return [f"{there:,} evaluation row{'s' * (there != 1)}{answers}"] if there else []
 
 
 def _memory(forecast: Forecast) -> list[str]:

@@ -32,20 +32,16 @@ def _place(plan: Plan, name: str, folder: Path) -> str:
     return str(result.get("url") or published)
 
 
-LOSSES = {"loss": ("training", "train"), "eval_loss": ("evaluation", "evaluation")}
-"""Each loss with what its rows are called, in words and in the statistics."""
-
-
 def _losses(train: Path) -> list[str]:
-    """The losses that training ended with, and how many rows are behind each."""
+    """The losses that training ended with, and what each was measured on."""
     result = read_record(train)["result"]
-    statistics = result["data"]["statistics"]
-    lines = []
-    for name, value in result["losses"].items():
-        kind, use = LOSSES[name]
-        count = statistics["rows"][use]
-        rows = "streamed rows" if statistics["sample"] else f"{count:,} {kind} row{'s' * (count != 1)}"
-        lines.append(f"  {name.replace('_', ' '):<10}{value:.4g} on {rows}")
+    steps, rows = result["loss_steps"], result["data"]["statistics"]["rows"]["evaluation"]
+    measured_on = {
+        "loss": f"over the last {steps:,} steps" if steps > 1 else "in the last step",
+        "eval_loss": f"on {rows:,} evaluation row{'s' * (rows != 1)}",
+    }
+    losses = result["losses"].items()
+    lines = [f"  {name.replace('_', ' '):<10}{value:.4g} {measured_on[name]}" for name, value in losses]
     return ["", *lines] if lines else []
 
 

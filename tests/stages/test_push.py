@@ -78,7 +78,12 @@ def finished(stage: Path, folder: str, files: Files) -> Path:
     (stage / folder).mkdir(parents=True)
     for name, content in files.items():
         (stage / folder / name).write_bytes(content)
-    merged = {"base": "trained", "prompts": 5, "logits_difference": 8e-7, "logits_difference_from_trained": None}
+    merged = {
+        "base": "trained",
+        "prompts": 5,
+        "logits_difference": 8e-7,
+        "logits_difference_from_trained": None,
+    }
     versions = {"peft": "0.21.2", "platform": "Linux"}
     write_record(stage, {"versions": versions, "files": file_facts(stage), "result": merged})
     return stage

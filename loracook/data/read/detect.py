@@ -6,6 +6,7 @@ from typing import Any
 
 from loracook.data.read import oasst
 from loracook.data.read.formats import (
+    COLUMNS,
     FIELD,
     SHAREGPT,
     WITH_ANSWERS,
@@ -16,7 +17,7 @@ from loracook.data.read.formats import (
     rename,
     template_texts,
 )
-from loracook.data.read.message_keys import ROLE
+from loracook.data.read.message_keys import OF_SOME_ROLE, ROLE
 from loracook.data.read.propose import proposal
 from loracook.errors import spell
 from loracook.recipe.did_you_mean import closest
@@ -48,6 +49,7 @@ def check_columns(columns: Mapping[str, Any], options: ReadOptions) -> None:
         if isinstance(columns.get(name), str) and not _has_text(options.where[name]):
             raise FormatError(("where", name), f"column '{name}' is text; put the value in quotes")
     _check_names(columns, options)
+    _check_renamed(options)
     renamed = rename(columns, options.columns)
     for name in _required(renamed, options):
         if name in columns and name not in renamed:
@@ -99,7 +101,19 @@ def _check_names(columns: Mapping[str, Any], options: ReadOptions) -> None:
     names = {**dict.fromkeys(columns), **dict.fromkeys(_message_keys(columns))}
     for ours, theirs in options.columns.items():
         if theirs not in names:
-            raise FormatError(("columns", ours), f"no column '{theirs}'; {_advice(theirs, columns)}")
+            swapped = ours in names and any(theirs in read for read in COLUMNS.values())
+            advice = f"write '{theirs}: {ours}'" if swapped else _advice(theirs, columns)
+            raise FormatError(("columns", ours), f"no column '{theirs}'; {advice}")
+
+
+def _check_renamed(options: ReadOptions) -> None:
+    """Raise FormatError for a name in `columns` that the format does not read."""
+    read = COLUMNS[options.format]
+    for ours in options.columns:
+        if read and ours not in {*read, *OF_SOME_ROLE}:
+            match = closest(ours, read)
+            advice = f"did you mean '{match}'?" if match else f"it reads {', '.join(read)}"
+            raise FormatError(("columns", ours), f"format {options.format} reads no '{ours}'; {advice}")
 
 
 def _proposed(columns: Mapping[str, Any]) -> str:

@@ -112,6 +112,18 @@ def test_a_column_that_is_not_there_brings_those_that_are(tmp_path: Path) -> Non
     ]
 
 
+def test_a_name_that_the_format_does_not_read_is_named(tmp_path: Path) -> None:
+    json_lines(tmp_path / "a.jsonl", [{"question": "Soup?", "answer": "Leek."}])
+    misspelt = {"promt": "question", "completion": "answer"}
+    assert refusal(tmp_path, path="./a.jsonl", format="prompt_completion", columns=misspelt) == [
+        "recipe.yaml:11:13: dataset.columns.promt: format prompt_completion reads no 'promt'; "
+        "did you mean 'prompt'?"
+    ]
+    assert refusal(tmp_path, path="./a.jsonl", columns={"question": "prompt"}) == [
+        "recipe.yaml:10:16: dataset.columns.question: no column 'prompt'; write 'prompt: question'"
+    ]
+
+
 def test_an_unreachable_hub_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     (line,) = refusal(tmp_path, path="org/soups")
