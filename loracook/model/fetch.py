@@ -55,7 +55,7 @@ def files(recipe: Recipe) -> tuple[Path, ...]:
     if not any(file.name == "config.json" for file in present):
         message = "this folder has no config.json; name a folder with a model"
         raise RecipeError([recipe.problem(BASE_MODEL, message)])
-    for file in present:
+    for file in sorted(path.rglob("*")):
         _refuse_link_out(recipe, file)
     return present
 

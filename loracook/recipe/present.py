@@ -46,8 +46,10 @@ def look_alike(hub_id: str, reach: Reach) -> str | None:
 def adapter_fault(folder: FilePath) -> str | None:
     """Why a folder with an adapter is no base model, and which one to name; None for any other place."""
     file = folder / "adapter_config.json"
-    if not file.is_file() or (folder / "config.json").exists():
+    if not file.is_file():
         return None
+    if (folder / "config.json").exists():
+        return "this folder holds an adapter beside a model; name a folder with the model alone"
     try:
         base = json.loads(file.read_text("utf-8")).get("base_model_name_or_path")
     except (OSError, ValueError, AttributeError):

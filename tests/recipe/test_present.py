@@ -90,6 +90,16 @@ def test_a_file_of_a_local_model_that_leads_out_is_refused_by_name(project: Path
     with pytest.raises(RecipeError, match=r"its model.safetensors links to a place outside"):
         model_files(loracook.load("recipes/r.yaml"))
     assert len(model_files(loracook.load("recipes/r.yaml", allow_paths=[elsewhere]))) == 2
+    (project / "models/tiny/additional_chat_templates").symlink_to(elsewhere.parent)
+    with pytest.raises(RecipeError, match=r"its additional_chat_templates links to a place outside"):
+        model_files(loracook.load("recipes/r.yaml", allow_paths=[elsewhere]))
+
+
+def test_an_adapter_beside_a_model_is_refused_since_it_would_be_applied(project: Path) -> None:
+    (project / "models/tuned/config.json").write_text("{}")
+    said(base_model={"name_or_path": "../models/tuned"})
+    with pytest.raises(RecipeError, match="this folder holds an adapter beside a model; name a folder with"):
+        model_files(loracook.load("recipes/r.yaml"))
 
 
 @pytest.mark.parametrize("name", ["../data/w.safetensors", "/etc/w.safetensors", "sub/w.safetensors"])

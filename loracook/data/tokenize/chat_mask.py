@@ -101,7 +101,17 @@ class ChatRenderer:
             if message["role"] in TEXT_ROLES and visible_text(message) not in text:
                 dropped = f"the {message['role']} message is not in the rendered text"
                 raise RowError("dropped by the chat template", f"{dropped}; fix the template or use another")
+        self._refuse_dropped_calls(messages, tools, text)
         return text, marked
+
+    def _refuse_dropped_calls(self, messages: Sequence[Message], tools: Tools, text: str) -> None:
+        """Raise RowError where the text is the same without the last of a message's parallel tool calls."""
+        for index, message in enumerate(messages):
+            calls = message.get("tool_calls", ())
+            fewer = [*messages[:index], {**message, "tool_calls": calls[:-1]}, *messages[index + 1 :]]
+            if len(calls) > 1 and self._render(fewer, tools)[0] == text:
+                detail = "the template writes one tool call of a message; use another such as qwen3"
+                raise RowError("dropped by the chat template", detail)
 
     def _answer_span(self, text: str, span: tuple[int, int]) -> tuple[int, int]:
         """The part of a marked span that the model itself generates, up to the token that ends its turn.

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from loracook.data.read.rows import Chat, Message, Pair, Row, RowError, Text
-from loracook.data.tokenize.chat_mask import ChatRenderer, Spans
+from loracook.data.tokenize.chat_mask import ChatRenderer, Spans, visible_text
 from loracook.data.tokenize.special_tokens import SpecialTokens
 from loracook.errors import RecipeError
 from loracook.recipe.recipe import Recipe
@@ -176,10 +176,24 @@ class Renderer:
         prompts = {
             index: self._chats.prompt(chat.messages[:index], chat.tools) for index in {length, *trained}
         }
+        for index, prompt in prompts.items():
+            _check_prompt(prompt, text, visible_text(chat.messages[index - 1]))
         return Rendered(text, prompt=prompts[length], turns=tuple(prompts[index] for index in trained))
 
     def _fail(self, key: str, message: str) -> RecipeError:
         return RecipeError([self.recipe.problem(("template", key), message)])
+
+
+def _check_prompt(prompt: str, text: str, ending: str) -> None:
+    """Raise RowError where a prompt's last message is no longer what comes before the answer."""
+    if text.startswith(prompt) or not ending:
+        return
+    differing = (
+        index for index, (ours, theirs) in enumerate(zip(prompt, text, strict=False)) if ours != theirs
+    )
+    if prompt.count(ending) > prompt[: next(differing, len(text))].count(ending):
+        message = "the chat template rewrites earlier turns once an answer follows; write loss: assistant"
+        raise RowError("cannot mask", message)
 
 
 def trained_answers(chat: Chat) -> list[int]:

@@ -5,14 +5,17 @@ Run as a script: reads the template from standard input and prints what is wrong
 
 import subprocess
 import sys
+from functools import cache
 
 SECONDS = 2
 MEMORY = 768 * 2**20
 OUTPUT = 2**20
 PROBE = "loracook probe"
+TOO_MUCH = ("rendering takes too", "still not rendered", "ValueError: more than 1 MiB")
 TURNS = [{"role": "user", "content": PROBE}, {"role": "assistant", "content": PROBE}]
 
 
+@cache
 def template_fault(template: str) -> str:
     """What is wrong with a template, or "" if it renders a short chat within the limits."""
     command = [sys.executable, "-I", "-S", __file__, *sys.path]
@@ -23,6 +26,11 @@ def template_fault(template: str) -> str:
     if done.returncode < 0:
         return f"still not rendered after {SECONDS} s"
     return done.stdout.decode("utf-8", "replace").strip() or ("rendering failed" if done.returncode else "")
+
+
+def is_runaway(fault: str) -> bool:
+    """Whether a fault is that rendering takes too much time, memory or text."""
+    return fault.startswith(TOO_MUCH)
 
 
 def _limit() -> None:

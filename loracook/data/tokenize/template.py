@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loracook.data.tokenize.sandbox import PROBE, TURNS, template_fault
+from loracook.data.tokenize.sandbox import PROBE, TURNS, is_runaway, template_fault
 from loracook.errors import RecipeError
 from loracook.recipe.locations import LOCAL
 from loracook.recipe.recipe import Recipe
@@ -87,6 +87,8 @@ def _templated(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrained
             _add_tokens(recipe, tokenizer)
         elif fault := template_fault(tokenizer.chat_template):
             raise _problem(recipe, f"cannot render '{name}': {fault}")
+    elif (own := chat_template(tokenizer)) and is_runaway(fault := template_fault(own)):
+        raise _problem(recipe, f"cannot render the model's own chat template: {fault}; name another")
     _make_maskable(recipe, tokenizer)
     return tokenizer
 

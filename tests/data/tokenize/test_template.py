@@ -126,6 +126,38 @@ def test_a_hostile_template_is_stopped_in_a_process_of_its_own(attack: str, fold
     assert said.startswith("template.chat_template: cannot render './bad.jinja': ")
 
 
+@pytest.mark.parametrize("attack", ["time", "memory", "output"])
+def test_a_model_s_own_hostile_template_is_stopped_too(attack: str, folder: Path) -> None:
+    said = refusal(folder, tokenizer(chat_template=ATTACKS[attack]))
+    assert said.startswith("template.chat_template: cannot render the model's own chat template: ")
+
+
+CALLS = [
+    {"type": "function", "function": {"name": "get", "arguments": {"city": city}}}
+    for city in ("Oslo", "Rome")
+]
+ASKED = {"role": "user", "content": "Weather?"}
+READ = {"role": "tool", "name": "get", "content": "rain"}
+
+
+def test_what_an_answer_makes_a_template_rewrite_is_never_trained(folder: Path) -> None:
+    called = {"role": "assistant", "content": "", "reasoning_content": "Look.", "tool_calls": CALLS[:1]}
+    answer = {"role": "assistant", "content": "Rain.", "reasoning_content": "Good."}
+    json_lines(folder / "chat.jsonl", [{"messages": [ASKED, called, READ, answer]}])
+    sections = {"template": {"chat_template": "gptoss", "loss": "last_turn"}}
+    book = recipe(folder, dataset={"path": "./chat.jsonl"}, **sections)
+    with pytest.raises(RecipeError, match="cannot mask: the chat template rewrites earlier turns once an"):
+        data.prepare(book, data.with_template(book, tokenizer()), folder / "cache", progress=Silent())
+
+
+def test_parallel_tool_calls_that_a_template_drops_are_refused(folder: Path) -> None:
+    called = {"role": "assistant", "content": "", "tool_calls": CALLS}
+    json_lines(folder / "chat.jsonl", [{"messages": [ASKED, called, READ, READ | {"content": "sun"}]}])
+    book = recipe(folder, dataset={"path": "./chat.jsonl"}, template={"chat_template": "gptoss"})
+    with pytest.raises(RecipeError, match="dropped by the chat template: the template writes one tool call"):
+        data.prepare(book, data.with_template(book, tokenizer()), folder / "cache", progress=Silent())
+
+
 def test_messages_with_train_false_are_masked(folder: Path) -> None:
     row = chat("Soup?", "Leek.", "More?", "No.")
     row["messages"][1]["train"] = False
