@@ -39,10 +39,8 @@ def check_own_code(recipe: Recipe, folder: Path) -> None:
         elsewhere = next((name for name in _code_names(_json(file)) if "--" in name), None)
         if elsewhere:
             repository = quote(elsewhere.partition("--")[0])
-            message = (
-                f"{file.name} asks for the code of {repository}, which no --allow-code allows; name a copy"
-            )
-            raise RecipeError([recipe.problem(BASE_MODEL, f"{message} with its code inside")])
+            fault = f"{file.name} asks for the code of {repository}, which no --allow-code allows"
+            raise RecipeError([recipe.problem(BASE_MODEL, f"{fault}; name a copy with its code inside")])
 
 
 def _json(file: Path) -> Any:

@@ -47,9 +47,8 @@ class Reach:
         if not text.startswith("/") or self._allows(target):
             return None
         relative = os.path.relpath(target, self.folder.resolve())
-        return (
-            f"is an absolute path; use {quote(relative if relative.startswith('../') else f'./{relative}')}"
-        )
+        spelled = relative if relative.startswith("../") else f"./{relative}"
+        return f"is an absolute path; use {quote(spelled)}"
 
     def _may_read(self, target: FilePath) -> bool:
         return target.is_relative_to(self.root) or self._allows(target)

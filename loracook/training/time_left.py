@@ -26,10 +26,8 @@ class Stopwatch:
 
     def evaluation(self) -> None:
         """Take note of the end of an evaluation, which follows a step at once."""
-        self.evaluating, self.evaluations = (
-            self.evaluating + time.monotonic() - self.stepped,
-            self.evaluations + 1,
-        )
+        self.evaluating += time.monotonic() - self.stepped
+        self.evaluations += 1
 
     @property
     def training(self) -> float:

@@ -101,10 +101,8 @@ class Renderer:
         return self._plain(row.text)
 
     def _pair(self, row: Pair) -> Rendered:
-        plain, prompt = (
-            self._plain(row.prompt + row.completion),
-            self._special_tokens.without_start(row.prompt),
-        )
+        plain = self._plain(row.prompt + row.completion)
+        prompt = self._special_tokens.without_start(row.prompt)
         if self._loss == "all":
             return replace(plain, turns=(prompt,))
         return replace(plain, spans=(), prompt=prompt, turns=(prompt,))
