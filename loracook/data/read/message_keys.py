@@ -27,11 +27,9 @@ CALL = FUNCTION | {"type", "id", "function"}
 
 
 def first(mapping: Mapping[str, Any], keys: Iterable[str]) -> str | None:
-    """The first of the keys that has a value, None if none has."""
-    for key in keys:
-        if mapping.get(key) is not None:
-            return key
-    return None
+    """The first of the keys that says something, else the first that is not null, None if all are."""
+    present = [key for key in keys if mapping.get(key) is not None]
+    return next((key for key in present if not is_empty(mapping[key])), next(iter(present), None))
 
 
 def is_empty(value: object) -> bool:

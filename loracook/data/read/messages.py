@@ -74,7 +74,11 @@ def _message(message: object, roles: Mapping[str, str]) -> Message:
     else:
         content, reasoning, called = _content(message[key] if key else "", role)
     normalized: Message = {"role": "assistant" if role == "function_call" else role, "content": content}
-    if role == "assistant" and (key := first(message, message_keys.CALLS)):
+    if (
+        role == "assistant"
+        and (key := first(message, message_keys.CALLS))
+        and not message_keys.is_empty(message[key])
+    ):
         called = called + calls(message[key], key)
     if role in ("assistant", "function_call"):
         reasoning = reasoning or _reasoning(message)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from loracook.data.read.messages import normalize, tools_in_system
 from loracook.data.read.selection import select
 from loracook.errors import RecipeError
 from loracook.progress import Silent
@@ -163,3 +164,27 @@ def outcome(folder: Path, key: Key) -> str:
 @pytest.mark.parametrize(("source", "key"), CASES, ids=lambda value: str(getattr(value, "where", "")))
 def test_a_key_is_read_named_or_refused(source: str, key: Key, tmp_path: Path) -> None:
     assert outcome(tmp_path, key) == key.outcome, source
+
+
+@pytest.mark.parametrize(
+    ("key", "empty"),
+    [
+        (Key("assistant.function_call", {"name": "cook", "arguments": "{}"}, READ), {"tool_calls": []}),
+        (Key("assistant.text", "Onion.", READ), {"content": ""}),
+    ],
+)
+def test_an_empty_value_hides_no_other_spelling(key: Key, empty: dict[str, Any]) -> None:
+    (_, name) = key.where.split(".")
+    user = {"role": "user", "content": "Soup?"}
+    alone = {"role": "assistant", name: key.value}
+    assert normalize([user, alone | empty], {}) == normalize([user, alone], {})
+
+
+def test_empty_tools_of_a_system_message_hide_no_functions() -> None:
+    system = {"role": "system", "content": "x", "tools": [], "functions": [FUNCTION]}
+    assert tools_in_system([system], {}) == [FUNCTION]
+
+
+def test_an_empty_function_call_is_none() -> None:
+    answer = {"role": "assistant", "content": "Leek."}
+    assert normalize([answer | {"function_call": {}}], {}) == (answer,)
