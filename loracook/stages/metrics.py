@@ -74,7 +74,7 @@ def json_match(answer: str, reference: str) -> float:
     """1 when both are the same JSON value, whatever the order of keys; a code fence is allowed."""
     try:
         return float(_canonical(answer) == _canonical(reference))
-    except ValueError:
+    except (ValueError, RecursionError):
         return 0.0
 
 
@@ -89,7 +89,8 @@ def regex_match(pattern: str) -> Compare:
             found = compiled.search(text, timeout=PATTERN_SECONDS)
         except TimeoutError:
             return None
-        return str(found[1] if compiled.groups else found[0]) if found else None
+        group = int(bool(found and compiled.groups and found[1] is not None))
+        return str(found[group]) if found else None
 
     return lambda answer, reference: float((found := first(answer)) is not None and found == first(reference))
 

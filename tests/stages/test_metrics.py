@@ -14,6 +14,7 @@ CASES = [
     ("contains", "That is soup.", "2 soup", 0),
     ("json_match", '```json\n{"b": 1, "a": 2}\n```', '{"a": 2, "b": 1}', 1),
     ("json_match", "no JSON", '{"a": 2}', 0),
+    ("json_match", "[" * 50_000, '{"a": 2}', 0),
     ("regex", "about 12 soups", "exactly 12", 1),
     ("regex", "no number", "no number", 0),
     ("regex", "<think>\n3 or 4?\n</think>\n\n12 soups", "<think>\n\n</think>\n\n12", 1),
@@ -25,6 +26,11 @@ CASES = [
     ("rouge", "two soups", "two soups", 1),
     ("chrf", "two soups", "two soups", 1),
 ]
+
+
+def test_a_group_that_found_nothing_is_no_match_of_another() -> None:
+    choice = metric("regex", r"yes|no|(\d+)")
+    assert [choice("yes", "no"), choice("no", "no"), choice("it is 12", "12")] == [0, 1, 1]
 
 
 @pytest.mark.parametrize(("name", "answer", "reference", "share"), CASES)
