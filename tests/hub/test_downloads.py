@@ -6,22 +6,15 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.hub.server import Files, Hub, serving
+from tests.hub.server import Files, Hub
 from tests.tiny_recipes import twin_file
 
 LORACOOK = Path(sys.executable).parent / "loracook"
-
-
-@pytest.fixture
-def hub() -> Iterator[Hub]:
-    with serving() as running:
-        yield running
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from loracook.errors import LoracookError, RecipeError
 from loracook.model.own_code import check_own_code
 from loracook.recipe.allowed import allowed
 from loracook.recipe.recipe import Recipe
-from tests.hub.server import Hub, serving
+from tests.hub.server import Hub
 from tests.hub.test_downloads import loracook, taken
 from tests.plans import written
 from tests.tiny_recipes import twin_file
@@ -33,12 +32,6 @@ class SoupForCausalLM(LlamaForCausalLM):
     config_class = SoupConfig
 """
 AUTO_MAP = {"AutoConfig": "soup.SoupConfig", "AutoModelForCausalLM": "soup.SoupForCausalLM"}
-
-
-@pytest.fixture
-def hub() -> Iterator[Hub]:
-    with serving() as running:
-        yield running
 
 
 @pytest.fixture
