@@ -22,6 +22,7 @@ from loracook.store.files import MANIFEST, file_facts, read_sealed, sha256, writ
 from loracook.store.record import read_record, write_record
 from loracook.training.callbacks import refuse_infinite
 from loracook.training.checkpoints import UNFINISHED, newest_sealed, verify
+from tests import processes
 from tests.tiny_recipes import twin_file
 
 LORACOOK = Path(sys.executable).parent / "loracook"
@@ -35,18 +36,14 @@ def recipe_file(tmp_path: Path) -> Path:
     return twin_file("opt-350m-lora", tmp_path, train=LONG, **DROPPED)
 
 
-def start(recipe: Path) -> subprocess.Popen[str]:
+def start(recipe: Path) -> processes.Process:
     """`loracook run` in a process of its own."""
-    command = [LORACOOK, "run", recipe.name]
-    return subprocess.Popen(
-        command, cwd=recipe.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    return processes.start("run", recipe.name, cwd=recipe.parent)
 
 
 def run(recipe: Path) -> subprocess.CompletedProcess[str]:
     """`loracook run` to its end."""
-    command = [LORACOOK, "run", recipe.name]
-    return subprocess.run(command, cwd=recipe.parent, capture_output=True, text=True, check=False)
+    return processes.run("run", recipe.name, cwd=recipe.parent)
 
 
 def folders(recipe: Path) -> list[Path]:
@@ -139,7 +136,8 @@ def counted(log: Path) -> list[int]:
 
 
 def test_a_signal_during_start_up_stops_within_two_seconds(recipe_file: Path) -> None:
-    process = start(recipe_file)
+    command, pipe = [LORACOOK, "run", recipe_file.name], subprocess.PIPE
+    process = subprocess.Popen(command, cwd=recipe_file.parent, stdout=pipe, stderr=pipe, text=True)
     wait_for(recipe_file.parent / "runs", "*/log.txt")
     time.sleep(0.5)
     began = time.monotonic()

@@ -6,14 +6,13 @@ import fcntl
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests import processes
 from tests.tiny_recipes import twin_file
 
-LORACOOK = Path(sys.executable).parent / "loracook"
 SECTIONS = {
     "evaluate": None,
     "dataset": {"path": "./rows.jsonl", "eval": None},
@@ -24,10 +23,7 @@ SECTIONS = {
 
 def run(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """`loracook run` in a folder, where nobody can be asked."""
-    command = [LORACOOK, "run", "recipe.yaml", *options]
-    return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
-    )
+    return processes.run("run", "recipe.yaml", *options, cwd=folder)
 
 
 def ends(folder: Path, *options: str) -> tuple[int, str, str]:

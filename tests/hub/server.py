@@ -61,8 +61,8 @@ class Hub(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), Handler)
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.repositories: dict[str, Repository] = {}
         self.objects: Files = {}
@@ -329,9 +329,9 @@ ROUTES = (
 
 
 @contextmanager
-def serving() -> Iterator[Hub]:
-    """A running hub."""
-    hub = Hub()
+def serving(port: int = 0) -> Iterator[Hub]:
+    """A running hub, at any port that is free where none is given."""
+    hub = Hub(port)
     thread = threading.Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import processes
 from tests.hub.server import Files, Hub
 from tests.tiny_recipes import twin_file
-
-LORACOOK = Path(sys.executable).parent / "loracook"
 
 
 @pytest.fixture
@@ -41,44 +38,37 @@ def taken(folder: Path) -> Files:
     return files
 
 
-def loracook(hub: Hub, recipe: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A verb in a process of its own, with that hub and with caches of its own."""
-    home = recipe.parent
-    own = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(home / "hf")}
-    own["LORACOOK_CACHE"] = str(home / "cache")
-    return subprocess.run(
-        [LORACOOK, *command, recipe.name],
-        cwd=home,
-        env={**os.environ, **own, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def loracook(recipe: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    """A verb in a process of its own."""
+    return processes.run(*command, recipe.name, cwd=recipe.parent)
 
 
 def test_a_run_fetches_model_and_rows_and_records_their_commit(hub: Hub, recipe: Path) -> None:
-    done = loracook(hub, recipe, "run")
+    done = loracook(recipe, "run")
     assert (done.returncode, done.stderr) == (0, "")
     record = json.loads(next(recipe.parent.glob("runs/*/train-*/record.json")).read_text())
     assert record["result"]["base_commit"] == hub.repositories["team/opt"].branches["main"]
     assert record["result"]["data"]["statistics"]["rows"]["train"] == 160
     asked = len(hub.asked)
-    again = loracook(hub, recipe, "run")
+    again = loracook(recipe, "run")
     assert "everything is done; nothing was run" in again.stdout
     assert len(hub.asked) == asked
 
 
-def test_a_plan_fetches_no_weights(hub: Hub, recipe: Path) -> None:
-    planned = loracook(hub, recipe, "plan", "--format", "json")
+def test_a_plan_fetches_no_weights(hub: Hub, home: Path, recipe: Path) -> None:
+    planned = loracook(recipe, "plan", "--format", "json")
     assert (planned.returncode, planned.stderr) == (0, "")
     assert json.loads(planned.stdout)["steps"]["total"] == 2
-    assert not list(recipe.parent.glob("hf/**/*.safetensors"))
+    assert not list(home.glob("**/*.safetensors"))
 
 
-def test_what_was_fetched_once_is_enough_without_a_network(hub: Hub, recipe: Path) -> None:
-    assert loracook(hub, recipe, "run").returncode == 0
+def test_what_was_fetched_once_is_enough_without_a_network(
+    hub: Hub, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert loracook(recipe, "run").returncode == 0
     asked = len(hub.asked)
-    again = loracook(hub, recipe, "run", "--set", "train.max_steps=3", HF_HUB_OFFLINE="1")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    again = loracook(recipe, "run", "--set", "train.max_steps=3")
     assert (again.returncode, again.stderr) == (0, "")
     assert len(hub.asked) == asked
 
@@ -86,7 +76,7 @@ def test_what_was_fetched_once_is_enough_without_a_network(hub: Hub, recipe: Pat
 @pytest.mark.parametrize("verb", ["plan", "run"])
 def test_a_gated_model_says_what_to_do(hub: Hub, recipe: Path, verb: str) -> None:
     hub.repositories["team/opt"].gated = True
-    refused = loracook(hub, recipe, verb)
+    refused = loracook(recipe, verb)
     assert refused.returncode == 2
     assert refused.stderr.endswith(
         "base_model.name_or_path: 'team/opt' is gated; accept its terms on its page, then log in: hf auth login\n"
@@ -96,24 +86,24 @@ def test_a_gated_model_says_what_to_do(hub: Hub, recipe: Path, verb: str) -> Non
 @pytest.mark.parametrize("verb", ["plan", "run"])
 def test_a_missing_model_says_what_to_do(hub: Hub, recipe: Path, verb: str) -> None:
     del hub.repositories["team/opt"]
-    refused = loracook(hub, recipe, verb)
+    refused = loracook(recipe, verb)
     assert refused.returncode == 2
     assert "base_model.name_or_path: no 'team/opt'" in refused.stderr
 
 
 def test_a_hub_that_fails_on_the_data_says_so(hub: Hub, recipe: Path) -> None:
     hub.faults["tree"] = ["", *["500"] * 20]
-    refused = loracook(hub, recipe, "run")
+    refused = loracook(recipe, "run")
     assert refused.returncode == 3
     assert "dataset.path: the hub returned HTTP 500; " in refused.stderr
 
 
-def test_a_missing_data_set_says_so_before_weights_are_fetched(hub: Hub, recipe: Path) -> None:
+def test_a_missing_data_set_says_so_before_weights_are_fetched(hub: Hub, home: Path, recipe: Path) -> None:
     del hub.repositories["team/quotes"]
-    refused = loracook(hub, recipe, "run")
+    refused = loracook(recipe, "run")
     assert refused.returncode == 2
     assert "dataset.path: not found on the Hub" in refused.stderr
-    assert not list(recipe.parent.glob("hf/**/*.safetensors"))
+    assert not list(home.glob("**/*.safetensors"))
 
 
 @pytest.mark.parametrize("fault", ["500", "429", "cut", "page"])
@@ -123,7 +113,7 @@ def test_a_hub_that_does_not_answer_is_no_fault_of_the_recipe(
 ) -> None:
     first = [] if asked.startswith("base_model") else [""]
     hub.faults["info"] = [*first, *[fault] * 99]
-    refused = loracook(hub, recipe, "preview")
+    refused = loracook(recipe, "preview")
     assert (refused.returncode, asked in refused.stderr, refused.stderr.count("\n")) == (3, True, 1)
 
 
@@ -131,5 +121,5 @@ def test_a_hub_that_does_not_answer_is_no_fault_of_the_recipe(
 def test_a_hub_that_says_no_is_heard(asked: str, hub: Hub, recipe: Path) -> None:
     first = [] if asked.startswith("base_model") else [""]
     hub.faults["info"] = [*first, *["403"] * 99]
-    refused = loracook(hub, recipe, "preview")
+    refused = loracook(recipe, "preview")
     assert (refused.returncode, asked in refused.stderr, refused.stderr.count("\n")) == (2, True, 1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -53,22 +52,17 @@ def recipe(hub: Hub, tmp_path: Path) -> Path:
     return file
 
 
-def command(hub: Hub, recipe: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    modules = str(recipe.parent / "modules")
-    return loracook(hub, recipe, *arguments, HF_MODULES_CACHE=modules)
-
-
 @pytest.mark.slow
 def test_code_of_exactly_the_allowed_commit_is_run_shown_and_recorded(hub: Hub, recipe: Path) -> None:
     commit = hub.repositories["team/soup"].branches["main"]
     revision = ["--set", f"base_model.revision={commit}"]
-    refused = command(hub, recipe, "plan", *revision)
+    refused = loracook(recipe, "plan", *revision)
     assert (refused.returncode, refused.stderr.rpartition("; ")[2]) == (
         2, f"read it, then allow it: --allow-code team/soup@{commit}\n",
     )  # fmt: skip
     assert not (recipe.parent / "ran").exists()
     allow = ["--allow-code", f"team/soup@{commit}"]
-    ran = command(hub, recipe, "run", *revision, *allow)
+    ran = loracook(recipe, "run", *revision, *allow)
     assert (ran.returncode, ran.stderr) == (0, "")
     assert f"runs the model's own code: team/soup@{commit}" in ran.stdout
     assert (recipe.parent / "ran").exists()

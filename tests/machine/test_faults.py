@@ -17,9 +17,9 @@ from huggingface_hub.constants import HF_HUB_CACHE
 
 from loracook.errors import MachineError
 from loracook.machine.faults import machine_errors, shortage
+from tests import processes
 from tests.tiny_recipes import twin_file
 
-LORACOOK = Path(sys.executable).parent / "loracook"
 FULL = "/dev/full"
 LARGE = 1_000_000
 
@@ -100,6 +100,4 @@ def test_a_cache_that_is_a_file_is_reported(
 def loracook(*command: str | Path) -> subprocess.CompletedProcess[str]:
     """A verb in a process of its own, in the folder of its recipe."""
     *verb, recipe = command
-    return subprocess.run(
-        [LORACOOK, *verb, Path(recipe).name], cwd=Path(recipe).parent, capture_output=True, text=True
-    )
+    return processes.run(*verb, Path(recipe).name, cwd=Path(recipe).parent)

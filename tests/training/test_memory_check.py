@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +20,7 @@ from loracook.store.folders import default_cache
 from loracook.training.largest_batch import measure_alone
 from loracook.training.memory_check import MemoryCheck, check_memory
 from loracook.training.trainer import TrainerInputs, read_inputs
+from tests import processes
 from tests.estimate.test_batches import recipe_file
 from tests.plans import invoked
 
@@ -30,8 +29,7 @@ from tests.plans import invoked
 def test_the_probe_of_a_longer_run_changes_nothing_of_it(tmp_path: Path) -> None:
     file = recipe_file(tmp_path, {"max_steps": 50, "per_device_train_batch_size": 1})
     # a process of its own: one that has trained before reuses its memory, and little of it is seen to grow
-    run = [Path(sys.executable).parent / "loracook", "run", file, "--runs", tmp_path / "runs"]
-    subprocess.run(run, check=True, capture_output=True)
+    assert processes.run("run", file, "--runs", tmp_path / "runs", cwd=tmp_path).returncode == 0
     trainer = loracook.trainer(loracook.load(file), tmp_path / "by hand")
     trainer.train()
     folder = tmp_path / "runs/shapes/latest/train"

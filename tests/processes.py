@@ -1,0 +1,144 @@
+"""`loracook` in processes of its own that need not import torch: each is forked from one that has.
+
+A command of the suite takes some ten seconds of processor time to import torch, transformers, peft and trl, and
+a second to do what a test is about. A process that is forked has its own memory, folder, environment, signals and
+exit code, and imports loracook itself afresh. For each state of the variables that libraries read while they are
+imported (HF_ENDPOINT, HF_HOME, HF_HUB_OFFLINE) there is a process to fork from. Tests of starting up start a
+command as users do.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from subprocess import CompletedProcess
+
+LIBRARIES = ("torch._dynamo", "datasets", "accelerate", "bitsandbytes", "peft", "trl.trainer.sft_trainer")
+ROOT = Path(__file__).parents[1]
+
+
+class Process:
+    """A command that is running, with the part of `subprocess.Popen` that tests use."""
+
+    def __init__(self, arguments: tuple[str | Path, ...], cwd: Path) -> None:
+        self.arguments = tuple(map(str, arguments))
+        self.folder = Path(tempfile.mkdtemp())
+        self.returncode: int | None = None
+        request = {
+            "arguments": self.arguments,
+            "cwd": str(cwd),
+            "environment": dict(os.environ),
+            "folder": str(self.folder),
+        }
+        parent = _parent(tuple(sorted(item for item in os.environ.items() if item[0].startswith("HF_"))))
+        assert parent.stdin
+        assert parent.stdout
+        parent.stdin.write(json.dumps(request) + "\n")
+        parent.stdin.flush()
+        self.pid = int(parent.stdout.readline())
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def communicate(self, timeout: float = 300) -> tuple[str, str]:
+        """What it wrote to standard output and error, once it has ended."""
+        until = time.monotonic() + timeout
+        while not (self.folder / "ended").exists():
+            assert time.monotonic() < until, f"{self.arguments} runs for more than {timeout} s"
+            time.sleep(0.01)
+        self.returncode = int((self.folder / "ended").read_text())
+        return (self.folder / "out").read_text("utf-8"), (self.folder / "err").read_text("utf-8")
+
+
+def start(*arguments: str | Path, cwd: Path) -> Process:
+    """`loracook` with those arguments, running in that folder."""
+    return Process(arguments, cwd)
+
+
+def run(*arguments: str | Path, cwd: Path) -> CompletedProcess[str]:
+    """The same to its end."""
+    process = start(*arguments, cwd=cwd)
+    out, errors = process.communicate()
+    assert process.returncode is not None
+    return CompletedProcess(process.arguments, process.returncode, out, errors)
+
+
+@cache
+def _parent(environment: tuple[tuple[str, str], ...]) -> subprocess.Popen[str]:
+    """The process that commands are forked from, one for each environment that its libraries were imported in."""
+    parent = subprocess.Popen(
+        [sys.executable, "-m", "tests.processes"],
+        cwd=ROOT,
+        env={**os.environ, **dict(environment)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    atexit.register(parent.terminate)
+    return parent
+
+
+def _serve() -> None:
+    """Fork a command for every line of standard input, and answer with its process id."""
+    for name in LIBRARIES:
+        import_module(name)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while line := sys.stdin.readline():
+        if not os.fork():
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            _watch(json.loads(line))
+
+
+def _watch(request: dict[str, object]) -> None:
+    """Fork the command itself, and write its exit code to a file when it has ended."""
+    folder = Path(str(request["folder"]))
+    if not (pid := os.fork()):
+        _become(request, folder)
+    print(pid, flush=True)
+    _, status = os.waitpid(pid, 0)
+    (folder / "ending").write_text(str(os.waitstatus_to_exitcode(status)))
+    (folder / "ending").rename(folder / "ended")
+    os._exit(0)
+
+
+def _become(request: dict[str, object], folder: Path) -> None:
+    """Be the command: its output, folder and environment, then its main function."""
+    for number, file in enumerate((os.devnull, folder / "out", folder / "err")):
+        os.dup2(os.open(file, os.O_RDWR | os.O_CREAT), number)
+    os.chdir(str(request["cwd"]))
+    os.environ.clear()
+    os.environ.update(request["environment"])  # type: ignore[call-overload]
+    sys.argv = ["loracook", *request["arguments"]]  # type: ignore[misc]
+    sys.path.remove(str(ROOT))
+    code = 1
+    try:
+        from loracook.cli import main
+
+        main()
+    except SystemExit as end:
+        code = int(end.code or 0)
+    except BaseException:
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    _serve()
