@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,24 @@ def generation_settings(folder: Path) -> GenerationSettings:
         else:
             left_out[key] = value
     return GenerationSettings(GenerationConfig(**kept), left_out)
+
+
+@contextmanager
+def own_settings_aside(causal: Any) -> Iterator[None]:
+    """A model that generates by the settings it is given alone.
+
+    transformers fills what they leave open from the base model's own, some of which change answers, and some
+    of which it cannot generate with.
+    """
+    from peft import PeftModel
+    from transformers import GenerationConfig
+
+    base = causal.get_base_model() if isinstance(causal, PeftModel) else causal
+    own, base.generation_config = base.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        base.generation_config = own
 
 
 def _settings(folder: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from loracook.model.generation_config import own_settings_aside
 from loracook.model.left_padding import batches_of
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ def generate(
 ) -> list[Generated]:
     """The answer to each prompt (token ids, generation prompt included), in the prompts' order.
 
-    Answers end at one of `ends`, or where the model's own settings end them. Prompts of similar length share
-    a batch; `on_progress` gets the number of answers.
+    Answers end at one of `ends`, or where the model's own settings end them, which decide nothing else.
+    Prompts of similar length share a batch; `on_progress` gets the number of answers.
     """
     import torch
     from transformers import GenerationConfig, set_seed
@@ -50,7 +51,7 @@ def generate(
     set_seed(seed)
     for batch in batches:
         inputs = _left_padded([prompts[index] for index in batch], pad, causal.device)
-        with torch.no_grad():
+        with torch.no_grad(), own_settings_aside(causal):
             output = causal.generate(**inputs, generation_config=config, **stop)
         new_tokens = output[:, inputs["input_ids"].shape[1] :].tolist()
         read = (_generated(tokenizer, ids, eos=eos, settings=settings) for ids in new_tokens)

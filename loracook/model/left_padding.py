@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from loracook.model.generation_config import own_settings_aside
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -46,7 +48,7 @@ def _next_logits(causal: Any, padding: int) -> Tensor:
     size = causal.get_input_embeddings().weight.shape[0]
     ids = (torch.arange(padding + TOKENS) - padding) % size
     mask = (torch.arange(padding + TOKENS) >= padding).long()
-    with torch.no_grad():
+    with torch.no_grad(), own_settings_aside(causal):
         output = causal.generate(
             input_ids=ids[None].to(causal.device),
             attention_mask=mask[None].to(causal.device),

@@ -30,8 +30,10 @@ def figures(metrics: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
 
 
 def figure(name: str, value: float) -> str:
-    """A metric's value as text: accuracy-like metrics in percent, others with four significant digits."""
-    return f"{value:.4g}" if name in UNBOUNDED else f"{value:.1%}"
+    """A metric's value as text: accuracy-like metrics in percent, others with four digits or more."""
+    if name not in UNBOUNDED:
+        return f"{value:.1%}"
+    return f"{value:,.0f}" if 1_000 <= value < 1e9 else f"{value:.4g}"
 
 
 def measured_on(metrics: Mapping[str, Any]) -> str:
@@ -71,5 +73,6 @@ def _said(message: Mapping[str, Any]) -> str:
 
 
 def _quoted(label: str, text: str) -> str:
+    blank = "(white space only)" if text else "(empty)"
     # A fence longer than any in the text: nothing in an answer can end the block or be read as Markdown.
-    return f"**{label}**\n\n{block(text.strip() or '(empty)', 'text')}"
+    return f"**{label}**\n\n{block(text.strip() or blank, 'text')}"

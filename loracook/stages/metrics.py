@@ -10,8 +10,11 @@ from collections.abc import Callable
 from loracook.errors import MachineError
 
 Metric = Callable[[str, str], float | None]
-Compare = Callable[[str, str], float]
-FENCE = re.compile(r"\A```(?:json)?\s*(.*?)\s*```\Z", re.DOTALL)
+Compare = Callable[[str, str], float | None]
+FENCE = re.compile(r"\A```(?:json)?\s*(.*?)\s*```\Z", re.DOTALL | re.IGNORECASE)
+UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Myanmar}\p{Khmer}"
+"""Scripts without spaces between words, whose characters count as words do."""
+WORDS = rf"[{UNSPACED}]|(?:(?![{UNSPACED}])[\p{{L}}\p{{M}}\p{{N}}])+|(?!\p{{ASCII}})\p{{S}}"
 PATTERN_SECONDS = 1.0
 OPENING = (
     *("<think>", "<thinking>", "<reasoning>", "<seed:think>", "[THINK]", "<|START_THINKING|>"),
@@ -70,16 +73,20 @@ def contains(answer: str, reference: str) -> float:
     return float(reference.casefold() in answer.casefold())
 
 
-def json_match(answer: str, reference: str) -> float:
-    """1 when both are the same JSON value, whatever the order of keys; a code fence is allowed."""
-    try:
-        return float(_canonical(answer) == _canonical(reference))
-    except (ValueError, RecursionError):
-        return 0.0
+def json_match(answer: str, reference: str) -> float | None:
+    """1 when both are the same JSON value, whatever the order of keys; a code fence is allowed.
+
+    None where the reference is no JSON.
+    """
+    wanted = _canonical(reference)
+    return None if wanted is None else float(_canonical(answer) == wanted)
 
 
 def regex_match(pattern: str) -> Compare:
-    """Compare what `pattern` finds first in both, its group 1 where it has one; no match in either is 0."""
+    """Compare what `pattern` finds first in both, its group 1 where it has one.
+
+    It gives None where the reference has no match.
+    """
     import regex  # comes with transformers; unlike re it can be told to give up
 
     compiled = regex.compile(pattern)
@@ -92,15 +99,33 @@ def regex_match(pattern: str) -> Compare:
         group = int(bool(found and compiled.groups and found[1] is not None))
         return str(found[group]) if found else None
 
-    return lambda answer, reference: float((found := first(answer)) is not None and found == first(reference))
+    return lambda answer, reference: (
+        None if (wanted := first(reference)) is None else float(first(answer) == wanted)
+    )
 
 
 def rouge() -> Compare:
-    """ROUGE-L F1 (Lin 2004), stemmed, from the package rouge-score."""
+    """ROUGE-L F1 (Lin 2004), stemmed, from the package rouge-score; None where the reference has no word.
+
+    The package's own tokenizer reads a-z and 0-9 alone. Here words of every script count, and what is
+    written without spaces counts character by character.
+    """
+    import regex
+    from nltk.stem.porter import PorterStemmer
     from rouge_score.rouge_scorer import RougeScorer
 
-    scorer = RougeScorer(["rougeL"], use_stemmer=True)
-    return lambda answer, reference: float(scorer.score(reference, answer)["rougeL"].fmeasure)
+    stem, pattern = PorterStemmer().stem, regex.compile(WORDS)
+
+    class Words:
+        def tokenize(self, text: str) -> list[str]:
+            words: list[str] = pattern.findall(text.lower())
+            return [stem(word) if len(word) > 3 and word.isascii() else word for word in words]
+
+    words = Words()
+    scorer = RougeScorer(["rougeL"], tokenizer=words)
+    return lambda answer, reference: (
+        float(scorer.score(reference, answer)["rougeL"].fmeasure) if words.tokenize(reference) else None
+    )
 
 
 def chrf() -> Compare:
@@ -111,5 +136,8 @@ def chrf() -> Compare:
     return lambda answer, reference: float(scorer.sentence_score(answer, [reference]).score / 100)
 
 
-def _canonical(text: str) -> str:
-    return json.dumps(json.loads(FENCE.sub(r"\1", text)), sort_keys=True)
+def _canonical(text: str) -> str | None:
+    try:
+        return json.dumps(json.loads(FENCE.sub(r"\1", text)), sort_keys=True)
+    except (ValueError, RecursionError):
+        return None

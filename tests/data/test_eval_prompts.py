@@ -77,7 +77,7 @@ def asker(adds: str, max_length: int = 8192, max_new_tokens: int = 2000, **templ
         return Asker(book, data.with_template(book, made(adds)))
 
 
-@dataclass(frozen=True)
+@dataclass
 class PerfectModel:
     """Stands in for a model that has learned token rows by heart: it goes on as they do, up to an end."""
 

@@ -130,6 +130,7 @@ CONTEXT: dict[str, dict[str, Any]] = {
     "evaluate": ANSWERED,
     "evaluate.seed": SAMPLED,
     "evaluate.regex": {"evaluate.metrics": ["regex"], "evaluate.regex": "^"},
+    "evaluate.metrics": {"evaluate.metrics": ["contains"]},
     **{f"evaluate.generation.{key}": {"evaluate.generation.do_sample": True} for key in SAMPLING},
     "evaluate.generation.early_stopping": {"evaluate.generation.num_beams": 2},
     "evaluate.generation.length_penalty": {"evaluate.generation.num_beams": 2},

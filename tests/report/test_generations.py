@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from loracook.report.generations import side_by_side
+import pytest
+
+from loracook.report.generations import figure, side_by_side
 
 ROWS = [
     {
@@ -96,3 +98,16 @@ Hi
 ```
 """
     )
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(1.2345, "1.234"), (51_461.2, "51,461"), (1000.4, "1,000"), (1e304, "1e+304")]
+)
+def test_a_large_perplexity_is_written_out(value: float, text: str) -> None:
+    assert figure("perplexity", value) == text
+
+
+def test_white_space_is_not_called_empty() -> None:
+    row = {"prompt": "Say.", "reference": None, "base": "", "adapter": " \n"}
+    page = side_by_side([row], {"base": {}, "adapter": {}, "rows": {}, "also_trained": 0})
+    assert page.index("(empty)") < page.index("(white space only)")
