@@ -1,16 +1,18 @@
 """`loracook init`: write a commented recipe to start from."""
 
 import os
+import shlex
 import sys
 from functools import partial
 from pathlib import Path
 
 import click
 
+from loracook.cli.options import allow_options
 from loracook.cli.screen import noise_to
 from loracook.data.first_look import first_look
 from loracook.errors import LoracookError, RecipeError, clean, quote
-from loracook.recipe.allowed import allowed
+from loracook.recipe.allowed import Allowed
 from loracook.recipe.locations import is_local
 from loracook.recipe.recipe import load
 from loracook.recipe.schema import part_at
@@ -25,7 +27,8 @@ QUESTIONS = {"model": "Base model (organization/name)", "data": "Data set (organ
 @click.argument("name")
 @click.option("--model", metavar="ID", help="The base model: a hub id, or a path starting with './'.")
 @click.option("--data", metavar="PATH", help="The data set: a hub id, or a local file or folder.")
-def command(name: str, model: str | None, data: str | None) -> None:
+@allow_options
+def command(*, name: str, model: str | None, data: str | None, allowed: Allowed) -> None:
     """Write NAME.yaml to the current folder; on a terminal, asks for a missing model or data set.
 
     The tokenizer and the first rows decide format, columns, template and length, where they can be reached.
@@ -34,13 +37,15 @@ def command(name: str, model: str | None, data: str | None) -> None:
         raise LoracookError(f"{quote(name)} is not a valid run name; use a name such as 'my-recipe'")
     text = partial(starter, name, model=_local(_answer(model, "model")), data=_local(_answer(data, "data")))
     file = Path(f"{name}.yaml")
-    _write(file, text())
+    _write(file, text(), allowed)
     with noise_to(Path(os.devnull)):
-        seen = first_look(load(file, (), allowed()), default_cache())
+        seen = first_look(load(file, (), allowed), default_cache())
     file.write_text(text(choices=seen.choices), encoding="utf-8")
     for note in seen.notes:
         click.echo(clean(note))
-    click.echo(f"wrote {clean(str(file))}; next: loracook validate {clean(str(file))}")
+    paths = click.get_current_context().params["allow_paths"]
+    check_it = shlex.join(["loracook", "validate", str(file), *(f"--allow-path={path}" for path in paths)])
+    click.echo(f"wrote {clean(str(file))}; next: {clean(check_it)}")
 
 
 def _answer(value: str | None, option: str) -> str:
@@ -57,7 +62,7 @@ def _local(place: str) -> str:
     return f"./{place}" if exists else place
 
 
-def _write(file: Path, text: str) -> None:
+def _write(file: Path, text: str, allowed: Allowed) -> None:
     try:
         with file.open("x", encoding="utf-8") as opened:
             opened.write(text)
@@ -66,7 +71,7 @@ def _write(file: Path, text: str) -> None:
     except OSError as error:
         raise LoracookError(f"cannot write {quote(file)}: {error.strerror}") from error
     try:
-        load(file, (), allowed())
+        load(file, (), allowed)
     except RecipeError:
         file.unlink()
         raise

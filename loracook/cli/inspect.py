@@ -68,15 +68,13 @@ def _recipe(model: str, revision: str | None, allowed: Allowed) -> Recipe:
     local = path.exists()
     if not local and (path.is_absolute() or model.startswith(".")):
         raise LoracookError(f"'{model}' does not exist")
-    base: dict[str, Any] = {
-        "name_or_path": f"./{path.resolve().name}" if local else model,
-        "dtype": "bfloat16",
-    }
-    root = path.resolve().parent if local else Path()
+    place = path.parent.resolve() / path.name if path.is_file() else path.resolve()
+    base: dict[str, Any] = {"name_or_path": f"./{place.name}" if local else model, "dtype": "bfloat16"}
+    root = place.parent if local else Path()
     sections = {"base_model": base | ({"revision": revision} if revision else {})}
     if problems := list(code_problems(sections["base_model"], allowed)):
         raise RecipeError(problems)
-    return Recipe(root / "inspect", sections, (), allowed=allowed)
+    return Recipe(root / "inspect", sections, (), allowed=allowed.and_path(path) if local else allowed)
 
 
 def _inspected(name: str, recipe: Recipe, ranks: Sequence[int], *, targets: str | None) -> Inspection:

@@ -130,8 +130,8 @@ def _train(recipe: Recipe, meta_model: MetaModel, batch: Batch, *, device: str) 
         phases.append({"evaluation": losses + unpacked})
     largest: Parts = max(phases, key=_total)
     kept = _loaded(meta_model) | {"optimizer_state": optimizer_bytes(meta_model.tuned, train)}
-    allocator = {"allocator": _allocator(meta_model.tuned, step)} if device != "cuda" else {}
-    return kept | allocator | largest
+    overhead = {"torch_overhead": _overhead(meta_model.tuned, step)} if device != "cuda" else {}
+    return kept | overhead | largest
 
 
 def _evaluate(recipe: Recipe, meta_model: MetaModel, batch: Batch, *, device: str) -> Parts:
@@ -186,7 +186,7 @@ def _adapter_bytes(tuned: PeftModel) -> int:
     return sum(map(parameter_bytes, added))
 
 
-def _allocator(tuned: PeftModel, step: StepMemory) -> int:
+def _overhead(tuned: PeftModel, step: StepMemory) -> int:
     """The bytes that a CPU's heap and torch's libraries take beside tensors."""
     modules = len(tuned.base_model.targeted_module_names)
     share = min(HOLES + HOLES_A_MODULE * modules, MOST_HOLES)

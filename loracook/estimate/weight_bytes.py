@@ -18,6 +18,8 @@ CODE = 16 * 4
 """Bytes of the table of 4-bit values that each module keeps (bitsandbytes QuantState.code, float32)."""
 NESTED_BLOCK, NESTED_CODE = 256, 256 * 4 + 4
 """Scales that share one scale of their own when quantized twice, with that table and its offset."""
+GROUP = 128
+"""Inputs that share a scale where GPTQ and AWQ do not say so (transformers, GPTQConfig)."""
 MIN_8BIT = 4096
 """Tensors with fewer elements keep 32-bit state in bitsandbytes' 8-bit optimizers (min_8bit_size)."""
 OPTIMIZER_BLOCK = 256
@@ -44,15 +46,14 @@ class Weights:
 
 def weight_bytes(base: PreTrainedModel, quantization: Mapping[str, Any]) -> Weights:
     """The bytes of a base model on the meta device, whose parameters have the dtypes they are loaded in."""
-    bits = 4 if quantization.get("load_in_4bit") else 8 if quantization.get("load_in_8bit") else None
+    bits = _bits(quantization)
     quantized = _to_quantize(base, quantization) if bits else []
     rest = {id(tensor): tensor for tensor in base.parameters()}
     for tensor in quantized:
         rest.pop(id(tensor), None)
-    constants = sum(_constants(tensor, bits or 8, quantization) for tensor in quantized)
-    stored = sum(map(parameter_bytes, rest.values())) + sum(
-        tensor.numel() * (bits or 8) // 8 for tensor in quantized
-    )
+    constants = sum(_constants(tensor, bits, quantization) for tensor in quantized)
+    packed = sum(tensor.numel() * bits // 8 for tensor in quantized)
+    stored = sum(map(parameter_bytes, rest.values())) + packed
     return Weights(stored, constants, max(map(parameter_bytes, quantized), default=0))
 
 
@@ -101,13 +102,20 @@ def _state_bytes(tensor: Parameter, optim: str) -> int:
     return states * elements * (4 if by_bitsandbytes else int(tensor.element_size()))
 
 
+def _bits(quantization: Mapping[str, Any]) -> int:
+    """The bits of a quantized weight; 0 where none is quantized."""
+    own = 4 if quantization.get("load_in_4bit") else 8 if quantization.get("load_in_8bit") else 0
+    return own or int(quantization.get("bits", 0))
+
+
 def _to_quantize(base: PreTrainedModel, quantization: Mapping[str, Any]) -> list[Parameter]:
-    """The weights that bitsandbytes packs: those of all linear modules but the skipped ones."""
+    """The weights that are packed: those of all linear modules but the skipped ones."""
     from torch.nn import Linear
     from transformers.pytorch_utils import Conv1D
     from transformers.quantizers.base import get_keys_to_not_convert
 
-    skipped = quantization.get("llm_int8_skip_modules") or get_keys_to_not_convert(base)
+    named = (quantization.get(key) for key in ("llm_int8_skip_modules", "modules_to_not_convert"))
+    skipped = next(filter(None, named), None) or get_keys_to_not_convert(base)
     return [
         module.weight
         for name, module in base.named_modules()
@@ -121,12 +129,27 @@ def _is_skipped(name: str, skipped: Iterable[str]) -> bool:
 
 def _constants(tensor: Parameter, bits: int, quantization: Mapping[str, Any]) -> int:
     """A weight's constants: a scale per row in 8 bit, per block in 4 (QLoRA, Dettmers 2023, section 3)."""
+    if "bits" in quantization:
+        return _group_constants(tensor, bits, quantization)
     if bits == 8:
         return int(tensor.shape[0]) * 4
     blocks = -(-int(tensor.numel()) // BLOCK)
     if not quantization.get("bnb_4bit_use_double_quant"):
         return CODE + blocks * 4
     return CODE + blocks + -(-blocks // NESTED_BLOCK) * 4 + NESTED_CODE
+
+
+def _group_constants(tensor: Parameter, bits: int, quantization: Mapping[str, Any]) -> int:
+    """The constants of a weight that GPTQ or AWQ packed (gptqmodel, BaseQuantLinear and AWQuantLinear).
+
+    For each group of inputs and each output a float16 scale and a zero of `bits`; GPTQ numbers each input's
+    group.
+    """
+    outputs, inputs = map(int, tensor.shape)
+    size = int(quantization.get("group_size", GROUP))
+    groups = -(-inputs // size) if size > 0 else 1
+    numbers = 4 * inputs if quantization.get("quant_method") == "gptq" else 0
+    return groups * outputs * 2 + groups * outputs * bits // 8 + numbers
 
 
 def _trainable(tuned: PeftModel) -> list[Parameter]:

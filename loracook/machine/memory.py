@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from loracook.units import size
@@ -16,9 +17,7 @@ LARGE = 1 << 30
 KERNEL_CACHES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "48", "LRU_CACHE_CAPACITY": "48"}
 """How many matrix products oneDNN and torch's bridge to it cache code and working memory for. Each new batch
 length adds about thirty, and the default limit is 1,024: memory would grow with every step."""
-
-
-CGROUP = Path("/sys/fs/cgroup")
+CGROUP, PROCESS = Path("/sys/fs/cgroup"), Path("/proc/self")
 
 
 def available(cgroup: Path = CGROUP) -> int:
@@ -55,28 +54,48 @@ def _limits(cgroup: Path) -> dict[str, tuple[int, int]]:
     return limits
 
 
-def reset_peak(device: str) -> int:
-    """Start a new peak on a device of kind "cuda", "mps" or "cpu"; returns the bytes already in use."""
+@dataclass(frozen=True)
+class Baseline:
+    """The bytes in use before something is measured, and the peak that was reached before."""
+
+    in_use: int
+    peak: int
+
+
+def baseline(device: str, process: Path = PROCESS) -> Baseline:
+    """Start a new peak on a device of kind "cuda", "mps" or "cpu", where the system can do that.
+
+    Memory that was freed is given back first: what is measured would reuse it, and not be seen.
+    """
+    gc.collect()
     if device == "cuda":
         import torch
 
         torch.cuda.reset_peak_memory_stats()
-        return 0
-    with suppress(OSError):  # proc(5); where it is refused, the peak is that of the whole process
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        return Baseline(int(torch.cuda.memory_allocated()), peak(device))
     import psutil
 
-    return int(psutil.Process().memory_info().rss)
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
+    with suppress(OSError):  # proc(5); where it is refused, the peak stays that of the whole process
+        (process / "clear_refs").write_text("5", encoding="ascii")
+    return Baseline(int(psutil.Process().memory_info().rss), peak(device, process))
 
 
-def peak(device: str, status: Path = Path("/proc/self/status")) -> int:
-    """Peak bytes since `reset_peak`: of tensors on a CUDA GPU, else of the whole process (resident set)."""
+def peak_above(before: Baseline, device: str, process: Path = PROCESS) -> int | None:
+    """The most bytes in use at once beyond those of the baseline; None where an earlier peak hides them."""
+    highest = peak(device, process)
+    return highest - before.in_use if highest > before.peak else None
+
+
+def peak(device: str, process: Path = PROCESS) -> int:
+    """Peak bytes of tensors on a CUDA GPU, else of the whole process (resident set)."""
     if device == "cuda":
         import torch
 
         return int(torch.cuda.max_memory_allocated())
     with suppress(OSError):
-        lines = status.read_text("ascii").splitlines()
+        lines = (process / "status").read_text("ascii").splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) << 10
     import resource
 

@@ -171,10 +171,12 @@ def _refuse_names_outside(recipe: Recipe, folder: Path, index: Path) -> None:
 
 
 def _weights_file(recipe: Recipe, path: Path) -> Path:
-    if path.suffix == ".gguf":
+    suffix = (
+        path.suffix or Path(recipe["base_model"]["name_or_path"]).suffix
+    )  # a link to a blob keeps its own
+    if suffix == ".gguf":
         return path
-    pickle = path.suffix in PICKLES
-    reason = "a pickle can run code" if pickle else f"a {path.suffix or 'plain'} file is not a model"
+    reason = "a pickle can run code" if suffix in PICKLES else f"a {suffix or 'plain'} file is not a model"
     message = f"{reason}; name a folder with safetensors, or a .gguf file"
     raise RecipeError([recipe.problem(BASE_MODEL, message)])
 

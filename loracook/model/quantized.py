@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from transformers.utils.quantization_config import QuantizationConfigMixin
 
 BITSANDBYTES = {"load_in_4bit": "bitsandbytes_4bit", "load_in_8bit": "bitsandbytes_8bit"}
+DESCRIBING = ("quant_method", "bits", "group_size", "modules_to_not_convert")
+"""What says how large weights are that another method than bitsandbytes has packed."""
 UNQUANTIZED = "name the unquantized base model"
 
 
@@ -29,7 +31,7 @@ def stored_quantization(config: PretrainedConfig) -> dict[str, Any]:
 def quantization_in_training(recipe: Recipe, config: PretrainedConfig) -> Mapping[str, Any]:
     """How the weights are quantized while training, in the words of a `quantization` section; {} for not.
 
-    Other methods than bitsandbytes count as its 4 or 8 bits.
+    Other methods than bitsandbytes are described in the words of their configs.
     """
     stored = stored_quantization(config)
     if not stored or _dequantized_on_load(stored):
@@ -37,11 +39,11 @@ def quantization_in_training(recipe: Recipe, config: PretrainedConfig) -> Mappin
         return section
     if _method(stored) in BITSANDBYTES.values():
         return {key: value for key, value in stored.items() if value and not key.startswith("_")}
-    return {"load_in_4bit" if stored.get("bits", 4) <= 4 else "load_in_8bit": True}
+    return {"bits": 4} | {key: value for key, value in stored.items() if value and key in DESCRIBING}
 
 
 def is_quantized(quantization: Mapping[str, Any]) -> bool:
-    """Whether `quantization_in_training` quantizes anything."""
+    """Whether `quantization_in_training` has bitsandbytes quantize anything."""
     return any(quantization.get(key) for key in BITSANDBYTES)
 
 

@@ -3,13 +3,14 @@
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any
 
 from loracook.errors import LoracookError, Path, Problem, RecipeError, quote
 from loracook.recipe.locations import HUB_ID
 from loracook.recipe.source import Source, read
+from loracook.store.folders import SNAPSHOTS
 
 VARIABLE = "LORACOOK_ALLOW_PATHS"
 KEY = "allow_paths"
@@ -27,6 +28,10 @@ class Allowed:
     paths: tuple[FilePath, ...] = ()
     code: frozenset[str] = frozenset()
 
+    def and_path(self, path: FilePath) -> "Allowed":
+        """The same, and another path."""
+        return replace(self, paths=(*self.paths, _place(path)))
+
 
 NOTHING = Allowed()
 
@@ -43,8 +48,13 @@ def allowed(paths: Iterable[str | FilePath] = (), code: Iterable[str] = ()) -> A
         raise LoracookError(f"{quote(wrong)} does not say which code; {CODE_USAGE}")
     of_variable = filter(None, os.environ.get(VARIABLE, "").split(os.pathsep))
     every = (*paths, *of_variable, *_configured(config_file()))
-    real = (FilePath(os.path.realpath(os.path.expanduser(path))) for path in every)
-    return Allowed(tuple(dict.fromkeys(real)), code)
+    return Allowed(tuple(dict.fromkeys(map(_place, every))), code)
+
+
+def _place(path: str | FilePath) -> FilePath:
+    """The real place of a path; of a commit in the hub's cache its repository, whose blobs it links to."""
+    real = FilePath(os.path.realpath(os.path.expanduser(path)))
+    return real.parent.parent if real.parent.name == SNAPSHOTS else real
 
 
 def code_problems(base: Mapping[str, Any], allowed: Allowed) -> Iterator[Problem]:

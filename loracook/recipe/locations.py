@@ -94,13 +94,6 @@ def _data_files(source: Mapping[str, Any]) -> list[str]:
     return [names] if isinstance(names, str) else list(names)
 
 
-def split_pattern(text: str) -> tuple[str, str]:
-    """The folder that a glob pattern starts with, and the rest; a plain path, and nothing."""
-    parts = text.split("/")
-    plain = next((number for number, part in enumerate(parts) if is_pattern(part)), len(parts))
-    return "/".join(parts[:plain]) or text[:1], "/".join(parts[plain:])
-
-
 def is_pattern(text: str) -> bool:
     """Whether a path is a glob pattern."""
     return PATTERN.search(text) is not None

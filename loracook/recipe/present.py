@@ -8,9 +8,9 @@ from pathlib import Path as FilePath
 from loracook.errors import Path, Problem, quote
 from loracook.recipe.derived import Data, all_sources
 from loracook.recipe.did_you_mean import closest
-from loracook.recipe.locations import is_local, local_paths, split_pattern
-from loracook.recipe.reach import Reach
-from loracook.store.folders import SCHEME
+from loracook.recipe.locations import is_local, local_paths
+from loracook.recipe.reach import Reach, split_pattern
+from loracook.store.folders import SCHEME, NotInstalledError, shipped_file
 
 BASE_MODEL = ("base_model", "name_or_path")
 
@@ -19,12 +19,23 @@ def missing_files(data: Data, reach: Reach) -> Iterator[Problem]:
     """A problem for each local path of a valid recipe that leads nowhere, or to an adapter as base model."""
     for path, text in local_paths(data):
         if text.startswith(SCHEME):
+            yield from _missing_in_package(path, text)
             continue
-        place = reach.resolve(split_pattern(text)[0])
+        place = reach.resolve(split_pattern(text, reach.folder)[0])
         if not place.exists():
             yield Problem(path, f"{quote(text)} does not exist; {_advice(reach, text)}", "missing-file")
         elif path == BASE_MODEL and (fault := adapter_fault(place)):
             yield Problem(path, fault, "adapter-as-base")
+
+
+def _missing_in_package(path: Path, uri: str) -> Iterator[Problem]:
+    """A problem where a package has no such file; a warning where another machine may have the package."""
+    try:
+        shipped_file(uri)
+    except NotInstalledError as error:
+        yield Problem(path, str(error), "missing-file", severity="warning")
+    except FileNotFoundError as error:
+        yield Problem(path, str(error), "missing-file")
 
 
 def look_alikes(data: Data, reach: Reach) -> Iterator[Problem]:

@@ -5,15 +5,16 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path as FilePath
-from pathlib import PurePath
 
 from loracook.errors import Problem, quote
 from loracook.recipe.allowed import Allowed
 from loracook.recipe.derived import Data
-from loracook.recipe.locations import data_files_outside, local_paths, split_pattern
+from loracook.recipe.locations import data_files_outside, is_pattern, local_paths
 
 MARKERS = (".git", "pyproject.toml")
 """What the top folder of a repository holds."""
+SYSTEM = frozenset(("bin", "boot", "dev", "etc", "lib", "lib64", "proc", "run", "sbin", "sys", "usr"))
+"""Folders at the top of a machine that hold no data of its users."""
 
 
 class OutOfReachError(ValueError):
@@ -60,13 +61,42 @@ class Reach:
         """Why a path is refused; the folder to allow is spelled as seen from the working folder."""
         links = self._may_read(FilePath(os.path.normpath(self.folder.resolve() / text)))
         spelled = min(os.path.relpath(target), str(target), key=len) if links else self.folder / text
-        wanted = PurePath(split_pattern(os.path.normpath(spelled))[0])
-        folder = wanted.parent if wanted.suffix else wanted
-        way = f"or allow it: --allow-path {shlex.quote(os.path.join(folder, ''))}"
+        place = _to_allow(FilePath(split_pattern(os.path.normpath(spelled))[0]))
+        way = f", or allow it: --allow-path {shlex.quote(place)}" if place else ""
         if text.startswith("/") and not links:
-            return f"is an absolute path; use a path starting with './', {way}"
+            return f"is an absolute path; use a path starting with './'{way}"
         where = "recipe's folder" if self.root == self.folder.resolve() else f"repository '{self.root.name}'"
-        return f"{'links to a place' if links else 'is'} outside the {where}; move it there, {way}"
+        return f"{'links to a place' if links else 'is'} outside the {where}; move it there{way}"
+
+
+def split_pattern(text: str | FilePath, start: FilePath = FilePath()) -> tuple[str, str]:
+    """The folder that a glob pattern below `start` begins with, and the rest; a plain path, and nothing.
+
+    Brackets in the name of something that is there are no pattern.
+    """
+    parts = str(text).split("/")
+    above = ("/".join(parts[: number + 1]) for number in range(len(parts)))
+    there = (
+        not is_pattern(part) or os.path.exists(start / path) for part, path in zip(parts, above, strict=True)
+    )
+    plain = next((number for number, plain in enumerate(there) if not plain), len(parts))
+    return "/".join(parts[:plain]) or str(text)[:1], "/".join(parts[plain:])
+
+
+def _to_allow(place: FilePath) -> str | None:
+    """What to allow so that a place can be read: its folder, the file alone in a home folder; None for places
+    where keys and settings are kept.
+    """
+    real, home = place.resolve(), FilePath(os.path.expanduser("~")).resolve()
+    if real.parts[1:2] and real.parts[1] in SYSTEM:
+        return None
+    if any(part.startswith(".") and part != ".cache" for part in real.parts):
+        return None
+    is_file = os.path.isfile(place) or (place.suffix and not os.path.isdir(place))
+    folder = place.parent if is_file else place
+    if home.is_relative_to(folder.resolve()):
+        return str(place) if is_file else None
+    return os.path.join(folder, "")
 
 
 def reach_of(file: FilePath, allowed: Allowed) -> Reach:

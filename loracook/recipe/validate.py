@@ -4,14 +4,14 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from glob import glob, has_magic
+from glob import escape, glob, has_magic
 from pathlib import Path
 
 from loracook.errors import Position, Problem, RecipeError
 from loracook.recipe.allowed import NOTHING, Allowed
 from loracook.recipe.extends import MAX_PARENTS, lineage
 from loracook.recipe.present import missing_files
-from loracook.recipe.reach import reach_of
+from loracook.recipe.reach import reach_of, split_pattern
 from loracook.recipe.recipe import Recipe, load, placed
 
 SUFFIXES = (".yaml", ".yml")
@@ -59,7 +59,9 @@ def _files(name: str) -> list[str]:
     if os.path.isdir(name):
         return sorted(_recipes_in(name)) or [name]
     if _is_pattern(name):
-        return [file for file in sorted(glob(name, recursive=True)) if os.path.isfile(file)] or [name]
+        folder, rest = split_pattern(name)
+        found = sorted(glob(os.path.join(escape(folder), rest), recursive=True))
+        return [file for file in found if os.path.isfile(file)] or [name]
     return [name]
 
 

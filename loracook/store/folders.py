@@ -6,6 +6,12 @@ from pathlib import Path
 RUNS = Path("runs")
 """The default folder for run folders, relative to the working folder."""
 SCHEME = "package://"
+SNAPSHOTS = "snapshots"
+"""The folder of a repository in the hub's cache that holds one folder for each commit."""
+
+
+class NotInstalledError(FileNotFoundError):
+    """The package of a `package://` file is not installed."""
 
 
 def default_cache() -> Path:
@@ -16,14 +22,15 @@ def default_cache() -> Path:
 
 def commit(folder: Path) -> str | None:
     """The hub commit that a fetched folder holds (the hub's cache names folders by it), or None."""
-    return folder.name if folder.parent.name == "snapshots" else None
+    return folder.name if folder.parent.name == SNAPSHOTS else None
 
 
 def shipped_file(uri: str) -> Path:
     """The file that `package://dist/path` names, located without importing the package.
 
     Raises:
-        FileNotFoundError: the package is not installed, or has no such file.
+        NotInstalledError: the package is not installed.
+        FileNotFoundError: it has no such file.
     """
     from importlib import metadata
 
@@ -31,7 +38,7 @@ def shipped_file(uri: str) -> Path:
     try:
         files = metadata.files(name) or []
     except metadata.PackageNotFoundError as error:
-        raise FileNotFoundError(f"the package '{name}' is not installed; run: pip install {name}") from error
+        raise NotInstalledError(f"the package '{name}' is not installed; run: pip install {name}") from error
     candidates = {inside, f"{name}/{inside}", f"{name.replace('-', '_')}/{inside}"}
     paths = (Path(str(file.locate())) for file in files if file.as_posix() in candidates)
     if path := next(filter(Path.is_file, paths), None):

@@ -75,8 +75,8 @@ def measure(sft: SFTTrainer, check: MemoryCheck) -> None:
     estimate = check.estimate
     with check.guarding():
         check.seconds = _try(sft, [sft.train_dataset[row] for row in estimate.batch.rows])
-    # The optimizer has no state before its first step.
-    check.measured = check.peak() + optimizer_bytes(estimate.meta_model.tuned, estimate.recipe["train"])
+    if (peak := check.peak()) is not None:  # the optimizer has no state before its first step
+        check.measured = peak + optimizer_bytes(estimate.meta_model.tuned, estimate.recipe["train"])
 
 
 def sentence(check: MemoryCheck) -> str:
@@ -85,7 +85,12 @@ def sentence(check: MemoryCheck) -> str:
     planned = f", estimated {size(check.planned)}" if check.planned is not None else ""
     count = len(batch.rows)
     rows = f"{count} row{'s' * (count != 1)}, {batch.length} tokens"
-    return f"the largest batch ({rows}) takes {size(check.measured or 0)}{planned}"
+    taken = (
+        "an unknown amount (this process took more before)"
+        if check.measured is None
+        else size(check.measured)
+    )
+    return f"the largest batch ({rows}) takes {taken}{planned}"
 
 
 def _try(sft: SFTTrainer, rows: list[dict[str, Any]]) -> float:

@@ -24,17 +24,19 @@ ADVICE = (
 """What to write where training runs out of memory and nothing was estimated."""
 DOUBT = 1.25
 """The estimate's worst error on a CPU (benchmarks/README.md); an estimate beyond it is believed."""
+NOTHING_BEFORE = memory.Baseline(0, 0)
 
 
 @dataclass
 class MemoryCheck:
-    """An estimate, and the bytes that training took for the largest batch; None before it was tried.
+    """An estimate, and the bytes that training took for the largest batch; None where that is not known.
 
-    `base_bytes` are those of the process with its libraries; `seconds` of one forward and backward pass.
+    `before` is the memory of the process with its libraries; `seconds` are those of one forward and backward
+    pass.
     """
 
     estimate: Estimate
-    base_bytes: int = 0
+    before: memory.Baseline = NOTHING_BEFORE
     measured: int | None = None
     seconds: float | None = None
 
@@ -48,11 +50,11 @@ class MemoryCheck:
         """Begin to measure; call it before weights are loaded."""
         import trl.trainer.sft_trainer  # noqa: F401  # memory of libraries is not training's
 
-        self.base_bytes = memory.reset_peak(self.estimate.device.kind)
+        self.before = memory.baseline(self.estimate.device.kind)
 
-    def peak(self) -> int:
-        """The most bytes that training took at once since `start`."""
-        return memory.peak(self.estimate.device.kind) - self.base_bytes
+    def peak(self) -> int | None:
+        """The most bytes that training took at once since `start`; None where an earlier peak hides them."""
+        return memory.peak_above(self.before, self.estimate.device.kind)
 
     def facts(self) -> dict[str, Any]:
         """What the record says of memory, as plain JSON values, the run's own peak included."""
@@ -61,7 +63,7 @@ class MemoryCheck:
             "planned_bytes": self.planned,
             "probed_bytes": self.measured,
             "measured_bytes": peak,
-            "planned_over_measured": round(self.planned / peak, 3) if self.planned and peak > 0 else None,
+            "planned_over_measured": round(self.planned / peak, 3) if self.planned and peak else None,
             "batch": {"rows": len(batch.rows), "length": batch.length},
             "seconds_for_batch": self.seconds,
             "device": asdict(self.estimate.device),

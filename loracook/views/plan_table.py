@@ -52,7 +52,7 @@ ROWS: dict[str, Cell] = {
 }
 """What is compared of several plans, by what it is called."""
 PROBED: dict[str, Cell] = {
-    "measured": lambda d, _: size(d.probe.measured or 0) if d.probe else "?",
+    "measured": lambda d, _: size(d.probe.measured) if d.probe and d.probe.measured else "?",
     "seconds per step": lambda d, _: f"{d.seconds_per_step:.2g}" if d.seconds_per_step else "?",
     "seconds in total": lambda d, _: f"{d.seconds:,.0f}" if d.seconds else "?",
 }

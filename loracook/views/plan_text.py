@@ -181,7 +181,7 @@ def _probe(details: PlanDetails) -> list[str]:
     if probe is None:
         return []
     return [
-        f"{size(probe.measured or 0)} measured for the largest batch, {_size(probe.planned)} estimated",
+        f"{_size(probe.measured)} measured for the largest batch, {_size(probe.planned)} estimated",
         f"at most {details.seconds_per_step:.2g} s per step"
         + (f", {seconds:,.0f} s in total" if seconds else ""),
     ]

@@ -185,6 +185,20 @@ def test_without_the_training_stack_it_writes_what_it_can(folder: Path) -> None:
     assert load("soup.yaml")["dataset"]["columns"] == {"prompt": "question", "completion": "answer"}
 
 
+def test_places_outside_are_allowed_now_and_in_the_next_command(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    json_lines(Path("rows.jsonl"), PAIRS)
+    Path("project").mkdir()
+    monkeypatch.chdir("project")
+    places = ["--model", str(folder / "model"), "--data", str(folder / "rows.jsonl")]
+    refused = CliRunner().invoke(commands, ["init", "soup", *places])
+    assert "or allow it: --allow-path" in str(refused.exception)
+    said = ran("init", "soup", *places, "--allow-path", "..")
+    assert said.endswith("next: loracook validate soup.yaml --allow-path=..\n")
+    assert ran("validate", "soup.yaml", "--allow-path=..") == "1 checked, 0 invalid\n"
+
+
 @pytest.mark.slow
 def test_the_day_of_a_new_user(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     instruct(INSTRUCT)

@@ -35,6 +35,17 @@ def test_six_ranks_of_opt_350m() -> None:
     ]
 
 
+def test_a_commit_in_the_hubs_cache_is_inspected_as_the_user_names_it(tmp_path: Path) -> None:
+    snapshot = tmp_path / "models--facebook--opt/snapshots/abc"
+    snapshot.mkdir(parents=True)
+    for file in OPT.iterdir():
+        (tmp_path / f"models--facebook--opt/{file.name}").write_bytes(file.read_bytes())
+        (snapshot / file.name).symlink_to(f"../../{file.name}")
+    (tmp_path / "link").symlink_to(snapshot)
+    found = [inspected(str(place), "--r", "8")["parameters"] for place in (snapshot, tmp_path / "link")]
+    assert found == [331_196_416] * 2
+
+
 def test_modules_by_name_and_the_default() -> None:
     found = inspected(str(OPT), "--r", "8")
     assert found["modules"][4] == {

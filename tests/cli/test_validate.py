@@ -83,6 +83,9 @@ def test_folders_and_patterns_stand_for_the_recipes_in_them(folder: Path) -> Non
         Path(name).write_text(GOOD)
     assert recipes(["inner"]) == ["inner/a.yml", "inner/deep/b.yaml"]
     assert recipes(["inner/**/*.yaml"]) == ["inner/deep/b.yaml"]
+    Path("inner/deep").rename("inner/deep [v1]")
+    assert recipes(["inner/deep [v1]/*.yaml"]) == ["inner/deep [v1]/b.yaml"]
+    Path("inner/deep [v1]").rename("inner/deep")
     assert recipes(["good.yaml", "inner", "good.yaml"]) == ["good.yaml", "inner/a.yml", "inner/deep/b.yaml"]
 
 

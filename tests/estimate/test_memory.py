@@ -10,10 +10,12 @@ import torch
 from peft import LoraConfig, PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
+import loracook
 from loracook.estimate.batches import Batch
 from loracook.estimate.fake_step import StepMemory, step_memory
 from loracook.estimate.memory import cache_bytes
 from loracook.estimate.weight_bytes import Weights, cast, optimizer_bytes, set_dtypes, weight_bytes
+from loracook.model import quantization_in_training
 from loracook.model.parameters import with_adapter
 from tests.plans import CONFIGS, config_recipe, plan
 
@@ -72,6 +74,29 @@ def test_weights_take_what_their_dtype_and_quantization_say(
     quantization: dict[str, Any], weights: Weights
 ) -> None:
     assert weight_bytes(base_on_meta(), quantization) == weights
+
+
+@pytest.mark.parametrize(
+    ("stored", "weights", "constants"),
+    [
+        # 6,476,005,376 weights in linear modules of 1,359,872 inputs and outputs in all; embeddings and head have
+        # 262,144,000 and norms 266,240, which take two bytes each. The published files are as large.
+        ({"quant_method": "gptq", "bits": 4, "group_size": 128}, 3_762_823_168, 126_484_480 + 4 * 1_138_688),
+        ({"quant_method": "gptq", "bits": 8, "group_size": -1}, 7_000_825_856, 3 * 1_359_872 + 4 * 1_138_688),
+        ({"quant_method": "awq", "bits": 4, "group_size": 64, "version": "gemm"}, 3_762_823_168, 252_968_960),
+    ],
+)
+def test_weights_packed_on_disk_take_what_their_method_packs(
+    stored: dict[str, Any], weights: int, constants: int, tmp_path: Path
+) -> None:
+    recipe = loracook.load(config_recipe(tmp_path, "meta-llama__Llama-2-7b-hf", {"r": 8}))
+    config = AutoConfig.from_pretrained(tmp_path / "model")
+    config.quantization_config = stored
+    with torch.device("meta"):
+        base = AutoModelForCausalLM.from_config(config)
+    cast(base, torch.float16)
+    found = weight_bytes(base, quantization_in_training(recipe, config))
+    assert (found.stored, found.constants) == (weights, constants)
 
 
 @pytest.mark.parametrize(

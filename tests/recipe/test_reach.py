@@ -126,6 +126,69 @@ def test_a_refused_place_says_why_and_how_to_allow_it(home: Path, path: str, whe
     assert read_files(loracook.load(file, allow_paths=[folder])) == [home / "elsewhere/c.jsonl"]
 
 
+@pytest.mark.parametrize(
+    ("path", "advice"),
+    [
+        ("/etc/passwd", None),
+        ("/etc", None),
+        ("/proc/self/*", None),
+        ("/", None),
+        ("{home}", None),
+        ("{home}/rows.jsonl", "{home}/rows.jsonl"),  # its folder holds more than data
+        ("{home}/.ssh/id_rsa", None),
+        ("{home}/.cache/rows.jsonl", "{home}/.cache/"),
+        ("{home}/elsewhere/README", "{home}/elsewhere/"),
+        ("{home}/elsewhere/v1.2", "{home}/elsewhere/v1.2/"),
+        ("{home}/elsewhere/[b]/*.jsonl", "'{home}/elsewhere/[b]/'"),
+        ("{home}/elsewhere/nothing", "{home}/elsewhere/nothing/"),
+    ],
+)
+def test_only_places_that_hold_data_are_advised(home: Path, path: str, advice: str | None) -> None:
+    for name in ("elsewhere/v1.2", "elsewhere/[b]", ".ssh", ".cache"):
+        (home / name).mkdir()
+    for name in ("rows.jsonl", "elsewhere/README"):
+        (home / name).touch()
+    said = refusal(written(home / "project/recipes/recipe.yaml", path.format(home=home)))
+    _, advised, folder = said.partition(", or allow it: --allow-path ")
+    assert (folder if advised else None) == (advice and advice.format(home=home))
+
+
+@pytest.mark.parametrize(
+    ("path", "read"),
+    [
+        ("../data [v1]/*.jsonl", ["data [v1]/a.jsonl", "data [v1]/b.jsonl"]),
+        ("../data [v1]/[a].jsonl", ["data [v1]/a.jsonl"]),
+        ("../data [v1]/**/*.jsonl", ["data [v1]/a.jsonl", "data [v1]/b.jsonl", "data [v1]/x?/c.jsonl"]),
+        ("../data [v1]/x?/*", ["data [v1]/x?/c.jsonl"]),
+        ("../data [v1]", ["data [v1]/a.jsonl", "data [v1]/b.jsonl", "data [v1]/x?/c.jsonl"]),
+        ("../dat[a]/*.jsonl", ["data/faq.jsonl"]),
+    ],
+)
+def test_what_is_there_is_no_pattern(home: Path, path: str, read: list[str]) -> None:
+    (home / "project/data [v1]/x?").mkdir(parents=True)
+    for name in ("a.jsonl", "b.jsonl", "x?/c.jsonl"):
+        (home / "project/data [v1]" / name).write_text(ROW)
+    recipe = loracook.load(written(home / "project/recipes/recipe.yaml", path))
+    assert read_files(recipe) == [home / "project" / name for name in read]
+
+
+def test_a_commit_in_the_hubs_cache_is_allowed_with_its_blobs(home: Path) -> None:
+    snapshots = [home / f".cache/{kind}--org--x/snapshots/abc" for kind in ("models", "datasets")]
+    for snapshot, name, text in zip(snapshots, ("config.json", "rows.jsonl"), ("{}", ROW), strict=True):
+        (snapshot.parent.parent / "blobs").mkdir(parents=True)
+        (snapshot.parent.parent / "blobs/5eed").write_text(text)
+        snapshot.mkdir(parents=True)
+        (snapshot / name).symlink_to("../../blobs/5eed")
+    model, rows = snapshots
+    base = {"name_or_path": str(model)}
+    for path in (rows, rows / "rows.jsonl", rows / "*.jsonl"):
+        file = written(home / "project/recipes/recipe.yaml", str(path), base_model=base)
+        found = read_files(loracook.load(file, allow_paths=snapshots))
+        assert found == [model / "config.json", rows / "rows.jsonl"]
+    with pytest.raises(RecipeError):
+        loracook.load(file, allow_paths=[model])
+
+
 def test_an_absolute_path_into_the_repository_is_refused_with_the_relative_one(home: Path) -> None:
     file = written(home / "project/recipes/recipe.yaml", f"{home}/project/data/faq.jsonl")
     assert refusal(file).endswith("is an absolute path; use '../data/faq.jsonl'")

@@ -14,10 +14,11 @@ import pytest
 import loracook
 from loracook.errors import MachineError
 from loracook.machine.devices import Device
+from loracook.machine.memory import Baseline
 from loracook.progress import Silent
 from loracook.recipe.recipe import Recipe
 from loracook.store.folders import default_cache
-from loracook.training.largest_batch import measure_alone
+from loracook.training.largest_batch import measure_alone, sentence
 from loracook.training.memory_check import MemoryCheck, check_memory
 from loracook.training.trainer import TrainerInputs, read_inputs
 from tests import processes
@@ -47,6 +48,14 @@ def test_a_short_run_is_its_own_probe(tmp_path: Path) -> None:
     memory = loracook.run(recipe, tmp_path / "runs")["train"]["result"]["memory"]
     assert (memory["probed_bytes"], memory["seconds_for_batch"]) == (None, None)
     assert memory["measured_bytes"] > 0
+
+
+def test_a_peak_that_an_earlier_one_hides_is_unknown_and_not_nothing(tmp_path: Path) -> None:
+    check = check_memory(inputs_of(loracook.load(recipe_file(tmp_path, {"max_steps": 2}))))
+    check.before = Baseline(in_use=0, peak=1 << 60)
+    facts = check.facts()
+    assert (facts["measured_bytes"], facts["planned_over_measured"]) == (None, None)
+    assert "takes an unknown amount (this process took more before)" in sentence(check)
 
 
 @pytest.mark.slow

@@ -15,7 +15,8 @@ from loracook.data.read.text_files import FileError
 from loracook.errors import Path as Entry
 from loracook.errors import RecipeError
 from loracook.recipe.derived import OWN_ROWS, sources
-from loracook.recipe.locations import BUILDERS, is_local, patterns, split_pattern
+from loracook.recipe.locations import BUILDERS, is_local, patterns
+from loracook.recipe.reach import split_pattern
 from loracook.recipe.recipe import Recipe
 from loracook.store.folders import SCHEME, shipped_file
 
@@ -136,17 +137,19 @@ class Source:
     def _matches(self, pattern: str) -> Iterator[Path]:
         """The files that a path, folder or glob pattern names, each where the recipe may read."""
         key = "data_files" if "data_files" in self.entry else "path"
-        path = self._resolve(pattern, key)
-        paths = [path] if path.exists() else self._globbed(pattern, key)
+        there = self._resolve(pattern, key).exists()
+        paths = [self.recipe.reach.folder / pattern] if there else self._globbed(pattern, key)
         matches = [file for each in paths for file in (_data_files(each) if each.is_dir() else [each])]
         if not matches:
             raise self.fail(key, f"no data file matches '{pattern}'")
         for file in matches:
-            yield self._resolve(str(file), key)
+            real = self._resolve(str(file.absolute()), key)
+            # the hub's cache links to blobs without a suffix
+            yield real if real.suffix else file
 
     def _globbed(self, pattern: str, key: str) -> list[Path]:
         """What a glob pattern matches below the folder it starts with, without hidden files."""
-        start, rest = split_pattern(pattern)
+        start, rest = split_pattern(pattern, self.recipe.reach.folder)
         if ".." in rest.split("/"):
             raise self.fail(key, f"'{pattern}' has '..' behind a wildcard; write it before")
         folder = self._resolve(start, key)
