@@ -21,7 +21,7 @@ base_model:
 dataset:
   path: {data}
 {format}
-  eval: {{fraction: 0.05}} # held out of the training rows, to detect overfitting
+  {eval}
 
 {template}
 
@@ -39,7 +39,7 @@ train:
   gradient_accumulation_steps: 4
   learning_rate: 2e-4
   max_length: {max_length}
-  eval_strategy: epoch
+  {eval_strategy}
 
 evaluate:
 {rows}
@@ -65,6 +65,7 @@ class Choices:
     chat_template: str | None = None
     loss: str = "assistant"
     max_length: int = 1024
+    held_out: bool = True
 
 
 UNSEEN = Choices()
@@ -72,7 +73,9 @@ UNSEEN = Choices()
 
 def starter(name: str, *, model: str, data: str, choices: Choices = UNSEEN) -> str:
     """The text of a recipe for a model and a data set, each a hub id or a path in the recipe's folder."""
-    trained = "  rows: 20" if choices.loss in LOSSES else "  # rows: 20, where the rows have prompts"
+    asked = choices.loss in LOSSES and choices.held_out
+    trained = "  rows: 20" if asked else "  # rows: 20, where rows with prompts are held out"
+    off = "" if choices.held_out else "# "
     return TEXT.format(
         name=name,
         title=scalar(name),
@@ -80,6 +83,8 @@ def starter(name: str, *, model: str, data: str, choices: Choices = UNSEEN) -> s
         data=scalar(data),
         format="\n".join(_format(choices)),
         template="\n".join(_template(choices)),
+        eval=f"{off}eval: {{fraction: 0.05}} # held out of the training rows, to detect overfitting",
+        eval_strategy=f"{off}eval_strategy: epoch",
         max_length=choices.max_length,
         rows=trained,
     )
