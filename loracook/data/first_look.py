@@ -19,6 +19,7 @@ from loracook.data.tokenize.render import Renderer
 from loracook.data.tokenize.statistics import Tally
 from loracook.data.tokenize.template import chat_template, with_template
 from loracook.errors import LoracookError, RecipeError, quote
+from loracook.machine.devices import device_here
 from loracook.machine.versions import INSTALL
 from loracook.recipe.recipe import Recipe
 from loracook.recipe.starter import UNSEEN, Choices
@@ -66,6 +67,10 @@ def first_look(recipe: Recipe, cache: Path) -> FirstLook:
         lengths = [length for length in MAX_LENGTHS if length >= best.longest] or MAX_LENGTHS[-1:]
         max_length = min(lengths[0], getattr(config, "max_position_embeddings", None) or lengths[0])
         choices = replace(choices, chat_template=best.template, max_length=max_length)
+        if advice := (device := device_here()).bfloat16_advice:
+            slow = device.kind == "cpu"
+            choices = replace(choices, dtype="float32" if slow else choices.dtype)
+            notes.append(f"machine   {'float32, since ' + advice.partition(';')[0] if slow else advice}")
         notes.append(f"template  {_described(best, trials[0], chat_template(tokenizer))}")
     return FirstLook(choices, tuple(notes))
 

@@ -16,7 +16,7 @@ name: {title}
 base_model:
   name_or_path: {model}
   # revision: a commit hash, to get exactly these weights again
-  dtype: bfloat16
+  dtype: {dtype}
 
 dataset:
   path: {data}
@@ -25,7 +25,7 @@ dataset:
 
 {template}
 
-# quantization: {{load_in_4bit: true, bnb_4bit_quant_type: nf4, bnb_4bit_compute_dtype: bfloat16}}
+# quantization: {{load_in_4bit: true, bnb_4bit_quant_type: nf4, bnb_4bit_compute_dtype: {dtype}}}
 
 lora:
   r: 16
@@ -40,7 +40,7 @@ train:
   learning_rate: 2e-4
   max_length: {max_length}
   {eval_strategy}
-
+{precision}
 evaluate:
 {rows}
   prompts:
@@ -65,6 +65,7 @@ class Choices:
     chat_template: str | None = None
     loss: str = "assistant"
     max_length: int = 1024
+    dtype: str = "bfloat16"
     held_out: bool = True
 
 
@@ -86,6 +87,8 @@ def starter(name: str, *, model: str, data: str, choices: Choices = UNSEEN) -> s
         eval=f"{off}eval: {{fraction: 0.05}} # held out of the training rows, to detect overfitting",
         eval_strategy=f"{off}eval_strategy: epoch",
         max_length=choices.max_length,
+        dtype=choices.dtype,
+        precision="" if choices.dtype == "bfloat16" else "  bf16: false\n",
         rows=trained,
     )
 

@@ -16,6 +16,7 @@ from transformers import AutoTokenizer
 
 from loracook.cli import commands
 from loracook.errors import LoracookError
+from loracook.machine.devices import device_here
 from loracook.recipe.recipe import Recipe, load
 from tests.data.samples import chat, json_lines
 from tests.tiny_models import LINES, write_twin
@@ -187,6 +188,18 @@ def test_no_recipe_is_written_that_preview_would_refuse(folder: Path, content: s
     assert said in done.output + str(done.exception)
     assert "soup.yaml" not in done.output
     assert not Path("soup.yaml").exists()
+
+
+def test_the_precision_is_that_which_doctor_advises(folder: Path) -> None:
+    said, recipe = init(PAIRS)
+    slow = device_here().bfloat16_advice
+    assert recipe["base_model"]["dtype"] == (
+        "float32" if "set base_model.dtype: float32" in slow else "bfloat16"
+    )
+    assert (recipe["train"].get("bf16") is False) == (
+        "train.bf16: false" in slow and device_here().kind == "cpu"
+    )
+    assert ("machine " in said) == bool(slow)
 
 
 def test_one_row_is_trained_and_none_held_out(folder: Path) -> None:
