@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,12 @@ def said(**sections: Any) -> tuple[int, list[str]]:
 def test_validate_names_what_is_missing(project: Path, sections: dict[str, Any], line: str) -> None:
     code, lines = said(**sections)
     assert (code, [text for text in lines if "warning: these rows" not in text]) == (2, [line])
+
+
+def test_a_pipe_or_device_is_no_data_file(project: Path) -> None:
+    os.mkfifo("data/pipe.csv")
+    line = "dataset.path: '../data/pipe.csv' is not a regular file; name a file or folder"
+    assert line in said(dataset={"path": "../data/pipe.csv"})[1]
 
 
 def test_every_missing_file_is_named_at_once(project: Path) -> None:
