@@ -3,6 +3,8 @@
 import os
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -13,12 +15,12 @@ from loracook.cli.screen import noise_to
 from loracook.data.first_look import first_look
 from loracook.errors import LoracookError, RecipeError, clean, quote
 from loracook.recipe.allowed import Allowed
-from loracook.recipe.locations import is_local
+from loracook.recipe.locations import FILE_LIKE, URL, is_local, is_pattern
 from loracook.recipe.recipe import load
 from loracook.recipe.schema import part_at
 from loracook.recipe.schema_errors import check
 from loracook.recipe.starter import starter
-from loracook.store.folders import default_cache
+from loracook.store.folders import SCHEME, default_cache
 
 QUESTIONS = {"model": "Base model (organization/name)", "data": "Data set (organization/name or ./file)"}
 
@@ -37,10 +39,13 @@ def command(*, name: str, model: str | None, data: str | None, allowed: Allowed)
         raise LoracookError(f"{quote(name)} is not a valid run name; use a name such as 'my-recipe'")
     text = partial(starter, name, model=_local(_answer(model, "model")), data=_local(_answer(data, "data")))
     file = Path(f"{name}.yaml")
-    _write(file, text(), allowed)
-    with noise_to(Path(os.devnull)):
-        seen = first_look(load(file, (), allowed), default_cache())
-    file.write_text(text(choices=seen.choices), encoding="utf-8")
+    _write(file, text())
+    with _removed_on_failure(file):
+        recipe = load(file, (), allowed)
+        with noise_to(Path(os.devnull)):
+            seen = first_look(recipe, default_cache())
+        file.write_text(text(choices=seen.choices), encoding="utf-8")
+        load(file, (), allowed)
     for note in seen.notes:
         click.echo(clean(note))
     paths = click.get_current_context().params["allow_paths"]
@@ -58,11 +63,15 @@ def _answer(value: str | None, option: str) -> str:
 
 def _local(place: str) -> str:
     """A model or a data set, with './' added where it is a path in the current folder."""
-    exists = Path(place).exists() and not Path(place).is_absolute() and not is_local({"path": place})
+    path = Path(place)
+    is_file = place.startswith(("./", "../", "/")) or (FILE_LIKE.fullmatch(place) and not URL.match(place))
+    if is_file and not path.exists() and not is_pattern(place) and not place.startswith(SCHEME):
+        raise LoracookError(f"{quote(place)} does not exist; check the path")
+    exists = path.exists() and not path.is_absolute() and not is_local({"path": place})
     return f"./{place}" if exists else place
 
 
-def _write(file: Path, text: str, allowed: Allowed) -> None:
+def _write(file: Path, text: str) -> None:
     try:
         with file.open("x", encoding="utf-8") as opened:
             opened.write(text)
@@ -70,8 +79,16 @@ def _write(file: Path, text: str, allowed: Allowed) -> None:
         raise LoracookError(f"{quote(file)} already exists; choose another name") from error
     except OSError as error:
         raise LoracookError(f"cannot write {quote(file)}: {error.strerror}") from error
+
+
+@contextmanager
+def _removed_on_failure(file: Path) -> Iterator[None]:
+    """Leave no recipe that does not work, nor point at a line of it."""
     try:
-        load(file, (), allowed)
-    except RecipeError:
+        yield
+    except RecipeError as error:
+        file.unlink()
+        raise LoracookError("; ".join(problem.message for problem in error.problems)) from error
+    except BaseException:
         file.unlink()
         raise

@@ -18,7 +18,8 @@ from loracook.data.tokenize.encode import encode
 from loracook.data.tokenize.render import Renderer
 from loracook.data.tokenize.statistics import Tally
 from loracook.data.tokenize.template import chat_template, with_template
-from loracook.errors import LoracookError, RecipeError
+from loracook.errors import LoracookError, RecipeError, quote
+from loracook.machine.devices import device_here
 from loracook.machine.versions import INSTALL
 from loracook.recipe.recipe import Recipe
 from loracook.recipe.starter import UNSEEN, Choices
@@ -33,6 +34,10 @@ REPLACING = ("chatml", "qwen3")
 """Named templates for rows that the tokenizer's own one cannot write; qwen3 writes tool calls."""
 
 
+class UnusableRowsError(LoracookError):
+    """No row of a data set can be trained on, so that no recipe for it would work."""
+
+
 @dataclass(frozen=True)
 class FirstLook:
     """What to write in a recipe, and a line for each thing that was seen or could not be looked at."""
@@ -42,13 +47,17 @@ class FirstLook:
 
 
 def first_look(recipe: Recipe, cache: Path) -> FirstLook:
-    """Look at the first rows and the tokenizer of a recipe that names no more than model and data."""
+    """Look at the first rows and the tokenizer of a recipe that names no more than model and data.
+
+    Raises UnusableRowsError.
+    """
     notes: list[str] = []
     choices, rows = UNSEEN, list[Row]()
     with _noting_failures("data", notes):
-        choices, rows = _read(training(recipe)[0])
+        choices, rows, bad = _read(training(recipe)[0])
         columns = "".join(f", {ours} = {theirs}" for ours, theirs in choices.columns.items())
-        notes.append(f"data      format {choices.format}{columns}")
+        faults = f"; {len(bad)} of the first rows are bad: {bad[0]}" if bad else ""
+        notes.append(f"data      format {choices.format}{columns}{faults}")
     with _noting_failures("model", notes):
         folder = model.fetch_description(recipe, cache)
         tokenizer = model.load_tokenizer(recipe, folder)
@@ -58,6 +67,10 @@ def first_look(recipe: Recipe, cache: Path) -> FirstLook:
         lengths = [length for length in MAX_LENGTHS if length >= best.longest] or MAX_LENGTHS[-1:]
         max_length = min(lengths[0], getattr(config, "max_position_embeddings", None) or lengths[0])
         choices = replace(choices, chat_template=best.template, max_length=max_length)
+        if advice := (device := device_here()).bfloat16_advice:
+            slow = device.kind == "cpu"
+            choices = replace(choices, dtype="float32" if slow else choices.dtype)
+            notes.append(f"machine   {'float32, since ' + advice.partition(';')[0] if slow else advice}")
         notes.append(f"template  {_described(best, trials[0], chat_template(tokenizer))}")
     return FirstLook(choices, tuple(notes))
 
@@ -67,6 +80,8 @@ def _noting_failures(what: str, notes: list[str]) -> Iterator[None]:
     """Note that something could not be looked at, and why; the recipe is written all the same."""
     try:
         yield
+    except UnusableRowsError:
+        raise
     except ModuleNotFoundError as error:
         notes.append(f"{what:<10}not looked at: {error.name} is not installed; {INSTALL}")
     except RecipeError as error:
@@ -75,11 +90,14 @@ def _noting_failures(what: str, notes: list[str]) -> Iterator[None]:
         notes.append(f"{what:<10}not looked at: {error}")
 
 
-def _read(source: Source) -> tuple[Choices, list[Row]]:
-    """Format, columns and loss for a source, and its first rows; raises RecipeError."""
+def _read(source: Source) -> tuple[Choices, list[Row], list[RowError]]:
+    """What to write for a source, its first rows and what is wrong with the others.
+
+    Raises RecipeError, and UnusableRowsError if there is no row.
+    """
     records = source.head(HEAD)
     if not records:
-        raise source.fail("path", "no readable rows")
+        raise UnusableRowsError(f"no readable rows in {quote(source.entry['path'])}")
     try:
         format, columns = _format(records)
     except detect.FormatError as error:
@@ -88,12 +106,16 @@ def _read(source: Source) -> tuple[Choices, list[Row]]:
     whole = oasst.trees(iter(records)) if format == "oasst" else records
     read = [row for record in whole for row in formats.rows(record.columns, options)]
     rows = [row for row in read if not isinstance(row, RowError)]
-    if rows and all(isinstance(row, Text) for row in rows):
+    bad = [row for row in read if isinstance(row, RowError)]
+    if not rows:
+        why = f": {bad[0]}" if bad else ""
+        raise UnusableRowsError(f"no usable rows in {quote(source.entry['path'])}{why}")
+    if all(isinstance(row, Text) for row in rows):
         loss = "all"
     else:  # a prompt that is a chat may hold answers that are not to be trained
         given = any(isinstance(row, Chat) and row.prompt_length is not None for row in rows)
         loss = "completion" if given else "assistant"
-    return Choices(format, columns, loss=loss), rows
+    return Choices(format, columns, loss=loss, held_out=len(rows) > 1), rows, bad
 
 
 def _format(records: Sequence[Record]) -> tuple[str, dict[str, str]]:

@@ -16,16 +16,16 @@ name: {title}
 base_model:
   name_or_path: {model}
   # revision: a commit hash, to get exactly these weights again
-  dtype: bfloat16
+  dtype: {dtype}
 
 dataset:
   path: {data}
 {format}
-  eval: {{fraction: 0.05}} # held out of the training rows, to detect overfitting
+  {eval}
 
 {template}
 
-# quantization: {{load_in_4bit: true, bnb_4bit_quant_type: nf4, bnb_4bit_compute_dtype: bfloat16}}
+# quantization: {{load_in_4bit: true, bnb_4bit_quant_type: nf4, bnb_4bit_compute_dtype: {dtype}}}
 
 lora:
   r: 16
@@ -39,8 +39,8 @@ train:
   gradient_accumulation_steps: 4
   learning_rate: 2e-4
   max_length: {max_length}
-  eval_strategy: epoch
-
+  {eval_strategy}
+{precision}
 evaluate:
 {rows}
   prompts:
@@ -65,6 +65,8 @@ class Choices:
     chat_template: str | None = None
     loss: str = "assistant"
     max_length: int = 1024
+    dtype: str = "bfloat16"
+    held_out: bool = True
 
 
 UNSEEN = Choices()
@@ -72,7 +74,9 @@ UNSEEN = Choices()
 
 def starter(name: str, *, model: str, data: str, choices: Choices = UNSEEN) -> str:
     """The text of a recipe for a model and a data set, each a hub id or a path in the recipe's folder."""
-    trained = "  rows: 20" if choices.loss in LOSSES else "  # rows: 20, where the rows have prompts"
+    asked = choices.loss in LOSSES and choices.held_out
+    trained = "  rows: 20" if asked else "  # rows: 20, where rows with prompts are held out"
+    off = "" if choices.held_out else "# "
     return TEXT.format(
         name=name,
         title=scalar(name),
@@ -80,7 +84,11 @@ def starter(name: str, *, model: str, data: str, choices: Choices = UNSEEN) -> s
         data=scalar(data),
         format="\n".join(_format(choices)),
         template="\n".join(_template(choices)),
+        eval=f"{off}eval: {{fraction: 0.05}} # held out of the training rows, to detect overfitting",
+        eval_strategy=f"{off}eval_strategy: epoch",
         max_length=choices.max_length,
+        dtype=choices.dtype,
+        precision="" if choices.dtype == "bfloat16" else "  bf16: false\n",
         rows=trained,
     )
 

@@ -15,6 +15,8 @@ from click.testing import CliRunner
 from transformers import AutoTokenizer
 
 from loracook.cli import commands
+from loracook.errors import LoracookError
+from loracook.machine.devices import device_here
 from loracook.recipe.recipe import Recipe, load
 from tests.data.samples import chat, json_lines
 from tests.tiny_models import LINES, write_twin
@@ -80,7 +82,7 @@ def init(rows: Any, file: str = "rows.jsonl") -> tuple[str, Recipe]:
         ([{"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}], "sharegpt", {}),
         ([{"dialog": CHAT["messages"]}], "messages", {"messages": "dialog"}),
         ([{"conversations": CHAT["messages"]}], "sharegpt", {}),
-        ([{"chat": [{"from": "human", "value": "a"}]}], "sharegpt", {"conversations": "chat"}),
+        ([{"chat": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}], "sharegpt", {"conversations": "chat"}),
         (PAIRS, "prompt_completion", {"prompt": "question", "completion": "answer"}),
         ([{"query": "a", "response": "b"}], "prompt_completion", {"prompt": "query", "completion": "response"}),
         ([{"input": "a", "output": "b"}], "prompt_completion", {"prompt": "input", "completion": "output"}),
@@ -158,7 +160,6 @@ def test_max_length_covers_the_first_rows_within_the_models_positions(folder: Pa
         ([{"prompt": "a", "chosen": "b", "rejected": "c"}], "loracook runs SFT only"),
         ([{"a": "one", "b": "two", "c": "three"}], "no format fits"),
         ([{"question;answer": "Why?;So."}], "no format fits"),
-        ([], "no readable rows"),
     ],
 )
 def test_what_cannot_be_used_is_said_and_left_to_the_user(folder: Path, rows: list[Any], said: str) -> None:
@@ -166,6 +167,45 @@ def test_what_cannot_be_used_is_said_and_left_to_the_user(folder: Path, rows: li
     assert "data      not looked at: " in printed
     assert said in printed
     assert recipe["dataset"]["format"] == "auto"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (json.dumps({"messages": [{"role": "customer", "content": "a"}, {"role": "agent", "content": "b"}]}), "unknown role: 'customer'"),
+        ("", "no readable rows in './rows.jsonl'"),
+        (json.dumps({"prompt": "Why?", "completion": ""}), "column 'completion' has no text"),
+        (None, "'rows.jsonl' does not exist; check the path"),
+    ],
+)  # fmt: skip
+def test_no_recipe_is_written_that_preview_would_refuse(folder: Path, content: str | None, said: str) -> None:
+    if content is not None:
+        Path("rows.jsonl").write_text(content)
+    done = CliRunner().invoke(
+        commands, ["init", "soup", "--model", "model", "--data", "rows.jsonl"], standalone_mode=False
+    )
+    assert isinstance(done.exception, LoracookError) or done.return_value == 2
+    assert said in done.output + str(done.exception)
+    assert "soup.yaml" not in done.output
+    assert not Path("soup.yaml").exists()
+
+
+def test_the_precision_is_that_which_doctor_advises(folder: Path) -> None:
+    said, recipe = init(PAIRS)
+    slow = device_here().bfloat16_advice
+    assert recipe["base_model"]["dtype"] == (
+        "float32" if "set base_model.dtype: float32" in slow else "bfloat16"
+    )
+    assert (recipe["train"].get("bf16") is False) == (
+        "train.bf16: false" in slow and device_here().kind == "cpu"
+    )
+    assert ("machine " in said) == bool(slow)
+
+
+def test_one_row_is_trained_and_none_held_out(folder: Path) -> None:
+    recipe = init([PAIRS[0]])[1]
+    assert "fraction" not in recipe["dataset"].get("eval", {})
+    assert "── row " in ran("preview", "soup.yaml", "--rows", "1")
 
 
 def test_without_the_training_stack_it_writes_what_it_can(folder: Path) -> None:

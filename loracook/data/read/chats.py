@@ -5,7 +5,7 @@ from typing import Any
 
 from loracook.data.read.message_keys import TOOLS, is_plain
 from loracook.data.read.messages import conversation, normalize, tools_in_system, unread
-from loracook.data.read.rows import Chat, RowError, as_text
+from loracook.data.read.rows import Chat, RowError
 from loracook.data.read.template_kwargs import template_kwargs
 from loracook.data.read.tool_calls import Tool, tools
 
@@ -38,10 +38,13 @@ def chat(
 def _opening(columns: Mapping[str, Any], messages: list[Any]) -> list[Any]:
     """The system message that a column has, unless the messages begin with it."""
     system = columns.get("system")
-    begins = messages and isinstance(messages[0], dict) and system in messages[0].values()
-    if not system or begins:
-        return []
-    return [{"role": "system", "content": as_text(system, "column 'system'")}]
+    begins = messages and isinstance(messages[0], dict) and _same(system) in map(_same, messages[0].values())
+    return [] if not system or begins else [{"role": "system", "content": system}]
+
+
+def _same(value: object) -> object:
+    """A value without the white space around its text, which makes no other system message."""
+    return value.strip() if isinstance(value, str) else value
 
 
 def _tools(columns: Mapping[str, Any], messages: list[Any], roles: Mapping[str, str]) -> tuple[Tool, ...]:

@@ -28,6 +28,8 @@ def rows(lines: Iterable[str], delimiter: str) -> Iterator[tuple[dict[str, str],
     table = _cells(csv.reader(itertools.chain(opening, stream), delimiter=delimiter, strict=True))
     header = _header(next(table, []))
     for cells in table:
+        if isinstance(cells, list) and not any(map(str.strip, cells[len(header) :])):
+            cells = cells[: len(header)]
         fault = cells if isinstance(cells, str) else _fault(header, cells)
         yield {} if fault else dict(zip(header, cells, strict=True)), fault
 
@@ -59,6 +61,9 @@ def _cells(reader: Any) -> Iterator[list[str] | str]:
 def _header(cells: list[str] | str) -> list[str]:
     if isinstance(cells, str):
         raise csv.Error(f"the header is {cells}")
+    while cells and not cells[-1].strip():
+        cells = cells[:-1]
+    cells = [cell.strip() or f"column {number}" for number, cell in enumerate(cells, 1)]
     for column in cells:
         column.encode()
         if cells.count(column) > 1:

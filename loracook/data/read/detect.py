@@ -19,8 +19,8 @@ from loracook.data.read.formats import (
 )
 from loracook.data.read.message_keys import OF_SOME_ROLE, ROLE
 from loracook.data.read.propose import proposal
-from loracook.errors import spell
 from loracook.recipe.did_you_mean import closest
+from loracook.recipe.yaml_values import flow
 
 
 class FormatError(Exception):
@@ -121,7 +121,7 @@ def _proposed(columns: Mapping[str, Any]) -> str:
     format, names = proposal(columns) or ("", {})
     if not names:
         return "set format or columns, or write a row template"
-    return f"for {format}, add 'columns: {spell(names)}'"
+    return f"for {format}, add 'columns: {flow(names)}'"
 
 
 def _reason(format: str, columns: Mapping[str, Any], options: ReadOptions) -> str:

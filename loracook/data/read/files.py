@@ -65,14 +65,26 @@ def _parquet(path: Path, name: str) -> Iterator[Record]:
     import pyarrow.parquet
 
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        file = pyarrow.parquet.ParquetFile(path)
+    except pyarrow.ArrowException as error:
+        raise FileError(f"'{name}' is not Parquet: {error}") from error
+    try:
+        with file:
+            _check_names(file.schema_arrow.names, name)
             plain = row_converter(file.schema_arrow, parse_json)
             batches = file.iter_batches(batch_size=1000)
             rows = itertools.chain.from_iterable(batch.to_pylist() for batch in batches)
             for number, columns in enumerate(rows, 1):
                 yield Record(Place(name, number), plain(columns))
-    except pyarrow.ArrowException as error:
-        raise FileError(f"'{name}' is not Parquet: {error}") from error
+    except (pyarrow.ArrowException, ValueError, OverflowError, LookupError) as error:
+        what = "a value that cannot be read, such as a date after 9999 or of an unknown time zone"
+        raise FileError(f"'{name}' has {what}: {error}") from error
+
+
+def _check_names(columns: list[str], name: str) -> None:
+    for column in columns:
+        if columns.count(column) > 1:
+            raise FileError(f"'{name}' has column '{column}' more than once; rename all but one")
 
 
 READERS: dict[str, Callable[[Path, str], Iterator[Record]]] = {

@@ -7,7 +7,7 @@ from typing import Any
 
 from loracook.data.read import oasst
 from loracook.data.read.chats import CHAT_COLUMNS, chat
-from loracook.data.read.message_keys import first
+from loracook.data.read.message_keys import first, is_empty
 from loracook.data.read.messages import conversation
 from loracook.data.read.rows import Chat, Pair, Row, RowError, Text, as_text
 from loracook.data.read.turns import TURNS, as_turns
@@ -100,7 +100,7 @@ def _marks(name: str, value: object) -> bool:
     """Whether a column of this name has the values it has in preference, rating or image data."""
     if name in ("label", "turns"):
         return isinstance(value, bool if name == "label" else list)
-    return value is not None and value != []
+    return not is_empty(value)
 
 
 def _messages(columns: Mapping[str, Any], options: ReadOptions) -> Iterator[Row | RowError]:
@@ -220,7 +220,11 @@ def _rename_keys(value: Any, ours: Mapping[str, str]) -> Any:
 
 def _column(columns: Mapping[str, Any], name: str) -> Any:
     if columns.get(name) is None:
-        raise RowError(MISSING, f"'{name}'")
+        raise (
+            RowError("empty column", f"'{name}' is null")
+            if name in columns
+            else RowError(MISSING, f"'{name}'")
+        )
     return columns[name]
 
 

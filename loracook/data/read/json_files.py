@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from loracook.data.read.message_keys import ROLE
+from loracook.data.read.propose import COMPLETIONS, PROMPTS
 from loracook.data.read.rows import DECODER, Place, Record, json_fault, parse_json
 from loracook.data.read.text_files import HEAD, FileError, lines, open_text, whole
 
@@ -18,6 +19,9 @@ OF_A_ROW = frozenset(
     ("messages", "conversations", "conversation", "tools", "functions", "prompt", "completion", "history")
 )
 """Columns that may list mappings, so that an object which has one is a row and not around the rows."""
+OF_TEXT = frozenset(("text", *PROMPTS, *COMPLETIONS))
+"""Columns whose text makes an object a row, whatever else it lists."""
+OF_A_LIST = OF_A_ROW - {"prompt", "completion"}
 
 
 def records(path: Path, name: str) -> Iterator[Record]:
@@ -50,7 +54,8 @@ def parsed(place: Place, content: bytes, columns_of: Callable[[str], object]) ->
     except UnicodeDecodeError as error:
         return Record(place, {}, f"not UTF-8: {error.reason} at byte {error.start + 1}")
     except ValueError as error:
-        return Record(place, {}, f"not JSON: {error}")
+        comma = content.rstrip().endswith((b"},", b"],"))
+        return Record(place, {}, f"not JSON: {'a comma behind the row; remove it' if comma else error}")
     if (
         isinstance(columns, dict)
         and b"\\u" not in content
@@ -105,12 +110,13 @@ def _goes_on(line: bytes) -> bool:
 
 
 def _one_object(line: bytes) -> list[Any] | None:
-    """The only value of a file if it is around rows, None otherwise."""
+    """The only value of a file if it is around rows, the rows if the line has several, None otherwise."""
     try:
-        value = parse_json(line.decode("utf-8"))
+        value, *others = values = list(_parsed_values(line.decode("utf-8")))
     except ValueError:
         return None
-    return [value] if isinstance(value, dict) and _lists_of_rows(value) else None
+    around = isinstance(value, dict) and (_lists_of_rows(value) or _is_one_list_a_column(value))
+    return values if others or around else None
 
 
 def _parsed_values(text: str) -> Iterator[Any]:
@@ -131,6 +137,8 @@ def _rows_within(values: list[Any], name: str) -> list[Any]:
     (value,) = values
     if isinstance(value, list):
         return value
+    if isinstance(value, dict) and _is_one_list_a_column(value):
+        raise FileError(f"'{name}' has one list for each column; save it as JSON Lines, one row per line")
     found = _lists_of_rows(value) if isinstance(value, dict) else {}
     if len(found) > 1:
         listed = " and ".join(map(repr, itertools.islice(found, 5)))
@@ -140,9 +148,19 @@ def _rows_within(values: list[Any], name: str) -> list[Any]:
 
 def _lists_of_rows(value: dict[str, Any]) -> dict[str, list[Any]]:
     """The lists of mappings in an object that is no row itself."""
-    if OF_A_ROW & value.keys():
+    texts = {key.strip().lower() for key, entry in value.items() if isinstance(entry, str)}
+    if OF_A_ROW & value.keys() or OF_TEXT & texts:
         return {}
     return {name: entries for name, entries in value.items() if _is_list_of_rows(entries)}
+
+
+def _is_one_list_a_column(value: dict[str, Any]) -> bool:
+    """Whether an object has a list of as many texts or numbers under every name, as tables are saved."""
+    lists = [entries for entries in value.values() if isinstance(entries, list) and entries]
+    if not lists or len(lists) < len(value) or OF_A_LIST & value.keys():
+        return False
+    scalars = all(not isinstance(entry, dict | list) for entries in lists for entry in entries)
+    return scalars and len({*map(len, lists)}) == 1
 
 
 def _is_list_of_rows(entries: object) -> bool:

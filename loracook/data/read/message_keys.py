@@ -20,7 +20,11 @@ BY_ROLE = {
 }
 OF_SOME_ROLE = frozenset().union(*BY_ROLE.values())
 PLAIN = ({"role", "content"}, {"from", "value"})
-PART = frozenset(("type", "text", "value", "reasoning", "thinking", "tool_call", "id", "name", "input"))
+RESULT = ("tool_use_id", "content")
+"""What an answer of a tool has that is a part of the user's turn, as Anthropic writes them."""
+PART = frozenset(
+    ("type", "text", "value", "reasoning", "thinking", "tool_call", "id", "name", "input", *RESULT)
+)
 ARGUMENTS = ("arguments", "parameters", "input", "args")
 FUNCTION = frozenset(("name", *ARGUMENTS))
 CALL = FUNCTION | {"type", "id", "function"}
@@ -53,14 +57,15 @@ def unread(message: Mapping[str, Any], role: str) -> Iterator[str]:
     for keys in ALTERNATIVES:
         values = {key: message[key] for key in keys if key in known and not is_empty(message.get(key))}
         yield from (key for key, value in values.items() if value != next(iter(values.values())))
-    content = message.get("content", message.get("value"))
+    content = message[said] if (said := first(message, CONTENT)) else None
     for part in content if isinstance(content, list) else ():
         if isinstance(part, dict):
             yield from _others(part, PART, "content.")
-    calls = message.get("tool_calls")
-    for call in calls if isinstance(calls, list) else ():
+    name = first(message, CALLS)
+    calls = message[name] if name else None
+    for call in calls if isinstance(calls, list) else (calls,):
         if isinstance(call, dict):
-            yield from _others(call, CALL, "tool_calls.")
+            yield from _others(call, CALL, f"{name}.")
             function = call.get("function")
             yield from _others(function, FUNCTION, "function.") if isinstance(function, dict) else ()
 

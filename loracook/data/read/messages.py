@@ -43,7 +43,7 @@ def conversation(messages: object, roles: Mapping[str, str]) -> tuple[Message, .
 
 def normalize(messages: list[Any], roles: Mapping[str, str]) -> tuple[Message, ...]:
     """Messages in the spelling of chat templates, in whatever order they are; empty system turns left out."""
-    normalized = (_message(message, roles) for message in messages)
+    normalized = (_message(each, roles) for message in messages for each in _with_answers_apart(message))
     return _merge_calls(turn for turn in normalized if turn["role"] != "system" or turn["content"].strip())
 
 
@@ -90,6 +90,22 @@ def _message(message: object, roles: Mapping[str, str]) -> Message:
     normalized |= {"reasoning_content": reasoning} if reasoning else {}
     normalized |= {"tool_calls": called} if called else {}
     return normalized | _train_flag(message, role)
+
+
+def _with_answers_apart(message: object) -> list[object]:
+    """A message as it is, or the tool answers among its parts as messages, and the rest of it."""
+    parts = message.get("content") if isinstance(message, dict) else None
+    if not isinstance(message, dict) or not isinstance(parts, list):
+        return [message]
+    answers = [part for part in parts if isinstance(part, dict) and part.get("type") == "tool_result"]
+    if not answers:
+        return [message]
+    rest = [part for part in parts if part not in answers]
+    apart: list[object] = [
+        {"role": "tool", "tool_call_id": part.get("tool_use_id"), "content": part.get("content") or ""}
+        for part in answers
+    ]
+    return apart + ([{**message, "content": rest}] if rest else [])
 
 
 def _role(message: Mapping[str, Any], roles: Mapping[str, str]) -> str:

@@ -143,6 +143,8 @@ class Source:
         if not matches:
             raise self.fail(key, f"no data file matches '{pattern}'")
         for file in matches:
+            if not file.is_file():  # reading a pipe or device may never end
+                raise self.fail(key, f"'{self.name(file)}' is not a regular file; name a file or folder")
             real = self._resolve(str(file.absolute()), key)
             # the hub's cache links to blobs without a suffix
             yield real if real.suffix else file
@@ -153,7 +155,10 @@ class Source:
         if ".." in rest.split("/"):
             raise self.fail(key, f"'{pattern}' has '..' behind a wildcard; write it before")
         folder = self._resolve(start, key)
-        return [each for each in folder.glob(rest) if not _hidden(each, folder)] if rest else []
+        try:
+            return [each for each in _glob(folder, rest) if not _hidden(each, folder)] if rest else []
+        except ValueError as error:
+            raise self.fail(key, f"'{pattern}' is not a pattern; '**' stands between slashes") from error
 
     def _resolve(self, path: str, key: str) -> Path:
         try:
@@ -184,8 +189,30 @@ def evaluation(recipe: Recipe) -> Source | None:
 
 def _data_files(folder: Path) -> list[Path]:
     """The data files of a folder and its subfolders, without hidden ones."""
-    paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    paths = (path for each in _folders(folder) for path in sorted(each.iterdir()) if path.is_file())
     return [path for path in paths if files.data_suffix(path) in files.READERS and not _hidden(path, folder)]
+
+
+def _folders(folder: Path) -> Iterator[Path]:
+    """A folder and those below it, through links too, each once."""
+    seen: set[Path] = set()
+    for path, names, _ in os.walk(folder, followlinks=True):
+        if Path(path).resolve() in seen:
+            names.clear()
+            continue
+        seen.add(Path(path).resolve())
+        yield Path(path)
+
+
+def _glob(folder: Path, pattern: str) -> Iterator[Path]:
+    """What a pattern matches, '**' through links too; raises ValueError for one that is not valid."""
+    before, recursive, after = pattern.partition("**/")
+    if not recursive or (before and not before.endswith("/")):
+        yield from folder.glob(pattern)
+        return
+    for start in folder.glob(before) if before else [folder]:
+        for each in _folders(start):
+            yield from _glob(each, after)
 
 
 def _hidden(file: Path, folder: Path) -> bool:

@@ -19,6 +19,8 @@ def tools(value: object) -> tuple[Tool, ...]:
         return ()
     if not isinstance(entries, list):
         raise RowError("invalid tool JSON", "'tools' is not a list of mappings")
+    if any(isinstance(entry, str) and not entry.lstrip().startswith("{") for entry in entries):
+        raise RowError("invalid tool JSON", "'tools' lists names; write a mapping with name and parameters")
     return tuple(_tool(decoded(entry, "tools")) for entry in entries)
 
 

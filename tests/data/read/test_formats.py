@@ -139,7 +139,7 @@ def test_a_tool_call_and_the_words_before_it_are_one_turn_when_marked_alike() ->
 
 BAD: dict[str, tuple[str, Mapping[str, Any]]] = {
     "missing column: 'messages'; the columns are text": ("messages", {"text": "x"}),
-    "missing column: 'completion'; the columns are prompt, completion": (
+    "empty column: 'completion' is null": (
         "prompt_completion",
         {"prompt": "x", "completion": None},
     ),

@@ -118,7 +118,10 @@ NAMED: dict[str, tuple[str, str | bytes]] = {
         "a.jsonl",
         PRETTY.replace('2?",', '2?"'),
     ),
-    "row 1 of a.jsonl: not JSON: Extra data: line 1": ("a.jsonl", LINES.replace("}\n", "},\n")),
+    "row 1 of a.jsonl: not JSON: a comma behind the row; remove it": (
+        "a.jsonl",
+        LINES.replace("}\n", "},\n"),
+    ),
     "'a.csv' is not text, or UTF-16 without a byte order mark; save it as UTF-8": (
         "a.csv",
         TABLE.encode("utf-16-le"),
