@@ -22,7 +22,7 @@ test-fast: $(VENV)/.test ## run the tests that take less than ten seconds each
 
 families: export LORACOOK_FAMILIES := 1
 families: $(VENV)/.test ## train a tiny model of every kind that transformers has (half an hour)
-	$(VENV)/bin/python -m pytest -n 2 tests/training/test_families.py
+	$(VENV)/bin/python -m pytest -W default -n 2 tests/training/test_families.py
 
 lint: $(VENV)/.test ## check format, style, types and the shipped recipes
 	$(VENV)/bin/ruff format --check .

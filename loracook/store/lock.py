@@ -21,7 +21,8 @@ def make_run_folder(run: Path, file: str = LOCK) -> None:
         MachineError: the folder is not writable, or the disk is full.
     """
     try:
-        run.mkdir(parents=True, exist_ok=True)
+        _make_ignored_by_git(run.parent)
+        run.mkdir(exist_ok=True)
         (run / file).touch()
         TemporaryFile(dir=run).close()
     except (FileExistsError, NotADirectoryError) as error:
@@ -29,6 +30,13 @@ def make_run_folder(run: Path, file: str = LOCK) -> None:
         raise LoracookError(message) from error
     except OSError as error:
         raise MachineError(f"cannot write to '{run}': {_cause(error)}; {OTHER_FOLDER}") from error
+
+
+def _make_ignored_by_git(runs: Path) -> None:
+    """Create the folder of all runs where it is missing, so that git passes over what is in it."""
+    if not runs.exists():
+        runs.mkdir(parents=True, exist_ok=True)
+        (runs / ".gitignore").write_text("*\n", encoding="utf-8")
 
 
 @contextmanager

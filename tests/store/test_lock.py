@@ -26,6 +26,13 @@ def test_a_folder_without_a_lock_or_that_does_not_exist_is_free(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_git_passes_over_a_runs_folder_that_is_made_and_sees_one_that_was_there(tmp_path: Path) -> None:
+    lock.make_run_folder(tmp_path / "runs" / "soup")
+    assert (tmp_path / "runs" / ".gitignore").read_text("utf-8") == "*\n"
+    lock.make_run_folder(tmp_path / "soup")
+    assert not (tmp_path / ".gitignore").exists()
+
+
 def test_a_file_system_that_cannot_lock_is_not_taken_for_another_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,7 +31,12 @@ NOT_TINY = {
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("default")  # of upstream over its own models
+@pytest.mark.filterwarnings(
+    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
+)  # transformers' own
+@pytest.mark.filterwarnings(
+    "ignore:The following (rank|alpha)_pattern keys:RuntimeWarning"
+)  # PEFT adds these keys
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in NOT_TINY])
 def test_a_kind_is_trained_as_planned_or_refused_before_weights(kind: str, tmp_path: Path) -> None:
     base = tmp_path / "model"
