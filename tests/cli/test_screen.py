@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from loracook.cli.screen import Lines, noise_to, screen, wants_color
+from tests import processes
 from tests.plans import config_recipe
 
 COMMAND = [sys.executable, "-c", "from loracook.cli import main; main()"]
@@ -51,8 +52,8 @@ def on_terminal(*arguments: str | Path, columns: int, **environment: str) -> str
 
 
 def in_pipe(*arguments: str | Path) -> str:
-    ran = subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, check=True)
-    assert ran.stderr == ""
+    ran = processes.run(*arguments, cwd=Path.cwd())
+    assert (ran.returncode, ran.stderr) == (0, "")
     return ran.stdout
 
 

@@ -143,9 +143,9 @@ class Source:
         if not matches:
             raise self.fail(key, f"no data file matches '{pattern}'")
         for file in matches:
-            if not file.is_file():  # reading a pipe or device may never end
-                raise self.fail(key, f"'{self.name(file)}' is not a regular file; name a file or folder")
             real = self._resolve(str(file.absolute()), key)
+            if not real.is_file():  # reading a pipe or device may never end
+                raise self.fail(key, f"'{self.name(file)}' is not a regular file; name a file or folder")
             # the hub's cache links to blobs without a suffix
             yield real if real.suffix else file
 
