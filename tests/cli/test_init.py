@@ -157,7 +157,7 @@ def test_max_length_covers_the_first_rows_within_the_models_positions(folder: Pa
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ([{"prompt": "a", "chosen": "b", "rejected": "c"}], "loracook runs SFT only"),
+        ([{"prompt": "a", "chosen": "b", "rejected": "c"}], "are for DPO; for SFT on the chosen"),
         ([{"a": "one", "b": "two", "c": "three"}], "no format fits"),
         ([{"question;answer": "Why?;So."}], "no format fits"),
     ],

@@ -17,9 +17,9 @@ SHOWN = 20
 MISSING = "missing column"
 FIELD = re.compile(r"\{([^{}\"':,\n]+)\}")
 OTHER_TASKS = {
-    "chosen": "preference pairs (chosen, rejected) are for DPO; loracook runs SFT only",
-    "label": "rated answers (label) are for KTO; loracook runs SFT only",
-    "kto_tag": "rated answers (kto_tag) are for KTO; loracook runs SFT only",
+    "chosen": "pairs (chosen, rejected) are for DPO; for SFT on the chosen, columns: {completion: chosen}",
+    "label": "rated answers (label) are for KTO; for SFT on the good ones, where: {label: true}",
+    "kto_tag": "rated answers (kto_tag) are for KTO; for SFT on the good ones, where: {kto_tag: true}",
     "images": "rows with images are for vision models; loracook trains on text only",
     "image": "rows with an image are for vision models; loracook trains on text only",
     "videos": "rows with videos are for vision models; loracook trains on text only",

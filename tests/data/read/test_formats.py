@@ -248,9 +248,14 @@ UNREADABLE: dict[str, Mapping[str, Any]] = {
         "q": 1,
         "a": 2,
     },
-    "preference pairs (chosen, rejected) are for DPO; loracook runs SFT only; "
-    "the columns are prompt, chosen, rejected": {"prompt": "x", "chosen": "y", "rejected": "z"},
-    "rated answers (label) are for KTO; loracook runs SFT only; the columns are prompt, completion, label": {
+    "pairs (chosen, rejected) are for DPO; for SFT on the chosen, columns: {completion: chosen}; "
+    "the columns are prompt, chosen, rejected": {
+        "prompt": "x",
+        "chosen": "y",
+        "rejected": "z",
+    },
+    "rated answers (label) are for KTO; for SFT on the good ones, where: {label: true}; "
+    "the columns are prompt, completion, label": {
         "prompt": "x",
         "completion": "y",
         "label": True,

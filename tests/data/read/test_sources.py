@@ -241,7 +241,8 @@ def test_rows_for_other_training_are_seen_wherever_they_stand(tmp_path: Path) ->
     json_lines(tmp_path / "a.jsonl", mixed)
     assert [line.rpartition("dataset.path: ")[2] for line in refusal(tmp_path, path="./a.jsonl")] == [
         "row 1 of a.jsonl: not for SFT: rows with images are for vision models; loracook trains on text only",
-        "row 7 of a.jsonl: not for SFT: rated answers (label) are for KTO; loracook runs SFT only",
+        "row 7 of a.jsonl: not for SFT: rated answers (label) are for KTO; "
+        "for SFT on the good ones, where: {label: true}",
         "2 of 8 rows are bad (2 x not for SFT); fix them or set dataset.on_bad_row: skip",
     ]
     assert read(tmp_path, path="./a.jsonl", on_bad_row="skip") == [*PAIRS, PAIRS[0]]
