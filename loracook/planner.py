@@ -16,6 +16,7 @@ from loracook.stages import STAGES
 from loracook.store.files import sha256
 from loracook.store.folders import RUNS
 from loracook.store.record import why_not_done
+from loracook.training.checkpoints import newest_name
 
 UNDECISIVE = {"save_total_limit"}
 """Keys that do not change the result: on a full disk, lowering one lets training resume, not start over."""
@@ -24,7 +25,7 @@ UNDECISIVE = {"save_total_limit"}
 @dataclass(frozen=True)
 class PlannedStage:
     """A stage of this run: `digest` covers all that decides its result, `before` has the folders it reads,
-    and `fault` says why it has to run again.
+    `fault` says why it has to run again, and `resumes_from` names the checkpoint that it resumes from.
     """
 
     name: str
@@ -34,6 +35,7 @@ class PlannedStage:
     before: Mapping[str, Path]
     done: bool = False
     fault: str = ""
+    resumes_from: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ def plan(recipe: Recipe, runs: Path = RUNS) -> Plan:
 def examined(stage: PlannedStage) -> PlannedStage:
     """The stage, done or not by the present state of its folder and of those before it."""
     fault = why_not_done(stage.folder, stage.before.values())
-    return replace(stage, done=fault is None, fault=fault or "")
+    checkpoint = "" if fault is None else newest_name(stage.folder / "checkpoints")
+    return replace(stage, done=fault is None, fault=fault or "", resumes_from=checkpoint)
 
 
 def _planned(recipe: Recipe, name: str, run: Path, *, before: Mapping[str, PlannedStage]) -> PlannedStage:

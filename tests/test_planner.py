@@ -12,8 +12,11 @@ import pytest
 
 import loracook
 from loracook.planner import PlannedStage, examined
-from loracook.store.files import file_facts
+from loracook.store.files import MANIFEST, file_facts
 from loracook.store.record import RECORD, weight_hashes, why_not_done, write_record
+from loracook.views.plan_details import PlanDetails
+from loracook.views.plan_json import as_json
+from loracook.views.plan_text import detail_lines
 
 WEIGHTS = "adapter/adapter.safetensors"
 RECIPE: dict[str, Any] = {
@@ -168,6 +171,23 @@ def test_a_stage_with_a_fault_is_to_do_and_says_why(kitchen: Path, harm: Any, wh
     harm(planned(kitchen, runs).folder)
     again = planned(kitchen, runs)
     assert state(again) == (False, why)
+
+
+def test_the_plan_names_the_checkpoint_that_an_interrupted_run_resumes_from(kitchen: Path) -> None:
+    runs = finished(kitchen)
+    folder = planned(kitchen, runs).folder
+    for step in (8, 16, 24, 100):
+        (folder / f"checkpoints/checkpoint-{step}").mkdir(parents=True)
+    assert planned(kitchen, runs).resumes_from == ""
+    (folder / RECORD).unlink()
+    assert planned(kitchen, runs).resumes_from == ""  # none is sealed
+    for step in (8, 16):
+        (folder / f"checkpoints/checkpoint-{step}/{MANIFEST}").write_text("{}")
+    before = sorted(folder.rglob("*"))
+    details = PlanDetails(loracook.plan(loracook.load(kitchen / "recipe.yaml"), runs), None)
+    assert detail_lines(details) == ["resumes   train from checkpoint-16, if its files are intact"]
+    assert [stage["resumes_from"] for stage in as_json(details)["stages"]] == ["checkpoint-16", "", "", ""]
+    assert sorted(folder.rglob("*")) == before
 
 
 def test_a_record_that_a_kill_left_half_written_is_no_file_of_the_stage(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def meta_model(recipe: Recipe, folder: Path, vocabulary: int | None) -> MetaMode
         dtype=dtype,
         added_tokens=added,
         quantization=quantization,
-        notes=tuple(_notes(recipe, folder, base.config)),
+        notes=(*_notes(recipe, folder, base.config), *_new_rows(base, added)),
     )
 
 
@@ -143,3 +143,13 @@ def _notes(recipe: Recipe, folder: Path, config: PretrainedConfig) -> Iterator[s
     yield from model.quantization_notes(recipe, config)
     if "merge" in recipe and (note := model.generation_settings(folder).note):
         yield note
+
+
+def _new_rows(adapted: PreTrainedModel, added: int) -> Iterator[str]:
+    """Say that embeddings grow, and how to train the new rows where the adapter leaves them as they are."""
+    if added:
+        rows = f"{added} embedding row{'s' * (added != 1)} added for new tokens"
+        trained = any(tensor.requires_grad for tensor in adapted.get_input_embeddings().parameters())
+        yield (
+            rows if trained else f"{rows}; lora.modules_to_save would train {'them' if added != 1 else 'it'}"
+        )

@@ -52,6 +52,11 @@ def newest_first(folder: Path) -> list[Path]:
     return sorted(paths, key=lambda path: int(path.name.split("-")[-1]), reverse=True)
 
 
+def newest_name(folder: Path) -> str:
+    """The name of the newest checkpoint below `folder` that has a manifest, else ""; verifies nothing."""
+    return next((path.name for path in newest_first(folder) if (path / files.MANIFEST).is_file()), "")
+
+
 def newest_sealed(folder: Path) -> tuple[Path | None, list[str]]:
     """The newest checkpoint below `folder` that verifies, and a note on each newer one, now deleted."""
     notes: list[str] = []

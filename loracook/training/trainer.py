@@ -114,9 +114,7 @@ def build(inputs: TrainerInputs, output: Path, *, cache: Path, progress: Progres
     arguments = sft_config(recipe, output)
     progress.advance(0, 0, "loading the base model")
     base = model.load_model(recipe, model.fetch(recipe, cache))
-    if added := model.fit_embeddings(base, len(inputs.tokenizer)):
-        trained = "" if recipe["lora"].get("modules_to_save") else "; lora.modules_to_save would train them"
-        progress.note(f"{added} embedding rows added for new tokens{trained}")
+    model.fit_embeddings(base, len(inputs.tokenizer))
     check_packing(base, recipe)
     sft = SFTTrainer(
         model=base,

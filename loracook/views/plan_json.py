@@ -7,13 +7,16 @@ from loracook.estimate.estimate import Estimate
 from loracook.estimate.forecast import Forecast
 from loracook.views.plan_details import PlanDetails
 
+STAGE = ("name", "folder", "done", "summary", "fault", "resumes_from")
+"""What is shown of a stage."""
+
 
 def as_json(details: PlanDetails) -> dict[str, Any]:
     """A plan and its forecast as plain JSON values."""
     plan, forecast, probe = details.plan, details.forecast, details.probe
     stages = [
-        {"name": s.name, "folder": str(s.folder), "done": s.done, "summary": s.summary, "fault": s.fault}
-        for s in plan.stages
+        {name: getattr(stage, name) for name in STAGE} | {"folder": str(stage.folder)}
+        for stage in plan.stages
     ]
     time = {"seconds_per_step": details.seconds_per_step, "seconds": details.seconds}
     return {

@@ -7,7 +7,7 @@ from loracook.estimate.estimate import Estimate
 from loracook.estimate.forecast import Forecast
 from loracook.estimate.make_it_fit import Change
 from loracook.estimate.memory import StageMemory
-from loracook.planner import Plan
+from loracook.planner import Plan, PlannedStage
 from loracook.units import size
 from loracook.views.plan_details import PlanDetails
 from loracook.views.unadapted import unadapted_lines
@@ -31,7 +31,8 @@ def stage_lines(plan: Plan) -> list[str]:
 def detail_lines(details: PlanDetails) -> list[str]:
     """The forecast of a plan, each kind of fact under its label."""
     forecast = details.forecast
-    parts = {} if forecast is None else _facts(details, forecast)
+    parts = {"resumes": [_resumes(stage) for stage in details.plan.stages if stage.resumes_from]}
+    parts |= {} if forecast is None else _facts(details, forecast)
     parts["unknown"] = details.all_unknown
     return [line for label, texts in parts.items() for line in _labelled(label, texts)]
 
@@ -39,6 +40,10 @@ def detail_lines(details: PlanDetails) -> list[str]:
 def _labelled(label: str, texts: Sequence[str]) -> Iterator[str]:
     for number, text in enumerate(texts):
         yield f"{'' if number else label:<{LABEL}}{text}"
+
+
+def _resumes(stage: PlannedStage) -> str:
+    return f"{stage.name} from {stage.resumes_from}, if its files are intact"
 
 
 def _facts(details: PlanDetails, forecast: Forecast) -> dict[str, list[str]]:

@@ -105,6 +105,26 @@ def test_a_folder_with_a_config_alone_says_what_it_could_not_know(tmp_path: Path
     assert planned["memory"]["peak_bytes"] > planned["memory"]["parts"]["weights"] > 0
 
 
+@pytest.mark.parametrize(
+    ("lora", "trained"),
+    [
+        ({}, False),
+        ({"modules_to_save": ["lm_head"]}, False),
+        ({"modules_to_save": ["embed_tokens"]}, True),
+        ({"target_modules": ["embed_tokens", "q_proj"]}, True),
+        ({"trainable_token_indices": [32000]}, True),
+    ],
+)
+def test_the_plan_says_whether_the_embeddings_of_new_tokens_are_trained(
+    lora: dict[str, Any], trained: bool, tmp_path: Path
+) -> None:
+    tokens = {"pad_token": "<|pad|>", "extra_special_tokens": ["<|new|>"]}
+    adapter = {"r": 8, "target_modules": QV, **lora}
+    planned = plan(config_recipe(tmp_path, "meta-llama__Llama-2-7b-hf", adapter, tokenizer=tokens))
+    advice = "" if trained else "; lora.modules_to_save would train them"
+    assert planned["notes"] == [f"2 embedding rows added for new tokens{advice}"]
+
+
 def test_a_missing_model_without_network_leaves_the_stages_and_says_what_to_do(tmp_path: Path) -> None:
     recipe = config_recipe(tmp_path, OPT, {"r": 8})
     recipe.write_text(recipe.read_text("utf-8").replace("./model", "someone/nothing"), "utf-8")
