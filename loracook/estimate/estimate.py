@@ -6,7 +6,7 @@ from pathlib import Path
 from loracook import data, model
 from loracook.errors import LoracookError, RecipeError, UnreachableError
 from loracook.estimate.batches import Batch, TokenCount, count_tokens, largest_batch, planned_steps
-from loracook.estimate.fake_step import FakeStepError
+from loracook.estimate.fake_step import FakeStepError, step_memory
 from loracook.estimate.memory import StageMemory, autocast, stage_memory
 from loracook.estimate.meta_model import MetaModel, meta_model, named_tokens
 from loracook.estimate.rows import RowStats, row_stats
@@ -68,7 +68,8 @@ def estimate(
     """The estimate of a recipe whose model and rows are known; `unknown` is passed on.
 
     Raises:
-        RecipeError: a row is too long for the model, or there is no batch to train on.
+        RecipeError: a row is too long for the model, there is no batch to train on, or the model cannot be
+            trained with activation checkpointing.
     """
     if rows is not None:
         model.check_rows(meta_model.base, recipe, rows.longest)
@@ -76,10 +77,32 @@ def estimate(
     try:
         memory = stage_memory(recipe, meta_model, batch, device=device.kind)
     except FakeStepError as error:
+        _check_checkpointing(recipe, meta_model, batch)
         memory = None
         reason = f"this model's code does not run without weights ({error}); add --probe to measure"
         unknown = (*unknown, f"memory: {reason}")
     return Estimate(recipe, meta_model, rows, steps, batch, device, memory, unknown)
+
+
+def _check_checkpointing(recipe: Recipe, meta_model: MetaModel, batch: Batch) -> None:
+    """Raise RecipeError where a step fails with activation checkpointing, and without it not so.
+
+    The inputs of checkpointed layers require gradients, which code that changes embeddings in place rejects.
+    """
+    train = recipe["train"]
+    if not train.get("activation_checkpointing"):
+        return
+    failures = list[str]()
+    for checkpointing in (True, False):
+        try:
+            step_memory(meta_model.tuned, batch, checkpointing=checkpointing, autocast=autocast(train))
+            failures.append("")
+        except FakeStepError as error:
+            failures.append(str(error))
+    failure, without = failures
+    if failure and failure != without:
+        message = f"the code of '{meta_model.config.model_type}' models fails with it; write false"
+        raise RecipeError([recipe.problem(("train", "activation_checkpointing"), message)])
 
 
 def read_and_estimate(recipe: Recipe, cache: Path, device: Device) -> Estimate:

@@ -50,7 +50,7 @@ def _reached_modules(model: PreTrainedModel) -> set[str]:
         for name, module in model.named_modules()
     ]
     try:
-        _read_text(model)
+        read_text(model)
     except Exception:  # any that the model's own code raises over values that are not there
         logging.getLogger("loracook").info("the text on fake tensors failed", exc_info=True)
         return _names_in_decoder(model)
@@ -60,13 +60,16 @@ def _reached_modules(model: PreTrainedModel) -> set[str]:
     return reached
 
 
-def _read_text(model: Any) -> None:
+def read_text(model: Any, **asked: Any) -> Any:
+    """The output of a model on the meta device, or of a part that takes tokens, for a text without data."""
     import torch
 
     was_training = model.training
     try:
         with torch.no_grad(), upstream.fake_tensor_mode(), torch.device("meta"):
-            model.eval()(input_ids=torch.zeros((1, TOKENS), dtype=torch.long), use_cache=False)
+            return model.eval()(
+                input_ids=torch.zeros((1, TOKENS), dtype=torch.long), use_cache=False, **asked
+            )
     finally:
         model.train(was_training)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from loracook.errors import Problem, RecipeError
+from loracook.model.router_loss import router_loss_problems
 from loracook.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ def unsupported(tuned: PeftModel, recipe: Recipe) -> Iterator[Problem]:
     """The problems of a recipe with its model, which is on the meta device with the adapter applied."""
     yield from _without_decoder(tuned, recipe)
     yield from _checkpointing(tuned, recipe)
+    yield from router_loss_problems(tuned.get_base_model(), recipe)
     yield from _trained_tokens_of_tied_head(tuned, recipe)
     yield from _answers_beyond_positions(tuned, recipe)
     if "merge" in recipe:

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from loracook.errors import RecipeError
+from loracook.model.router_loss import router_loss_problems
 from loracook.model.unsupported import check_prompts, check_rows
 from loracook.recipe.recipe import Recipe
 from tests.plans import invoked, plan, written
@@ -25,6 +27,26 @@ SMALL: dict[str, dict[str, Any]] = {
         "intermediate_size": 64,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
+        "num_local_experts": 4,
+    },
+    "git": {
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "vision_config": {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4},
+    },
+    "doge": {"intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4},
+    "granitemoe": {
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_local_experts": 4,
+    },
+    "mixtral": {
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
         "num_local_experts": 4,
     },
     "jetmoe": {"intermediate_size": 64, "num_hidden_layers": 2, "num_key_value_heads": 2, "kv_channels": 8},
@@ -84,6 +106,30 @@ def recipe_on(folder: Path, kind: str, lora: dict[str, Any], **sections: Any) ->
             "train.activation_checkpointing: 'ctrl' models do not support it",
         ),
         (
+            "git",
+            {"target_modules": "all-linear"},
+            {},
+            "train.activation_checkpointing: the code of 'git' models fails with it; write false",
+        ),
+        (
+            "doge",
+            {"target_modules": "all-linear"},
+            {},
+            "train.router_aux_loss_coef: TRL cannot compute a load-balancing loss for this 'doge' model",
+        ),
+        (
+            "granitemoe",
+            {"target_modules": "all-linear"},
+            {},
+            "train.router_aux_loss_coef: TRL cannot compute a load-balancing loss for this 'granitemoe' model",
+        ),
+        (
+            "llama",
+            {"target_modules": "all-linear"},
+            {"train": {"router_aux_loss_coef": 0.1}},
+            "train.router_aux_loss_coef: TRL cannot compute a load-balancing loss for this 'llama' model",
+        ),
+        (
             "llama",
             {"target_modules": ["q_proj"], "trainable_token_indices": [1, 2]},
             {"config": {"tie_word_embeddings": True}},
@@ -110,6 +156,25 @@ def test_what_a_model_cannot_do_is_refused(
 ) -> None:
     result = invoked(recipe_on(tmp_path, kind, lora, **sections))
     assert said in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("kind", "train"),
+    [
+        ("git", {"activation_checkpointing": False}),
+        ("doge", {"router_aux_loss_coef": 0.0}),
+    ],
+)
+def test_what_the_refusals_say_to_write_is_planned(tmp_path: Path, kind: str, train: dict[str, Any]) -> None:
+    planned = plan(recipe_on(tmp_path, kind, {"target_modules": "all-linear"}, train=train))
+    assert planned["model"]["trainable_parameters"] > 0
+
+
+@pytest.mark.parametrize("train", [{}, {"router_aux_loss_coef": 0.1}])
+def test_a_load_balancing_loss_that_trl_computes_is_no_problem(train: dict[str, Any]) -> None:
+    with torch.device("meta"):
+        base = AutoModelForCausalLM.from_config(config("mixtral"))
+    assert list(router_loss_problems(base, Recipe(Path("recipe.yaml"), {"train": train}, ()))) == []
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "opt", "gptj"])
