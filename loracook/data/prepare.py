@@ -100,7 +100,9 @@ def _write(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, folder: Path, *, 
         encoder, total = replace(encoder, use="evaluation"), row_count(selection.evaluation)
         evaluation = encoder.write(selection.evaluate(), folder / "evaluation.arrow", total)
     statistics = describe(train, evaluation, recipe["train"]["max_length"]) | {"sample": streaming}
-    statistics["sources"] = list(_sources(selection, train, evaluation))
+    statistics["sources"] = list(
+        _sources(selection, train, evaluation, template=tokenizer.chat_template or "")
+    )
     text = json.dumps(statistics, ensure_ascii=False, indent=1)
     (folder / STATISTICS).write_text(text, encoding="utf-8")
 
@@ -128,13 +130,15 @@ def _stream(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> IterableDatas
     return pack(recipe, rows) if is_packed(recipe, "training") else rows
 
 
-def _sources(selection: Selection, train: Tally, evaluation: Tally) -> Iterator[dict[str, Any]]:
+def _sources(
+    selection: Selection, train: Tally, evaluation: Tally, *, template: str
+) -> Iterator[dict[str, Any]]:
     for number, result in enumerate(selection.scans):
         tally, use = (train, "train") if number < len(selection.training) else (evaluation, "evaluation")
-        yield {**_scan_facts(result), "use": use, "used_rows": tally.sources[number]}
+        yield {**_scan_facts(result, template), "use": use, "used_rows": tally.sources[number]}
 
 
-def _scan_facts(result: Scan) -> dict[str, Any]:
+def _scan_facts(result: Scan, template: str) -> dict[str, Any]:
     entry = result.source.entry
     return {
         "path": entry["path"],
@@ -146,6 +150,9 @@ def _scan_facts(result: Scan) -> dict[str, Any]:
         "placeholders": _examples(result.placeholders),
         "unread_columns": dict(result.unread_columns),
         "unread_keys": dict(result.unread_keys),
+        "unread_template_kwargs": {
+            name: rows for name, rows in result.template_kwargs.items() if name not in template
+        },
     }
 
 

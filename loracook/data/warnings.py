@@ -79,7 +79,11 @@ def _source_notes(source: Mapping[str, Any]) -> Iterator[str]:
     path = source["path"]
     if source["detected"]:
         yield f"{path}: detected format {source['format']} ({source['detected']})"
-    for what, unread in (("column", source["unread_columns"]), ("message key", source["unread_keys"])):
+    for what, unread in (
+        ("column", source["unread_columns"]),
+        ("message key", source["unread_keys"]),
+        ("chat template argument", source["unread_template_kwargs"]),
+    ):
         if unread:
             verb = "is" if len(unread) == 1 else "are"
             yield f"{path}: {named(what, sorted(unread))} {verb} not read"
