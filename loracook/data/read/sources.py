@@ -2,9 +2,9 @@
 
 import itertools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from loracook.recipe.reach import split_pattern
 from loracook.recipe.recipe import Recipe
 from loracook.store.folders import SCHEME, shipped_file
 
+Admit = Callable[[str], Path]
+"""Gives the file at a path, links followed, where the recipe may read it."""
 DETECTION_SAMPLE = 100
 """How many records the format is detected from; the first one may be bad."""
 
@@ -137,13 +139,14 @@ class Source:
     def _matches(self, pattern: str) -> Iterator[Path]:
         """The files that a path, folder or glob pattern names, each where the recipe may read."""
         key = "data_files" if "data_files" in self.entry else "path"
-        there = self._resolve(pattern, key).exists()
+        admit = partial(self._resolve, key=key)
+        there = admit(pattern).exists()
         paths = [self.recipe.reach.folder / pattern] if there else self._globbed(pattern, key)
-        matches = [file for each in paths for file in (_data_files(each) if each.is_dir() else [each])]
+        matches = [file for each in paths for file in (_data_files(each, admit) if each.is_dir() else [each])]
         if not matches:
             raise self.fail(key, f"no data file matches '{pattern}'")
         for file in matches:
-            real = self._resolve(str(file.absolute()), key)
+            real = admit(str(file.absolute()))
             if not real.is_file():  # reading a pipe or device may never end
                 raise self.fail(key, f"'{self.name(file)}' is not a regular file; name a file or folder")
             # the hub's cache links to blobs without a suffix
@@ -151,12 +154,13 @@ class Source:
 
     def _globbed(self, pattern: str, key: str) -> list[Path]:
         """What a glob pattern matches below the folder it starts with, without hidden files."""
+        admit = partial(self._resolve, key=key)
         start, rest = split_pattern(pattern, self.recipe.reach.folder)
         if ".." in rest.split("/"):
             raise self.fail(key, f"'{pattern}' has '..' behind a wildcard; write it before")
-        folder = self._resolve(start, key)
+        folder = admit(start)
         try:
-            return [each for each in _glob(folder, rest) if not _hidden(each, folder)] if rest else []
+            return [each for each in _glob(folder, rest, admit) if not _hidden(each, folder)] if rest else []
         except ValueError as error:
             raise self.fail(key, f"'{pattern}' is not a pattern; '**' stands between slashes") from error
 
@@ -187,32 +191,32 @@ def evaluation(recipe: Recipe) -> Source | None:
     return Source(recipe, ("dataset", "eval"), inherited | location | limit, also=("dataset",))
 
 
-def _data_files(folder: Path) -> list[Path]:
+def _data_files(folder: Path, admit: Admit) -> list[Path]:
     """The data files of a folder and its subfolders, without hidden ones."""
-    paths = (path for each in _folders(folder) for path in sorted(each.iterdir()) if path.is_file())
+    paths = (path for each in _folders(folder, admit) for path in sorted(each.iterdir()) if path.is_file())
     return [path for path in paths if files.data_suffix(path) in files.READERS and not _hidden(path, folder)]
 
 
-def _folders(folder: Path) -> Iterator[Path]:
-    """A folder and those below it, through links too, each once."""
+def _folders(folder: Path, admit: Admit) -> Iterator[Path]:
+    """A folder and those below it that are not hidden, through links too, each once; none unless admitted."""
     seen: set[Path] = set()
     for path, names, _ in os.walk(folder, followlinks=True):
-        if Path(path).resolve() in seen:
-            names.clear()
-            continue
-        seen.add(Path(path).resolve())
-        yield Path(path)
+        real = admit(str(Path(path).absolute()))
+        names[:] = [] if real in seen else [name for name in names if not name.startswith(".")]
+        if real not in seen:
+            seen.add(real)
+            yield Path(path)
 
 
-def _glob(folder: Path, pattern: str) -> Iterator[Path]:
+def _glob(folder: Path, pattern: str, admit: Admit) -> Iterator[Path]:
     """What a pattern matches, '**' through links too; raises ValueError for one that is not valid."""
     before, recursive, after = pattern.partition("**/")
     if not recursive or (before and not before.endswith("/")):
         yield from folder.glob(pattern)
         return
     for start in folder.glob(before) if before else [folder]:
-        for each in _folders(start):
-            yield from _glob(each, after)
+        for each in _folders(start, admit):
+            yield from _glob(each, after, admit)
 
 
 def _hidden(file: Path, folder: Path) -> bool:

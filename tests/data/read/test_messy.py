@@ -149,6 +149,8 @@ def test_a_linked_folder_outside_is_refused(tmp_path: Path) -> None:
     (tmp_path / "project/data").mkdir(parents=True)
     (tmp_path / "project/data/linked").symlink_to("../../outside")
     assert "links to a place outside" in refusal(tmp_path / "project", "data")
+    (tmp_path / "outside/a.jsonl").unlink()  # nor is it searched
+    assert "links to a place outside" in refusal(tmp_path / "project", "data/**/*.jsonl")
 
 
 def test_a_pattern_that_is_none_is_named(tmp_path: Path) -> None:
