@@ -174,7 +174,7 @@ def cooked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def test_the_python_on_a_card_runs(
     cooked: Path, what: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = next((cooked / "runs").iterdir())
+    run = next((cooked / "runs").glob("[!.]*"))
     python = (run / what / "README.md").read_text("utf-8").split("```python\n")[1].split("```")[0]
     monkeypatch.chdir(run)
     exec(python.replace("path/to/base/model", str(cooked / "model")), {})
@@ -183,7 +183,7 @@ def test_the_python_on_a_card_runs(
 
 
 def test_nothing_that_is_published_names_a_place_of_this_machine(cooked: Path) -> None:
-    run = next((cooked / "runs").iterdir())
+    run = next((cooked / "runs").glob("[!.]*"))
     adapters = list(run.glob("train-*/adapter"))
     files = [file for folder in (*adapters, run / "adapter", run / "merged") for file in folder.iterdir()]
     assert {"adapter_config.json", "config.json", "tokenizer_config.json", "README.md"} <= {
