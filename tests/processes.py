@@ -12,6 +12,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -63,7 +64,9 @@ class Process:
             assert time.monotonic() < until, f"{self.arguments} runs for more than {timeout} s"
             time.sleep(0.01)
         self.returncode = int((self.folder / "ended").read_text())
-        return (self.folder / "out").read_text("utf-8"), (self.folder / "err").read_text("utf-8")
+        out, errors = ((self.folder / name).read_text("utf-8") for name in ("out", "err"))
+        shutil.rmtree(self.folder)
+        return out, errors
 
 
 def start(*arguments: str | Path, cwd: Path) -> Process:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from loracook.data.read.selection import STREAM_SAMPLE, Selection, row_count, se
 from loracook.data.tokenize.batches import RowEncoder, is_packed, pack
 from loracook.data.tokenize.statistics import Tally, describe
 from loracook.data.warnings import notes
+from loracook.machine import upstream
 from loracook.progress import Progress, Silent
 from loracook.recipe.recipe import Recipe
 from loracook.store.files import damage
@@ -100,9 +101,8 @@ def _write(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, folder: Path, *, 
         encoder, total = replace(encoder, use="evaluation"), row_count(selection.evaluation)
         evaluation = encoder.write(selection.evaluate(), folder / "evaluation.arrow", total)
     statistics = describe(train, evaluation, recipe["train"]["max_length"]) | {"sample": streaming}
-    statistics["sources"] = list(
-        _sources(selection, train, evaluation, template=tokenizer.chat_template or "")
-    )
+    known = upstream.template_variables(tokenizer.chat_template)
+    statistics["sources"] = list(_sources(selection, train, evaluation, template_variables=known))
     text = json.dumps(statistics, ensure_ascii=False, indent=1)
     (folder / STATISTICS).write_text(text, encoding="utf-8")
 
@@ -131,14 +131,14 @@ def _stream(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> IterableDatas
 
 
 def _sources(
-    selection: Selection, train: Tally, evaluation: Tally, *, template: str
+    selection: Selection, train: Tally, evaluation: Tally, *, template_variables: Set[str]
 ) -> Iterator[dict[str, Any]]:
     for number, result in enumerate(selection.scans):
         tally, use = (train, "train") if number < len(selection.training) else (evaluation, "evaluation")
-        yield {**_scan_facts(result, template), "use": use, "used_rows": tally.sources[number]}
+        yield {**_scan_facts(result, template_variables), "use": use, "used_rows": tally.sources[number]}
 
 
-def _scan_facts(result: Scan, template: str) -> dict[str, Any]:
+def _scan_facts(result: Scan, template_variables: Set[str]) -> dict[str, Any]:
     entry = result.source.entry
     return {
         "path": entry["path"],
@@ -151,7 +151,7 @@ def _scan_facts(result: Scan, template: str) -> dict[str, Any]:
         "unread_columns": dict(result.unread_columns),
         "unread_keys": dict(result.unread_keys),
         "unread_template_kwargs": {
-            name: rows for name, rows in result.template_kwargs.items() if name not in template
+            name: rows for name, rows in result.template_kwargs.items() if name not in template_variables
         },
     }
 

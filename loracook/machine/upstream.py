@@ -52,6 +52,14 @@ def own_tensors(module: Module) -> Iterable[dict[str, Tensor | None]]:
     return module._parameters, module._buffers
 
 
+def template_variables(template: str | None) -> frozenset[str]:
+    """The names that a chat template reads and does not set itself (transformers, chat_template_utils)."""
+    from transformers.utils.chat_template_utils import _get_template_variables
+
+    names: frozenset[str] = _get_template_variables(template)
+    return names
+
+
 def cpu_has_bfloat16() -> bool:
     """Whether oneDNN has bfloat16 kernels for this CPU, which need AVX-512; without oneDNN, so assumed."""
     import torch

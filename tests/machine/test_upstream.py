@@ -129,3 +129,11 @@ def test_datasets_identifies_rows_and_names_its_builders() -> None:
 def test_which_quantized_weights_can_be_turned_back() -> None:
     kinds = ("bitsandbytes_4bit", "bitsandbytes_8bit", "gptq", "awq")
     assert [upstream.dequantizes(kind) for kind in kinds] == [True, True, False, False]
+
+
+def test_a_chat_template_tells_what_it_reads() -> None:
+    template = (
+        "{% set end = '.' %}{% for m in messages %}{{ m.content }}{% if think %}…{% endif %}{% endfor %}"
+    )
+    assert upstream.template_variables(template) == {"messages", "think"}
+    assert upstream.template_variables(None) == frozenset()

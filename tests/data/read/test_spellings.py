@@ -204,7 +204,7 @@ def test_what_is_not_certain_is_named(said: str) -> None:
 
 def test_notes_name_what_is_not_read_once_in_the_words_of_the_file(tmp_path: Path) -> None:
     turns = [{"who": "user", "says": "Soup?", "mood": "hungry"}, {"who": "assistant", "says": "Leek."}]
-    more = {"empty": "", "nothing": None, "chat_template_kwargs": {"enable_thinkin": False}}
+    more = {"empty": "", "nothing": None, "chat_template_kwargs": {"end": False}}
     json_lines(tmp_path / "a.jsonl", [{"id": n, "talk": turns, "score": 0.5, **more} for n in range(3)])
     names = {"messages": "talk", "role": "who", "content": "says"}
     book = recipe(
@@ -217,7 +217,7 @@ def test_notes_name_what_is_not_read_once_in_the_words_of_the_file(tmp_path: Pat
         "./a.jsonl: detected format messages (column 'talk')",
         "./a.jsonl: columns 'id' and 'score' are not read",
         "./a.jsonl: message key 'mood' is not read",
-        "./a.jsonl: chat template argument 'enable_thinkin' is not read",
+        "./a.jsonl: chat template argument 'end' is not read",
     ]
 
 
