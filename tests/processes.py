@@ -93,8 +93,13 @@ def _parent(environment: tuple[tuple[str, str], ...]) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         text=True,
     )
-    atexit.register(parent.terminate)
+    atexit.register(_end, parent)
     return parent
+
+
+def _end(parent: subprocess.Popen[str]) -> None:
+    with parent:
+        parent.terminate()
 
 
 def _serve() -> None:

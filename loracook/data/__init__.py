@@ -1,7 +1,14 @@
 """Rows, from the data to the trainer: sources → formats → chat template → loss mask → statistics."""
 
 from loracook.data.cache import files, hub_datasets, is_prepared
-from loracook.data.eval_prompts import EvaluationPrompt, all_prompts, end_ids, evaluation_prompts, prompt_ids
+from loracook.data.eval_prompts import (
+    EvaluationPrompt,
+    all_prompts,
+    end_ids,
+    evaluation_prompts,
+    exact_text,
+    prompt_ids,
+)
 from loracook.data.prepare import Prepared, prepare
 from loracook.data.read.selection import row_count, select
 from loracook.data.tokenize.template import with_template

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -78,6 +79,32 @@ def prompt_ids(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, text: str) ->
         message = f"no token comes before the answer to {text!r}; write a longer prompt"
         raise RecipeError([recipe.problem(("evaluate", "prompts"), message)])
     return turn.prompt_ids
+
+
+def exact_text(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, prompt: str) -> str | None:
+    """A user's prompt as training conditions on it, special tokens included, where the usual call differs.
+
+    None where the tokenizer's chat template, or the tokenizer alone without one, gives the same ids, and
+    where no text does.
+    """
+    with suppress(RowError):  # a template may refuse it; then training has no answer to it either
+        if turn := Asker(recipe, tokenizer).to_user(prompt):
+            text = tokenizer.decode(turn.prompt_ids)
+            usual = turn.prompt_ids == _usual_ids(recipe, tokenizer, prompt)
+            return text if not usual and turn.prompt_ids == _plain_ids(tokenizer, text) else None
+    return None
+
+
+def _usual_ids(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
+    """What a user of the model gets for a prompt who knows nothing but its tokenizer."""
+    if not tokenizer.chat_template:
+        return list(tokenizer(prompt)["input_ids"])
+    chat = Renderer(recipe, tokenizer).with_system(Chat(({"role": "user", "content": prompt},)))
+    return _plain_ids(tokenizer, ChatRenderer(tokenizer).prompt(chat.messages))
+
+
+def _plain_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def end_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

@@ -14,6 +14,7 @@ from loracook.model.load import (
     load_tokenizer,
     load_tuned,
     load_unquantized,
+    saved_tokenizer,
     tokenizer_in,
 )
 from loracook.model.merging import (
@@ -24,7 +25,7 @@ from loracook.model.merging import (
     try_merge,
     try_tokenizer,
 )
-from loracook.model.own_code import NO_CODE, own_code
+from loracook.model.own_code import own_code
 from loracook.model.quantized import (
     check_loadable,
     is_quantized,

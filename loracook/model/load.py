@@ -128,12 +128,18 @@ def load_on_meta(recipe: Recipe, folder: Path) -> PreTrainedModel:
         raise MachineError(f"the base model cannot be built here: {reason}") from error
 
 
+def saved_tokenizer(adapter: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer that training saved beside an adapter."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(adapter, **NO_CODE)
+
+
 def load_tuned(model: PreTrainedModel, adapter: Path) -> PeftModel:
     """`model` with the adapter of a folder applied, its embeddings grown to the adapter's tokenizer."""
     from peft import PeftModel
-    from transformers import AutoTokenizer
 
-    fit_embeddings(model, len(AutoTokenizer.from_pretrained(adapter, **NO_CODE)))
+    fit_embeddings(model, len(saved_tokenizer(adapter)))
     return PeftModel.from_pretrained(model, adapter).eval()
 
 

@@ -31,6 +31,7 @@ def model_card(
     metrics: Mapping[str, Any],
     versions: Mapping[str, str],
     merge: Mapping[str, Any] | None = None,
+    exact: str | None = None,
 ) -> str:
     """The card as Markdown.
 
@@ -41,6 +42,7 @@ def model_card(
         metrics: the metrics of the evaluate stage, {} without one.
         versions: the package versions of the training run.
         merge: the result of the merge stage where the merged model is published.
+        exact: the `usage_prompt` as trained, special tokens included, where the tokenizer's call differs.
     """
     recipe = shareable(recipe)
     sections = [name for name in ("quantization", "lora", "train") if name in recipe]
@@ -56,7 +58,7 @@ def model_card(
         _summary(recipe),
         _evaluation(metrics),
         _merged(merge) if merge else "",
-        f"## Usage\n\n{block(snippet(recipe, name, files), 'python')}",
+        f"## Usage\n\n{block(snippet(recipe, name, files, exact=exact), 'python')}",
         f"## Training settings\n\n{table(('setting', 'value'), settings)}",
         f"## Training data\n\n{data}",
         f"## Framework versions\n\n{table(('package', 'version'), packages)}",
@@ -65,17 +67,30 @@ def model_card(
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def snippet(recipe: Recipe, name: str, files: Collection[str]) -> str:
-    """Python code that loads the model and generates one answer."""
+def usage_prompt(recipe: Recipe) -> str:
+    """The prompt that the card's code asks."""
     evaluate = recipe.sections.get("evaluate", {})
-    prompt = next(iter(evaluate.get("prompts", [])), "What can you do?")
-    chat = CHAT_TEMPLATE in files
-    inputs = _chat_inputs(recipe["template"], prompt) if chat else [f"inputs = tokenizer({prompt!r}, {PT})"]
+    return str(next(iter(evaluate.get("prompts", [])), "What can you do?"))
+
+
+def snippet(recipe: Recipe, name: str, files: Collection[str], *, exact: str | None = None) -> str:
+    """Python code that loads the model and generates one answer."""
+    generation = recipe.sections.get("evaluate", {}).get("generation", {})
     answer = [
-        f"output = model.generate(**inputs, {_arguments(evaluate.get('generation', {}))})",
+        f"output = model.generate(**inputs, {_arguments(generation)})",
         "print(tokenizer.decode(output[0, inputs['input_ids'].shape[1] :], skip_special_tokens=True))",
     ]
-    return "\n".join([*_loading(recipe, name), *inputs, *answer])
+    return "\n".join([*_loading(recipe, name), *_inputs(recipe, files, exact), *answer])
+
+
+def _inputs(recipe: Recipe, files: Collection[str], exact: str | None) -> list[str]:
+    prompt = usage_prompt(recipe)
+    if exact is not None:
+        note = "# as trained: the tokenizer's own special tokens or generation prompt would differ"
+        return [note, f"inputs = tokenizer({exact!r}, add_special_tokens=False, {PT})"]
+    if CHAT_TEMPLATE in files:
+        return _chat_inputs(recipe["template"], prompt)
+    return [f"inputs = tokenizer({prompt!r}, {PT})"]
 
 
 def _loading(recipe: Recipe, name: str) -> list[str]:

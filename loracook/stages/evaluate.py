@@ -70,10 +70,8 @@ def preflight(recipe: Recipe, consent: Consent) -> None:
 
 def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progress) -> dict[str, Any]:
     """Leave `generations.jsonl`, `generations.md` and `metrics.json`, and return the metrics."""
-    from transformers import AutoTokenizer
-
     adapter, metrics = folders.before["train"] / "adapter", _metrics(recipe)
-    tokenizer = AutoTokenizer.from_pretrained(adapter, **model.NO_CODE)
+    tokenizer = model.saved_tokenizer(adapter)
     prompts = data.all_prompts(recipe, tokenizer)
     rows = data.prepare(recipe, tokenizer, folders.cache, progress=progress)
     progress.advance(0, 0, "loading base model and adapter")

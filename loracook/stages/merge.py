@@ -68,10 +68,8 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
     Raises:
         LoracookError: the saved model's logits are not the adapter's.
     """
-    from transformers import AutoTokenizer
-
     adapter, base = folders.before["train"] / "adapter", model.fetch(recipe, folders.cache)
-    tokenizer = AutoTokenizer.from_pretrained(adapter, **model.NO_CODE)
+    tokenizer = model.saved_tokenizer(adapter)
     progress.advance(0, 4, "loading the trained model")
     trained = _trained_logits(recipe, base, adapter)
     progress.advance(1, 4, "loading the base model")
@@ -133,12 +131,10 @@ def _stop_as_trained(merged: Any, tokenizer: PreTrainedTokenizerBase) -> None:
 
 def _trained_logits(recipe: Recipe, base: Path, adapter: Path) -> list[Tensor]:
     """The logits of the model as it was trained, where its base is quantized; else none."""
-    from transformers import AutoTokenizer
-
     if not model.trains_quantized(recipe, base):
         return []
     tuned = model.load_tuned(model.load_model(recipe, base), adapter)
-    return _logits(tuned, AutoTokenizer.from_pretrained(adapter, **model.NO_CODE))
+    return _logits(tuned, model.saved_tokenizer(adapter))
 
 
 def _reloaded_logits(recipe: Recipe, folder: Path, tokenizer: PreTrainedTokenizerBase) -> list[Tensor]:

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from loracook import data, model
 from loracook.errors import LoracookError, MachineError, PushError
 from loracook.hub import push_process
 from loracook.machine.faults import CLOSE_PROGRAMS
 from loracook.progress import Progress
 from loracook.recipe.recipe import Recipe
-from loracook.report.card import model_card
+from loracook.report.card import model_card, usage_prompt
 from loracook.stages.base import Consent, Folders
 from loracook.store.files import mismatch, sync, write_atomic
 from loracook.store.record import read_record
@@ -100,7 +101,10 @@ def _card(recipe: Recipe, folders: Folders, home: Path) -> str:
     versions = read_record(folders.before["train"])["versions"]
     files = [path.name for path in home.iterdir()]
     merge = read_record(folders.before["merge"])["result"] if "merge" in folders.before else None
-    return model_card(recipe, name=name, files=files, metrics=metrics, versions=versions, merge=merge)
+    exact = data.exact_text(recipe, model.saved_tokenizer(home), usage_prompt(recipe))
+    return model_card(
+        recipe, name=name, files=files, metrics=metrics, versions=versions, merge=merge, exact=exact
+    )
 
 
 def _upload(

@@ -16,7 +16,7 @@ from loracook.machine import signals
 from loracook.machine.versions import WEIGHTS, versions
 from loracook.progress import Progress
 from loracook.recipe.recipe import Recipe
-from loracook.report.card import model_card
+from loracook.report.card import model_card, usage_prompt
 from loracook.report.shareable import shareable
 from loracook.stages.base import Consent, Folders
 from loracook.store.release import CARD
@@ -27,6 +27,7 @@ from loracook.training.trainer import TrainerInputs, build, check_trackers, read
 
 if TYPE_CHECKING:
     from peft import PeftModel
+    from transformers import PreTrainedTokenizerBase
     from trl import SFTTrainer
 
 
@@ -130,15 +131,17 @@ def save_adapter(sft: SFTTrainer, inputs: TrainerInputs, folders: Folders) -> No
     # Grown embeddings are saved along, since nobody else has those rows.
     tuned.save_pretrained(folder, save_embedding_layers=inputs.meta_model.added_tokens > 0)
     sft.processing_class.save_pretrained(folder)
-    (folder / CARD).write_text(_card(recipe, folder), "utf-8")  # PEFT's is a form to fill in
+    card = _card(recipe, folder, sft.processing_class)
+    (folder / CARD).write_text(card, "utf-8")  # PEFT's is a form to fill in
 
 
-def _card(recipe: Recipe, folder: Path) -> str:
+def _card(recipe: Recipe, folder: Path, tokenizer: PreTrainedTokenizerBase) -> str:
     """The card of an adapter where it was trained, from the sections that decide the adapter alone."""
     sections = {name: recipe[name] for name in ("version", *READS) if name in recipe}
     own = replace(recipe, sections={**sections, "name": recipe.name, "push": {"what": "adapter"}})
     files = [path.name for path in folder.iterdir()]
-    return model_card(own, name=f"./{folder.name}", files=files, metrics={}, versions=versions())
+    exact = data.exact_text(own, tokenizer, usage_prompt(own))
+    return model_card(own, name=f"./{folder.name}", files=files, metrics={}, versions=versions(), exact=exact)
 
 
 def _made_by(inputs: TrainerInputs, folders: Folders, *, device: str) -> dict[str, Any]:

@@ -40,6 +40,8 @@ WITHOUT_TEXT = {"idefics3", "llava_next", "smolvlm"}
 FAMILIES = [name for name in names() if name not in WITHOUT_TEXT]
 UNMARKED = {name for name in FAMILIES if name.startswith("gemma4")} | {"llama3_1", "llama3_2"}
 """Templates that do not mark what the assistant writes, and have no training variant that does."""
+CUT_BETWEEN_LINES = {"llama3", "qwen3_5_nothink"}
+"""Templates with two line breaks before the answer: the tokenizer of these tests joins them at the end of a text."""
 QUICK = settings(
     max_examples=8,
     deadline=None,
@@ -169,8 +171,10 @@ LOSSES += [(family, "assistant") for family in FAMILIES if family not in UNMARKE
 @pytest.mark.parametrize(("family", "loss"), LOSSES)
 def test_a_chat_is_asked_as_it_is_trained(family: str, loss: str) -> None:
     asks = asker("both", chat_template=family, loss=loss)
-    calls = {**CHATS["tools"], "messages": CHATS["tools"]["messages"][:2]}
-    for columns in (CHATS["tools"], calls):
+    question, call, *rest = CHATS["tools"]["messages"]
+    told = {**call, "content": "I cook."}
+    for messages in ([question, call, *rest], [question, call], [question, told, *rest], [question, told]):
+        columns = {**CHATS["tools"], "messages": messages}
         (with_tools,) = rows(columns, ReadOptions("messages"))
         with suppress(NotSupportedError):
             check(asks, with_tools)
@@ -243,6 +247,39 @@ def test_a_chat_with_the_recipes_own_prompt_starts_as_a_trained_one(family: str)
         iter([Chat(({"role": "user", "content": "Soup?"}, {"role": "assistant", "content": "Leek."}))])
     )
     assert data.prompt_ids(asks.recipe, asks.tokenizer, "Soup?") == prompt.prompt_ids
+
+
+def usage_ids(asks: Asker, prompt: str, exact: str | None) -> list[int]:
+    """What the code on a card asks with."""
+    made = asks.tokenizer
+    if exact is not None:
+        return list(made(exact, add_special_tokens=False)["input_ids"])
+    if not made.chat_template:
+        return list(made(prompt)["input_ids"])
+    messages = [{"role": "user", "content": prompt}]
+    return list(made.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"])
+
+
+@pytest.mark.parametrize("prompt", ["Q: soup?\nA:", "Q: soup?\nA: ", "<s>Q: soup?", "Q: soup. A\n"])
+@pytest.mark.parametrize("adds", ADDS)
+def test_the_code_on_a_card_asks_for_text_as_training_does(adds: str, prompt: str) -> None:
+    asks = asker(adds, chat_template="none")
+    exact = data.exact_text(asks.recipe, asks.tokenizer, prompt)
+    assert usage_ids(asks, prompt, exact) == data.prompt_ids(asks.recipe, asks.tokenizer, prompt)
+    if prompt == "Q: soup?\nA:":
+        assert exact == (
+            f"{asks.tokenizer.bos_token}{prompt}" if adds == "both" else None if adds != "EOS" else prompt
+        )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_code_on_a_card_asks_a_chat_as_training_does(family: str) -> None:
+    asks = asker("both", chat_template=family, loss="last_turn" if family in UNMARKED else "assistant")
+    exact = data.exact_text(asks.recipe, asks.tokenizer, "Soup?")
+    same = usage_ids(asks, "Soup?", exact) == data.prompt_ids(asks.recipe, asks.tokenizer, "Soup?")
+    assert same != (family in CUT_BETWEEN_LINES)
+    if family == "deepseek_r1_distill":  # whose generation prompt opens reasoning that no row of ours has
+        assert exact == "<s><\uff5cUser\uff5c>Soup?<\uff5cAssistant\uff5c>"
 
 
 TWO_ANSWERS: tuple[Message, ...] = (

@@ -211,6 +211,13 @@ def test_a_local_base_model_is_not_named_as_one_on_the_hub(tmp_path: Path) -> No
     ]
 
 
+def test_a_prompt_that_the_tokenizer_would_change_is_asked_as_it_was_trained(tmp_path: Path) -> None:
+    assert snippet(recipe(tmp_path), "me/soup", CHAT, exact="<s>A soup please").splitlines()[6:8] == [
+        "# as trained: the tokenizer's own special tokens or generation prompt would differ",
+        "inputs = tokenizer('<s>A soup please', add_special_tokens=False, return_tensors='pt')",
+    ]
+
+
 def test_the_metrics_of_a_card_are_on_the_data_that_evaluated(tmp_path: Path) -> None:
     local = {"path": "org/orders", "eval": {"path": "./held_out.jsonl"}}
     results = front_matter(card(recipe(tmp_path, dataset=local)))["model-index"][0]["results"]

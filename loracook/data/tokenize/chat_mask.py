@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -102,6 +103,7 @@ class ChatRenderer:
                 dropped = f"the {message['role']} message is not in the rendered text"
                 raise RowError("dropped by the chat template", f"{dropped}; fix the template or use another")
         self._refuse_dropped_calls(messages, tools, text)
+        self._refuse_text_after_results(messages)
         return text, marked
 
     def _refuse_dropped_calls(self, messages: Sequence[Message], tools: Tools, text: str) -> None:
@@ -112,6 +114,19 @@ class ChatRenderer:
             if len(calls) > 1 and self._render(fewer, tools)[0] == text:
                 detail = "the template writes one tool call of a message; use another such as qwen3"
                 raise RowError("dropped by the chat template", detail)
+
+    def _refuse_text_after_results(self, messages: Sequence[Message]) -> None:
+        """Raise RowError where the template moves a message's text behind the results of its tool calls."""
+        for message, following in itertools.pairwise(messages):
+            answered = "tool_calls" in message and following["role"] == "tool"
+            if answered and visible_text(message) and self._text_after_results:
+                detail = "the template writes the text of a tool call after its result; use one such as qwen3"
+                raise RowError("cannot mask", detail)
+
+    @cached_property
+    def _text_after_results(self) -> bool:
+        text = self._text_or_empty((QUESTION, {**TOOL_CALL, **ANSWER}, {**TOOL_RESULT, "content": "sunny"}))
+        return "sunny" in text.partition(ANSWER["content"])[0]
 
     def _answer_span(self, text: str, span: tuple[int, int]) -> tuple[int, int]:
         """The part of a marked span that the model itself generates, up to the token that ends its turn.
@@ -209,9 +224,9 @@ def visible_text(message: Message) -> str:
 
 
 def merge_adjacent(spans: Spans) -> list[tuple[int, int]]:
-    """Spans with adjacent ones merged: a template may mark an answer and its end token separately."""
+    """Spans that hold text, adjacent ones merged: a template may mark an answer and its end separately."""
     merged: list[tuple[int, int]] = []
-    for start, end in spans:
+    for start, end in (span for span in spans if span[0] < span[1]):
         if merged and merged[-1][1] == start:
             start = merged.pop()[0]
         merged.append((start, end))

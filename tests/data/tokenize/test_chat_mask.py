@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from loracook.data.read.rows import Message, RowError
-from loracook.data.tokenize import template
+from loracook.data.tokenize import chat_mask, template
 from loracook.data.tokenize.chat_mask import ChatRenderer
 from tests.data.samples import chat, tokenizer
 
@@ -94,3 +94,12 @@ def test_an_answer_begins_where_it_parts_from_its_prompt(first: dict[str, Any], 
 def test_a_chat_that_the_assistant_opens_is_masked() -> None:
     opening = [{"role": "assistant", "content": "Hello!"}, *ANSWERS[:2]]
     assert answers(THINKS, opening) == ["Hello!</s>", "<b>Leek.</b></s>"]
+
+
+@pytest.mark.parametrize("name", ["gemma4", "gemma4_v5", "diffusion_gemma_training"])
+def test_a_text_that_the_template_moves_behind_a_tool_result_is_refused(name: str) -> None:
+    call, result = chat_mask.TOOL_CALL, chat_mask.TOOL_RESULT
+    question, answer = chat("Soup?", "Leek.")["messages"]
+    assert answers(trl(name), [question, call, result, answer])[-1].startswith("Leek.")
+    with pytest.raises(RowError, match="the text of a tool call after its result; use one such as qwen3"):
+        answers(trl(name), [question, {**call, "content": "I look."}, result, answer])
