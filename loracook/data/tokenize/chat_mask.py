@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from loracook.data.read.rows import Message, RowError
+from loracook.data.tokenize.sandbox import RenderingError, limited
 from loracook.data.tokenize.template import MASKING_ADVICE, can_mask, chat_template
 from loracook.data.tokenize.tool_arguments import wants_text, with_text
 
@@ -18,14 +19,13 @@ if TYPE_CHECKING:
 Spans: TypeAlias = tuple[tuple[int, int], ...]
 Tools: TypeAlias = Sequence[dict[str, Any]]
 
-TEMPLATE_ERRORS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
-"""What a template itself may raise for a row that it does not expect."""
 TEXT_ROLES = ("system", "user", "assistant")
 QUESTION: Message = {"role": "user", "content": "?"}
-CALL = {"type": "function", "function": {"name": "f", "arguments": {}}}
+CALL = {"type": "function", "function": {"name": "tool_name", "arguments": {"tool_key": "tool_value"}}}
 TOOL_CALL: Message = {"role": "assistant", "content": "", "tool_calls": [CALL]}
 TOOL_CALLS: Message = {**TOOL_CALL, "tool_calls": [CALL, CALL]}
-TOOL_RESULT: Message = {"role": "tool", "name": "f", "content": "?"}
+TOOL_RESULT: Message = {"role": "tool", "name": "tool_name", "content": "tool_result"}
+TOOL_PARTS = ("tool_name", "tool_key", "tool_value", "tool_result")
 ANSWER: Message = {"role": "assistant", "content": "\u2603"}
 
 
@@ -48,10 +48,9 @@ class ChatRenderer:
 
     @cached_property
     def supports_tools(self) -> bool:
-        """Whether the template renders tool calls."""
-        from trl.chat_template_utils import supports_tool_calling
-
-        return bool(supports_tool_calling(self.tokenizer))
+        """Whether the template writes a tool call, its arguments and its result."""
+        text = self._text_or_empty((QUESTION, TOOL_CALL, TOOL_RESULT))
+        return all(part in text for part in TOOL_PARTS)
 
     def prompt(self, messages: Sequence[Message], tools: Tools = ()) -> str:
         """The messages as text, ending with the generation prompt; raises RowError."""
@@ -125,8 +124,8 @@ class ChatRenderer:
 
     @cached_property
     def _text_after_results(self) -> bool:
-        text = self._text_or_empty((QUESTION, {**TOOL_CALL, **ANSWER}, {**TOOL_RESULT, "content": "sunny"}))
-        return "sunny" in text.partition(ANSWER["content"])[0]
+        text = self._text_or_empty((QUESTION, {**TOOL_CALL, **ANSWER}, TOOL_RESULT))
+        return TOOL_RESULT["content"] in text.partition(ANSWER["content"])[0]
 
     def _answer_span(self, text: str, span: tuple[int, int]) -> tuple[int, int]:
         """The part of a marked span that the model itself generates, up to the token that ends its turn.
@@ -201,21 +200,21 @@ class ChatRenderer:
         return self._rendered(messages, tools, **options)
 
     def _rendered(self, messages: Sequence[Message], tools: Tools = (), **options: bool) -> tuple[str, Spans]:
-        from jinja2 import TemplateError
         from transformers.utils.chat_template_utils import render_jinja_template
 
         visible = [{key: value for key, value in turn.items() if key != "train"} for turn in messages]
         try:
-            rendered, spans = render_jinja_template(
+            rendered, spans = limited(
+                render_jinja_template,
                 conversations=[visible],
                 tools=list(tools) or None,
                 chat_template=self.template,
                 return_assistant_tokens_mask=self.masks,
                 **{**self.template_kwargs, **self.tokenizer.special_tokens_map, **options},
             )
-        except (TemplateError, *TEMPLATE_ERRORS) as error:
+        except RenderingError as error:
             raise RowError("chat template error", str(error)) from error
-        return rendered[0], tuple(spans[0]) if spans else ()
+        return rendered[0], tuple((start, end) for start, end in spans[0]) if spans else ()
 
 
 def visible_text(message: Message) -> str:

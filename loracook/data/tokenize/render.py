@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from loracook.data.read.rows import Chat, Message, Pair, Row, RowError, Text
 from loracook.data.tokenize.chat_mask import ChatRenderer, Spans, visible_text
+from loracook.data.tokenize.sandbox import RunawayError
 from loracook.data.tokenize.special_tokens import SpecialTokens
 from loracook.errors import RecipeError
 from loracook.recipe.recipe import Recipe
@@ -48,12 +49,22 @@ class Renderer:
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     def render(self, row: Row) -> Rendered:
-        """The row as text; raises RowError if the template fails, RecipeError if the loss does not fit."""
+        """The row as text.
+
+        Raises:
+            RowError: the template refuses the row, or no mask can be had from it.
+            RecipeError: the loss does not fit, or rendering takes too much time, memory or text.
+        """
         if isinstance(row, Pair) and self.template:
             row = as_chat(row)
-        if isinstance(row, Chat):
+        if not isinstance(row, Chat):
+            return self._pair(row) if isinstance(row, Pair) else self._text(row)
+        try:
             return (self._with(row.template_kwargs) if row.template_kwargs else self)._chat(row)
-        return self._pair(row) if isinstance(row, Pair) else self._text(row)
+        except RunawayError as error:
+            raise self._fail(
+                "chat_template", f"cannot render a row: {error}; use another template"
+            ) from error
 
     def with_system(self, chat: Chat) -> Chat:
         """The chat, with the recipe's system message first unless it has one of its own."""

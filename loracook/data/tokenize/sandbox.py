@@ -1,92 +1,148 @@
-"""A trial rendering of an untrusted template, in a process with limits on time, memory and output.
+"""Calls that render untrusted templates: in a process of their own, with limits on time, memory and text."""
 
-Run as a script: reads the template from standard input and prints what is wrong with it.
-"""
+from __future__ import annotations
 
-import subprocess
+import contextlib
+import json
+import math
+import os
+import pickle
+import resource
+import signal
 import sys
-from functools import cache
+import threading
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from typing import Any, NoReturn
+
+from loracook.errors import LoracookError
 
 SECONDS = 2
+"""Processor time of one call, beyond the second that the kernel rounds up to."""
+PATIENCE = 60
+"""Seconds on the clock, for a machine that has more to do."""
 MEMORY = 768 * 2**20
-OUTPUT = 2**20
-PROBE = "loracook probe"
-TOO_MUCH = ("rendering takes too", "still not rendered", "ValueError: more than 1 MiB")
-TURNS = [{"role": "user", "content": PROBE}, {"role": "assistant", "content": PROBE}]
+"""Bytes that calls may take beyond what this process had when the first was made."""
+TEXT, GROWTH = 2**20, 16
+"""A result has as many characters at most, and this many times those of the call."""
 
 
-@cache
-def template_fault(template: str) -> str:
-    """What is wrong with a template, or "" if it renders a short chat within the limits."""
-    command = [sys.executable, "-I", "-S", __file__, *sys.path]
+class RenderingError(ValueError):
+    """A template raised an error, or refused what it was given."""
+
+
+class RunawayError(LoracookError):
+    """Rendering takes too much time, memory or text."""
+
+
+def limited(function: Callable[..., Any], **arguments: Any) -> Any:
+    """What `function` returns, as JSON has it, called in a process of its own.
+
+    Raises:
+        RenderingError: the function raised an error.
+        RunawayError: it took more than the limits allow.
+    """
+    own = (os.getpid(), threading.get_ident())
+    worker = _workers.get(own) or _workers.setdefault(own, _fork())
     try:
-        done = subprocess.run(command, input=template.encode(), capture_output=True, timeout=10 * SECONDS)
-    except subprocess.TimeoutExpired:
-        return "rendering takes too long"
-    if done.returncode < 0:
-        return f"still not rendered after {SECONDS} s"
-    return done.stdout.decode("utf-8", "replace").strip() or ("rendering failed" if done.returncode else "")
+        answer = worker.ask((function, arguments))
+    except (OSError, RunawayError) as error:
+        del _workers[own]
+        worker.end()
+        raise RunawayError(str(error)) from error
+    if "error" in answer:
+        raise RenderingError(answer["error"])
+    return answer["result"]
 
 
-def is_runaway(fault: str) -> bool:
-    """Whether a fault is that rendering takes too much time, memory or text."""
-    return fault.startswith(TOO_MUCH)
+@dataclass(frozen=True)
+class _Worker:
+    process: int
+    connection: Connection
+
+    def ask(self, call: tuple[Callable[..., Any], dict[str, Any]]) -> dict[str, Any]:
+        self.connection.send_bytes(pickle.dumps(call))
+        try:
+            if not self.connection.poll(PATIENCE):
+                raise RunawayError("rendering takes too long")
+            answer: dict[str, Any] = json.loads(self.connection.recv_bytes())
+        except EOFError as error:  # the kernel ended it
+            raise RunawayError(f"rendering takes more than {SECONDS} s") from error
+        if "runaway" in answer:
+            raise RunawayError(answer["runaway"])
+        return answer
+
+    def end(self) -> None:
+        self.connection.close()
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(self.process, signal.SIGKILL)
+            os.waitpid(self.process, 0)
+
+
+_workers: dict[tuple[int, int], _Worker] = {}
+"""One for each process and thread that renders: a fork of a process must not use the one of its parent."""
+
+
+def _fork() -> _Worker:
+    """A copy of this process, which has imported what calls need, that does nothing but answer them."""
+    ours, theirs = Pipe()
+    with warnings.catch_warnings():  # Python 3.12 warns where there are threads, whose locks no call takes
+        warnings.simplefilter("ignore", DeprecationWarning)
+        process = os.fork()
+    if not process:
+        _serve(theirs)
+    theirs.close()
+    return _Worker(process, ours)
+
+
+def _serve(connection: Connection) -> NoReturn:
+    """Answer calls until the parent has ended."""
+    try:
+        _let_go_of_everything_but(connection.fileno())
+        _limit()
+        while True:
+            connection.send_bytes(_answer(connection.recv_bytes()))
+    finally:
+        os._exit(0)
+
+
+def _let_go_of_everything_but(descriptor: int) -> None:
+    """Close what the parent has open, such as the lock of a run, and leave its signals to it."""
+    os.closerange(0, descriptor)
+    os.closerange(descriptor + 1, os.sysconf("SC_OPEN_MAX"))
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _limit() -> None:
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 1))
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-
-
-def _render(template: str) -> None:
-    """Render a short chat; raises what the template raises, or ValueError for too much output."""
-    from jinja2.ext import Extension, loopcontrols
-    from jinja2.nodes import Scope
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    class Generation(Extension):
-        """The {% generation %} block of chat templates, which does not change the text."""
-
-        tags = {"generation"}  # noqa: RUF012  as jinja2 declares it
-
-        def parse(self, parser):  # type: ignore[no-untyped-def]
-            line = next(parser.stream).lineno
-            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-            return Scope(body, lineno=line)
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
-    )
-    environment.globals |= {"raise_exception": _raise, "strftime_now": lambda format: "today"}
-    length = 0
-    context = {"messages": TURNS, "bos_token": "<s>", "eos_token": "</s>", "add_generation_prompt": True}
-    for piece in environment.from_string(template).generate(**context):
-        length += len(piece)
-        if length > OUTPUT:
-            raise ValueError("more than 1 MiB of text for a short chat")
+    """Limit memory, on Linux, which says what is in use; nothing may be written to a file."""
+    if sys.platform == "linux":
+        with open("/proc/self/statm", encoding="ascii") as file:
+            memory = int(file.read().split()[0]) * resource.getpagesize() + MEMORY
+        _set_limit(resource.RLIMIT_AS, memory)
+    _set_limit(resource.RLIMIT_FSIZE, 0)
+    _set_limit(resource.RLIMIT_CORE, 0)
 
 
-def _raise(message: str) -> None:
-    raise ValueError(message)
+def _set_limit(kind: int, value: int) -> None:
+    most = resource.getrlimit(kind)[1]
+    resource.setrlimit(kind, (value if most == resource.RLIM_INFINITY else min(value, most), most))
 
 
-def _main() -> int:
-    sys.path[:] = sys.argv[1:]
-    template = sys.stdin.buffer.read().decode("utf-8")
-    import jinja2.sandbox  # noqa: F401  imported before the limits forbid writing its bytecode
-
-    _limit()
+def _answer(request: bytes) -> bytes:
+    function, arguments = pickle.loads(request)
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    _set_limit(resource.RLIMIT_CPU, math.ceil(used.ru_utime + used.ru_stime) + SECONDS)
     try:
-        _render(template)
+        answer = json.dumps({"result": function(**arguments)})
     except MemoryError:
-        print("rendering takes too much memory")
-    except Exception as error:  # noqa: BLE001, RUF100  a template may raise anything; it is printed
-        print(f"{type(error).__name__}: {error}"[:300].replace("\n", " "))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(_main())
+        answer = json.dumps({"runaway": "rendering takes too much memory"})
+    except Exception as error:  # noqa: BLE001, RUF100  a template may raise anything; the parent tells it
+        answer = json.dumps({"error": str(error) or type(error).__name__})
+    if len(answer) > TEXT + GROWTH * len(request):
+        answer = json.dumps({"runaway": "rendering makes too much text"})
+    return answer.encode()

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loracook.data.tokenize.sandbox import PROBE, TURNS, is_runaway, template_fault
+from loracook.data.tokenize.sandbox import RenderingError, RunawayError, limited
 from loracook.errors import RecipeError
 from loracook.recipe.locations import LOCAL
 from loracook.recipe.recipe import Recipe
@@ -25,6 +25,8 @@ MASKING_ADVICE = "write chat_template: chatml, a .jinja file with {% generation 
 
 END_TOKENS = ("<|endoftext|>", "</s>", "<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<eos>", "[EOS]", "[SEP]")
 """How end tokens are spelled, for tokenizers that do not say which of theirs it is."""
+PROBE = "loracook probe"
+TURNS = [{"role": "user", "content": PROBE}, {"role": "assistant", "content": PROBE}]
 TOOL: dict[str, Any] = {
     "type": "function",
     "function": {"name": "probe", "description": PROBE, "parameters": {"type": "object", "properties": {}}},
@@ -85,12 +87,29 @@ def _templated(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrained
         tokenizer.chat_template = template_text(recipe, name)
         if not _is_file(name):
             _add_tokens(recipe, tokenizer)
-        elif fault := template_fault(tokenizer.chat_template):
-            raise _problem(recipe, f"cannot render '{name}': {fault}")
-    elif (own := chat_template(tokenizer)) and is_runaway(fault := template_fault(own)):
-        raise _problem(recipe, f"cannot render the model's own chat template: {fault}; name another")
+        else:
+            _try_file(recipe, tokenizer, name)
+    elif chat_template(tokenizer):
+        _try_own(recipe, tokenizer)
     _make_maskable(recipe, tokenizer)
     return tokenizer
+
+
+def _try_file(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Raise RecipeError for a template of the recipe that does not render a short chat."""
+    try:
+        _rendering(tokenizer, TURNS)
+    except (RenderingError, RunawayError) as error:
+        raise _problem(recipe, f"cannot render '{name}': {error}") from error
+
+
+def _try_own(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise RecipeError for a model's template that does not end for a short chat; it may refuse it."""
+    try:
+        _rendered(tokenizer, TURNS)
+    except RunawayError as error:
+        message = f"cannot render the model's own chat template: {error}; name another"
+        raise _problem(recipe, message) from error
 
 
 def template_file(recipe: Recipe) -> Path | None:
@@ -196,11 +215,14 @@ def _rendered_probe(tokenizer: PreTrainedTokenizerBase) -> str:
 
 def _rendered(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, Any]], **options: Any) -> str:
     """The turns rendered with the template, "" where it rejects them."""
-    from jinja2 import TemplateError
+    with suppress(RenderingError):
+        return _rendering(tokenizer, turns, **options)
+    return ""
+
+
+def _rendering(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, Any]], **options: Any) -> str:
     from transformers.utils.chat_template_utils import render_jinja_template
 
     settings = {"chat_template": chat_template(tokenizer), **tokenizer.special_tokens_map, **options}
-    with suppress(TemplateError, TypeError):  # of adding text and a mapping, for instance
-        [rendered], _ = render_jinja_template(conversations=[turns], **settings)
-        return str(rendered)
-    return ""
+    [rendered], _ = limited(render_jinja_template, conversations=[turns], **settings)
+    return str(rendered)
