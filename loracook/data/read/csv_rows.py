@@ -3,6 +3,7 @@
 import csv
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -64,10 +65,9 @@ def _header(cells: list[str] | str) -> list[str]:
     while cells and not cells[-1].strip():
         cells = cells[:-1]
     cells = [cell.strip() or f"column {number}" for number, cell in enumerate(cells, 1)]
-    for column in cells:
-        column.encode()
-        if cells.count(column) > 1:
-            raise csv.Error(f"the header has column '{column}' more than once; rename all but one")
+    "".join(cells).encode()
+    if twice := next((column for column, count in Counter(cells).items() if count > 1), None):
+        raise csv.Error(f"the header has column '{twice}' more than once; rename all but one")
     return cells
 
 

@@ -1,17 +1,28 @@
 """Local data files → records, one at a time, with the file name and row number of each."""
 
+from __future__ import annotations
+
 import csv
 import itertools
 import lzma
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from loracook.data.read import csv_rows, json_files
 from loracook.data.read.columnar import row_converter
 from loracook.data.read.rows import Place, Record, parse_json
-from loracook.data.read.text_files import OPENERS, FileError, lines
+from loracook.data.read.text_files import MAX_UNPACKED_BYTES, OPENERS, FileError, lines
+from loracook.machine.limits import growing_at_most
+from loracook.units import size
 
+if TYPE_CHECKING:
+    import pyarrow.parquet
+
+BATCH_ROWS, BATCH_BYTES = 100, 64 * 2**20
+"""How much of a Parquet file is unpacked at a time, by what its metadata claims."""
 _READ_ERRORS = (OSError, EOFError, lzma.LZMAError, zlib.error, UnicodeError, csv.Error)
 
 
@@ -72,19 +83,34 @@ def _parquet(path: Path, name: str) -> Iterator[Record]:
         with file:
             _check_names(file.schema_arrow.names, name)
             plain = row_converter(file.schema_arrow, parse_json)
-            batches = file.iter_batches(batch_size=1000)
-            rows = itertools.chain.from_iterable(batch.to_pylist() for batch in batches)
-            for number, columns in enumerate(rows, 1):
+            for number, columns in enumerate(itertools.chain.from_iterable(_batches(file)), 1):
                 yield Record(Place(name, number), plain(columns))
+    except MemoryError as error:
+        raise FileError(f"'{name}' unpacks to rows of more than {size(MAX_UNPACKED_BYTES)}") from error
     except (pyarrow.ArrowException, ValueError, OverflowError, LookupError) as error:
         what = "a value that cannot be read, such as a date after 9999 or of an unknown time zone"
         raise FileError(f"'{name}' has {what}: {error}") from error
 
 
+def _batches(file: pyarrow.parquet.ParquetFile) -> Iterator[list[dict[str, Any]]]:
+    """The rows, some at a time; raises MemoryError, since a few bytes can stand for any number of them."""
+    groups = (file.metadata.row_group(number) for number in range(file.metadata.num_row_groups))
+    largest_row = max((group.total_byte_size // max(group.num_rows, 1) for group in groups), default=0)
+    batches = file.iter_batches(
+        max(min(BATCH_BYTES // max(largest_row, 1), BATCH_ROWS), 1), use_threads=False
+    )
+    while True:
+        with growing_at_most(MAX_UNPACKED_BYTES):
+            batch = next(batches, None)
+            rows = batch and batch.to_pylist()
+        if rows is None:
+            return
+        yield rows
+
+
 def _check_names(columns: list[str], name: str) -> None:
-    for column in columns:
-        if columns.count(column) > 1:
-            raise FileError(f"'{name}' has column '{column}' more than once; rename all but one")
+    if twice := next((column for column, count in Counter(columns).items() if count > 1), None):
+        raise FileError(f"'{name}' has column '{twice}' more than once; rename all but one")
 
 
 READERS: dict[str, Callable[[Path, str], Iterator[Record]]] = {

@@ -2,19 +2,27 @@
 
 import itertools
 import json
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from loracook.data.read import json_array
 from loracook.data.read.message_keys import ROLE
 from loracook.data.read.propose import COMPLETIONS, PROMPTS
 from loracook.data.read.rows import DECODER, Place, Record, json_fault, parse_json
-from loracook.data.read.text_files import HEAD, FileError, lines, open_text, whole
+from loracook.data.read.text_files import (
+    HEAD,
+    MAX_UNPACKED_BYTES,
+    TOO_LARGE,
+    FileError,
+    lines,
+    open_text,
+    whole,
+)
+from loracook.machine.limits import growing_at_most
 
 SHALLOW = 500
 """Brackets of a text that is not nested too deeply; only an escape can make a lone surrogate."""
-NOT_BLANK = re.compile(r"\S")
 OF_A_ROW = frozenset(
     ("messages", "conversations", "conversation", "tools", "functions", "prompt", "completion", "history")
 )
@@ -26,11 +34,13 @@ OF_A_LIST = OF_A_ROW - {"prompt", "completion"}
 
 def records(path: Path, name: str) -> Iterator[Record]:
     """The records of a file, whichever way its rows are laid out. Raises FileError."""
-    values = _values(path, name)
+    with open_text(path, name) as stream:
+        is_array = stream.read(HEAD).lstrip()[:1] == b"["
+    values = json_array.entries(path, name) if is_array else _values(path, name)
     if values is None:
         yield from _json_lines(path, name)
         return
-    for number, columns in enumerate(_rows_within(values, name), 1):
+    for number, columns in enumerate(values, 1):
         yield record(Place(name, number), columns)
 
 
@@ -80,22 +90,23 @@ def _json_lines(path: Path, name: str) -> Iterator[Record]:
 
 
 def _values(path: Path, name: str) -> list[Any] | None:
-    """The values of a file that is not JSON Lines, None for one that is."""
+    """The rows of a file whose values stand over several lines or around rows, None for JSON Lines."""
     written = (line for _, line in lines(path, name) if line.strip())
-    with open_text(path, name) as stream:
-        is_array = stream.read(HEAD).lstrip()[:1] == b"["
-    first, second = (b"", b"") if is_array else (next(written, b""), next(written, b""))
-    if not is_array and not second:
-        return _one_object(first)
-    if not is_array and not _goes_on(first):
+    first, second = next(written, b""), next(written, b"")
+    if not second:
+        values = _one_object(first)
+        return None if values is None else _rows_within(values, name)
+    if not _goes_on(first):
         return None
     try:
-        values = list(_parsed_values(whole(path, name).decode("utf-8")))
+        with growing_at_most(MAX_UNPACKED_BYTES):
+            return _rows_within(list(_parsed_values(whole(path, name).decode("utf-8"))), name)
+    except MemoryError as error:
+        raise FileError(f"'{name}' is {TOO_LARGE}") from error
     except ValueError as error:
         if second.lstrip().startswith(b"{"):  # the first row ends too early
             return None
         raise FileError(f"'{name}' is not JSON: {error}") from error
-    return None if is_array and len(values) > 1 else values
 
 
 def _goes_on(line: bytes) -> bool:
@@ -123,7 +134,7 @@ def _parsed_values(text: str) -> Iterator[Any]:
     """The values that follow each other in a text; raises ValueError."""
     end = 0
     try:
-        while written := NOT_BLANK.search(text, end):
+        while written := json_array.NOT_BLANK.search(text, end):
             value, end = DECODER.raw_decode(text, written.start())
             yield value
     except RecursionError as error:
@@ -131,12 +142,10 @@ def _parsed_values(text: str) -> Iterator[Any]:
 
 
 def _rows_within(values: list[Any], name: str) -> list[Any]:
-    """The rows: the entries of one array or of the one list in an object, otherwise the values themselves."""
+    """The rows: the entries of the one list in an object, otherwise the values themselves."""
     if len(values) != 1:
         return values
     (value,) = values
-    if isinstance(value, list):
-        return value
     if isinstance(value, dict) and _is_one_list_a_column(value):
         raise FileError(f"'{name}' has one list for each column; save it as JSON Lines, one row per line")
     found = _lists_of_rows(value) if isinstance(value, dict) else {}

@@ -14,9 +14,12 @@ from typing import IO, Any
 MAX_LINE_BYTES = 64 * 2**20
 MAX_WHOLE_BYTES = 2 * 2**30
 MAX_FILE_BYTES = 64 * 2**30
+MAX_UNPACKED_BYTES = 4 * 2**30
+"""What reading some rows of a Parquet file, or a JSON value over several lines, may take at once."""
 MAX_EXPANSION = 200
 """How many times its size a compressed file may expand to; text expands some five times."""
 OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+TOO_LARGE = "too large for one JSON value; save it as JSON Lines, one row per line"
 HEAD = 4096
 WIDE = {  # the longer mark first, which begins with the shorter one
     codecs.BOM_UTF32_LE: "utf-32",
@@ -41,7 +44,7 @@ class FileError(Exception):
 
 def lines(path: Path, name: str) -> Iterator[tuple[int, bytes]]:
     """Every line with its number, in UTF-8 where the file has a byte order mark. Raises FileError."""
-    bytes_read, limit = 0, _max_bytes(path)
+    bytes_read, limit = 0, expanded_limit(path)
     with open_text(path, name) as stream:
         for number in itertools.count(1):
             line = stream.readline(MAX_LINE_BYTES + 1)
@@ -55,11 +58,11 @@ def lines(path: Path, name: str) -> Iterator[tuple[int, bytes]]:
 
 def whole(path: Path, name: str) -> bytes:
     """The content of a file that has to be read at once. Raises FileError."""
-    limit = min(MAX_WHOLE_BYTES, _max_bytes(path))
+    limit = min(MAX_WHOLE_BYTES, expanded_limit(path))
     with open_text(path, name) as stream:
         content = stream.read(limit + 1)
     if len(content) > limit:
-        raise FileError(f"'{name}' is too large for one JSON value; save it as JSON Lines, one row per line")
+        raise FileError(f"'{name}' is {TOO_LARGE}")
     return content
 
 
@@ -86,7 +89,7 @@ def _as_utf8(stream: IO[bytes], encoding: str, name: str) -> IO[bytes]:
     return io.BytesIO(content.decode(encoding).encode())
 
 
-def _max_bytes(path: Path) -> int:
+def expanded_limit(path: Path) -> int:
     """The most bytes a file may have once decompressed."""
     limit = MAX_LINE_BYTES + MAX_EXPANSION * path.stat().st_size
     return min(MAX_FILE_BYTES, limit) if path.suffix.lower() in OPENERS else MAX_FILE_BYTES

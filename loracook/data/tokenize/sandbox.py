@@ -9,7 +9,6 @@ import os
 import pickle
 import resource
 import signal
-import sys
 import threading
 import warnings
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
 from loracook.errors import LoracookError
+from loracook.machine.limits import limit, limit_growth
 
 SECONDS = 2
 """Processor time of one call, beyond the second that the kernel rounds up to."""
@@ -102,7 +102,9 @@ def _serve(connection: Connection) -> NoReturn:
     """Answer calls until the parent has ended."""
     try:
         _let_go_of_everything_but(connection.fileno())
-        _limit()
+        limit_growth(MEMORY)
+        limit(resource.RLIMIT_FSIZE, 0)
+        limit(resource.RLIMIT_CORE, 0)
         while True:
             connection.send_bytes(_answer(connection.recv_bytes()))
     finally:
@@ -118,25 +120,10 @@ def _let_go_of_everything_but(descriptor: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _limit() -> None:
-    """Limit memory, on Linux, which says what is in use; nothing may be written to a file."""
-    if sys.platform == "linux":
-        with open("/proc/self/statm", encoding="ascii") as file:
-            memory = int(file.read().split()[0]) * resource.getpagesize() + MEMORY
-        _set_limit(resource.RLIMIT_AS, memory)
-    _set_limit(resource.RLIMIT_FSIZE, 0)
-    _set_limit(resource.RLIMIT_CORE, 0)
-
-
-def _set_limit(kind: int, value: int) -> None:
-    most = resource.getrlimit(kind)[1]
-    resource.setrlimit(kind, (value if most == resource.RLIM_INFINITY else min(value, most), most))
-
-
 def _answer(request: bytes) -> bytes:
     function, arguments = pickle.loads(request)
     used = resource.getrusage(resource.RUSAGE_SELF)
-    _set_limit(resource.RLIMIT_CPU, math.ceil(used.ru_utime + used.ru_stime) + SECONDS)
+    limit(resource.RLIMIT_CPU, math.ceil(used.ru_utime + used.ru_stime) + SECONDS)
     try:
         answer = json.dumps({"result": function(**arguments)})
     except MemoryError:

@@ -1,0 +1,32 @@
+"""Limits of the kernel on what this process may take (setrlimit(2))."""
+
+import resource
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+def limit(kind: int, value: int) -> None:
+    """Set a limit of this process as low as `value`, or as the one that cannot be raised."""
+    most = resource.getrlimit(kind)[1]
+    resource.setrlimit(kind, (value if most == resource.RLIM_INFINITY else min(value, most), most))
+
+
+def limit_growth(size: int) -> None:
+    """Make allocations fail once `size` bytes more than now are taken; on Linux, which says what is."""
+    if sys.platform == "linux":
+        with open("/proc/self/statm", encoding="ascii") as file:
+            taken = int(file.read().split()[0]) * resource.getpagesize()
+        limit(resource.RLIMIT_AS, taken + size)
+
+
+@contextmanager
+def growing_at_most(size: int) -> Iterator[None]:
+    """Limit the growth of this process within the block, where no lower limit is set already."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    if before[0] == resource.RLIM_INFINITY:
+        limit_growth(size)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
