@@ -88,6 +88,10 @@ class MachineError(LoracookError):
     exit_code = 3
 
 
+TRAIN_AGAIN = "lower lora.lora_alpha or train.learning_rate and train again"
+"""What to do about an adapter that has become too large for the numbers it is computed in."""
+
+
 class DivergedError(LoracookError):
     """Training diverged: a loss, gradient or weight is NaN or infinite."""
 

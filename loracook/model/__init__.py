@@ -2,6 +2,7 @@
 
 from loracook.model.adapter import check_modules, lora_config
 from loracook.model.fetch import fetch, fetch_description, fetch_tokenizer, files
+from loracook.model.finite import not_finite
 from loracook.model.generation_config import generation_settings
 from loracook.model.hub_info import HubInfo, hub_info
 from loracook.model.inference import Generated, generate, mean_loss

@@ -6,10 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loracook.errors import MachineError, RecipeError
+from loracook.errors import TRAIN_AGAIN, DivergedError, MachineError, RecipeError
 from loracook.model.broken_files import reading
+from loracook.model.finite import not_finite
 from loracook.model.generation_config import generation_settings
 from loracook.model.own_code import BASE_MODEL, NO_CODE, REFUSED, own_code
+from loracook.model.parameters import is_base
 from loracook.model.quantized import stored_quantization, stored_settings
 from loracook.recipe.recipe import Recipe
 
@@ -136,11 +138,19 @@ def saved_tokenizer(adapter: Path) -> PreTrainedTokenizerBase:
 
 
 def load_tuned(model: PreTrainedModel, adapter: Path) -> PeftModel:
-    """`model` with the adapter of a folder applied, its embeddings grown to the adapter's tokenizer."""
+    """`model` with the adapter of a folder applied, its embeddings grown to the adapter's tokenizer.
+
+    Raises:
+        DivergedError: a weight of the adapter is not finite.
+    """
     from peft import PeftModel
 
     fit_embeddings(model, len(saved_tokenizer(adapter)))
-    return PeftModel.from_pretrained(model, adapter).eval()
+    tuned = PeftModel.from_pretrained(model, adapter).eval()
+    own = (named for named in tuned.named_parameters() if not is_base(named[0]))
+    if name := not_finite(own):
+        raise DivergedError(f"the adapter's weight {name} holds NaN or infinity; {TRAIN_AGAIN}")
+    return tuned
 
 
 def load_unquantized(recipe: Recipe, folder: Path, dtype: str) -> PreTrainedModel:
@@ -194,6 +204,11 @@ def _load(recipe: Recipe, folder: Path, **settings: Any) -> PreTrainedModel:
         raise MachineError(f"the base model cannot be loaded here: {str(error).splitlines()[0]}") from error
     _refuse(recipe, report["missing_keys"], "weights are missing")
     _refuse(recipe, (name for name, *_ in report["mismatched_keys"]), "weights have the wrong shape")
+    if name := not_finite(loaded.named_parameters()):
+        message = (
+            f"its weight {name} holds NaN or infinity as {loaded.dtype}; use a wider dtype or another model"
+        )
+        raise RecipeError([recipe.problem(BASE_MODEL, message)])
     return loaded
 
 

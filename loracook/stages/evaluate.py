@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from loracook import data, model
 from loracook.data import EvaluationPrompt
+from loracook.errors import TRAIN_AGAIN, DivergedError
 from loracook.progress import Progress
 from loracook.recipe.recipe import Recipe
 from loracook.report.generations import side_by_side
@@ -105,7 +106,7 @@ class Evaluation:
     progress: Progress
 
     def losses(self, rows: Dataset | None, side: str) -> dict[str, float]:
-        """Loss and perplexity on the evaluation rows; empty without any."""
+        """Loss and perplexity on the evaluation rows; empty without any. Raises DivergedError."""
         if rows is None:
             return {}
         loss = model.mean_loss(
@@ -115,6 +116,9 @@ class Evaluation:
             batch_size=self.recipe["evaluate"]["batch_size"],
             on_progress=lambda done: self.progress.advance(done, len(rows), f"{side}: loss"),
         )
+        if not math.isfinite(loss):
+            advice = TRAIN_AGAIN if side == "adapter" else "write base_model.dtype: bfloat16 or float32"
+            raise DivergedError(f"the {side}'s loss on the evaluation rows is {loss}; {advice}")
         return {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
 
     def answers(self, prompts: Sequence[EvaluationPrompt], side: str) -> list[model.Generated]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loracook import data, model
-from loracook.errors import LoracookError
+from loracook.errors import TRAIN_AGAIN, DivergedError, LoracookError
 from loracook.model.inference import end_tokens
 from loracook.progress import Progress
 from loracook.recipe.recipe import Recipe
@@ -105,10 +105,13 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
 def _merged(recipe: Recipe, tuned: PeftModel) -> Any:
     """The model with the adapter in its weights; raises LoracookError where these are not finite."""
     try:
-        return tuned.merge_and_unload(safe_merge=recipe["merge"]["safe_merge"])
-    except ValueError as error:  # what safe_merge finds
-        message = "the merged weights hold NaN or infinity; write merge.dtype: float32"
-        raise LoracookError(message) from error
+        merged = tuned.merge_and_unload(safe_merge=recipe["merge"]["safe_merge"])
+    except ValueError:  # safe_merge has found a weight, but does not say which
+        merged = tuned.merge_and_unload()
+    if name := model.not_finite(merged.named_parameters()):
+        held = f"the merged weight {name} holds NaN or infinity as {merged.dtype}"
+        raise LoracookError(f"{held}; write merge.dtype: float32, or {TRAIN_AGAIN}")
+    return merged
 
 
 @contextmanager
@@ -158,13 +161,20 @@ def _sharding(recipe: Recipe) -> dict[str, Any]:
 
 
 def _logits(causal: Any, tokenizer: PreTrainedTokenizerBase) -> list[Tensor]:
+    """The logits of a model on some texts.
+
+    Raises:
+        DivergedError: they are not finite, or all zero, so that nothing can be compared with them.
+    """
     import torch
 
     with torch.no_grad():
-        return [
-            causal(**tokenizer(text, return_tensors="pt").to(causal.device)).logits.float().cpu()
-            for text in model.PROBES
-        ]
+        inputs = (tokenizer(text, return_tensors="pt").to(causal.device) for text in model.PROBES)
+        logits = [causal(**each).logits.float().cpu() for each in inputs]
+    if not all(0 < each.norm() < torch.inf for each in logits):
+        seen = f"the {causal.dtype} model's logits are NaN, infinite or all zero"
+        raise DivergedError(f"{seen}; write merge.dtype: float32, or {TRAIN_AGAIN}")
+    return logits
 
 
 def _difference(expected: list[Tensor], actual: list[Tensor]) -> float:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loracook import data, model
-from loracook.errors import DivergedError, LoracookError
+from loracook.errors import TRAIN_AGAIN, DivergedError, LoracookError
 from loracook.estimate.disk import check_disk
 from loracook.machine import signals
 from loracook.machine.versions import WEIGHTS, versions
@@ -117,11 +117,10 @@ def save_adapter(sft: SFTTrainer, inputs: TrainerInputs, folders: Folders) -> No
     Raises:
         DivergedError: a trained weight is not finite.
     """
-    import torch
-
     recipe, tuned, folder = inputs.recipe, sft.model, folders.own / "adapter"
-    if not all(bool(torch.isfinite(weight).all()) for weight in tuned.parameters() if weight.requires_grad):
-        raise DivergedError("the trained weights contain a value that is not finite; nothing was saved")
+    trained = (named for named in tuned.named_parameters() if named[1].requires_grad)
+    if name := model.not_finite(trained):
+        raise DivergedError(f"the trained weight {name} holds NaN or infinity; {TRAIN_AGAIN}")
     config = tuned.peft_config["default"]
     base = shareable(recipe)["base_model"]
     config.base_model_name_or_path, config.revision = base["name_or_path"], base.get("revision")

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from loracook import model
-from loracook.errors import LoracookError, RecipeError
+from loracook.errors import DivergedError, LoracookError, RecipeError
 from loracook.estimate.meta_model import meta_model
 from loracook.progress import Silent
 from loracook.recipe.recipe import Recipe, load
@@ -296,18 +296,90 @@ def test_sampling_settings_of_a_model_that_samples_are_kept(tmp_path: Path) -> N
     assert own.items() <= settings.config.to_dict().items()
 
 
-@pytest.mark.parametrize(
-    ("safe_merge", "said"),
-    [(True, "hold NaN or infinity"), (False, "logits differ from the adapter's by nan")],
-)
-def test_a_merge_that_fails_leaves_no_model(safe_merge: bool, said: str, tmp_path: Path) -> None:
-    base_model(tmp_path / "base", "llama")
-    recipe = recipe_on(tmp_path / "base", merge={"safe_merge": safe_merge})
-    weights = adapter_for(recipe, tmp_path / "train") / "adapter/adapter_model.safetensors"
-    save_file({name: weight / 0 for name, weight in load_file(weights).items()}, weights)
-    with pytest.raises(LoracookError, match=said):
-        merged_from(tmp_path / "train", recipe, tmp_path)
+UNUSED = "model.embed_tokens.weight"
+
+
+def change(weights: Path, name: str, change: Callable[[torch.Tensor], None]) -> None:
+    """Change a weight in a file."""
+    tensors = load_file(weights)
+    change(next(tensor for key, tensor in tensors.items() if name in key))
+    save_file(tensors, weights, metadata={"format": "pt"})
+
+
+def with_nan(tensor: torch.Tensor) -> None:
+    """A NaN in the last row, which is no token of the texts that models are tried on."""
+    tensor[-1, -1] = torch.nan
+
+
+def only_first(number: float) -> Callable[[torch.Tensor], None]:
+    """A change that makes the first number of a weight this one and all others zero."""
+
+    def change(tensor: torch.Tensor) -> None:
+        tensor.zero_().view(-1)[0] = number
+
+    return change
+
+
+@pytest.mark.parametrize("quantization", [{}, {"quantization": NF4}], ids=["plain", "4-bit"])
+@pytest.mark.parametrize("name", [UNUSED, "layers.1.mlp.down_proj.weight"])
+def test_a_base_with_a_number_that_is_none_is_refused(
+    name: str, quantization: dict[str, Any], tmp_path: Path
+) -> None:
+    base = base_model(tmp_path / "base", "llama")
+    change(base / "model.safetensors", name, with_nan)
+    with pytest.raises(
+        RecipeError, match=rf"base_model.name_or_path: its weight .*{name} holds NaN or infin"
+    ):
+        model.load_model(recipe_on(base, **quantization), base)
+
+
+@pytest.mark.parametrize("safe_merge", [True, False])
+def test_an_adapter_with_a_number_that_is_none_is_not_merged(safe_merge: bool, tmp_path: Path) -> None:
+    base = base_model(tmp_path / "base", "llama")
+    recipe = recipe_on(base, merge={"safe_merge": safe_merge})
+    train = adapter_for(recipe, tmp_path / "train")
+    change(train / "adapter/adapter_model.safetensors", "layers.1.mlp.down_proj.lora_B", with_nan)
+    with pytest.raises(
+        DivergedError, match=r"adapter's weight .*layers\.1\.mlp\.down_proj\.lora_B.* holds NaN"
+    ):
+        merged_from(train, recipe, tmp_path)
     assert list((tmp_path / "merge").iterdir()) == []
+
+
+@pytest.mark.parametrize("safe_merge", [True, False])
+def test_a_merge_that_overflows_names_the_weight_and_leaves_no_model(
+    safe_merge: bool, tmp_path: Path
+) -> None:
+    base = base_model(tmp_path / "base", "llama")
+    merge = {"safe_merge": safe_merge, "dtype": "float16"}
+    recipe = recipe_on(base, merge=merge, evaluate={"prompts": ["?"]})
+    train = adapter_for(recipe, tmp_path / "train")
+    value = "layers.1.self_attn.v_proj"
+    for file, name, number in (
+        (
+            base / "model.safetensors",
+            "layers.1.input_layernorm.weight",
+            0,
+        ),  # so that no text meets the number
+        (base / "model.safetensors", value, 60_000),
+        (train / "adapter/adapter_model.safetensors", f"{value}.lora_A", 200),
+        (train / "adapter/adapter_model.safetensors", f"{value}.lora_B", 200),
+    ):
+        change(file, name, only_first(number))
+    said = rf"{value}.weight holds NaN or infinity as torch.float16; write merge.dtype: float32, or"
+    with pytest.raises(LoracookError, match=said):
+        merged_from(train, recipe, tmp_path)
+    assert list((tmp_path / "merge").iterdir()) == []
+
+
+@pytest.mark.parametrize("factor", [0.0, 1e30])
+def test_logits_that_cannot_be_compared_name_the_cause(factor: float, tmp_path: Path) -> None:
+    base = base_model(tmp_path / "base", "llama", tie_word_embeddings=False)
+    recipe = recipe_on(base)
+    train = adapter_for(recipe, tmp_path / "train")
+    change(base / "model.safetensors", "lm_head", lambda tensor: tensor.mul_(factor))
+    with pytest.raises(DivergedError, match=r"logits are NaN, infinite or all zero"):
+        merged_from(train, recipe, tmp_path)
 
 
 def test_a_merge_that_would_lose_weights_is_refused_by_the_plan(tmp_path: Path) -> None:
