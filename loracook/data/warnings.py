@@ -52,7 +52,8 @@ def notes(statistics: Mapping[str, Any]) -> Iterator[str]:
             yield f"{flaw['rows']} {rows} ({flaw['share']:.1%}) {predicate}"
     yield from _special_token_notes(statistics["special_tokens"])
     if count := statistics["lost_reasoning"]:
-        yield f"{count} training rows have reasoning that the chat template drops"
+        lost = f"{count} training rows have reasoning that the chat template drops"
+        yield f"{lost}; try template.loss: assistant"
     if count := statistics["evaluation_dropped"]:
         yield f"{count} evaluation rows have no token in the loss within train.max_length and are dropped"
 

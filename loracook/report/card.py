@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from loracook.errors import spell
-from loracook.recipe.locations import is_local
+from loracook.recipe.locations import is_local, local_paths
 from loracook.recipe.recipe import Recipe
 from loracook.recipe.schema import schema
 from loracook.report.generations import figures, measured_on
@@ -230,4 +230,5 @@ def _reproduction(recipe: Recipe) -> str:
     sections = {name: recipe[name] for name in schema()["properties"] if name in recipe and name != "push"}
     plain = json.loads(json.dumps(sections))  # shared values would become YAML aliases
     text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100)
-    return f"Save this as `recipe.yaml` and run `loracook run recipe.yaml`:\n\n{block(text, 'yaml')}"
+    where = " where its paths lead to the model and the data" if any(local_paths(plain)) else ""
+    return f"Save this as `recipe.yaml`{where} and run `loracook run recipe.yaml`:\n\n{block(text, 'yaml')}"

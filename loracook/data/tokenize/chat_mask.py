@@ -20,11 +20,29 @@ Spans: TypeAlias = tuple[tuple[int, int], ...]
 Tools: TypeAlias = Sequence[dict[str, Any]]
 
 TEXT_ROLES = ("system", "user", "assistant")
+REWRITES = f"the chat template rewrites earlier turns; {MASKING_ADVICE}"
 QUESTION: Message = {"role": "user", "content": "?"}
-CALL = {"type": "function", "function": {"name": "tool_name", "arguments": {"tool_key": "tool_value"}}}
+CALL = {
+    "id": "call00000",
+    "type": "function",
+    "function": {"name": "tool_name", "arguments": {"tool_key": "tool_value"}},
+}
 TOOL_CALL: Message = {"role": "assistant", "content": "", "tool_calls": [CALL]}
 TOOL_CALLS: Message = {**TOOL_CALL, "tool_calls": [CALL, CALL]}
-TOOL_RESULT: Message = {"role": "tool", "name": "tool_name", "content": "tool_result"}
+TOOL_RESULT: Message = {
+    "role": "tool",
+    "name": "tool_name",
+    "tool_call_id": CALL["id"],
+    "content": "tool_result",
+}
+TOOL: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "tool_name",
+        "description": "tool_use",
+        "parameters": {"type": "object", "properties": {}},
+    },
+}
 TOOL_PARTS = ("tool_name", "tool_key", "tool_value", "tool_result")
 ANSWER: Message = {"role": "assistant", "content": "\u2603"}
 
@@ -52,6 +70,11 @@ class ChatRenderer:
         text = self._text_or_empty((QUESTION, TOOL_CALL, TOOL_RESULT))
         return all(part in text for part in TOOL_PARTS)
 
+    @cached_property
+    def writes_tools(self) -> bool:
+        """Whether the template writes the definitions of tools."""
+        return TOOL["function"]["description"] in self._text_or_empty((QUESTION, ANSWER), [TOOL])
+
     def prompt(self, messages: Sequence[Message], tools: Tools = ()) -> str:
         """The messages as text, ending with the generation prompt; raises RowError."""
         return self._render(messages, tools, add_generation_prompt=True)[0]
@@ -75,25 +98,28 @@ class ChatRenderer:
         """The span of each answer: from the end of its prompt to the end of the chat up to and with it."""
         for index in (index for index, turn in enumerate(messages) if turn["role"] == "assistant"):
             end = self._length(messages[: index + 1], tools, text)
-            yield self._prompt_length(messages[:index], tools, text), end
+            yield self.prompt_length(messages[:index], tools, text), end
 
-    def _prompt_length(self, before: Sequence[Message], tools: Tools, text: str) -> int:
-        """How much of a chat is the prompt of an answer, of which `before` are the messages."""
+    def prompt_length(self, before: Sequence[Message], tools: Tools, text: str) -> int:
+        """How much of a chat is the prompt of the answer after the messages `before`; raises RowError."""
         prompt = self.prompt(before, tools) if before else ""
         if before and text.startswith(prompt):
             return len(prompt)
         # The generation prompt opens what this answer lacks, such as reasoning: it begins where the two part.
-        self._length(before, tools, text)
+        start = self._length(before, tools, text)
         texts = [text, self._render((*before, ANSWER), tools)[0], *([prompt] if before else ())]
         letters = enumerate(map(set, zip(*texts, strict=False)))
-        return next((index for index, several in letters if len(several) > 1), min(map(len, texts)))
+        parting = next((index for index, several in letters if len(several) > 1), min(map(len, texts)))
+        if parting <= start < len(prompt):  # an answer changes what comes before it
+            raise RowError("cannot mask", REWRITES)
+        return parting
 
     def _length(self, messages: Sequence[Message], tools: Tools, text: str) -> int:
         """The length of the first messages of a chat; RowError where its text begins otherwise."""
         start = self._render(messages, tools)[0] if messages else ""
         if text.startswith(start):
             return len(start)
-        raise RowError("cannot mask", f"the chat template rewrites earlier turns; {MASKING_ADVICE}")
+        raise RowError("cannot mask", REWRITES)
 
     def _complete(self, messages: Sequence[Message], tools: Tools) -> tuple[str, Spans]:
         text, marked = self._render(messages, tools)
@@ -179,10 +205,10 @@ class ChatRenderer:
         """What the template writes after an answer."""
         return self._text_or_empty((QUESTION, ANSWER)).rpartition(ANSWER["content"])[2]
 
-    def _text_or_empty(self, messages: tuple[Message, ...]) -> str:
+    def _text_or_empty(self, messages: tuple[Message, ...], tools: Tools = ()) -> str:
         """The messages as text, "" if there is no template or it rejects such a chat."""
         try:
-            return self._render(messages)[0] if self.template else ""
+            return self._render(messages, tools)[0] if self.template else ""
         except RowError:
             return ""
 
@@ -220,6 +246,12 @@ class ChatRenderer:
 def visible_text(message: Message) -> str:
     """The text of a message without the reasoning that some templates strip from it."""
     return str(message.get("content") or "").rpartition("</think>")[2].strip()
+
+
+def reasoning_of(message: Message) -> str:
+    """The reasoning of a message, which has a key of its own or stands before its text."""
+    within = str(message.get("content") or "").rpartition("</think>")[0]
+    return str(message.get("reasoning_content") or within).replace("<think>", "").strip()
 
 
 def merge_adjacent(spans: Spans) -> list[tuple[int, int]]:

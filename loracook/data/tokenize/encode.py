@@ -95,4 +95,14 @@ def _token_spans(row: Rendered, encoding: Any, index: int) -> Iterator[tuple[int
         tokens = (encoding.char_to_token(index, place) for place in range(end - 1, start - 1, -1))
         last = next((token for token in tokens if token is not None), None)
         if first is not None and last is not None:
-            yield first, last + 1
+            yield first, _end_of_character(encoding, index, last, before=end)
+
+
+def _end_of_character(encoding: Any, index: int, token: int, *, before: int) -> int:
+    """Where the tokens of the character end that has `token` and stands before a place: some have several."""
+    length = len(encoding["input_ids"][index])
+    for following in range(token + 1, length):
+        characters = encoding.token_to_chars(index, following)
+        if characters is None or not characters.start < min(before, characters.end):
+            return following
+    return length

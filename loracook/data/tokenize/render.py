@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from loracook.data.read.rows import Chat, Message, Pair, Row, RowError, Text
-from loracook.data.tokenize.chat_mask import ChatRenderer, Spans, visible_text
+from loracook.data.tokenize.chat_mask import ChatRenderer, Spans
 from loracook.data.tokenize.sandbox import RunawayError
 from loracook.data.tokenize.special_tokens import SpecialTokens
 from loracook.errors import RecipeError
@@ -38,6 +39,13 @@ class Rendered:
     special: bool = False
     added: str = ""
     dropped: tuple[str, ...] = ()
+
+    @property
+    def trained(self) -> str:
+        """The text that is in the loss."""
+        if self.prompt is not None:
+            return self.text[len(self.prompt) :]
+        return "".join(self.text[start:end] for start, end in self.spans)
 
 
 @dataclass(frozen=True)
@@ -153,7 +161,9 @@ class Renderer:
         if loss == "all":
             text = self._chats.text(chat.messages, chat.tools)
             last = max(_answers(chat))
-            turns = (self._chats.prompt(chat.messages[:last], chat.tools),) if last else ()
+            turns: tuple[str, ...] = ()
+            with suppress(RowError):  # then evaluation does not ask for it
+                turns = (self._prompt(chat, last, text),) if last else ()
             return Rendered(text, ((0, len(text)),), turns=turns)
         return self._completion(chat, chat.prompt_length if loss == "completion" else None)
 
@@ -161,6 +171,11 @@ class Renderer:
         calls = chat.tools or any("tool_calls" in message for message in chat.messages)
         if calls and not self._chats.supports_tools:
             raise RowError("tool calls", "the chat template does not support them; use one such as qwen3")
+        if chat.tools and not self._chats.writes_tools:
+            detail = (
+                "the chat template does not write them; say in a system message what they do, or use qwen3"
+            )
+            raise RowError("tools", detail)
         if loss != "assistant" and any("train" in message for message in chat.messages):
             raise RowError("train flags", f"messages with train: false require loss: assistant, not {loss}")
 
@@ -182,27 +197,19 @@ class Renderer:
         if not length:
             raise RowError("no prompt", "nothing comes before the answer that is in the loss")
         trained = [index for index in _answers(chat) if index >= length]
-        prompts = {
-            index: self._chats.prompt(chat.messages[:index], chat.tools) for index in {length, *trained}
-        }
-        for index, prompt in prompts.items():
-            _check_prompt(prompt, text, visible_text(chat.messages[index - 1]))
+        prompts = {index: self._prompt(chat, index, text) for index in {length, *trained}}
         return Rendered(text, prompt=prompts[length], turns=tuple(prompts[index] for index in trained))
+
+    def _prompt(self, chat: Chat, index: int, text: str) -> str:
+        """What of a chat's text comes before an answer; raises RowError where an answer changes that."""
+        try:
+            return text[: self._chats.prompt_length(chat.messages[:index], chat.tools, text)]
+        except RowError as error:
+            rewrites = "the chat template rewrites earlier turns once an answer follows"
+            raise RowError("cannot mask", f"{rewrites}; write loss: assistant, or use qwen3") from error
 
     def _fail(self, key: str, message: str) -> RecipeError:
         return RecipeError([self.recipe.problem(("template", key), message)])
-
-
-def _check_prompt(prompt: str, text: str, ending: str) -> None:
-    """Raise RowError where a prompt's last message is no longer what comes before the answer."""
-    if text.startswith(prompt) or not ending:
-        return
-    differing = (
-        index for index, (ours, theirs) in enumerate(zip(prompt, text, strict=False)) if ours != theirs
-    )
-    if prompt.count(ending) > prompt[: next(differing, len(text))].count(ending):
-        message = "the chat template rewrites earlier turns once an answer follows; write loss: assistant"
-        raise RowError("cannot mask", message)
 
 
 def trained_answers(chat: Chat) -> list[int]:

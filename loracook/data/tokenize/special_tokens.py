@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from loracook.data.read.rows import Chat, Pair, Row
+from loracook.data.read.rows import Chat, Message, Pair, Row
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -59,11 +59,14 @@ class SpecialTokens:
 
     def _texts(self, row: Row) -> Iterable[str]:
         if isinstance(row, Chat):
-            keys = ("content", "reasoning_content")
-            texts = (str(message.get(key) or "") for message in row.messages for key in keys)
-            return map(self.without_end, texts)
+            return [text for message in row.messages for text in self._texts_of(message)]
         text = row.prompt + row.completion if isinstance(row, Pair) else row.text
         return (self.without_end(self.without_start(text)),)
+
+    def _texts_of(self, message: Message) -> Iterable[str]:
+        """The texts of a message; an end of an answer is dropped where the template writes one, too."""
+        text, reasoning = (str(message.get(key) or "") for key in ("content", "reasoning_content"))
+        return (self.without_end(text) if message["role"] == "assistant" else text), reasoning
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
-from loracook.data.read.rows import Chat, Message
+from loracook.data.read.rows import Chat, Message, Pair, Row
 from loracook.data.read.selection import LocatedRow
-from loracook.data.tokenize.chat_mask import ChatRenderer
+from loracook.data.tokenize.chat_mask import ChatRenderer, reasoning_of, visible_text
 from loracook.data.tokenize.encode import MASKED, Encoded
-from loracook.data.tokenize.render import Rendered
+from loracook.data.tokenize.render import Rendered, as_chat
 from loracook.data.tokenize.special_tokens import SpecialTokens
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Tally:
         self.lengths.append(len(whole.ids))
         messages = located.row.messages if isinstance(located.row, Chat) else ()
         self.roles.update(message["role"] for message in messages)
-        self.lost_reasoning += loses_reasoning(messages, text)
+        self.lost_reasoning += loses_reasoning(_answers(located.row), rendered)
         self.added.update([rendered.added] if rendered.added else [])
         self.dropped.update(rendered.dropped)
         for token in self._special_tokens.within(located.row):
@@ -101,10 +101,23 @@ class Tally:
         return cache(lambda token: not self.tokenizer.decode([token]).strip())
 
 
-def loses_reasoning(messages: Sequence[Message], text: str) -> bool:
-    """Whether messages have reasoning that is not in their rendered text."""
-    reasoning = (message.get("reasoning_content") for message in messages)
-    return any(each and each.strip() not in text for each in reasoning)
+def loses_reasoning(answers: Sequence[Message], rendered: Rendered) -> bool:
+    """Whether answers that are trained have reasoning that is not in the trained text.
+
+    After a prompt only the last one counts: templates leave out earlier reasoning there on purpose.
+    """
+    if rendered.prompt is not None:
+        answers = answers[-1:]
+    reasoning = Counter(filter(None, map(reasoning_of, answers)))
+    said, trained = "\n".join(map(visible_text, answers)), rendered.trained
+    return any(trained.count(each) < count + said.count(each) for each, count in reasoning.items())
+
+
+def _answers(row: Row) -> list[Message]:
+    """What the assistant says in a row, without messages that are not to be trained."""
+    chat = as_chat(row) if isinstance(row, Pair) else row
+    messages = chat.messages if isinstance(chat, Chat) else ()
+    return [turn for turn in messages if turn["role"] == "assistant" and turn.get("train", True)]
 
 
 def describe(train: Tally, evaluation: Tally, limit: int | None) -> dict[str, Any]:

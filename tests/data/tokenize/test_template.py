@@ -205,7 +205,9 @@ def test_reasoning_that_a_template_does_not_write_is_noted(folder: Path) -> None
     json_lines(folder / "a.jsonl", [{"messages": turns}])
     book = recipe(folder, dataset={"path": "./a.jsonl"}, template={"chat_template": "plain"})
     found = data.prepare(book, data.with_template(book, tokenizer()), folder / "cache", progress=Silent())
-    assert found.notes[-1] == "1 training rows have reasoning that the chat template drops"
+    assert found.notes[-1] == (
+        "1 training rows have reasoning that the chat template drops; try template.loss: assistant"
+    )
 
 
 OWN_KWARGS = (
