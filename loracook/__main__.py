@@ -1,5 +1,15 @@
-"""`python -m loracook`: the command line where the script `loracook` is not on the path."""
+"""The command `loracook`, and `python -m loracook`: signals are ours before anything else is imported."""
 
-from loracook.cli import main
+from loracook.machine.signals import stopping_on_signals
 
-main()
+
+def main() -> None:
+    """Run the command line and exit with one of the documented codes."""
+    with stopping_on_signals():
+        from loracook.cli import main as run_command
+
+        run_command()
+
+
+if __name__ == "__main__":
+    main()

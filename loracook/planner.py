@@ -18,8 +18,11 @@ from loracook.store.folders import RUNS
 from loracook.store.record import why_not_done
 from loracook.training.checkpoints import newest_name
 
-UNDECISIVE = {"save_total_limit"}
-"""Keys that do not change the result: on a full disk, lowering one lets training resume, not start over."""
+LOGGING = {"logging_steps", "logging_strategy", "logging_first_step"}
+SAVING = {"save_steps", "save_strategy"}
+UNDECISIVE = {"save_total_limit"} | LOGGING
+"""Keys that do not change the weights: on a full disk, lowering one lets training resume, not start over. So
+does how often a checkpoint is saved, unless the best one is the result."""
 
 
 @dataclass(frozen=True)
@@ -107,4 +110,5 @@ def _deciding(section: Any) -> Any:
     """A section without the keys that do not change the result."""
     if not isinstance(section, Mapping):
         return section
-    return {key: value for key, value in section.items() if key not in UNDECISIVE}
+    left_out = UNDECISIVE if section.get("load_best_model_at_end") else UNDECISIVE | SAVING
+    return {key: value for key, value in section.items() if key not in left_out}

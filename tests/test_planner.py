@@ -76,8 +76,19 @@ def test_what_training_reads_makes_every_folder_new(
     assert changed(kitchen, section, values) == {"train", "evaluate", "merge", "push"}
 
 
-def test_save_total_limit_changes_no_folder(kitchen: Path) -> None:
-    assert changed(kitchen, "train", {"save_total_limit": 1}) == set()
+@pytest.mark.parametrize(
+    "values", [{"save_total_limit": 1}, {"logging_steps": 1}, {"save_steps": 7}, {"save_strategy": "epoch"}]
+)
+def test_what_changes_no_weights_changes_no_folder(values: dict[str, Any], kitchen: Path) -> None:
+    assert changed(kitchen, "train", values) == set()
+
+
+def test_where_the_best_checkpoint_is_the_result_what_is_saved_decides(kitchen: Path) -> None:
+    best = {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 1, "max_steps": 4}
+    every_step, every_second = (
+        digests(kitchen, RECIPE | {"train": {**best, "save_steps": steps}}) for steps in (1, 2)
+    )
+    assert every_step["train"] != every_second["train"]
 
 
 @pytest.mark.parametrize("file", ["rows.jsonl", "chat.jinja"])

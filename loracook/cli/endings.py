@@ -83,5 +83,8 @@ def _bug(error: Exception) -> int:
         file.write(clean_lines("".join(traceback.format_exception(error))))
     message = shorten(clean(f"{type(error).__name__}: {error}".splitlines()[0]), 160)
     where = "".join(f" ({note})" for note in getattr(error, "__notes__", []))
-    click.echo(f"a bug in loracook{where}: {message}; please report it with {file.name}", err=True)
+    try:
+        click.echo(f"a bug in loracook{where}: {message}; please report it with {file.name}", err=True)
+    except (OSError, ValueError):  # nobody reads what would name the file
+        Path(file.name).unlink()
     return 1

@@ -11,7 +11,6 @@ import click
 
 from loracook.cli.options import allow_options, recipe_argument, runs_option, set_option
 from loracook.cli.screen import noise_to, show
-from loracook.machine import signals
 from loracook.recipe.allowed import Allowed
 from loracook.recipe.recipe import load
 from loracook.store.lock import make_run_folder, refuse_locked
@@ -35,7 +34,6 @@ LOG = "log.txt"
     help="Allow the recipe's push stage to upload to the hub; asked on a terminal if left out.",
 )
 @click.option("--overwrite", is_flag=True, help="Allow uploading into a repository that already has files.")
-@signals.stopping_on_signals()
 def command(
     *,
     recipe: Path,

@@ -13,7 +13,7 @@ from typing import Any
 
 from loracook.errors import LoracookError, MachineError, clean, shorten
 from loracook.hub import remote
-from loracook.hub.failures import description, is_transient
+from loracook.hub.failures import description, is_transient, retry_after
 from loracook.hub.push_process import Target
 from loracook.store.release import ReleaseFiles
 
@@ -76,8 +76,9 @@ def _with_retries(work: Callable[[], Any], delays: list[float], send: Send) -> A
         except Exception as error:  # whether to retry depends on what caused it, not on its type
             if not is_transient(error):
                 raise
-            send("note", f"retrying in {delay:g} s: {description(error)}")
-            time.sleep(delay)
+            wait = max(delay, retry_after(error))
+            send("note", f"retrying in {wait:g} s: {description(error)}")
+            time.sleep(wait)
     return work()
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,6 +13,9 @@ if TYPE_CHECKING:
 
 TRANSIENT = {408, 409, 412, 425, 429, 500, 502, 503, 504}
 """HTTP statuses after which a retry may succeed; 409 and 412 mean that somebody else was writing."""
+
+MALFORMED = (AttributeError, LookupError, TypeError)
+"""What reading an answer raises that is JSON but lacks what huggingface_hub and we take out of it."""
 
 
 def is_transient(error: BaseException | None) -> bool:
@@ -27,6 +32,18 @@ def is_transient(error: BaseException | None) -> bool:
     return error is not None and is_transient(error.__cause__)
 
 
+def retry_after(error: BaseException) -> float:
+    """The seconds after which the hub asks to try again (RFC 9110, Retry-After); 0 where it does not say."""
+    answer = next(_http_errors(error), None)
+    written = answer.response.headers.get("retry-after", "") if answer else ""
+    if written.isascii() and written.isdigit():
+        return float(written)
+    try:
+        return max((parsedate_to_datetime(written) - datetime.now(UTC)).total_seconds(), 0.0)
+    except (TypeError, ValueError):
+        return 0.0
+
+
 def description(error: BaseException) -> str | None:
     """The failure of the hub or the network as a message; None when the error is neither's."""
     from huggingface_hub.errors import HfHubHTTPError
@@ -39,7 +56,12 @@ def description(error: BaseException) -> str | None:
         reason = str(error.__cause__ or error or type(error).__name__)
         hint = "; to upload without Xet, set HF_HUB_DISABLE_XET=1" if "/xet-" in reason else ""
         return f"the hub cannot be reached: {reason}{hint}"
-    return str(error) if isinstance(error, OSError | ValueError | RuntimeError) else None
+    if isinstance(error, MALFORMED):
+        said = f"{type(error).__name__}: {error}"
+        return f"the hub's answer is not what its API promises ({said}); check HF_ENDPOINT and the proxy"
+    if isinstance(error, ValueError | RuntimeError):
+        return f"talking to the hub failed: {error}"
+    return str(error) if isinstance(error, OSError) else None
 
 
 def rejection(error: BaseException) -> HfHubHTTPError | None:

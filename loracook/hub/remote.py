@@ -37,14 +37,8 @@ def check(api: HfApi, target: Target) -> None:
         MachineError: the token has no write access.
         LoracookError: the repository is public while the recipe says private, or already has files.
     """
-    account = api.whoami()
-    repository = _repository(api, target)
-    if repository is None:
-        _check_may_create(account, target.repo_id)
-        return
-    _check_visibility(repository, target)
-    if not target.create_pr:
-        api.auth_check(target.repo_id, write=True)
+    repository = _writable(api, target)
+    if repository and not target.create_pr:
         _check_empty(_state(api, target.repo_id, target.revision), target)
 
 
@@ -61,7 +55,7 @@ def upload(api: HfApi, target: Target, release: ReleaseFiles, *, journal: Path) 
     published = _published(api, target, state=state, release=release)
     if published is None:
         if state.oid != initial:
-            _check_empty(state, target)
+            _check_empty(state, target, release)
         api.create_commit(
             target.repo_id,
             [CommitOperationDelete(name) for name in _stale(state, release)]
@@ -80,23 +74,37 @@ def upload(api: HfApi, target: Target, release: ReleaseFiles, *, journal: Path) 
     return commit
 
 
+def _writable(api: HfApi, target: Target) -> ModelInfo | None:
+    """The repository, None for one that the token may create; raises what `check` does."""
+    account, repository = api.whoami(), _repository(api, target)
+    if repository is None:
+        _check_may_create(account, target.repo_id)
+        return None
+    _check_visibility(repository, target)
+    if not target.create_pr:
+        api.auth_check(target.repo_id, write=True)
+    return repository
+
+
 def _repository(api: HfApi, target: Target) -> ModelInfo | None:
     from huggingface_hub.errors import RepositoryNotFoundError
 
     try:
-        return api.model_info(target.repo_id)
+        repository = api.model_info(target.repo_id)
     except RepositoryNotFoundError:
         return None
+    if repository.sha is None or repository.private is None:
+        raise MachineError(f"the hub does not say which commit '{target.repo_id}' is at, or who can see it")
+    return repository
 
 
 def _ensure_repository(api: HfApi, target: Target, journal: Path) -> str | None:
     """Create the repository and the branch if missing; the initial commit of a repository that we created."""
-    repository = _repository(api, target)
-    if repository is None:
+    if _writable(api, target) is None:
         api.create_repo(target.repo_id, private=target.private, exist_ok=True)
-        repository = api.model_info(target.repo_id)
-        _note(journal, made=repository.sha)
-    _check_visibility(repository, target)
+        if made := _repository(api, target):
+            _check_visibility(made, target)
+            _note(journal, made=made.sha)
     if target.revision:
         api.create_branch(target.repo_id, branch=target.revision, exist_ok=True)
     journaled: dict[str, str] = json.loads(journal.read_text("utf-8"))
@@ -108,11 +116,14 @@ def _state(api: HfApi, repo_id: str, revision: str | None) -> State:
     from huggingface_hub.errors import RevisionNotFoundError
 
     try:
-        oid = api.model_info(repo_id, revision=revision).sha
+        info = api.model_info(repo_id, revision=revision)
     except RevisionNotFoundError:  # a new branch starts as main
-        oid = api.model_info(repo_id).sha
+        info = api.model_info(repo_id)
+    oid = info.sha
     tree = api.list_repo_tree(repo_id, recursive=True, revision=oid)
     files = {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
+    if info.siblings and not files:  # what is taken for empty may be overwritten
+        raise MachineError(f"the hub does not list the files of '{repo_id}'; run the same command again")
     return State(oid, files, f"{api.endpoint}/{repo_id}/commit/{oid}")
 
 
@@ -167,8 +178,14 @@ def _check_visibility(repository: ModelInfo, target: Target) -> None:
         )
 
 
-def _check_empty(state: State, target: Target) -> None:
-    existing = sorted(set(state.files) - INITIAL)
+def _check_empty(state: State, target: Target, release: ReleaseFiles | None = None) -> None:
+    """Raise LoracookError for files that are neither the hub's nor, since a commit was cut short, ours."""
+    ours = {
+        name
+        for name, path in (release.paths.items() if release else ())
+        if release and _same(state.files.get(name), path, release.facts[name])
+    }
+    existing = sorted(set(state.files) - INITIAL - ours)
     if existing and not (target.overwrite or target.create_pr):
         raise LoracookError(
             f"'{target.repo_id}' already contains '{existing[0]}'; add --overwrite to replace its files"

@@ -113,6 +113,11 @@ class Handler(BaseHTTPRequestHandler):
             return self._cut()
         if fault.isdigit():
             return self._send(int(fault), {"error": f"not now, {self.headers.get('Authorization')}"})
+        if fault.startswith("later "):
+            body = json.dumps({"error": "too many"}).encode()
+            return self._write(429, body, {"Retry-After": fault.removeprefix("later ")})
+        if fault in ("{}", "[]", "null", '"text"'):
+            return self._send(200, fault)
         if fault == "page":
             return self._send(502, "<html>Bad Gateway</html>")
         if kind not in (*OPEN, "validate", "put") and self.headers.get("Authorization") != f"Bearer {TOKEN}":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import shutil
 import subprocess
@@ -11,12 +12,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2
 import pytest
+from huggingface_hub.errors import HfHubHTTPError
 
-from loracook.errors import MachineError
+from loracook.errors import LoracookError, MachineError
+from loracook.hub.failures import retry_after
 from loracook.hub.push_process import Retries, Target, check, upload
 from loracook.store.release import ReleaseFiles
-from tests.hub.server import TOKEN, Files, Hub, as_endpoint
+from tests.hub.malformed import ANSWERS, ENDPOINTS
+from tests.hub.server import TOKEN, WHO, Files, Hub, as_endpoint
 
 FILES: Files = {
     "adapter_config.json": b'{"r": 4}',
@@ -39,13 +44,18 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
 
 @pytest.fixture
 def release(tmp_path: Path) -> ReleaseFiles:
+    return released(tmp_path)
+
+
+def released(folder: Path) -> ReleaseFiles:
+    """Files to push, written to a folder."""
     for name, content in FILES.items():
-        (tmp_path / name).write_bytes(content)
+        (folder / name).write_bytes(content)
     facts = {
         name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         for name, content in FILES.items()
     }
-    return ReleaseFiles({name: tmp_path / name for name in FILES}, facts)
+    return ReleaseFiles({name: folder / name for name in FILES}, facts)
 
 
 def push(release: ReleaseFiles, retries: Retries = QUICK) -> dict[str, str]:
@@ -64,6 +74,60 @@ def test_a_request_that_fails_once_is_retried(
     push(release)
 
     assert server.repositories["me/soup"].files() == FILES
+
+
+def test_an_answer_that_says_nothing_is_never_a_bug_nor_a_commit_that_is_not_there() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.hub.malformed"], stdout=subprocess.PIPE, text=True, check=True
+    )
+    endings = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(endings) == len(ENDPOINTS) * len(ANSWERS)
+    wrong = [
+        ending
+        for ending in endings
+        if not (ending[2] == "done" and ending[4])
+        and not (ending[2] in ("MachineError", "LoracookError") and "the hub" in ending[3])
+    ]
+    assert wrong == []
+
+
+def test_a_commit_of_which_the_hub_took_half_is_continued(server: Hub, release: ReleaseFiles) -> None:
+    half = {name: FILES[name] for name in ("adapter_config.json", "README.md")}
+    server.create("me/soup", files=half)
+    push(release)
+    assert server.repositories["me/soup"].files() == FILES
+
+
+def test_files_of_others_are_not_taken_for_half_a_commit(server: Hub, release: ReleaseFiles) -> None:
+    server.create("me/soup", files={"README.md": FILES["README.md"] + b"!"})
+    with pytest.raises(LoracookError, match=r"already contains 'README\.md'; add --overwrite"):
+        push(release)
+
+
+def test_a_hub_that_asks_for_time_gets_it(server: Hub, release: ReleaseFiles) -> None:
+    server.faults["create"] = ["later 2"]
+    before = time.monotonic()
+    push(release)
+    assert time.monotonic() - before > 2
+    assert server.repositories["me/soup"].files() == FILES
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [("7", 7), ("Sun, 06 Nov 1994 08:49:37 GMT", 0), ("", 0), ("soon", 0), ("\u0661", 0), ("-3", 0)],
+)
+def test_the_time_that_a_hub_asks_for_is_read(written: str, seconds: float) -> None:
+    response = httpx2.Response(
+        429, headers={"Retry-After": written.encode()}, request=httpx2.Request("GET", "http://h")
+    )
+    assert retry_after(HfHubHTTPError("later", response=response)) == seconds
+
+
+def test_a_token_is_asked_for_before_anything_is_made(server: Hub, release: ReleaseFiles) -> None:
+    server.who = {**WHO, "auth": {"accessToken": {"role": "read"}}}
+    with pytest.raises(MachineError, match="the token of 'me' is read-only"):
+        push(release)
+    assert "create" not in server.asked
 
 
 def test_a_gateways_page_in_place_of_json_is_retried(server: Hub, release: ReleaseFiles) -> None:

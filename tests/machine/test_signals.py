@@ -81,3 +81,18 @@ def obeys(process: int, number: signal.Signals) -> bool:
     status = Path(f"/proc/{process}/status").read_text("utf-8")
     caught = next(line for line in status.splitlines() if line.startswith("SigCgt"))
     return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGHUP, 75)]
+)
+def test_signals_are_ours_before_the_command_line_is_imported(number: int, code: int, tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text(f"import os, time; os.kill(os.getpid(), {number:d}); time.sleep(9)")
+    done = subprocess.run(
+        [sys.executable, "-m", "loracook", "validate"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", f"{STOPPED}\n")

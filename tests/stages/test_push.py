@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from loracook.errors import LoracookError, PushError
 from loracook.progress import Silent
@@ -27,10 +29,14 @@ base_model: {name_or_path: microsoft/phi-2}
 dataset: {path: ./rows.jsonl}
 lora: {r: 4}
 """
+TOKENIZER = {
+    "tokenizer.json": Tokenizer(WordLevel({"?": 0}, unk_token="?")).to_str().encode(),
+    "tokenizer_config.json": b'{"tokenizer_class": "PreTrainedTokenizerFast"}',
+}
 ADAPTER = {
     "adapter_config.json": b'{"r": 4}',
     "adapter_model.safetensors": b"adapter weights",
-    "tokenizer.json": b"{}",
+    **TOKENIZER,
     "chat_template.jinja": b"{{ messages }}",
 }
 MODEL = {
@@ -38,7 +44,7 @@ MODEL = {
     "model-00001-of-00002.safetensors": b"first half",
     "model-00002-of-00002.safetensors": b"second half",
     "model.safetensors.index.json": b"{}",
-    "tokenizer.json": b"{}",
+    **TOKENIZER,
 }
 RESIDUE = {
     "training_args.bin": b"pickle",
