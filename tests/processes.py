@@ -19,10 +19,12 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from subprocess import CompletedProcess
+from types import MappingProxyType
 
 LIBRARIES = ("torch._dynamo", "datasets", "accelerate", "bitsandbytes", "peft", "trl.trainer.sft_trainer")
 ROOT = Path(__file__).parents[1]
@@ -31,14 +33,19 @@ ROOT = Path(__file__).parents[1]
 class Process:
     """A command that is running, with the part of `subprocess.Popen` that tests use."""
 
-    def __init__(self, arguments: tuple[str | Path, ...], cwd: Path) -> None:
+    def __init__(
+        self,
+        arguments: tuple[str | Path, ...],
+        cwd: Path,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.arguments = tuple(map(str, arguments))
         self.folder = Path(tempfile.mkdtemp())
         self.returncode: int | None = None
         request = {
             "arguments": self.arguments,
             "cwd": str(cwd),
-            "environment": dict(os.environ),
+            "environment": {**os.environ, **environment},
             "folder": str(self.folder),
         }
         parent = _parent(tuple(sorted(item for item in os.environ.items() if item[0].startswith("HF_"))))
@@ -74,9 +81,11 @@ def start(*arguments: str | Path, cwd: Path) -> Process:
     return Process(arguments, cwd)
 
 
-def run(*arguments: str | Path, cwd: Path) -> CompletedProcess[str]:
-    """The same to its end."""
-    process = start(*arguments, cwd=cwd)
+def run(
+    *arguments: str | Path, cwd: Path, environment: Mapping[str, str] = MappingProxyType({})
+) -> CompletedProcess[str]:
+    """The same to its end, with more variables in its environment."""
+    process = Process(arguments, cwd, environment)
     out, errors = process.communicate()
     assert process.returncode is not None
     return CompletedProcess(process.arguments, process.returncode, out, errors)
@@ -133,10 +142,14 @@ def _become(request: dict[str, object], folder: Path) -> None:
     os.environ.clear()
     os.environ.update(request["environment"])  # type: ignore[call-overload]
     sys.argv = ["loracook", *request["arguments"]]  # type: ignore[misc]
+    if "LORACOOK_TEST_KILL_AT" in os.environ:
+        from tests.crash import arm
+
+        arm()
     sys.path.remove(str(ROOT))
     code = 1
     try:
-        from loracook.cli import main
+        from loracook.__main__ import main
 
         main()
     except SystemExit as end:
