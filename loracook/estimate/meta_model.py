@@ -140,6 +140,8 @@ def _dtype(name: str, config: PretrainedConfig) -> torch.dtype:
 
 
 def _notes(recipe: Recipe, folder: Path, config: PretrainedConfig) -> Iterator[str]:
+    if unused := model.unused_keys(recipe, folder):
+        yield f"not used from the model's config.json: {', '.join(unused)}"
     yield from model.quantization_notes(recipe, config)
     if "merge" in recipe and (note := model.generation_settings(folder).note):
         yield note
