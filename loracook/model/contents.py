@@ -162,7 +162,7 @@ def _sizes(data: Any) -> Iterator[str]:
             continue
         if not value <= most:
             yield f"has {key} = {quote(value)}, and at most {most:,} can be built; name another model"
-        if most < MOST_SIZE and value < -1:
+        if most < MOST_SIZE and value < 0:
             yield f"has {key} = {quote(value)}, which is negative; name another model"
         layers = max(layers, value) if LAYERS.fullmatch(key) else layers
         experts = max(experts, value) if EXPERTS.fullmatch(key) else experts
