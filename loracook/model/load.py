@@ -87,6 +87,8 @@ def load_tokenizer(recipe: Recipe, folder: Path) -> PreTrainedTokenizerBase:
     if len(tokenizer) == len(tokenizer.all_special_ids):  # some classes load from no files at all
         message = "the model's folder has no tokenizer; copy tokenizer files into it"
         raise RecipeError([recipe.problem(BASE_MODEL, message)])
+    with reading(recipe, folder, "its tokenizer"):
+        tokenizer.decode(tokenizer("soup").input_ids)  # some settings fail no earlier
     if "tokenizer" in recipe:
         tokenizer.add_special_tokens(recipe["tokenizer"])
     return tokenizer

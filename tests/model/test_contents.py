@@ -17,6 +17,7 @@ from loracook.model.generation_config import generation_settings
 from loracook.recipe.recipe import Recipe
 from tests.model.test_refusals import config
 from tests.plans import invoked, written
+from tests.tiny_models import LINES, tokenizer_of
 
 
 @pytest.fixture
@@ -278,3 +279,12 @@ def test_a_pipe_is_no_model(recipe: Recipe) -> None:
 def test_generation_settings_that_cannot_be_read_are_left_out(recipe: Recipe) -> None:
     Path("model/generation_config.json").write_text("[" * 100_000)
     assert generation_settings(Path("model")).left_out == {}
+
+
+@pytest.mark.parametrize("longest", ["long", [512], {"a": 1}])
+def test_a_tokenizer_that_cannot_encode_is_refused(recipe: Recipe, longest: object) -> None:
+    tokenizer_of(LINES).save_pretrained("model")
+    load_tokenizer(recipe, fetch_description(recipe, Path("cache")))
+    change("tokenizer_config.json", model_max_length=longest)
+    with pytest.raises(RecipeError, match="its tokenizer cannot be read"):
+        load_tokenizer(recipe, fetch_description(recipe, Path("cache")))
