@@ -27,7 +27,7 @@ PICKED = re.compile(r".*(attn|experts)_implementation(_internal)?")
 NOT_USED = re.compile(rf"{PICKED.pattern}|auto_map|trust_remote_code|use_kernels|kernel_config")
 """Keys of config.json that would pick code, which the recipe and --allow-code alone do."""
 LAYERS = re.compile(r"(.*_)?(layers?|blocks?|depths?|stages)")
-EXPERTS = re.compile(r"(.*_)?experts")
+EXPERTS = re.compile(r"(.*_)?experts?")
 REPEATED = re.compile(r"(.*_)?(heads?|groups|labels)")
 NO_SIZE = re.compile(
     r"(.*_)?(ids?|index|positions?|length|len|ctx|context|window|theta|base|seed|tokens?|params|parameters)(_.*)?"
@@ -61,6 +61,17 @@ def check_shards(recipe: Recipe, folder: Path) -> None:
         names = sorted(set(_json(recipe, folder, index.name)["weight_map"].values()))
         missing = [_not_in_folder(name) for name in names if not (folder / name).is_file()]
         _refuse(recipe, index.name, missing)
+
+
+def check_gguf(recipe: Recipe, file: Path) -> None:
+    """Raise RecipeError where a GGUF file has sizes that nobody can build."""
+    from transformers.integrations.gguf import read_gguf_metadata
+
+    with reading(recipe, file.parent, file.name, RuntimeError):
+        metadata, _ = read_gguf_metadata(str(file))
+        kind = f"{metadata['general.architecture']}."
+    sizes = {key: value for key, value in metadata.items() if key.startswith(kind)}
+    _refuse(recipe, file.name, list(_sizes(sizes)))
 
 
 def unused_keys(recipe: Recipe, folder: Path) -> list[str]:
@@ -157,17 +168,23 @@ def _sizes(data: Any) -> Iterator[str]:
     for key, value in _entries(data):
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue
-        most = _most(key)
+        part = _part(key)
+        most = _most(part)
         if most is None or (isinstance(value, float) and most == MOST_SIZE):
             continue
         if not value <= most:
             yield f"has {key} = {quote(value)}, and at most {most:,} can be built; name another model"
         if most < MOST_SIZE and value < 0:
             yield f"has {key} = {quote(value)}, which is negative; name another model"
-        layers = max(layers, value) if LAYERS.fullmatch(key) else layers
-        experts = max(experts, value) if EXPERTS.fullmatch(key) else experts
+        layers = max(layers, value) if LAYERS.fullmatch(part) else layers
+        experts = max(experts, value) if EXPERTS.fullmatch(part) else experts
     if layers * experts > MOST_PARTS:
         yield f"has {layers:,} layers of {experts:,} experts, too many to be built; name another model"
+
+
+def _part(key: str) -> str:
+    """A key as config.json has it, also of one as GGUF files have it: llama.block_count is block."""
+    return re.sub("_(count|length)", "", key.rpartition(".")[2]) if "." in key else key
 
 
 def _most(key: str) -> int | None:

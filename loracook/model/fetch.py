@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 from loracook.errors import MachineError, RecipeError, UnreachableError
 from loracook.hub.failures import rejection, unreachable
 from loracook.model.broken_files import reading
-from loracook.model.contents import check_contents, check_shards
+from loracook.model.contents import check_contents, check_gguf, check_shards
 from loracook.model.own_code import BASE_MODEL, NO_CODE, check_own_code
 from loracook.recipe.locations import is_local
 from loracook.recipe.present import adapter_fault, look_alike
@@ -191,6 +191,7 @@ def _converted(recipe: Recipe, gguf: Path, *, cache: Path, part: Part) -> Path:
 
 def _convert(recipe: Recipe, gguf: Path, folder: Path, *, part: Part) -> None:
     try:
+        check_gguf(recipe, gguf)
         with reading(recipe, gguf.parent, gguf.name, RuntimeError), tempfile.TemporaryDirectory() as alone:
             # Upstream would also read what lies beside the file, and one of its name in the working folder.
             link = Path(alone, gguf.name)

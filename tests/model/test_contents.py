@@ -7,10 +7,19 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from gguf import GGUFWriter
 
 from loracook.errors import RecipeError
-from loracook.model import fetch_description, load_on_meta, load_tokenizer, unused_keys
+from loracook.model import (
+    fetch_description,
+    load_config,
+    load_model,
+    load_on_meta,
+    load_tokenizer,
+    unused_keys,
+)
 from loracook.model.contents import check_contents, check_shards
 from loracook.model.fetch import fetch
 from loracook.model.generation_config import generation_settings
@@ -288,3 +297,52 @@ def test_a_tokenizer_that_cannot_encode_is_refused(recipe: Recipe, longest: obje
     change("tokenizer_config.json", model_max_length=longest)
     with pytest.raises(RecipeError, match="its tokenizer cannot be read"):
         load_tokenizer(recipe, fetch_description(recipe, Path("cache")))
+
+
+def write_gguf(file: Path, layers: int = 2, kind: str = "llama") -> None:
+    """A small model as a GGUF file, with weights for two layers."""
+    writer = GGUFWriter(file, kind)
+    writer.add_block_count(layers)
+    for add, number in {
+        writer.add_embedding_length: 32,
+        writer.add_feed_forward_length: 64,
+        writer.add_head_count: 4,
+        writer.add_head_count_kv: 4,
+        writer.add_context_length: 128,
+        writer.add_vocab_size: 4,
+        writer.add_eos_token_id: 0,
+        writer.add_bos_token_id: 0,
+    }.items():
+        add(number)
+    writer.add_layer_norm_rms_eps(1e-6)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(["<|end|>", "a", "b", "ab"])
+    writer.add_token_merges(["a b"])
+    square, wide = (32, 32), (64, 32)
+    shapes = {"attn_norm": (32,), "attn_q": square, "attn_k": square, "attn_v": square, "attn_output": square}
+    shapes |= {"ffn_norm": (32,), "ffn_gate": wide, "ffn_up": wide, "ffn_down": (32, 64)}
+    every = {f"blk.{layer}.{name}.weight": shape for layer in range(2) for name, shape in shapes.items()}
+    for name, shape in {"token_embd.weight": (4, 32), "output_norm.weight": (32,), **every}.items():
+        writer.add_tensor(name, np.zeros(shape, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_a_gguf_file_is_read_alone(recipe: Recipe) -> None:
+    write_gguf(Path("model/tiny.gguf"))
+    Path("model/adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "org/other"}))
+    Path("model/config.json").unlink()
+    Path("tiny.gguf").write_bytes(b"of the same name in the working folder")
+    of_file = Recipe(recipe.file, {"base_model": {"name_or_path": "./model/tiny.gguf", "dtype": "auto"}}, ())
+    folder = fetch(of_file, Path("cache"))
+    assert load_config(of_file, folder).num_hidden_layers == 2
+    assert load_model(of_file, folder).num_parameters() == 20_768
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2"])
+def test_a_gguf_file_of_absurd_size_is_refused_by_its_key(recipe: Recipe, kind: str) -> None:
+    write_gguf(Path("tiny.gguf"), 10**9, kind)
+    of_file = Recipe(recipe.file, {"base_model": {"name_or_path": "./tiny.gguf"}}, ())
+    assert f"tiny.gguf has {kind}.block_count = '1000000000'" in refusal(of_file)
