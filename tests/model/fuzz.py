@@ -123,7 +123,7 @@ def _change(draw: random.Random, model: Path) -> str:
         return f"bytes of {file.name}"
     try:
         data = json.loads(file.read_text())
-    except ValueError:
+    except (ValueError, RecursionError):  # it was changed before
         return f"{file.name} again"
     path = _change_value(draw, data)
     file.write_text(json.dumps(data))
