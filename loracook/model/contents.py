@@ -26,16 +26,15 @@ FILE_KEY = re.compile(r".*_files?|vocab|merges|init_inputs")
 PICKED = re.compile(r".*(attn|experts)_implementation(_internal)?")
 NOT_USED = re.compile(rf"{PICKED.pattern}|auto_map|trust_remote_code|use_kernels|kernel_config")
 """Keys of config.json that would pick code, which the recipe and --allow-code alone do."""
-LAYERS = re.compile(r"(.*_)?(layers?|blocks?|depths?|stages)")
+LAYERS = re.compile(r"(?!.*_per_)(.*_)?(layers?|blocks?|depths?|stages)")
 EXPERTS = re.compile(r"(.*_)?experts?")
 REPEATED = re.compile(r"(.*_)?(heads?|groups|labels)")
 NO_SIZE = re.compile(
     r"(.*_)?(ids?|index|positions?|length|len|ctx|context|window|theta|base|seed|tokens?|params|parameters)(_.*)?"
 )
-MOST_LAYERS, MOST_PARTS, MOST_WORDS, MOST_SIZE = 500, 100_000, 1 << 22, 1 << 26
-"""The most layers, the most of any other part and of experts in all layers, the largest vocabulary, and the
-largest size of anything; published models have half at most. Upstream makes each part in Python, and large
-sizes overflow.
+MOST_LAYERS, MOST_PARTS, MOST_EXPERTS, MOST_WORDS, MOST_SIZE = 500, 100_000, 1 << 20, 1 << 22, 1 << 26
+"""The most layers, of any other part, and of experts in all layers; the largest vocabulary, and the largest
+size of anything. Published models have half at most. Upstream makes each part in Python, and sizes overflow.
 """
 
 
@@ -174,11 +173,11 @@ def _sizes(data: Any) -> Iterator[str]:
             continue
         if not value <= most:
             yield f"has {key} = {quote(value)}, and at most {most:,} can be built; name another model"
-        if most < MOST_SIZE and value < 0:
+        if value < 0 and part.startswith(("n_", "num_")) and most < MOST_SIZE:
             yield f"has {key} = {quote(value)}, which is negative; name another model"
         layers = max(layers, value) if LAYERS.fullmatch(part) else layers
         experts = max(experts, value) if EXPERTS.fullmatch(part) else experts
-    if layers * experts > MOST_PARTS:
+    if layers * experts > MOST_EXPERTS:
         yield f"has {layers:,} layers of {experts:,} experts, too many to be built; name another model"
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from gguf import GGUFWriter
+from transformers import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from loracook.errors import RecipeError
 from loracook.model import (
@@ -226,6 +228,16 @@ def test_absurd_sizes_are_refused_by_their_key(
     change("config.json", model_type=kind, **sizes)
     with pytest.raises(RecipeError, match=said):
         load_on_meta(recipe, fetch_description(recipe, Path("cache")))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_sizes_of_every_kind_of_model_are_admitted(recipe: Recipe) -> None:
+    for kind in set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) - {"gemma4_assistant"}:  # invalid as it stands
+        Path("model/config.json").write_text(json.dumps(CONFIG_MAPPING[kind]().to_dict(), default=str))
+        check_contents(recipe, Path("model"))
+    change("config.json", vision_feature_layer=-2, select_layer=-1, vocab_size_per_layer=262_144)
+    check_contents(recipe, Path("model"))
 
 
 def test_sizes_of_published_models_are_built(recipe: Recipe) -> None:
