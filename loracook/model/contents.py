@@ -32,9 +32,9 @@ REPEATED = re.compile(r"(.*_)?(heads?|groups|labels)")
 NO_SIZE = re.compile(
     r"(.*_)?(ids?|index|positions?|length|len|ctx|context|window|theta|base|seed|tokens?|params|parameters)(_.*)?"
 )
-MOST_LAYERS, MOST_PARTS, MOST_EXPERTS, MOST_WORDS, MOST_SIZE = 500, 100_000, 1 << 20, 1 << 22, 1 << 26
+MOST_LAYERS, MOST_PARTS, MOST_EXPERTS, MOST_WORDS, MOST_SIZE = 400, 100_000, 1 << 20, 1 << 22, 1 << 26
 """The most layers, of any other part, and of experts in all layers; the largest vocabulary, and the largest
-size of anything. Published models have half at most. Upstream makes each part in Python, and sizes overflow.
+size of anything. Published models have fewer. Upstream makes each part in Python, and sizes overflow.
 """
 
 
