@@ -44,8 +44,9 @@ pictures: $(VENV)/.test ## redraw the pictures of terminals in docs/ (some minut
 architecture: ## print what each folder imports and what breaks a rule; redraw docs/architecture.svg
 	$(PYTHON) docs/architecture.py --draw
 
-fuzz: $(VENV)/.test ## change shipped recipes at random for ten minutes; leaves broken.yaml for what breaks something
+fuzz: $(VENV)/.test ## change recipes, then models at random, ten minutes each; leaves what breaks something
 	$(VENV)/bin/python -m tests.recipe.fuzz 600
+	$(VENV)/bin/python -m tests.model.fuzz 600
 
 upstream: ## test the contract with the newest upstream releases instead of the pinned ones
 	$(PYTHON) -m venv .venv-upstream

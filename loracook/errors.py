@@ -116,7 +116,7 @@ class StoppedError(LoracookError):
     exit_code = 75
 
 
-def reworded(error: LoracookError, cause: Exception) -> LoracookError:
+def reworded(error: LoracookError, cause: BaseException) -> LoracookError:
     """Our error with what the library said as a note, which is shown with it, unless it quotes that."""
     said = " ".join(str(cause).split())
     if said not in str(error):

@@ -9,7 +9,7 @@ from loracook.cli.options import allow_options, set_option
 from loracook.cli.screen import wants_color
 from loracook.errors import Problem
 from loracook.recipe.allowed import Allowed
-from loracook.recipe.validate import checked, recipes, strict
+from loracook.recipe.validate import checked, recipes, refused, strict
 from loracook.views.problems import FORMATS
 from loracook.views.snippets import COLOURED, as_snippets
 
@@ -38,15 +38,15 @@ def command(
     quiet: bool,
 ) -> int:
     """Check recipes: files, folders or glob patterns. Prints one line per problem; errors exit with 2."""
-    files = recipes(names)
-    by_file = [checked(file, overrides, allowed) for file in files]
+    by_file = [checked(file, overrides, allowed) for file in recipes(names, allowed)]
+    by_file += [(problem,) for problem in refused(names, allowed)]
     if warnings == "errors":
         by_file = [strict(problems) for problems in by_file]
     invalid = sum(any(map(_is_error, problems)) for problems in by_file)
     shown = [problem for problems in by_file for problem in problems if _is_error(problem) or not quiet]
     _show(shown, kind)
     if kind in ("text", "github") and not quiet:
-        click.echo(f"{len(files)} checked, {invalid} invalid", err=bool(invalid) or kind != "text")
+        click.echo(f"{len(by_file)} checked, {invalid} invalid", err=bool(invalid) or kind != "text")
     return 2 if invalid else 0
 
 

@@ -14,6 +14,7 @@ from loracook.errors import RecipeError
 from loracook.estimate.weight_bytes import Weights, cast, set_dtypes, weight_bytes
 from loracook.model.parameters import (
     ParameterCounts,
+    RejectedError,
     WeightGroup,
     counts_of,
     grow_embeddings,
@@ -122,10 +123,9 @@ def named_tokens(recipe: Recipe) -> set[str]:
 def _adapted(base: PreTrainedModel, lora_config: LoraConfig, recipe: Recipe) -> PeftModel:
     try:
         return with_adapter(base, deepcopy(lora_config))  # which PEFT changes
-    except (ValueError, TypeError, IndexError, NotImplementedError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
+    except RejectedError as error:
         advice = "" if "target_modules" in recipe["lora"] else "; write target_modules: all-linear"
-        problem = recipe.problem(("lora",), f"PEFT rejects this adapter{advice}: {reason}")
+        problem = recipe.problem(("lora",), f"PEFT rejects this adapter{advice}: {error}")
         raise RecipeError([problem]) from error
 
 
@@ -140,6 +140,8 @@ def _dtype(name: str, config: PretrainedConfig) -> torch.dtype:
 
 
 def _notes(recipe: Recipe, folder: Path, config: PretrainedConfig) -> Iterator[str]:
+    if unused := model.unused_keys(recipe, folder):
+        yield f"not used from the model's config.json: {', '.join(unused)}"
     yield from model.quantization_notes(recipe, config)
     if "merge" in recipe and (note := model.generation_settings(folder).note):
         yield note

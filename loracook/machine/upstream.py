@@ -118,6 +118,15 @@ def set_attention_implementation(model: Any, name: str) -> None:
     model.config.get_text_config(decoder=True)._attn_implementation_internal = name
 
 
+def choose_implementations(config: Any, attention: str | None) -> None:
+    """Let a model and its parts run with an attention, None for transformers' choice, not by its file.
+
+    A config.json may name code on the hub there. The experts are left to transformers.
+    """
+    config._attn_implementation = attention
+    config._experts_implementation = None
+
+
 def takes_any_attention(model: Any) -> bool:
     """Whether a model runs with whatever attention is registered."""
     return bool(model._supports_attention_backend)

@@ -1,6 +1,7 @@
 """The base model: fetching and loading it, and the modules that an adapter is applied to."""
 
 from loracook.model.adapter import check_modules, lora_config
+from loracook.model.contents import unused_keys
 from loracook.model.fetch import fetch, fetch_description, fetch_tokenizer, files
 from loracook.model.finite import not_finite
 from loracook.model.generation_config import generation_settings

@@ -9,29 +9,37 @@ from loracook.machine.faults import shortage
 from loracook.model.own_code import BASE_MODEL, REFUSED, requires_code
 from loracook.recipe.recipe import Recipe
 
+PANIC = "PanicException"
+"""What a fault in the Rust code of tokenizers raises, which is no Exception and has no importable name."""
 LIMIT = 90
 """Characters of a library's own words, so that the advice still fits the line."""
 
 
 @contextmanager
-def reading(recipe: Recipe, folder: Path, what: str) -> Iterator[None]:
+def reading(recipe: Recipe, folder: Path, what: str, *passing: type[Exception]) -> Iterator[None]:
     """Make a problem of whatever a library raises over the files in `folder`.
 
-    What torch raises about memory and devices passes through, and so does a missing package.
+    A missing package passes through, a lack of memory or disk, and errors of the types in `passing`.
     """
     try:
         yield
-    except (LoracookError, ImportError, RuntimeError):
+    except (LoracookError, ImportError):
         raise
-    except Exception as error:
-        if shortage(error):
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != PANIC:
+            raise
+        too_deep = isinstance(error, RecursionError)
+        if isinstance(error, passing) and not too_deep:
+            raise
+        if isinstance(error, Exception) and shortage(error):
             raise
         if REFUSED in str(error):
             raise requires_code(recipe, folder) from error
-        message = f"{what} cannot be read: {_reason(error, folder)}; copy or download the model again"
+        reason = "it is nested too deep" if too_deep else _reason(error, folder)
+        message = f"{what} cannot be read: {reason}; copy or download the model again"
         raise reworded(RecipeError([recipe.problem(BASE_MODEL, message)]), error) from error
 
 
-def _reason(error: Exception, folder: Path) -> str:
+def _reason(error: BaseException, folder: Path) -> str:
     text = " ".join(str(error).split()).replace(f"{folder}/", "").rstrip(".:")
     return shorten(text if " " in text else repr(error), LIMIT)

@@ -1,15 +1,15 @@
 """Where the base model comes from: the hub, a folder, or a GGUF file that is converted once and cached."""
 
-import json
 import os
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from loracook.errors import MachineError, RecipeError, UnreachableError, quote
+from loracook.errors import MachineError, RecipeError, UnreachableError
 from loracook.hub.failures import rejection, unreachable
 from loracook.model.broken_files import reading
+from loracook.model.contents import check_contents, check_gguf, check_shards
 from loracook.model.own_code import BASE_MODEL, NO_CODE, check_own_code
 from loracook.recipe.locations import is_local
 from loracook.recipe.present import adapter_fault, look_alike
@@ -98,9 +98,9 @@ def _fetch(recipe: Recipe, cache: Path, part: Part) -> Path:
     files(recipe)
     path = local_path(recipe) or _from_hub(recipe, weights=part == "weights")
     gguf = _gguf(recipe, path)
-    if gguf:
-        return _converted(recipe, gguf, cache=cache, part=part)
-    return _with_safetensors(recipe, path) if part == "weights" else path
+    folder = _converted(recipe, gguf, cache=cache, part=part) if gguf else path
+    check_contents(recipe, folder)
+    return _with_safetensors(recipe, folder) if part == "weights" else folder
 
 
 def _gguf(recipe: Recipe, path: Path) -> Path | None:
@@ -151,23 +151,11 @@ def _refusal(name: str, error: Exception) -> str:
 
 
 def _with_safetensors(recipe: Recipe, folder: Path) -> Path:
-    for index in folder.glob("*.safetensors.index.json"):
-        _refuse_names_outside(recipe, folder, index)
+    check_shards(recipe, folder)
     if any(folder.glob("*.safetensors")):
         return folder
     message = "no safetensors weights, and pickles can run code; name a model or revision with *.safetensors"
     raise RecipeError([recipe.problem(BASE_MODEL, message)])
-
-
-def _refuse_names_outside(recipe: Recipe, folder: Path, index: Path) -> None:
-    """Raise RecipeError where an index of weights names a file that is not in the model's own folder."""
-    with reading(recipe, folder, index.name):
-        names = {str(name) for name in json.loads(index.read_text("utf-8"))["weight_map"].values()}
-    if outside := sorted(name for name in names if Path(name).name != name):
-        message = (
-            f"{index.name} names {quote(outside[0])}, which is not in its folder; download the model again"
-        )
-        raise RecipeError([recipe.problem(BASE_MODEL, message)])
 
 
 def _weights_file(recipe: Recipe, path: Path) -> Path:
@@ -202,27 +190,29 @@ def _converted(recipe: Recipe, gguf: Path, *, cache: Path, part: Part) -> Path:
 
 
 def _convert(recipe: Recipe, gguf: Path, folder: Path, *, part: Part) -> None:
-    from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig, PreTrainedTokenizerFast
-
     try:
-        with reading(recipe, gguf.parent, gguf.name):
-            PreTrainedTokenizerFast.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
-            if part == "description":
-                config = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name, **NO_CODE)
-                config.save_pretrained(folder)
-            if part != "weights":
-                return
-            # Packed GGUF blocks can neither be trained nor saved, so they are dequantized.
-            model = AutoModelForCausalLM.from_pretrained(
-                gguf.parent,
-                gguf_file=gguf.name,
-                dtype="bfloat16",
-                quantization_config=GgufConfig(dequantize=True),
-                **NO_CODE,
-            )
-            model.save_pretrained(folder)
+        check_gguf(recipe, gguf)
+        with reading(recipe, gguf.parent, gguf.name, RuntimeError), tempfile.TemporaryDirectory() as alone:
+            # Upstream would also read what lies beside the file, and one of its name in the working folder.
+            link = Path(alone, gguf.name)
+            link.symlink_to(gguf.resolve())
+            _save_parts(link, folder, part=part)
     except ImportError as error:
         raise MachineError(f"{gguf.name} needs one more package; run: pip install gguf") from error
     except NotImplementedError as error:
         message = f"transformers cannot convert {gguf.name}: {error}"
         raise RecipeError([recipe.problem(BASE_MODEL, message)]) from error
+
+
+def _save_parts(gguf: Path, folder: Path, *, part: Part) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig, PreTrainedTokenizerFast
+
+    alone, file = gguf.parent, str(gguf)
+    PreTrainedTokenizerFast.from_pretrained(alone, gguf_file=file, **NO_CODE).save_pretrained(folder)
+    if part == "description":
+        AutoConfig.from_pretrained(alone, gguf_file=file, **NO_CODE).save_pretrained(folder)
+    if part == "weights":
+        # Packed GGUF blocks can neither be trained nor saved, so they are dequantized.
+        dequantized = {"dtype": "bfloat16", "quantization_config": GgufConfig(dequantize=True)}
+        model = AutoModelForCausalLM.from_pretrained(alone, gguf_file=file, **NO_CODE, **dequantized)
+        model.save_pretrained(folder)

@@ -84,7 +84,7 @@ def _settings(folder: Path) -> dict[str, Any]:
 def _mapping(file: Path) -> dict[str, Any] | None:
     try:
         found = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else {}
 

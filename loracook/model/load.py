@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loracook.errors import TRAIN_AGAIN, DivergedError, MachineError, RecipeError
+from loracook.machine import upstream
 from loracook.model.broken_files import reading
 from loracook.model.finite import not_finite
 from loracook.model.generation_config import generation_settings
@@ -54,6 +55,7 @@ def load_config(recipe: Recipe, folder: Path) -> PretrainedConfig:
         kind = "an encoder-decoder" if config.is_encoder_decoder else "not a causal language model"
         message = f"'{config.model_type}' is {kind}; loracook trains causal language models"
         raise RecipeError([recipe.problem(BASE_MODEL, message)])
+    upstream.choose_implementations(config, recipe["base_model"].get("attn_implementation"))
     return config
 
 
@@ -87,6 +89,8 @@ def load_tokenizer(recipe: Recipe, folder: Path) -> PreTrainedTokenizerBase:
     if len(tokenizer) == len(tokenizer.all_special_ids):  # some classes load from no files at all
         message = "the model's folder has no tokenizer; copy tokenizer files into it"
         raise RecipeError([recipe.problem(BASE_MODEL, message)])
+    with reading(recipe, folder, "its tokenizer"):
+        tokenizer.decode(tokenizer("soup").input_ids)  # some settings fail no earlier
     if "tokenizer" in recipe:
         tokenizer.add_special_tokens(recipe["tokenizer"])
     return tokenizer
@@ -100,7 +104,7 @@ def _tokenizer(recipe: Recipe, folder: Path) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(folder, **own_code(recipe))
     from transformers import PreTrainedTokenizerFast  # without torch: preview takes half the time
 
-    return PreTrainedTokenizerFast.from_pretrained(folder)
+    return PreTrainedTokenizerFast.from_pretrained(folder, **NO_CODE)
 
 
 def load_model(recipe: Recipe, folder: Path) -> PreTrainedModel:
@@ -124,7 +128,10 @@ def load_on_meta(recipe: Recipe, folder: Path) -> PreTrainedModel:
 
     try:
         with torch.device("meta"), reading(recipe, folder, "its config.json"):
-            return AutoModelForCausalLM.from_config(load_config(recipe, folder), **own_code(recipe))
+            base = AutoModelForCausalLM.from_config(load_config(recipe, folder), **own_code(recipe))
+            if not any(tensor.numel() for tensor in base.parameters()):
+                raise ValueError("its model has no parameters")
+            return base
     except ImportError as error:
         reason = str(error).strip().splitlines()[0]
         raise MachineError(f"the base model cannot be built here: {reason}") from error
@@ -188,16 +195,16 @@ def _load(recipe: Recipe, folder: Path, **settings: Any) -> PreTrainedModel:
     # One whole copy on each process's own device: training shards nothing by layer.
     device_map = {"": PartialState().device} if has_accelerator() else None
     try:
-        with reading(recipe, folder, "its weights"):
+        with reading(recipe, folder, "its weights", RuntimeError):  # torch's, of a device
             loaded, report = AutoModelForCausalLM.from_pretrained(
                 folder,
+                config=load_config(recipe, folder),
                 device_map=device_map,
                 use_safetensors=True,
                 **own_code(recipe),
                 generation_config=generation_settings(folder).config,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # refused below, by name
-                **_attention(recipe),
                 **settings,
             )
     except ImportError as error:
@@ -230,11 +237,6 @@ def _keep_trainable(model: PreTrainedModel) -> None:
     for module in model.modules():
         if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False
-
-
-def _attention(recipe: Recipe) -> dict[str, Any]:
-    base = recipe["base_model"]
-    return {key: base[key] for key in ("attn_implementation",) if key in base}
 
 
 def _quantization(recipe: Recipe, config: PretrainedConfig) -> dict[str, Any]:

@@ -103,6 +103,7 @@ def try_merge(recipe: Recipe, folder: Path, tuned: PeftModel) -> None:
             config=AutoConfig.from_pretrained(saved, **own_code(recipe)),
             state_dict=saved_weights(merged),
             device_map="meta",
+            **own_code(recipe),
             output_loading_info=True,
             ignore_mismatched_sizes=True,
         )

@@ -57,7 +57,7 @@ def rank_costs(model: Module, ranks: Sequence[int], adapter: LoraConfig) -> list
     """What each rank of an adapter costs.
 
     Raises:
-        ValueError: no module has one of its names.
+        RejectedError: no module has one of its names.
     """
     counts = {r: count_parameters(model, replace(adapter, r=r)) for r in ranks}
     return [

@@ -8,6 +8,8 @@ from copy import copy, deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from loracook.errors import LoracookError
+
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
     from torch.nn import Module, Parameter
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
 
 MATRIX = 2
 """Dimensions of a matrix; experts are stacked in parameters of one more."""
+
+
+class RejectedError(LoracookError):
+    """PEFT rejects an adapter on a model, in its own words."""
 
 
 @dataclass(frozen=True)
@@ -50,21 +56,28 @@ def count_parameters(module: Module, config: LoraConfig) -> ParameterCounts:
         config: the adapter.
 
     Raises:
-        ValueError: PEFT finds no module to adapt.
+        RejectedError: PEFT finds no module to adapt.
     """
     return counts_of(with_adapter(meta_copy(module), config))
 
 
 def with_adapter(module: Module, config: LoraConfig) -> PeftModel:
-    """`module`, which is on the meta device, changed in place into PEFT's model for `config`."""
+    """`module`, which is on the meta device, changed in place into PEFT's model for `config`.
+
+    Raises:
+        RejectedError: PEFT cannot do that.
+    """
     import torch
     from peft import get_peft_model
 
     config = copy(config)
     if isinstance(config.init_lora_weights, str) and config.init_lora_weights in ("gaussian", "orthogonal"):
         config.init_lora_weights = True  # the values do not matter, and not all of them work without memory
-    with torch.device("meta"):
-        return get_peft_model(module, config)
+    try:
+        with torch.device("meta"):
+            return get_peft_model(module, config)
+    except (ValueError, TypeError, IndexError, NotImplementedError, RuntimeError) as error:
+        raise RejectedError(" ".join(str(error).split())) from error
 
 
 def counts_of(tuned: PeftModel) -> ParameterCounts:

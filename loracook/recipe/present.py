@@ -24,8 +24,6 @@ def missing_files(data: Data, reach: Reach) -> Iterator[Problem]:
         place = reach.resolve(split_pattern(text, reach.folder)[0])
         if not place.exists():
             yield Problem(path, f"{quote(text)} does not exist; {_advice(reach, text)}", "missing-file")
-        elif not place.is_file() and not place.is_dir():
-            yield Problem(path, f"{quote(text)} is not a regular file; name a file or folder", "missing-file")
         elif path == BASE_MODEL and (fault := adapter_fault(place)):
             yield Problem(path, fault, "adapter-as-base")
 

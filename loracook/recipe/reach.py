@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path as FilePath
@@ -35,9 +36,11 @@ class Reach:
             target = (self.folder / text).resolve()
         except (OSError, RuntimeError, ValueError) as error:
             raise OutOfReachError("cannot be resolved; use another path") from error
-        if self._may_read(target):
-            return target
-        raise OutOfReachError(self._outside(str(text), target))
+        if not self._may_read(target):
+            raise OutOfReachError(self._outside(str(text), target))
+        if _is_special(target):
+            raise OutOfReachError("is not a regular file; name a file or folder")
+        return target
 
     def refusal(self, text: str) -> str | None:
         """Why a recipe may not name this path, and what to write or to allow instead; None when it may."""
@@ -67,6 +70,15 @@ class Reach:
             return f"is an absolute path; use a path starting with './'{way}"
         where = "recipe's folder" if self.root == self.folder.resolve() else f"repository '{self.root.name}'"
         return f"{'links to a place' if links else 'is'} outside the {where}; move it there{way}"
+
+
+def _is_special(target: FilePath) -> bool:
+    """Whether a device, a pipe or a socket is there, which may never end or never answer."""
+    try:
+        mode = target.stat().st_mode
+    except OSError:  # nothing that could be read
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
 def split_pattern(text: str | FilePath, start: FilePath = FilePath()) -> tuple[str, str]:

@@ -154,7 +154,8 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 def _wrong_type(value: Any, part: Schema, path: Path) -> str:
     if "object" not in types_of(part) or value is None:
         return wrong_type(value, part, lambda other: not any(check(other, part, path)))
-    return f"{quote(value)} is not a mapping; {_as_mapping(value, part, path)}"
+    shown = f"{quote(value)} is not" if path else "not"  # a whole file that is no recipe is not quoted
+    return f"{shown} a mapping; {_as_mapping(value, part, path)}"
 
 
 def _as_mapping(value: Any, part: Schema, path: Path) -> str:

@@ -11,7 +11,7 @@ from loracook.errors import Position, Problem, RecipeError
 from loracook.recipe.allowed import NOTHING, Allowed
 from loracook.recipe.extends import MAX_PARENTS, lineage
 from loracook.recipe.present import missing_files
-from loracook.recipe.reach import reach_of, split_pattern
+from loracook.recipe.reach import OutOfReachError, reach_of, split_pattern
 from loracook.recipe.recipe import Recipe, load, placed
 
 SUFFIXES = (".yaml", ".yml")
@@ -44,15 +44,36 @@ def strict(problems: Iterable[Problem]) -> tuple[Problem, ...]:
     return tuple(replace(problem, severity="error") for problem in problems)
 
 
-def recipes(names: Iterable[str]) -> list[str]:
+def recipes(names: Iterable[str], allowed: Allowed = NOTHING) -> list[str]:
     """The recipe files of paths, folders and glob patterns, without those that another of them extends.
 
-    A folder or pattern without recipes is returned as it is, and becomes a problem of its own.
+    A folder or pattern without recipes is returned as it is, and becomes a problem of its own. A file
+    found in a folder is left out where it leads elsewhere, see `refused`; one that is named may be a link.
     """
-    files = list(dict.fromkeys(file for name in names for file in _files(name)))
+    every = (file for name in names for file in _files(name) if not _refusal(name, file, allowed))
+    files = list(dict.fromkeys(every))
     parents = {os.path.realpath(file): _parents(file) for file in files}
     extended = set().union(*(above for file, above in parents.items() if file not in above))
     return [file for file in files if os.path.realpath(file) not in extended]
+
+
+def refused(names: Iterable[str], allowed: Allowed = NOTHING) -> list[Problem]:
+    """A problem for each file found in a folder or by a pattern that may not be read, without its content."""
+    found = {file: _refusal(name, file, allowed) for name in names for file in _files(name)}
+    places = ((Position(file, 1, 1, 2), refusal) for file, refusal in found.items())
+    return [Problem((), refusal, "file", position=place) for place, refusal in places if refusal]
+
+
+def _refusal(name: str, file: str, allowed: Allowed) -> str | None:
+    """Why a file found under a name may not be read; None where it may, or is what was named."""
+    if file == name:
+        return None
+    start = Path(name if os.path.isdir(name) else split_pattern(name)[0])
+    try:
+        reach_of(start / "any", allowed).resolve(os.path.relpath(file, start))
+    except OutOfReachError as error:
+        return str(error)
+    return None
 
 
 def _files(name: str) -> list[str]:
@@ -61,7 +82,7 @@ def _files(name: str) -> list[str]:
     if _is_pattern(name):
         folder, rest = split_pattern(name)
         found = sorted(glob(os.path.join(escape(folder), rest), recursive=True))
-        return [file for file in found if os.path.isfile(file)] or [name]
+        return [file for file in found if not os.path.isdir(file)] or [name]
     return [name]
 
 
@@ -110,9 +131,12 @@ def _ancestors(file: str) -> list[str]:
 
 def _parents_by_line(file: str) -> Iterator[str]:
     """The parents of a recipe that cannot be loaded, taken from the `extends:` lines alone."""
+    reach = reach_of(Path(file), NOTHING)
     for _ in range(MAX_PARENTS):
         line = EXTENDS.search(_text(file))
         if line is None:
             return
         file = os.path.join(os.path.dirname(file), line[1].decode(errors="replace"))
+        if reach.refusal(os.path.relpath(file, reach.folder)):
+            return
         yield file

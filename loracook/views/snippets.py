@@ -32,8 +32,10 @@ def _snippet(problem: Problem, colours: Colours) -> list[str]:
     colour = colours.error if problem.severity == "error" else colours.warning
     place, _, rest = str(problem).partition(": ")
     head = f"{colours.place}{place}{colours.end}: {rest}" if problem.position else str(problem)
-    line = _line(problem.position) if problem.position else None
-    if problem.position is None or line is None:
+    if problem.position is None or problem.rule == "file":  # which is not to be read
+        return [head]
+    line = _line(problem.position)
+    if line is None:
         return [head]
     code, caret, marks = _marked(line, problem.position)
     return [head, code, f"{caret}{colour}{marks}{colours.end}"]

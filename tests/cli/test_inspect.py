@@ -105,3 +105,10 @@ def test_a_name_may_select_a_single_module() -> None:
 def test_a_path_that_is_not_there_is_no_hub_id(tmp_path: Path) -> None:
     result = CliRunner().invoke(command, [str(tmp_path / "none")])
     assert str(result.exception) == f"'{tmp_path / 'none'}' does not exist"
+
+
+def test_a_model_that_peft_cannot_adapt_ends_in_its_words(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama", "num_hidden_layers": 0}', "utf-8")
+    result = CliRunner().invoke(command, [str(tmp_path)])
+    assert isinstance(result.exception, LoracookError)
+    assert "not found in the base model" in str(result.exception)

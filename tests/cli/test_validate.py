@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import chdir
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from click.testing import CliRunner, Result
 from loracook.cli import commands
 from loracook.cli.endings import ending
 from loracook.recipe.validate import problems_of, recipes
+from loracook.views.snippets import as_snippets
 
 INVALID = Path(__file__).parents[1] / "recipes" / "invalid"
 GOOD = "version: 1\nbase_model: {name_or_path: org/model}\ndataset: {path: org/rows}\nlora: {r: 8}\n"
@@ -163,3 +165,72 @@ def test_every_command_refuses_the_same_recipes_in_the_same_words(
 
 def test_an_unknown_option_ends_with_2(folder: Path) -> None:
     assert ending(lambda: commands(["validate", "--frobnicate", "good.yaml"], standalone_mode=False)) == 2
+
+
+@pytest.mark.parametrize("kind", ["text", "json", "github", "sarif"])
+@pytest.mark.parametrize(
+    "secret",
+    ["password: hunter2\n", "hunter2\n", "- hunter2\n", "hunter2: [\n", GOOD.replace("8", "hunter2")],
+)
+@pytest.mark.parametrize("link", ["absolute", "relative", "chain", "extends"])
+def test_a_link_in_a_checked_folder_shows_nothing_of_what_it_leads_to(
+    folder: Path, kind: str, secret: str, link: str
+) -> None:
+    (folder / "secret.txt").write_text(secret)
+    (folder / "pull/deep").mkdir(parents=True)
+    target = {"relative": "../../secret.txt", "chain": "../y.yaml"}.get(link, str(folder / "secret.txt"))
+    (folder / "pull/y.yaml").symlink_to(folder / "secret.txt")
+    (folder / "pull/deep/x.yaml").symlink_to(target)
+    if link == "extends":
+        (folder / "pull/z.yaml").write_text("extends: ./deep/x.yaml\n")
+    for name in ("pull", "pull/**/*.yaml", "pull/deep/*.yaml"):
+        ran = validate(name, "--format", kind)
+        assert ran.return_value == 2
+        assert "links to a place outside" in ran.output
+        assert "x.yaml" in ran.output
+        assert "hunter2" not in ran.output
+
+
+def test_a_link_is_read_where_it_is_named_allowed_or_leads_to_the_same_repository(folder: Path) -> None:
+    (folder / "pull/.git").mkdir(parents=True)
+    (folder / "pull/sub").mkdir()
+    (folder / "pull/a.yaml").write_text(GOOD)
+    (folder / "pull/sub/inside.yaml").symlink_to("../a.yaml")
+    assert validate("pull/sub").return_value == 0
+    (folder / "pull/sub/outside.yaml").symlink_to(folder / "bad.yaml")
+    assert "links to a place outside the repository 'pull'" in validate("pull/sub").stderr
+    assert "lora.r: 'x' is not an integer" in validate("pull/sub", "--allow-path", ".").stderr
+    assert "lora.r: 'x' is not an integer" in validate("pull/sub/outside.yaml").stderr
+
+
+@pytest.mark.parametrize("secret", ["hunter2\n", "- hunter2\n", "root:x:0:hunter2\n"])
+def test_a_file_that_is_no_mapping_is_not_quoted(folder: Path, secret: str) -> None:
+    (folder / "parent.yaml").write_text(secret)
+    (folder / "child.yaml").write_text("extends: ./parent.yaml\n")
+    for name in ("parent.yaml", "child.yaml"):
+        ran = validate(name)
+        assert (ran.return_value, "hunter2" in ran.output) == (2, False)
+
+
+@pytest.mark.parametrize("command", READING)
+def test_a_pipe_is_refused_and_not_waited_for(folder: Path, command: str) -> None:
+    os.mkfifo("pipe.yaml")
+    Path("child.yaml").write_text("extends: ./pipe.yaml\n")
+    for name in ("pipe.yaml", "child.yaml"):
+        arguments = [part.format(name) for part in READING[command]]
+        ran = CliRunner().invoke(commands, [command, *arguments], standalone_mode=False)
+        said = f"{ran.output}{ran.exception}"
+        assert "not a regular file" in said
+    problems = problems_of("pipe.yaml")
+    assert as_snippets(problems).splitlines() == [str(problems[0])]
+
+
+@pytest.mark.parametrize("name", ["folder", "folder/*.yaml"])
+def test_a_pipe_found_in_a_folder_is_named(folder: Path, name: str) -> None:
+    Path("folder").mkdir()
+    os.mkfifo("folder/pipe.yaml")
+    ran = validate(name)
+    assert (ran.return_value, ran.stderr) == (
+        2,
+        "folder/pipe.yaml:1:1: is not a regular file; name a file or folder\n1 checked, 1 invalid\n",
+    )
