@@ -19,6 +19,7 @@ from loracook.store.files import file_facts, mismatch
 from loracook.store.folders import RUNS, default_cache
 from loracook.store.lock import locked, make_run_folder
 from loracook.store.record import RECORD, read_record, weight_hashes, write_record
+from loracook.store.run_folder import LATEST
 
 NO_CONSENT, SILENT = Consent(), Silent()
 
@@ -171,7 +172,7 @@ def _record(recipe: Recipe, stage: PlannedStage, result: dict[str, Any], *, seco
 
 
 def _link_latest(run: Path, stage: PlannedStage) -> None:
-    latest = run / "latest"
+    latest = run / LATEST
     latest.mkdir(exist_ok=True)
     part = latest / f".{stage.name}.part"
     part.unlink(missing_ok=True)
