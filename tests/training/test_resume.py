@@ -118,7 +118,8 @@ def test_a_checkpoint_is_not_used_without_the_best_before_it(
 ) -> None:
     harm(train_folder(stopped) / "checkpoints" / "checkpoint-2")
     notes = resume(stopped)
-    assert f"skipping checkpoint-4: its best checkpoint, checkpoint-2, is corrupt: {fault}" in notes
+    said = f"skipping checkpoint-4: its best checkpoint, checkpoint-2, is corrupt: {fault}"
+    assert any(note.startswith(said) for note in notes)
     assert weights(stopped) == weights(cooked)
 
 
