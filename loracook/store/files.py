@@ -70,6 +70,15 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def sync_all(folder: Path, *, exclude: Path | None = None) -> None:
+    """Flush everything in a folder to disk, each folder after what is in it; `exclude` is skipped."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if exclude is None or not path.is_relative_to(exclude):
+            sync(path)
+    sync(folder)
+    sync(folder.parent)
+
+
 def mismatch(folder: Path, facts: Facts, *, since: int = 0) -> str | None:
     """The first file that is missing or corrupt, in words like "a.json is missing"; None when all match.
 
@@ -94,8 +103,7 @@ def _changed_at(folder: Path, name: str) -> int:
 
 def seal(folder: Path, **facts: Any) -> None:
     """Sync a folder's files to disk and add a manifest with their sizes and hashes, and with `facts`."""
-    for path in folder.rglob("*"):
-        sync(path)
+    sync_all(folder)
     write_sealed(folder / MANIFEST, {**facts, "files": file_facts(folder)})
 
 

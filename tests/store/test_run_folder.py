@@ -16,6 +16,7 @@ from click.testing import CliRunner
 import loracook
 from loracook.cli.run import command
 from loracook.errors import MachineError
+from loracook.store.record import read_record
 from loracook.store.run_folder import DEEPEST, check_run_folder
 from tests.plans import config_recipe
 from tests.tiny_recipes import TWO_STEPS, twin_file
@@ -45,19 +46,32 @@ def run(recipe: Path, runs: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def cooked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, set[Path]]:
-    """A recipe that ran through every stage, and every path that it used below the runs folder."""
+def cooked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, set[Path], list[Path]]:
+    """A recipe that ran through every stage, every path in its run folder that it used, and those it synced."""
     folder = tmp_path_factory.mktemp("cooked").resolve()
     recipe = twin_file("opt-350m-lora", folder, **EVERYTHING)
     with pytest.MonkeyPatch.context() as patch, used_paths(folder / "runs") as used:
         patch.chdir(folder)
+        synced = noting_syncs(patch)
         for _ in range(2):
             done = CliRunner().invoke(command, [recipe.name])
             assert done.exit_code == 0, done.output
             next(folder.glob("runs/*/push-*/record.json")).unlink()  # to publish again
     run = folder / "runs" / "opt-350m-lora"
     used = {path for path in used if path.is_relative_to(run) and not path.name.startswith("tmp")}
-    return recipe, {path.relative_to(folder / "runs") for path in used}
+    return recipe, {path.relative_to(folder / "runs") for path in used}, synced
+
+
+def noting_syncs(patch: pytest.MonkeyPatch) -> list[Path]:
+    """The paths that are flushed to disk from now on, in order."""
+    synced, fsync = [], os.fsync
+
+    def note(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        fsync(descriptor)
+
+    patch.setattr(os, "fsync", note)
+    return synced
 
 
 @contextmanager
@@ -116,9 +130,9 @@ LINKS: dict[str, Callable[[Path, Path], object]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("through", [check, run])
 def test_a_link_at_any_path_that_a_run_uses_is_refused_before_anything_is_touched(
-    through: Callable[[Path, Path], str], cooked: tuple[Path, set[Path]], tmp_path: Path
+    through: Callable[[Path, Path], str], cooked: tuple[Path, set[Path], list[Path]], tmp_path: Path
 ) -> None:
-    recipe, used = cooked
+    recipe, used, _ = cooked
     names = {path.name for path in used}
     assert names >= {
         ".lock",
@@ -138,6 +152,21 @@ def test_a_link_at_any_path_that_a_run_uses_is_refused_before_anything_is_touche
             before = contents(place)
             assert f"'{runs / path}' is a symbolic link" in through(recipe, runs)
             assert contents(place) == before
+
+
+@pytest.mark.slow
+def test_what_a_record_lists_is_on_disk_before_it_and_each_folder_after_its_files(
+    cooked: tuple[Path, set[Path], list[Path]],
+) -> None:
+    recipe, _, synced = cooked
+    records = list((recipe.parent / "runs").glob("*/*-*/record.json"))
+    assert {record.parent.name.split("-")[0] for record in records} == {"train", "evaluate", "merge"}
+    for record in records:
+        stage = record.parent
+        before = synced[: synced.index(stage / ".record.json.part")]
+        order = {path: number for number, path in enumerate(before)}
+        for path in (stage / name for name in read_record(stage)["files"]):
+            assert order[path] < order[path.parent] <= order[stage] < order[stage.parent]
 
 
 def test_a_link_in_place_of_the_runs_folder_or_on_the_way_to_it_is_refused_and_the_place_named(
