@@ -10,6 +10,7 @@ In Python:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,10 +104,16 @@ def trainer(recipe: Recipe, output: str | Path | None = None) -> SFTTrainer:
 
     Raises:
         RecipeError: the recipe does not fit its model or its data.
+        MachineError: the folder holds a link, which the trainer would follow.
     """
     from loracook.progress import Silent
     from loracook.store.folders import default_cache
+    from loracook.store.run_folder import check_contents, check_run_folder
     from loracook.training.trainer import trainer
 
     folder = RUNS / recipe.name / "trainer" if output is None else Path(output)
+    if output is None:
+        check_run_folder(folder.parent)
+    else:
+        check_contents(Path(os.path.realpath(output)))
     return trainer(recipe, folder, cache=default_cache(), progress=Silent())

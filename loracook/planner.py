@@ -16,6 +16,7 @@ from loracook.stages import STAGES
 from loracook.store.files import sha256
 from loracook.store.folders import RUNS
 from loracook.store.record import why_not_done
+from loracook.store.run_folder import check_run_folder
 from loracook.training.checkpoints import newest_name
 
 LOGGING = {"logging_steps", "logging_strategy", "logging_first_step"}
@@ -60,8 +61,10 @@ def plan(recipe: Recipe, runs: Path = RUNS) -> Plan:
 
     Raises:
         RecipeError: a local file that the recipe names does not exist.
+        MachineError: the run folder, or something in it, leads elsewhere.
     """
     folder = runs / recipe.name
+    check_run_folder(folder)
     stages: dict[str, PlannedStage] = {}
     for name in STAGES:
         if name in recipe:

@@ -15,11 +15,14 @@ from loracook.recipe.recipe import Recipe
 from loracook.recipe.schema import entries
 from loracook.stages import STAGES
 from loracook.stages.base import Consent, Folders
-from loracook.store.files import file_facts, mismatch
+from loracook.store.files import file_facts, mismatch, sync_all
 from loracook.store.folders import RUNS, default_cache
 from loracook.store.lock import locked, make_run_folder
 from loracook.store.record import RECORD, read_record, weight_hashes, write_record
+from loracook.store.run_folder import LATEST
 
+CHECKPOINTS = "checkpoints"
+"""The folder of a stage that its record does not cover: checkpoints have manifests of their own."""
 NO_CONSENT, SILENT = Consent(), Silent()
 
 
@@ -130,6 +133,7 @@ def _run_stage(
         began = time.monotonic()
         result = module.run(planned.recipe, folders, consent=consent, progress=progress)
         record = _record(planned.recipe, stage, result, seconds=time.monotonic() - began)
+        sync_all(stage.folder, exclude=stage.folder / CHECKPOINTS)
         write_record(stage.folder, record)
         _link_latest(planned.folder, stage)
     progress.end(record)
@@ -165,13 +169,13 @@ def _record(recipe: Recipe, stage: PlannedStage, result: dict[str, Any], *, seco
         "result": result,
         "before": weight_hashes(stage.before.values()),
         "versions": versions(),
-        # Checkpoints have manifests of their own and may be deleted to save space.
-        "files": file_facts(stage.folder, exclude=stage.folder / "checkpoints") | elsewhere,
+        # Checkpoints may be deleted to save space.
+        "files": file_facts(stage.folder, exclude=stage.folder / CHECKPOINTS) | elsewhere,
     }
 
 
 def _link_latest(run: Path, stage: PlannedStage) -> None:
-    latest = run / "latest"
+    latest = run / LATEST
     latest.mkdir(exist_ok=True)
     part = latest / f".{stage.name}.part"
     part.unlink(missing_ok=True)

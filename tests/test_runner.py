@@ -173,8 +173,10 @@ def test_a_checkpoint_without_its_seal_is_not_used(checkpoints: Path) -> None:
     (checkpoints / "checkpoint-24" / MANIFEST).unlink()
     checkpoint, dropped = newest_sealed(checkpoints)
     assert checkpoint == checkpoints / "checkpoint-20"
-    assert dropped == ["skipping checkpoint-24: manifest.json is missing"]
+    aside = "skipped-1-checkpoint-24"
+    assert dropped == [f"skipping checkpoint-24: manifest.json is missing; it is now {aside}"]
     assert not (checkpoints / "checkpoint-24").exists()
+    assert (checkpoints / aside / "optimizer.pt").exists()
 
 
 def test_a_run_killed_while_it_writes_a_checkpoint_leaves_only_complete_ones(

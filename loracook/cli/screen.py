@@ -17,6 +17,7 @@ import click
 
 from loracook.errors import clean
 from loracook.progress import Progress
+from loracook.store.lock import its_own
 from loracook.units import duration
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ def noise_to(log: Path) -> Iterator[TextIO]:
     sys.stdout.flush()
     sys.stderr.flush()
     kept = os.dup(1), os.dup(2)
-    with log.open("a") as file, os.fdopen(os.dup(1), "w", encoding="utf-8") as own:
+    with open(log, "a", opener=its_own) as file, os.fdopen(os.dup(1), "w", encoding="utf-8") as own:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
         try:

@@ -3,6 +3,7 @@
 import errno
 import logging
 import re
+import resource
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,13 +18,24 @@ OTHER_FOLDERS = "--runs DIR, LORACOOK_CACHE=DIR or HF_HOME=DIR"
 FREE_DISK = f"free some space, set a lower train.save_total_limit, or use other folders: {OTHER_FOLDERS}"
 CLOSE_PROGRAMS = "close other programs and run the same command again"
 FULL_DISK = re.compile(
-    r"No space left on device|PytorchStreamWriter failed"
+    r"No space left on device|Disk quota exceeded|File too large|PytorchStreamWriter failed"
     r"|unexpected pos \d+ vs \d+"  # torch, in the middle of a file
     r"|basic_ios::clear: iostream error"  # torch, at its end
     r"|\d+ requested and \d+ written"  # numpy
     r"|Not enough disk space"  # datasets
 )
-UNUSABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EIO}
+FULL_DISK_NUMBERS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""Error numbers of a full disk, a quota, and a limit on the size of files."""
+UNUSABLE = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.EEXIST,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EIO,
+    errno.ELOOP,
+}
 """Error numbers that mean that an existing file or folder cannot be used."""
 
 
@@ -57,11 +69,17 @@ def machine_fault(error: Exception, folders: Sequence[Path], advice: str = CLOSE
         hub = sys.modules.get("huggingface_hub.constants")  # only if this process has imported it
         caches = [Path(hub.HF_HUB_CACHE)] if hub else []
         free = ", ".join(f"{size(free_bytes(path))} free at {path}" for path in (*folders, *caches))
-        return f"disk full: {free}; {FREE_DISK}"
+        return f"disk full: {free}{_file_limit()}; {FREE_DISK}"
     if isinstance(error, OSError) and error.errno in UNUSABLE and error.filename:
         why = (error.strerror or "").lower()
         return f"cannot use {error.filename}: {why}; fix that, or use other folders: {OTHER_FOLDERS}"
     return None
+
+
+def _file_limit() -> str:
+    """The limit on the size of files, as part of a message; empty where there is none."""
+    most, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    return "" if most == resource.RLIM_INFINITY else f", files limited to {size(most)} (ulimit -f)"
 
 
 def shortage(error: Exception) -> str | None:
@@ -69,7 +87,7 @@ def shortage(error: Exception) -> str | None:
 
     torch and safetensors raise errors of their own, which only quote the system's message.
     """
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    full = isinstance(error, OSError) and error.errno in FULL_DISK_NUMBERS
     if full or FULL_DISK.search(str(error)):
         return "disk"
     torch = sys.modules.get("torch")

@@ -20,8 +20,9 @@ from loracook.report.card import model_card, usage_prompt
 from loracook.report.shareable import shareable
 from loracook.stages.base import Consent, Folders
 from loracook.store.release import CARD
-from loracook.training.checkpoints import differences, newest_sealed, staging_folder
+from loracook.training.checkpoints import differences, newest_sealed, skip, staging_folder
 from loracook.training.largest_batch import try_before_training
+from loracook.training.loadable import misfit
 from loracook.training.memory_check import ADVICE, check_memory
 from loracook.training.trainer import TrainerInputs, build, check_trackers, read_inputs
 
@@ -87,6 +88,9 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
     memory.start()
     output = staging_folder(checkpoints)
     sft = build(inputs, output, cache=folders.cache, progress=progress)
+    while checkpoint and (fault := misfit(checkpoint, sft)):
+        progress.note(skip(checkpoint, fault))
+        checkpoint = _resumed(checkpoints, made_by, progress)
     _add_callbacks(sft, folders, made_by=made_by, progress=progress)
     for callback in consent.callbacks:
         sft.add_callback(callback)

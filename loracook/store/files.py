@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from loracook.store.read_back import FACTS, check_names, read_json
+
 Facts = Mapping[str, Mapping[str, Any]]
 
 MANIFEST = "manifest.json"
@@ -68,6 +70,15 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def sync_all(folder: Path, *, exclude: Path | None = None) -> None:
+    """Flush everything in a folder to disk, each folder after what is in it; `exclude` is skipped."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if exclude is None or not path.is_relative_to(exclude):
+            sync(path)
+    sync(folder)
+    sync(folder.parent)
+
+
 def mismatch(folder: Path, facts: Facts, *, since: int = 0) -> str | None:
     """The first file that is missing or corrupt, in words like "a.json is missing"; None when all match.
 
@@ -92,14 +103,15 @@ def _changed_at(folder: Path, name: str) -> int:
 
 def seal(folder: Path, **facts: Any) -> None:
     """Sync a folder's files to disk and add a manifest with their sizes and hashes, and with `facts`."""
-    for path in folder.rglob("*"):
-        sync(path)
+    sync_all(folder)
     write_sealed(folder / MANIFEST, {**facts, "files": file_facts(folder)})
 
 
 def manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a sealed folder; raises ValueError when it is corrupt."""
-    return read_sealed(folder / MANIFEST)
+    content = read_sealed(folder / MANIFEST, {"files": FACTS})
+    check_names(content["files"])
+    return content
 
 
 def write_sealed(path: Path, content: dict[str, Any]) -> None:
@@ -108,10 +120,10 @@ def write_sealed(path: Path, content: dict[str, Any]) -> None:
     write_atomic(path, text + "\n")
 
 
-def read_sealed(path: Path) -> dict[str, Any]:
-    """The JSON that `write_sealed` wrote; raises ValueError when it is corrupt."""
-    content = json.loads(path.read_text("utf-8"))
-    if not isinstance(content, dict) or content.pop("seal", None) != _digest(content):
+def read_sealed(path: Path, shape: Any = dict) -> dict[str, Any]:
+    """The JSON that `write_sealed` wrote, of that shape; raises ValueError when it is corrupt."""
+    content: dict[str, Any] = read_json(path, shape)
+    if content.pop("seal", None) != _digest(content):
         raise ValueError(f"{path} is corrupt (digest mismatch)")
     return content
 
@@ -126,6 +138,6 @@ def damage(folder: Path) -> str | None:
         return f"{MANIFEST} is missing"
     try:
         files = manifest(folder)["files"]
-    except ValueError:
+    except (OSError, ValueError):
         return f"{MANIFEST} is corrupt"
     return mismatch(folder, files)

@@ -1,6 +1,7 @@
 """The run folder, locked by one process at a time."""
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +30,7 @@ def make_run_folder(run: Path, file: str = LOCK) -> None:
         message = f"cannot create the folder '{run}': a file is in the way; {OTHER_FOLDER}"
         raise LoracookError(message) from error
     except OSError as error:
-        raise MachineError(f"cannot write to '{run}': {_cause(error)}; {OTHER_FOLDER}") from error
+        raise MachineError(f"cannot write to '{run}': {cause(error)}; {OTHER_FOLDER}") from error
 
 
 def _make_ignored_by_git(runs: Path) -> None:
@@ -47,7 +48,7 @@ def locked(run: Path) -> Iterator[None]:
         LockedError: another process holds the lock.
         MachineError: the file system cannot lock files.
     """
-    with (run / LOCK).open("w") as file:
+    with open(run / LOCK, "a", opener=its_own) as file:
         _acquire(file, fcntl.LOCK_EX, run)
         yield
 
@@ -55,7 +56,7 @@ def locked(run: Path) -> Iterator[None]:
 def refuse_locked(run: Path) -> None:
     """Raise LockedError when another process holds the lock of a run folder; changes nothing there."""
     try:
-        file = (run / LOCK).open()
+        file = os.fdopen(its_own(str(run / LOCK), os.O_RDONLY))
     except OSError:  # no run has started there; what else is wrong `make_run_folder` reports
         return
     with file:
@@ -68,8 +69,22 @@ def _acquire(file: TextIO, kind: int, run: Path) -> None:
     except BlockingIOError as error:
         raise LockedError(f"another run is using '{run}'; wait for it to finish, or stop it") from error
     except OSError as error:
-        raise MachineError(f"cannot lock '{run}': {_cause(error)}; {OTHER_FOLDER}") from error
+        raise MachineError(f"cannot lock '{run}': {cause(error)}; {OTHER_FOLDER}") from error
 
 
-def _cause(error: OSError) -> str:
+def its_own(path: str, flags: int) -> int:
+    """Open a file that has no other name, an opener for `open`: no link, and no pipe to wait at.
+
+    Raises:
+        MachineError: it is also another file, by a hard link.
+    """
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    if os.fstat(descriptor).st_nlink > 1:
+        os.close(descriptor)
+        raise MachineError(f"'{path}' is a hard link to another file; remove it, or {OTHER_FOLDER}")
+    return descriptor
+
+
+def cause(error: OSError) -> str:
+    """What the system says went wrong, to be part of a message."""
     return (error.strerror or str(error)).lower()

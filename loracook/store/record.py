@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from loracook.store.files import mismatch, read_sealed, write_sealed
+from loracook.store.read_back import FACTS, check_names
 
 RECORD = "record.json"
+SHAPE = {"files": FACTS, "before": {str: {str: str}}}
+"""What is read of every record."""
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:
@@ -17,7 +20,9 @@ def write_record(folder: Path, record: dict[str, Any]) -> None:
 
 def read_record(folder: Path) -> dict[str, Any]:
     """The record of a finished stage; raises ValueError when it is corrupt."""
-    return read_sealed(folder / RECORD)
+    record = read_sealed(folder / RECORD, SHAPE)
+    check_names(name.removeprefix("../") for name in record["files"])  # a folder beside it is published to
+    return record
 
 
 def weight_hashes(stages: Iterable[Path]) -> dict[str, dict[str, str]]:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
-from transformers.trainer_utils import rotate_checkpoints
 
 from loracook.errors import DivergedError
 from loracook.machine import signals, upstream
@@ -133,7 +132,8 @@ class SealedCheckpoints(TrainerCallback):
         checkpoints.seal(written, self.made_by, tokens=upstream.trained_tokens(self.trainer))
         if state.global_step == self.first:
             checkpoints.verify(final)
-        rotate_checkpoints(str(self.kept), args.save_total_limit, state.best_model_checkpoint)
+        best = state.best_model_checkpoint
+        checkpoints.rotate(self.kept, args.save_total_limit, best and Path(best))
 
 
 class BeforeTraining(TrainerCallback):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import errno
+import os
+import resource
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,11 +20,14 @@ from huggingface_hub.constants import HF_HUB_CACHE
 
 from loracook.errors import MachineError
 from loracook.machine.faults import machine_errors, shortage
+from loracook.store.files import damage
+from loracook.units import size
 from tests import processes
 from tests.tiny_recipes import twin_file
 
 FULL = "/dev/full"
 LARGE = 1_000_000
+LIMIT = 12_288
 
 
 def arrow() -> None:
@@ -73,17 +79,31 @@ def test_memory_that_runs_out_names_the_limit_that_was_hit() -> None:
     assert said.endswith("merge: out of memory within the limit of ulimit -v of 2 GiB; set less\n")
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_quota_and_a_limit_on_the_size_of_files_are_a_full_disk(number: int) -> None:
+    assert shortage(OSError(number, os.strerror(number))) == "disk"
+    assert (
+        shortage(RuntimeError(f"I/O error: {os.strerror(number)} (os error {number})")) == "disk"
+    )  # safetensors
+
+
 def test_a_disk_that_fills_up_during_training_leaves_the_checkpoints_before(tmp_path: Path) -> None:
-    steps = {"max_steps": 6, "save_steps": 2, "logging_steps": 3}
+    steps = {"max_steps": 1000, "save_steps": 2}
     recipe = twin_file("opt-350m-lora", tmp_path, train=steps, evaluate=None, dataset={"eval": None})
-    folder = tmp_path / json.loads(loracook("plan", "--format", "json", recipe).stdout)["stages"][0]["folder"]
-    folder.mkdir(parents=True)
-    (folder / "log.jsonl").symlink_to(FULL)
-    done = loracook("run", recipe)
-    assert (done.returncode, done.stderr[:17]) == (3, "train: disk full:")
-    assert done.stderr.count("\n") == 1
-    assert "Traceback" in (folder.parent / "log.txt").read_text("utf-8")
-    assert {path.name for path in folder.glob("checkpoints/checkpoint-*")} == {"checkpoint-1", "checkpoint-2"}
+    process = processes.start("run", recipe.name, cwd=tmp_path)
+    until = time.monotonic() + 60
+    while not any(tmp_path.glob("runs/*/train-*/checkpoints/checkpoint-2")):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (LIMIT, LIMIT))  # as `ulimit -f` does
+    _, errors = process.communicate()
+    assert (process.returncode, errors[:17], errors.count("\n")) == (3, "train: disk full:", 1)
+    assert f", files limited to {size(LIMIT)} (ulimit -f); " in errors
+    run = next(tmp_path.glob("runs/*"))
+    assert "Traceback" in (run / "log.txt").read_text("utf-8")
+    kept = next(run.glob("train-*")) / "checkpoints"
+    assert "checkpoint-2" in {path.name for path in kept.glob("checkpoint-*")}
+    assert all(damage(path) is None for path in kept.glob("checkpoint-*"))
 
 
 @pytest.mark.parametrize("verb", ["run", "preview"])

@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
+from loracook.cli.run import LOG
 from loracook.recipe.rules import rule_problems
 from loracook.recipe.rules.schedule import NEED_EVAL_LOSS, SETTINGS_OF
 from loracook.recipe.schema import with_defaults
+from loracook.stages import STAGES
+from loracook.store.run_folder import LATEST
 
 BASE = {
     "version": 1,
@@ -42,6 +45,22 @@ def test_what_fits_together_is_not_refused() -> None:
         lora={"target_modules": ["q_proj"], "layers_to_transform": [0], "layers_pattern": "layers"}
     )
     assert not refused(lora={"lora_bias": True, "init_lora_weights": False})
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_nothing_is_published_in_place_of_what_a_run_makes(stage: str) -> None:
+    for name in (
+        f"{stage}-0123abcd",
+        LATEST,
+        LATEST.upper(),
+        LOG,
+        "trainer",
+        "published.part",
+        "published.old",
+    ):
+        assert refused(push={"folder": name})
+    for name in ("published", "trained", "mergers", "log.txt2", "oldest"):
+        assert not refused(push={"folder": name})
 
 
 def test_the_settings_of_a_schedule_are_those_that_its_function_takes() -> None:

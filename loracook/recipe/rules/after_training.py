@@ -12,6 +12,9 @@ HUB_KEYS = ("revision", "commit_message", "create_pr")
 QUANTIZED = re.compile(
     r"[-_.](gptq|awq|aqlm|hqq|eetq|vptq|spqr|exl[23]|quanto|torchao)(?![a-z])", re.IGNORECASE
 )
+RUN_FOLDER_NAMES = re.compile(
+    r"(train|evaluate|merge|push)-.*|latest|trainer|log\.txt|.*\.(part|old)", re.IGNORECASE
+)
 BEAM_SEARCH = ("early_stopping", "length_penalty")
 
 
@@ -121,6 +124,13 @@ def push_to_two_destinations(data: Data) -> Iterator[Problem]:
     """A push has one destination."""
     if {"repo_id", "folder"} <= data.get("push", {}).keys():
         yield Problem(("push", "folder"), "conflicts with 'repo_id'; remove one of the two")
+
+
+def push_to_a_folder_of_loracook_s_own(data: Data) -> Iterator[Problem]:
+    """A run folder has names that are taken, whatever a file system makes of capital letters."""
+    if RUN_FOLDER_NAMES.fullmatch(data.get("push", {}).get("folder", "")):
+        message = "a name that loracook itself uses in a run folder; use another, such as 'published'"
+        yield Problem(("push", "folder"), message)
 
 
 def push_merged_without_merge(data: Data) -> Iterator[Problem]:
