@@ -136,7 +136,7 @@ def _has_text(wanted: object) -> bool:
 
 REQUIRED: dict[str, tuple[str, ...]] = {
     "messages": ("messages",),
-    "sharegpt": ("conversations",),
+    "sharegpt": SHAREGPT[:1],
     "alpaca": ("instruction", "output"),
     "prompt_completion": ("prompt", "completion"),
     "text": ("text",),
@@ -148,6 +148,8 @@ def _required(columns: Mapping[str, Any], options: ReadOptions) -> tuple[str, ..
         return tuple(FIELD.findall(" ".join(template_texts(options.template))))
     if options.format == "oasst":
         return ("prompt",) if "prompt" in columns else ("text", "role")
+    if options.format == "sharegpt":
+        return (next((name for name in SHAREGPT if name in columns), SHAREGPT[0]),)
     return REQUIRED[options.format]
 
 

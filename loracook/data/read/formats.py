@@ -7,7 +7,7 @@ from typing import Any
 
 from loracook.data.read import oasst
 from loracook.data.read.chats import CHAT_COLUMNS, chat
-from loracook.data.read.message_keys import first, is_empty
+from loracook.data.read.message_keys import is_empty
 from loracook.data.read.messages import conversation
 from loracook.data.read.rows import Chat, Pair, Row, RowError, Text, as_text
 from loracook.data.read.turns import TURNS, as_turns
@@ -108,7 +108,11 @@ def _messages(columns: Mapping[str, Any], options: ReadOptions) -> Iterator[Row 
 
 
 def _sharegpt(columns: Mapping[str, Any], options: ReadOptions) -> Iterator[Row | RowError]:
-    yield chat(columns, _column(columns, first(columns, SHAREGPT) or SHAREGPT[0]), options.roles)
+    name, *others = [name for name in SHAREGPT if not is_empty(columns.get(name))] or [SHAREGPT[0]]
+    if any(columns[other] != columns[name] for other in others):
+        advice = f"set format: messages and columns: {{messages: {name}}}"
+        raise RowError("several conversations", f"{named('column', SHAREGPT)} differ; {advice}")
+    yield chat(columns, _column(columns, name), options.roles)
 
 
 def _alpaca(columns: Mapping[str, Any], options: ReadOptions) -> Iterator[Row | RowError]:

@@ -130,6 +130,43 @@ def test_turns_are_read_in_every_spelling(spelling: str) -> None:
     assert chat(columns, format).messages == (ASK, ANSWER)
 
 
+READ_AS_THEY_ARE: dict[str, dict[str, Any]] = {
+    **{name: columns for name, (_, columns) in TURNS.items()},
+    "LMSYS-Chat-1M": {"conversation_id": "c1", "model": "m", "conversation": [ASK, ANSWER], "turn": 1},
+    "an empty one beside": {"conversations": [], "conversation": [ASK, ANSWER]},
+    "the same twice": {"conversations": [ASK, ANSWER], "conversation": [ASK, ANSWER]},
+}
+
+
+def selected(folder: Path, rows: list[dict[str, Any]], **dataset: Any) -> list[Any]:
+    """The training rows of a recipe for these rows."""
+    json_lines(folder / "a.jsonl", rows)
+    book = recipe(folder, dataset={"path": "./a.jsonl", **dataset})
+    return [found.row for found in select(book, Silent()).train()]
+
+
+@pytest.mark.parametrize("written", ["auto", "sharegpt"])
+@pytest.mark.parametrize("spelling", READ_AS_THEY_ARE)
+def test_turns_are_read_by_a_recipe_that_renames_nothing(spelling: str, written: str, tmp_path: Path) -> None:
+    columns = READ_AS_THEY_ARE[spelling]
+    (found,) = selected(tmp_path, [columns], format=written if "messages" not in columns else "messages")
+    assert found.messages == (ASK, ANSWER)
+
+
+def test_a_conversation_column_may_be_of_another_name(tmp_path: Path) -> None:
+    for ours in ("conversations", "conversation"):
+        (found,) = selected(tmp_path, [{"talk": [ASK, ANSWER]}], columns={ours: "talk"})
+        assert found.messages == (ASK, ANSWER)
+
+
+def test_two_conversations_that_differ_are_refused_with_the_way_to_choose(tmp_path: Path) -> None:
+    rows = [{"conversations": [ASK, ANSWER], "conversation": [ASK, ANSWER | {"content": "Onion."}]}]
+    said = refusal(tmp_path, rows)
+    assert "several conversations: columns 'conversations' and 'conversation' differ; set format: " in said
+    (found,) = selected(tmp_path, rows, format="messages", columns={"messages": "conversations"})
+    assert found.messages == (ASK, ANSWER)
+
+
 PAIRS: list[dict[str, Any]] = [
     {"prompt": [ASK], "completion": "Leek."},
     {"prompt": "Soup?", "completion": [ANSWER]},
