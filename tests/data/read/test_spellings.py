@@ -193,6 +193,31 @@ def test_columns_for_a_chat_make_one_of_a_pair() -> None:
     assert chat(alpaca, "alpaca").template_kwargs == {"enable_thinking": False}
 
 
+THINKING, SAYING = {"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": "Leek."}
+USING = {"type": "tool_use", "id": "t", "name": "cook", "input": {"soup": "leek"}}
+ANSWERED = {"type": "tool_result", "tool_use_id": "t", "content": "done"}
+OUT_OF_ORDER: dict[str, list[dict[str, Any]]] = {
+    "text behind a tool call": [ASK, {"role": "assistant", "content": [SAYING, USING, SAYING]}],
+    "reasoning behind text": [ASK, {"role": "assistant", "content": [THINKING, SAYING, THINKING, SAYING]}],
+    "reasoning behind a tool call": [ASK, {"role": "assistant", "content": [THINKING, USING, THINKING, USING]}],
+    "text before a tool's answer": [ASK, CALLING, {"role": "user", "content": [SAYING, ANSWERED]}, ANSWER],
+    "reasoning behind the text": [ASK, ANSWER, CALLING | {"reasoning_content": "Hm."}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("said", OUT_OF_ORDER)
+def test_parts_in_an_order_that_no_template_writes_are_refused(said: str) -> None:
+    with pytest.raises(RowError, match=f"order of parts: .*{said}"):
+        chat({"messages": OUT_OF_ORDER[said]})
+
+
+def test_parts_in_the_order_of_templates_are_read() -> None:
+    parts = [THINKING, THINKING, SAYING, SAYING, USING, {"type": "text", "text": ""}, USING]
+    found = chat({"messages": [ASK, {"role": "assistant", "content": parts}]}).messages[1]
+    assert (found["reasoning_content"], found["content"]) == ("Hm.Hm.", "Leek.Leek.")
+    assert len(found["tool_calls"]) == 2
+
+
 UNCERTAIN: dict[str, dict[str, Any]] = {
     "not text: the assistant's content is a mapping; write it as text, such as json.dumps makes": {
         "messages": [ASK, ANSWER | {"content": {"soup": "leek"}}]
