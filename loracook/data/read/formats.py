@@ -10,7 +10,7 @@ from loracook.data.read.chats import CHAT_COLUMNS, chat
 from loracook.data.read.message_keys import is_empty
 from loracook.data.read.messages import conversation
 from loracook.data.read.rows import Chat, Pair, Row, RowError, Text, as_text
-from loracook.data.read.turns import TURNS, as_turns
+from loracook.data.read.turns import TURNS, as_turns, begins_like_turns
 
 SHAREGPT = ("conversations", "conversation")
 SHOWN = 20
@@ -137,6 +137,10 @@ def _history(columns: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _prompt_completion(columns: Mapping[str, Any], options: ReadOptions) -> Iterator[Row | RowError]:
     prompt, completion = _column(columns, "prompt"), _column(columns, "completion")
+    for name in ("prompt", "completion"):
+        if begins_like_turns(columns[name]):
+            detail = f"column '{name}' is not a list of messages in JSON; write lists with json.dumps"
+            raise RowError("no messages", detail)
     if (
         not isinstance(prompt, list)
         and not isinstance(completion, list)

@@ -185,6 +185,17 @@ def test_text_that_looks_like_a_list_stays_the_text_of_a_prompt() -> None:
     assert list(rows(columns, ReadOptions("prompt_completion"))) == [Pair("[1, 2]", '{"sum": 3}')]
 
 
+@pytest.mark.parametrize("column", ["prompt", "completion"])
+@pytest.mark.parametrize(
+    "text",
+    [repr([ASK]), " " + repr([ASK, ANSWER]), json.dumps([ASK])[:-3], json.dumps([ASK, {"x": 1}])],
+)
+def test_text_that_begins_like_messages_and_is_none_is_refused(column: str, text: str) -> None:
+    said = f"column '{column}' is not a list of messages in JSON; write lists with json.dumps"
+    with pytest.raises(RowError, match=said):
+        chat({"prompt": "Soup?", "completion": "Leek."} | {column: text}, "prompt_completion")
+
+
 def test_columns_for_a_chat_make_one_of_a_pair() -> None:
     columns = {"prompt": "Soup?", "completion": "Leek.", "system": "Be brief.", "tools": [FUNCTION]}
     system = {"role": "system", "content": "Be brief."}
