@@ -11,6 +11,7 @@ from loracook.data.read.formats import (
     SHAREGPT,
     WITH_ANSWERS,
     ReadOptions,
+    beside_answers,
     column_list,
     named,
     other_task,
@@ -33,7 +34,7 @@ class FormatError(Exception):
 
 def refuse_other_task(columns: Mapping[str, Any], options: ReadOptions) -> None:
     """Raise FormatError for a record that is meant for another kind of training."""
-    if reason := other_task(rename(columns, options.columns), options.where):
+    if reason := other_task(rename(columns, options.columns), [*options.where, *beside_answers(options)]):
         raise FormatError("format", f"{reason}; {column_list(columns)}")
 
 

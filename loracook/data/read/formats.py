@@ -16,8 +16,10 @@ SHAREGPT = ("conversations", "conversation")
 SHOWN = 20
 MISSING = "missing column"
 FIELD = re.compile(r"\{([^{}\"':,\n]+)\}")
+PREFERENCES = "pairs (chosen, rejected) are for DPO; for SFT on the chosen"
 OTHER_TASKS = {
-    "chosen": "pairs (chosen, rejected) are for DPO; for SFT on the chosen, columns: {completion: chosen}",
+    "chosen": f"{PREFERENCES}, columns: {{completion: chosen}}",
+    "preferred_output": "pairs (preferred_output, non_preferred_output) are for DPO",
     "label": "rated answers (label) are for KTO; for SFT on the good ones, where: {label: true}",
     "kto_tag": "rated answers (kto_tag) are for KTO; for SFT on the good ones, where: {kto_tag: true}",
     "images": "rows with images are for vision models; loracook trains on text only",
@@ -48,7 +50,9 @@ def rows(columns: Mapping[str, Any], options: ReadOptions) -> Iterator[Row | Row
     renamed = rename(columns, options.columns)
     try:
         if options.format == "oasst" or passes(columns, options.where):
-            if options.format in WITH_ANSWERS and (reason := other_task(renamed, options.where)):
+            if options.format in WITH_ANSWERS and (
+                reason := other_task(renamed, [*options.where, *beside_answers(options)])
+            ):
                 raise RowError("not for SFT", reason)
             yield from READERS[options.format](renamed, options)
     except RowError as error:
@@ -60,7 +64,25 @@ def rows(columns: Mapping[str, Any], options: ReadOptions) -> Iterator[Row | Row
 def other_task(columns: Mapping[str, Any], filtered: Iterable[str]) -> str:
     """Which other kind of training a record is for, or ""; columns that `where` filters on do not count."""
     names = (name for name in OTHER_TASKS if name not in filtered and _marks(name, columns.get(name)))
-    return next((OTHER_TASKS[name] for name in names), "")
+    name = next(names, "")
+    return _of_chosen(columns) if name == "chosen" else OTHER_TASKS.get(name, "")
+
+
+def _of_chosen(columns: Mapping[str, Any]) -> str:
+    """What to say of preferences, with the columns that train on the chosen answers in their shape."""
+    if isinstance(columns.get("messages"), list):
+        return f"{PREFERENCES}, set format: messages"
+    chosen = as_turns("messages", columns["chosen"])
+    if isinstance(chosen, list) and len(chosen) > 1:
+        return f"{PREFERENCES}, columns: {{messages: chosen}}"
+    if "prompt" in columns or isinstance(chosen, list):
+        return OTHER_TASKS["chosen"]
+    return f"{PREFERENCES}, columns: {{text: chosen}}"
+
+
+def beside_answers(options: ReadOptions) -> tuple[str, ...]:
+    """The columns of other tasks that may stand beside messages, which have the answers already."""
+    return ("chosen",) if options.format in ("messages", "sharegpt") else ()
 
 
 def rename(columns: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
