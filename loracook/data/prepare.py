@@ -150,6 +150,7 @@ def _scan_facts(result: Scan, template_variables: Set[str]) -> dict[str, Any]:
         "placeholders": _examples(result.placeholders),
         "unread_columns": dict(result.unread_columns),
         "unread_keys": dict(result.unread_keys),
+        "unread_around": dict(result.unread_around),
         "unread_template_kwargs": {
             name: rows for name, rows in result.template_kwargs.items() if name not in template_variables
         },

@@ -88,6 +88,9 @@ def _source_notes(source: Mapping[str, Any]) -> Iterator[str]:
         if unread:
             verb = "is" if len(unread) == 1 else "are"
             yield f"{path}: {named(what, sorted(unread))} {verb} not read"
+    if around := source["unread_around"]:
+        verb = "is" if len(around) == 1 else "are"
+        yield f"{path}: {named('key', sorted(around))} around the rows {verb} not read"
     for reason, skipped in source["skipped"].items():
         yield f"{skipped['rows']} rows of {path} skipped ({reason}), first: {skipped['first'][0]}"
     if source["placeholders"]["rows"]:

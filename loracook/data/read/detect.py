@@ -11,6 +11,7 @@ from loracook.data.read.formats import (
     SHAREGPT,
     WITH_ANSWERS,
     ReadOptions,
+    beside_answers,
     column_list,
     named,
     other_task,
@@ -33,7 +34,7 @@ class FormatError(Exception):
 
 def refuse_other_task(columns: Mapping[str, Any], options: ReadOptions) -> None:
     """Raise FormatError for a record that is meant for another kind of training."""
-    if reason := other_task(rename(columns, options.columns), options.where):
+    if reason := other_task(rename(columns, options.columns), [*options.where, *beside_answers(options)]):
         raise FormatError("format", f"{reason}; {column_list(columns)}")
 
 
@@ -136,7 +137,7 @@ def _has_text(wanted: object) -> bool:
 
 REQUIRED: dict[str, tuple[str, ...]] = {
     "messages": ("messages",),
-    "sharegpt": ("conversations",),
+    "sharegpt": SHAREGPT[:1],
     "alpaca": ("instruction", "output"),
     "prompt_completion": ("prompt", "completion"),
     "text": ("text",),
@@ -148,6 +149,8 @@ def _required(columns: Mapping[str, Any], options: ReadOptions) -> tuple[str, ..
         return tuple(FIELD.findall(" ".join(template_texts(options.template))))
     if options.format == "oasst":
         return ("prompt",) if "prompt" in columns else ("text", "role")
+    if options.format == "sharegpt":
+        return (next((name for name in SHAREGPT if name in columns), SHAREGPT[0]),)
     return REQUIRED[options.format]
 
 

@@ -7,17 +7,19 @@ from typing import Any
 
 from loracook.data.read import oasst
 from loracook.data.read.chats import CHAT_COLUMNS, chat
-from loracook.data.read.message_keys import first, is_empty
+from loracook.data.read.message_keys import is_empty
 from loracook.data.read.messages import conversation
 from loracook.data.read.rows import Chat, Pair, Row, RowError, Text, as_text
-from loracook.data.read.turns import TURNS, as_turns
+from loracook.data.read.turns import TURNS, as_turns, begins_like_turns
 
 SHAREGPT = ("conversations", "conversation")
 SHOWN = 20
 MISSING = "missing column"
 FIELD = re.compile(r"\{([^{}\"':,\n]+)\}")
+PREFERENCES = "pairs (chosen, rejected) are for DPO; for SFT on the chosen"
 OTHER_TASKS = {
-    "chosen": "pairs (chosen, rejected) are for DPO; for SFT on the chosen, columns: {completion: chosen}",
+    "chosen": f"{PREFERENCES}, columns: {{completion: chosen}}",
+    "preferred_output": "pairs (preferred_output, non_preferred_output) are for DPO",
     "label": "rated answers (label) are for KTO; for SFT on the good ones, where: {label: true}",
     "kto_tag": "rated answers (kto_tag) are for KTO; for SFT on the good ones, where: {kto_tag: true}",
     "images": "rows with images are for vision models; loracook trains on text only",
@@ -48,7 +50,9 @@ def rows(columns: Mapping[str, Any], options: ReadOptions) -> Iterator[Row | Row
     renamed = rename(columns, options.columns)
     try:
         if options.format == "oasst" or passes(columns, options.where):
-            if options.format in WITH_ANSWERS and (reason := other_task(renamed, options.where)):
+            if options.format in WITH_ANSWERS and (
+                reason := other_task(renamed, [*options.where, *beside_answers(options)])
+            ):
                 raise RowError("not for SFT", reason)
             yield from READERS[options.format](renamed, options)
     except RowError as error:
@@ -60,7 +64,25 @@ def rows(columns: Mapping[str, Any], options: ReadOptions) -> Iterator[Row | Row
 def other_task(columns: Mapping[str, Any], filtered: Iterable[str]) -> str:
     """Which other kind of training a record is for, or ""; columns that `where` filters on do not count."""
     names = (name for name in OTHER_TASKS if name not in filtered and _marks(name, columns.get(name)))
-    return next((OTHER_TASKS[name] for name in names), "")
+    name = next(names, "")
+    return _of_chosen(columns) if name == "chosen" else OTHER_TASKS.get(name, "")
+
+
+def _of_chosen(columns: Mapping[str, Any]) -> str:
+    """What to say of preferences, with the columns that train on the chosen answers in their shape."""
+    if isinstance(columns.get("messages"), list):
+        return f"{PREFERENCES}, set format: messages"
+    chosen = as_turns("messages", columns["chosen"])
+    if isinstance(chosen, list) and len(chosen) > 1:
+        return f"{PREFERENCES}, columns: {{messages: chosen}}"
+    if "prompt" in columns or isinstance(chosen, list):
+        return OTHER_TASKS["chosen"]
+    return f"{PREFERENCES}, columns: {{text: chosen}}"
+
+
+def beside_answers(options: ReadOptions) -> tuple[str, ...]:
+    """The columns of other tasks that may stand beside messages, which have the answers already."""
+    return ("chosen",) if options.format in ("messages", "sharegpt") else ()
 
 
 def rename(columns: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
@@ -108,7 +130,11 @@ def _messages(columns: Mapping[str, Any], options: ReadOptions) -> Iterator[Row 
 
 
 def _sharegpt(columns: Mapping[str, Any], options: ReadOptions) -> Iterator[Row | RowError]:
-    yield chat(columns, _column(columns, first(columns, SHAREGPT) or SHAREGPT[0]), options.roles)
+    name, *others = [name for name in SHAREGPT if not is_empty(columns.get(name))] or [SHAREGPT[0]]
+    if any(columns[other] != columns[name] for other in others):
+        advice = f"set format: messages and columns: {{messages: {name}}}"
+        raise RowError("several conversations", f"{named('column', SHAREGPT)} differ; {advice}")
+    yield chat(columns, _column(columns, name), options.roles)
 
 
 def _alpaca(columns: Mapping[str, Any], options: ReadOptions) -> Iterator[Row | RowError]:
@@ -133,6 +159,10 @@ def _history(columns: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _prompt_completion(columns: Mapping[str, Any], options: ReadOptions) -> Iterator[Row | RowError]:
     prompt, completion = _column(columns, "prompt"), _column(columns, "completion")
+    for name in ("prompt", "completion"):
+        if begins_like_turns(columns[name]):
+            detail = f"column '{name}' is not a list of messages in JSON; write lists with json.dumps"
+            raise RowError("no messages", detail)
     if (
         not isinstance(prompt, list)
         and not isinstance(completion, list)

@@ -1,14 +1,17 @@
 """JSON files → records: one row a line, an array, one object around it, or rows over several lines."""
 
+from __future__ import annotations
+
 import itertools
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from loracook.data.read import json_array
-from loracook.data.read.message_keys import ROLE
-from loracook.data.read.propose import COMPLETIONS, PROMPTS
+from loracook.data.read.message_keys import ROLE, is_empty
+from loracook.data.read.propose import COMPLETIONS, PROMPTS, SPEAKERS
 from loracook.data.read.rows import DECODER, Place, Record, json_fault, parse_json
 from loracook.data.read.text_files import (
     HEAD,
@@ -24,7 +27,17 @@ from loracook.machine.limits import growing_at_most
 SHALLOW = 500
 """Brackets of a text that is not nested too deeply; only an escape can make a lone surrogate."""
 OF_A_ROW = frozenset(
-    ("messages", "conversations", "conversation", "tools", "functions", "prompt", "completion", "history")
+    (
+        "messages",
+        "conversations",
+        "conversation",
+        "tools",
+        "functions",
+        "prompt",
+        "completion",
+        "history",
+        "segments",
+    )
 )
 """Columns that may list mappings, so that an object which has one is a row and not around the rows."""
 OF_TEXT = frozenset(("text", *PROMPTS, *COMPLETIONS))
@@ -40,8 +53,11 @@ def records(path: Path, name: str) -> Iterator[Record]:
     if values is None:
         yield from _json_lines(path, name)
         return
+    around: tuple[str, ...] = ()
+    if isinstance(values, _Within):
+        around, values = values.around, values.rows
     for number, columns in enumerate(values, 1):
-        yield record(Place(name, number), columns)
+        yield replace(record(Place(name, number), columns), around=around)
 
 
 def holds_rows(path: Path, name: str) -> bool:
@@ -89,7 +105,7 @@ def _json_lines(path: Path, name: str) -> Iterator[Record]:
             yield parsed(Place(name, number), line, parse_json)
 
 
-def _values(path: Path, name: str) -> list[Any] | None:
+def _values(path: Path, name: str) -> list[Any] | _Within | None:
     """The rows of a file whose values stand over several lines or around rows, None for JSON Lines."""
     written = (line for _, line in lines(path, name) if line.strip())
     first, second = next(written, b""), next(written, b"")
@@ -141,7 +157,15 @@ def _parsed_values(text: str) -> Iterator[Any]:
         raise ValueError("nested too deeply") from error
 
 
-def _rows_within(values: list[Any], name: str) -> list[Any]:
+@dataclass(frozen=True)
+class _Within:
+    """The rows that an object lists, and the names of what it has around them."""
+
+    rows: list[Any]
+    around: tuple[str, ...]
+
+
+def _rows_within(values: list[Any], name: str) -> list[Any] | _Within:
     """The rows: the entries of the one list in an object, otherwise the values themselves."""
     if len(values) != 1:
         return values
@@ -152,7 +176,10 @@ def _rows_within(values: list[Any], name: str) -> list[Any]:
     if len(found) > 1:
         listed = " and ".join(map(repr, itertools.islice(found, 5)))
         raise FileError(f"'{name}' has several lists of rows, {listed}; save each as a file of its own")
-    return next(iter(found.values()), values)
+    for key, rows in found.items():
+        others = (other for other, entry in value.items() if other != key and not is_empty(entry))
+        return _Within(rows, tuple(others))
+    return values
 
 
 def _lists_of_rows(value: dict[str, Any]) -> dict[str, list[Any]]:
@@ -175,4 +202,4 @@ def _is_one_list_a_column(value: dict[str, Any]) -> bool:
 def _is_list_of_rows(entries: object) -> bool:
     if not isinstance(entries, list) or not entries:
         return False
-    return all(isinstance(entry, dict) and not ({*ROLE} & entry.keys()) for entry in entries)
+    return all(isinstance(entry, dict) and not ({*ROLE, *SPEAKERS} & entry.keys()) for entry in entries)

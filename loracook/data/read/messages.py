@@ -101,6 +101,8 @@ def _with_answers_apart(message: object) -> list[object]:
     if not answers:
         return [message]
     rest = [part for part in parts if part not in answers]
+    if parts[: len(answers)] != answers:
+        raise RowError("order of parts", "a user's text before a tool's answer; put the answer first")
     apart: list[object] = [
         {"role": "tool", "tool_call_id": part.get("tool_use_id"), "content": part.get("content") or ""}
         for part in answers
@@ -153,7 +155,8 @@ def _content(value: Any, role: str) -> tuple[str, str, list[dict[str, Any]]]:
     kinds = {_part_kind(part) for part in parts}
     if None in kinds or (role == "tool" and not kinds & {*PART_KINDS, *MEDIA}):
         return _any_text(value, role), "", []
-    texts: dict[str, list[Any]] = {"text": [], "reasoning": [], "tool_call": []}
+    texts: dict[str, list[Any]] = {"reasoning": [], "text": [], "tool_call": []}
+    _check_order(parts, list(texts))
     for part in parts:
         kind = str(_part_kind(part))
         if kind not in texts:
@@ -162,6 +165,18 @@ def _content(value: Any, role: str) -> tuple[str, str, list[dict[str, Any]]]:
         texts[kind].append(_part_value(part, kind))
     called = [call for value in texts["tool_call"] for call in calls(value, "tool_call")]
     return "".join(texts["text"]), "".join(texts["reasoning"]), called
+
+
+def _check_order(parts: list[Any], order: list[str]) -> None:
+    """Raise RowError for parts in another order than templates write them in."""
+    said = [kind for part in parts if part.get("text") != "" and (kind := _part_kind(part)) in order]
+    for kind, following in pairwise(said):
+        if order.index(following) < order.index(kind):
+            advice = "a chat template writes reasoning, then text, then tool calls"
+            raise RowError(
+                "order of parts",
+                f"{following} behind {'a tool call' if kind == 'tool_call' else kind}; {advice}",
+            )
 
 
 def _any_text(value: object, role: str) -> str:
@@ -207,6 +222,8 @@ def _merge_calls(messages: Iterable[Message]) -> tuple[Message, ...]:
         if before.get("train") != message.get("train"):
             advice = "a tool call and the text before it are one turn; give both the same train flag"
             raise RowError("repeated role", advice)
+        if "reasoning_content" in message:
+            raise RowError("order of parts", "reasoning behind the text or the tool call of the same turn")
         called = [*before.get("tool_calls", ()), *message["tool_calls"]]
         merged[-1] = {**before, **message, "content": before["content"], "tool_calls": called}
     return tuple(merged)

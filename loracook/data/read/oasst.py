@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
+from loracook.data.read.message_keys import is_empty
 from loracook.data.read.messages import conversation
 from loracook.data.read.rows import Chat, Record, RowError
 
@@ -42,12 +43,18 @@ def threads(
     root = tree.get("prompt", tree)
     if not _well_formed(root):
         raise RowError("no message tree", "a message has no text, no role or no numeric rank")
+    known = {*COLUMNS, *where, *(tree if root is tree else ())}  # the columns of a flat row are named as such
     for path in _paths(root, where, best=best):
         messages = [{"role": node["role"], "content": node["text"]} for node in path]
         try:
-            yield Chat(conversation(messages, roles))
+            yield Chat(conversation(messages, roles), unread=frozenset(_unread(path, known)))
         except RowError as error:
             yield error
+
+
+def _unread(path: list[Node], known: set[str]) -> Iterator[str]:
+    """The keys of messages that have a value and are not read."""
+    return (key for node in path for key, value in node.items() if key not in known and not is_empty(value))
 
 
 def _well_formed(root: object) -> bool:

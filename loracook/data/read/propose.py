@@ -3,10 +3,14 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from loracook.data.read.message_keys import CONTENT
+
 PROMPTS = ("prompt", "question", "query", "instruction", "input", "problem", "request", "user", "human")
 COMPLETIONS = ("completion", "answer", "response", "output", "reply", "solution", "assistant", "target")
 CONTEXTS = ("context", "input", "passage", "document")
 """Usual names of columns, the likeliest first."""
+SPEAKERS = ("speaker", "sender", "author", "who", "participant")
+"""Names of who says a message in lists that are one row."""
 SEPARATORS = set(",;|\t")
 
 
@@ -27,6 +31,9 @@ def _conversation(columns: Mapping[str, Any]) -> tuple[str, dict[str, str]] | No
             return "messages", _renamed({"messages": name})
         if {"from", "value"} <= keys:
             return "sharegpt", _renamed({"conversations": name})
+        role, said = _first(SPEAKERS, [*keys]), _first(CONTENT, [*keys])
+        if role and said:
+            return "messages", _renamed({"messages": name, "role": role, "content": said})
     return None
 
 
@@ -36,7 +43,7 @@ def _pair(names: list[str]) -> tuple[str, dict[str, str]] | None:
     context = _first(CONTEXTS, [name for name in names if name not in (prompt, completion)])
     if prompt and completion and context:
         return "alpaca", _renamed({"instruction": prompt, "input": context, "output": completion})
-    if (prompt and completion) or len(names) == 2:
+    if (prompt and completion) or (len(names) == 2 and "system" not in names):
         first, second = (prompt, completion) if prompt and completion else names
         return "prompt_completion", _renamed({"prompt": first, "completion": second})
     # One of a usual name lacks its other half; one with a separator is a table split in the wrong places.

@@ -22,11 +22,12 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One raw record of the data, or the reason why it cannot be read."""
+    """One raw record of the data, or the reason why it cannot be read; `around` are keys around all rows."""
 
     place: Place
     columns: dict[str, Any]
     fault: str = ""
+    around: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ class Scan:
     placeholders: list[str] = field(default_factory=list)
     unread_columns: Counter[str] = field(default_factory=Counter)
     unread_keys: Counter[str] = field(default_factory=Counter)
+    unread_around: Counter[str] = field(default_factory=Counter)
     template_kwargs: Counter[str] = field(default_factory=Counter)
 
     def skip(self, reason: str, where: str) -> None:
@@ -39,6 +40,7 @@ class Scan:
         """Count what a row and its messages have beside what is read, and its chat template's arguments."""
         if beside := record.columns.keys() - self.source.columns_read:
             self.unread_columns.update(name for name in beside if not is_empty(record.columns[name]))
+        self.unread_around.update(record.around)
         if isinstance(row, Chat):
             self.unread_keys.update(row.unread)
             self.template_kwargs.update(row.template_kwargs.keys())

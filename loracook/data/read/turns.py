@@ -1,5 +1,6 @@
 """Turns in a column: a list of messages, also as JSON text or as one list for each key."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +9,7 @@ from loracook.data.read.rows import parse_json
 
 TURNS = ("messages", "conversations", "conversation", "prompt", "completion", "history")
 """Columns whose value may be a list."""
+_BEGINNING = re.compile(r"""\s*\[\s*\{\s*(?:'(?:role|content|from|value)'|"(?:role|from)")\s*:""")
 SAID = {"content", "value", "tool_calls"}
 
 
@@ -25,6 +27,11 @@ def as_turns(name: str, value: Any) -> Any:
 def is_turn(value: object) -> bool:
     """Whether a value is a message: it has a role and content."""
     return isinstance(value, Mapping) and any(key in value for key in ROLE) and bool(value.keys() & SAID)
+
+
+def begins_like_turns(value: object) -> bool:
+    """Whether a value is text that begins like a list of messages, as Python or JSON write one."""
+    return isinstance(value, str) and bool(_BEGINNING.match(value))
 
 
 def _are_turns(value: object) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -264,6 +266,14 @@ UNREADABLE: dict[str, Mapping[str, Any]] = {
         "messages": [ASK, ANSWER],
         "images": ["a.jpg"],
     },
+    "pairs (preferred_output, non_preferred_output) are for DPO; the columns are input, preferred_output": {
+        "input": {"messages": [ASK]},
+        "preferred_output": [ANSWER],
+    },
+    "no format fits; set format or columns, or write a row template; the columns are system, chat": {
+        "system": "Be brief.",
+        "chat": "USER: x ASSISTANT: y",
+    },
     "questions without answers cannot be trained on; list them in evaluate.prompts; "
     "the columns are question_id, turns": {"question_id": 81, "turns": ["Soup?", "Why?"]},
 }
@@ -312,3 +322,34 @@ def test_a_required_column_that_is_renamed_is_refused() -> None:
 def test_unfilled_placeholders_are_detected() -> None:
     assert has_placeholder(Pair("Who are you?", "I am {{name}}."))
     assert not has_placeholder(Text("In Jinja, {{ 1 + 1 }} is 2 and {x} is nothing."))
+
+
+TYPED: dict[str, tuple[Mapping[str, Any], dict[str, Any]]] = {
+    "columns: {completion: chosen}": (
+        {"prompt": "x", "chosen": "y", "rejected": "z"},
+        {"columns": {"completion": "chosen"}},
+    ),
+    "columns: {messages: chosen}": (
+        {"prompt": "x", "chosen": [ASK, ANSWER], "rejected": [ASK, ANSWER]},
+        {"columns": {"messages": "chosen"}},
+    ),
+    "columns: {text: chosen}": ({"chosen": "x", "rejected": "y"}, {"columns": {"text": "chosen"}}),
+    "set format: messages": (
+        {"prompt": "x", "chosen": [ASK, ANSWER], "messages": [ASK, ANSWER]},
+        {"format": "messages"},
+    ),
+    "where: {label: true}": ({"prompt": "x", "completion": "y", "label": True}, {"where": {"label": True}}),
+}
+
+
+@pytest.mark.parametrize("advice", TYPED)
+def test_the_advice_of_data_for_another_task_works_when_typed(advice: str) -> None:
+    columns, typed = TYPED[advice]
+    with pytest.raises(FormatError, match=re.escape(advice)):
+        detect(columns, ReadOptions("auto"))
+    options = ReadOptions(**{"format": "auto", **typed})
+    if options.format == "auto":
+        options = replace(options, format=detect(columns, options)[0])
+    check_columns(columns, options)
+    (row,) = rows(columns, options)
+    assert not isinstance(row, RowError)

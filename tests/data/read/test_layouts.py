@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
+import loracook.data as data
 from loracook.data.read.rows import Pair, Text
 from loracook.data.read.selection import select
 from loracook.errors import RecipeError
 from loracook.progress import Silent
-from tests.data.samples import recipe
+from tests.data.samples import recipe, tokenizer
 
 ROWS = [{"prompt": f"What is soup {i}?", "completion": f"Leek {i}: é."} for i in range(1, 4)]
 PAIRS = [Pair(row["prompt"], row["completion"]) for row in ROWS]
@@ -74,6 +75,27 @@ LAYOUTS: dict[str, str | bytes] = {
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_a_certain_layout_is_read(name: str, tmp_path: Path) -> None:
     assert read(tmp_path, name, LAYOUTS[name]) == PAIRS
+
+
+def test_what_stands_around_the_rows_is_named_as_not_read(tmp_path: Path) -> None:
+    around = {"id": 1, "system": "Be brief.", "empty": None, "rows": ROWS}
+    for name, text in (("a.jsonl", json.dumps(around)), ("b.json", json.dumps(around, indent=1))):
+        assert read(tmp_path, name, text) == PAIRS
+        book = recipe(tmp_path, dataset={"path": f"./{name}"})
+        made = data.prepare(
+            book, data.with_template(book, tokenizer()), tmp_path / "cache", progress=Silent()
+        )
+        assert f"./{name}: keys 'id' and 'system' around the rows are not read" in made.notes
+
+
+def test_one_row_with_a_list_of_turns_is_a_row(tmp_path: Path) -> None:
+    said = [{"speaker": "A", "text": "hi"}, {"speaker": "B", "text": "yo"}]
+    text = json.dumps({"persona": "P", "dialogue": said})
+    advice = "for messages, add 'columns: {messages: dialogue, role: speaker, content: text}'"
+    assert advice in refusal(tmp_path, "a.jsonl", text)
+    names = {"messages": "dialogue", "role": "speaker", "content": "text"}
+    (found,) = read(tmp_path, "a.jsonl", text, columns=names, map_roles={"A": "user", "B": "assistant"})
+    assert [message["content"] for message in found.messages] == ["hi", "yo"]
 
 
 def test_one_object_over_the_whole_file_is_one_row(tmp_path: Path) -> None:

@@ -99,3 +99,15 @@ def test_one_bad_thread_leaves_the_others() -> None:
     found = list(rows(tree, ReadOptions("oasst")))
     assert [type(row) for row in found] == [RowError, Chat]
     assert str(found[0]) == "repeated role: messages 2 and 3 are both assistant"
+
+
+def test_keys_of_nested_messages_are_named_as_not_read() -> None:
+    tree = node("q", node("a", labels={"quality": 1}, weight=0, emojis={}))
+    (nested,) = rows({"message_tree_id": "q", "prompt": tree}, ReadOptions("oasst", where={"lang": "en"}))
+    (own,) = rows(tree, ReadOptions("oasst"))
+    assert isinstance(nested, Chat)
+    assert isinstance(own, Chat)
+    assert nested.unread == own.unread == {"labels", "weight"}
+    (unfiltered,) = rows({"message_tree_id": "q", "prompt": tree}, ReadOptions("oasst"))
+    assert isinstance(unfiltered, Chat)
+    assert unfiltered.unread == {"labels", "weight", "lang"}

@@ -130,6 +130,43 @@ def test_turns_are_read_in_every_spelling(spelling: str) -> None:
     assert chat(columns, format).messages == (ASK, ANSWER)
 
 
+READ_AS_THEY_ARE: dict[str, dict[str, Any]] = {
+    **{name: columns for name, (_, columns) in TURNS.items()},
+    "LMSYS-Chat-1M": {"conversation_id": "c1", "model": "m", "conversation": [ASK, ANSWER], "turn": 1},
+    "an empty one beside": {"conversations": [], "conversation": [ASK, ANSWER]},
+    "the same twice": {"conversations": [ASK, ANSWER], "conversation": [ASK, ANSWER]},
+}
+
+
+def selected(folder: Path, rows: list[dict[str, Any]], **dataset: Any) -> list[Any]:
+    """The training rows of a recipe for these rows."""
+    json_lines(folder / "a.jsonl", rows)
+    book = recipe(folder, dataset={"path": "./a.jsonl", **dataset})
+    return [found.row for found in select(book, Silent()).train()]
+
+
+@pytest.mark.parametrize("written", ["auto", "sharegpt"])
+@pytest.mark.parametrize("spelling", READ_AS_THEY_ARE)
+def test_turns_are_read_by_a_recipe_that_renames_nothing(spelling: str, written: str, tmp_path: Path) -> None:
+    columns = READ_AS_THEY_ARE[spelling]
+    (found,) = selected(tmp_path, [columns], format=written if "messages" not in columns else "messages")
+    assert found.messages == (ASK, ANSWER)
+
+
+def test_a_conversation_column_may_be_of_another_name(tmp_path: Path) -> None:
+    for ours in ("conversations", "conversation"):
+        (found,) = selected(tmp_path, [{"talk": [ASK, ANSWER]}], columns={ours: "talk"})
+        assert found.messages == (ASK, ANSWER)
+
+
+def test_two_conversations_that_differ_are_refused_with_the_way_to_choose(tmp_path: Path) -> None:
+    rows = [{"conversations": [ASK, ANSWER], "conversation": [ASK, ANSWER | {"content": "Onion."}]}]
+    said = refusal(tmp_path, rows)
+    assert "several conversations: columns 'conversations' and 'conversation' differ; set format: " in said
+    (found,) = selected(tmp_path, rows, format="messages", columns={"messages": "conversations"})
+    assert found.messages == (ASK, ANSWER)
+
+
 PAIRS: list[dict[str, Any]] = [
     {"prompt": [ASK], "completion": "Leek."},
     {"prompt": "Soup?", "completion": [ANSWER]},
@@ -148,12 +185,48 @@ def test_text_that_looks_like_a_list_stays_the_text_of_a_prompt() -> None:
     assert list(rows(columns, ReadOptions("prompt_completion"))) == [Pair("[1, 2]", '{"sum": 3}')]
 
 
+@pytest.mark.parametrize("column", ["prompt", "completion"])
+@pytest.mark.parametrize(
+    "text",
+    [repr([ASK]), " " + repr([ASK, ANSWER]), json.dumps([ASK])[:-3], json.dumps([ASK, {"x": 1}])],
+)
+def test_text_that_begins_like_messages_and_is_none_is_refused(column: str, text: str) -> None:
+    said = f"column '{column}' is not a list of messages in JSON; write lists with json.dumps"
+    with pytest.raises(RowError, match=said):
+        chat({"prompt": "Soup?", "completion": "Leek."} | {column: text}, "prompt_completion")
+
+
 def test_columns_for_a_chat_make_one_of_a_pair() -> None:
     columns = {"prompt": "Soup?", "completion": "Leek.", "system": "Be brief.", "tools": [FUNCTION]}
     system = {"role": "system", "content": "Be brief."}
     assert chat(columns, "prompt_completion") == Chat((system, ASK, ANSWER), (TOOL,), 2)
     alpaca = {"instruction": "Soup?", "output": "Leek.", "chat_template_kwargs": '{"enable_thinking": false}'}
     assert chat(alpaca, "alpaca").template_kwargs == {"enable_thinking": False}
+
+
+THINKING, SAYING = {"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": "Leek."}
+USING = {"type": "tool_use", "id": "t", "name": "cook", "input": {"soup": "leek"}}
+ANSWERED = {"type": "tool_result", "tool_use_id": "t", "content": "done"}
+OUT_OF_ORDER: dict[str, list[dict[str, Any]]] = {
+    "text behind a tool call": [ASK, {"role": "assistant", "content": [SAYING, USING, SAYING]}],
+    "reasoning behind text": [ASK, {"role": "assistant", "content": [THINKING, SAYING, THINKING, SAYING]}],
+    "reasoning behind a tool call": [ASK, {"role": "assistant", "content": [THINKING, USING, THINKING, USING]}],
+    "text before a tool's answer": [ASK, CALLING, {"role": "user", "content": [SAYING, ANSWERED]}, ANSWER],
+    "reasoning behind the text": [ASK, ANSWER, CALLING | {"reasoning_content": "Hm."}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("said", OUT_OF_ORDER)
+def test_parts_in_an_order_that_no_template_writes_are_refused(said: str) -> None:
+    with pytest.raises(RowError, match=f"order of parts: .*{said}"):
+        chat({"messages": OUT_OF_ORDER[said]})
+
+
+def test_parts_in_the_order_of_templates_are_read() -> None:
+    parts = [THINKING, THINKING, SAYING, SAYING, USING, {"type": "text", "text": ""}, USING]
+    found = chat({"messages": [ASK, {"role": "assistant", "content": parts}]}).messages[1]
+    assert (found["reasoning_content"], found["content"]) == ("Hm.Hm.", "Leek.Leek.")
+    assert len(found["tool_calls"]) == 2
 
 
 UNCERTAIN: dict[str, dict[str, Any]] = {
