@@ -4,7 +4,7 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-fast families lint docs docs-serve pictures architecture fuzz upstream clean
+.PHONY: help quickstart test test-fast crashtest families lint docs docs-serve pictures architecture fuzz upstream clean
 
 help: ## list these targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -19,6 +19,10 @@ test: $(VENV)/.test ## run all tests
 test-fast: export OMP_NUM_THREADS := 1
 test-fast: $(VENV)/.test ## run the tests that take less than ten seconds each
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+crashtest: export OMP_NUM_THREADS := 1
+crashtest: $(VENV)/.test ## kill a run at two hundred changes of files, and finish it each time (ten minutes)
+	$(VENV)/bin/python -m tests.crash 200
 
 families: export LORACOOK_FAMILIES := 1
 families: $(VENV)/.test ## train a tiny model of every kind that transformers has (half an hour)

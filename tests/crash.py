@@ -73,13 +73,13 @@ class Project:
         return [f"{path.name}: {fault}" for path in found if (fault := damage(path))]
 
 
-def project(folder: Path) -> Project:
-    """A project whose run goes through every stage."""
+def project(folder: Path, steps: int) -> Project:
+    """A project whose run goes through every stage, with a checkpoint after each step."""
     twin_file(
         "opt-350m-lora",
         folder,
         dataset={"path": "./rows.jsonl", "eval": {"rows": 2}},
-        train={"max_steps": 6, "save_steps": 1, "save_total_limit": 2},
+        train={"max_steps": steps, "save_steps": 1, "save_total_limit": 2},
         evaluate={"prompts": ["Soup?"], "generation": {"max_new_tokens": 4}},
         merge={},
         push={"folder": "published"},
@@ -112,7 +112,7 @@ def spread(changes: int, moments: int) -> Sequence[int]:
 def main(moments: int) -> int:
     """Try so many moments, two at a time; print what is wrong."""
     with tempfile.TemporaryDirectory() as name:
-        whole = project(Path(name) / "whole")
+        whole = project(Path(name) / "whole", steps=6)
         code, changes, errors = whole.run()
         assert code == 0, errors
         expected, chosen = whole.results(), spread(changes, moments)

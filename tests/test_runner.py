@@ -21,7 +21,7 @@ from loracook.machine.signals import STOPPED, STOPPING
 from loracook.store.files import MANIFEST, file_facts, read_sealed, sha256, write_sealed
 from loracook.store.record import read_record, write_record
 from loracook.training.callbacks import refuse_infinite
-from loracook.training.checkpoints import UNFINISHED, newest_sealed, verify
+from loracook.training.checkpoints import newest_sealed, verify
 from tests import processes
 from tests.tiny_recipes import twin_file
 
@@ -177,21 +177,6 @@ def test_a_checkpoint_without_its_seal_is_not_used(checkpoints: Path) -> None:
     assert dropped == [f"skipping checkpoint-24: manifest.json is missing; it is now {aside}"]
     assert not (checkpoints / "checkpoint-24").exists()
     assert (checkpoints / aside / "optimizer.pt").exists()
-
-
-def test_a_run_killed_while_it_writes_a_checkpoint_leaves_only_complete_ones(
-    recipe_file: Path, undisturbed: dict[str, bytes]
-) -> None:
-    process, folder = start(recipe_file), train_folder(recipe_file)
-    wait_for(folder, f"checkpoints/{UNFINISHED}/checkpoint-*/adapter_model.safetensors")
-    process.kill()
-    process.communicate()
-    kept = list(folder.glob("checkpoints/checkpoint-*"))
-    checkpoint, dropped = newest_sealed(folder / "checkpoints")
-    assert (checkpoint in kept or not kept, dropped) == (True, [])
-    assert run(recipe_file).returncode == 0
-    assert weights(folder) == undisturbed
-    assert not (folder / "checkpoints" / UNFINISHED).exists()
 
 
 def test_a_checkpoint_is_written_after_the_first_step_and_at_the_end(tmp_path: Path) -> None:
