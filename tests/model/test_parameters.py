@@ -15,10 +15,6 @@ OPT = "facebook__opt-350m"
 QV = ["q_proj", "v_proj"]
 KNOWN: list[tuple[str, dict[str, Any], dict[str, Any], tuple[int, int, int]]] = [
     (OPT, {"r": 1, "target_modules": QV}, {}, (331_196_416, 98_304, 331_294_720)),
-    (OPT, {"r": 8, "target_modules": QV}, {}, (331_196_416, 786_432, 331_982_848)),
-    (OPT, {"r": 16, "target_modules": QV}, {}, (331_196_416, 1_572_864, 332_769_280)),
-    (OPT, {"r": 32, "target_modules": QV}, {}, (331_196_416, 3_145_728, 334_342_144)),
-    (OPT, {"r": 64, "target_modules": QV}, {}, (331_196_416, 6_291_456, 337_487_872)),
     (OPT, {"r": 128, "target_modules": QV}, {}, (331_196_416, 12_582_912, 343_779_328)),
     (
         "EleutherAI__gpt-neo-1.3B",
