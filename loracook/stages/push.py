@@ -15,7 +15,8 @@ from loracook.recipe.recipe import Recipe
 from loracook.report.card import model_card, usage_prompt
 from loracook.stages.base import Consent, Folders
 from loracook.store.files import mismatch, sync, write_atomic
-from loracook.store.record import read_record
+from loracook.store.read_back import FACTS, NUMBER, check_shape, read_json
+from loracook.store.record import read_metrics, read_record, read_result
 from loracook.store.release import CARD, ReleaseFiles, allowed, release_files
 from loracook.units import size
 
@@ -25,6 +26,12 @@ OUT_OF_MEMORY = CLOSE_PROGRAMS
 SOURCES = {"adapter": ("train", "adapter"), "merged": ("merge", "model")}
 """The stage, and the folder in it, that is pushed."""
 JOURNAL = "journal.json"
+JOURNALED = {"files": FACTS, "made": str | None, "commit": dict | None}
+COMMIT, NO_COMMIT = {"oid": str, "url": str}, {"oid": "", "url": ""}
+MERGED = {
+    "base": str, "prompts": int, "logits_difference": NUMBER, "logits_difference_from_trained": NUMBER | None,
+}  # fmt: skip
+"""What the card says of a merge."""
 
 
 def after(recipe: Recipe) -> tuple[str, ...]:
@@ -96,11 +103,10 @@ def _target(recipe: Recipe, consent: Consent) -> push_process.Target:
 def _card(recipe: Recipe, folders: Folders, home: Path) -> str:
     push = recipe["push"]
     name = push["repo_id"] if uploads_to(recipe) else f"./{push['folder']}"
-    measured = folders.before["evaluate"] / "metrics.json" if "evaluate" in folders.before else None
-    metrics = json.loads(measured.read_text("utf-8")) if measured and measured.exists() else {}
+    metrics = read_metrics(folders.before["evaluate"]) if "evaluate" in folders.before else {}
     versions = read_record(folders.before["train"])["versions"]
     files = [path.name for path in home.iterdir()]
-    merge = read_record(folders.before["merge"])["result"] if "merge" in folders.before else None
+    merge = read_result(folders.before["merge"], MERGED) if "merge" in folders.before else None
     exact = data.exact_text(recipe, model.saved_tokenizer(home), usage_prompt(recipe))
     return model_card(
         recipe, name=name, files=files, metrics=metrics, versions=versions, merge=merge, exact=exact
@@ -127,10 +133,11 @@ def _upload(
 def _begun(journal: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
     """The journal of a push of these files; a corrupt one, or that of other files, is replaced."""
     try:
-        state = json.loads(journal.read_text("utf-8"))
+        state = read_json(journal, JOURNALED)
+        check_shape(state.get("commit") or NO_COMMIT, COMMIT)
     except (FileNotFoundError, ValueError):
-        state = {}
-    if state.get("files") != facts:
+        state = {"files": None}
+    if state["files"] != facts:
         state = {"files": dict(facts)}
         write_atomic(journal, json.dumps(state, indent=2) + "\n")
     return dict(state)

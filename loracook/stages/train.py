@@ -131,6 +131,7 @@ def save_adapter(sft: SFTTrainer, inputs: TrainerInputs, folders: Folders) -> No
     for name, value in vars(config).items():
         if isinstance(value, set):  # PEFT would write it in an order that differs from process to process
             setattr(config, name, sorted(value))
+    shutil.rmtree(folder, ignore_errors=True)  # what an interrupted run left, or a stranger put there
     # Grown embeddings are saved along, since nobody else has those rows.
     tuned.save_pretrained(folder, save_embedding_layers=inputs.meta_model.added_tokens > 0)
     sft.processing_class.save_pretrained(folder)

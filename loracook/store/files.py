@@ -51,6 +51,7 @@ def sha256(path: Path) -> str:
 def write_atomic(path: Path, text: str) -> None:
     """Write a file completely or not at all, synced to disk; an existing file keeps its permissions."""
     part = path.with_name(f".{path.name}{PART}")
+    part.unlink(missing_ok=True)  # which may be a hard link
     with part.open("w", encoding="utf-8") as file:
         if path.exists():
             part.chmod(stat.S_IMODE(path.stat().st_mode))

@@ -5,8 +5,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from loracook.errors import MachineError
 from loracook.store.files import mismatch, read_sealed, write_sealed
-from loracook.store.read_back import FACTS, check_names
+from loracook.store.read_back import FACTS, NUMBER, check_names, check_shape
 
 RECORD = "record.json"
 SHAPE = {"files": FACTS, "before": {str: {str: str}}}
@@ -23,6 +24,23 @@ def read_record(folder: Path) -> dict[str, Any]:
     record = read_sealed(folder / RECORD, SHAPE)
     check_names(name.removeprefix("../") for name in record["files"])  # a folder beside it is published to
     return record
+
+
+def read_result(folder: Path, shape: Any) -> dict[str, Any]:
+    """The result in the record of a finished stage; raises MachineError when it is not of that shape."""
+    result: dict[str, Any] = read_record(folder).get("result", {})
+    try:
+        check_shape(result, shape)
+    except ValueError as error:
+        raise MachineError(f"{folder / RECORD} is corrupt; remove {folder} to run the stage again") from error
+    return result
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """The metrics in the record of an evaluation: the same of both models, and the rows behind each."""
+    measured = read_result(folder, {"base": {str: NUMBER}, "also_trained": int | None})
+    same = dict.fromkeys(measured["base"], NUMBER)
+    return read_result(folder, {"adapter": same, "rows": same})
 
 
 def weight_hashes(stages: Iterable[Path]) -> dict[str, dict[str, str]]:

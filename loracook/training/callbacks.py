@@ -37,6 +37,7 @@ class ProgressLog(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Start the log with the entries of the steps before, when resuming."""
+        self.log.unlink(missing_ok=True)  # which may be a hard link
         self.log.write_text("".join(json.dumps(entry) + "\n" for entry in state.log_history), "utf-8")
         self.watch = Stopwatch(state.global_step)
         self.first_tokens = upstream.trained_tokens(self.trainer)

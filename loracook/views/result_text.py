@@ -5,10 +5,15 @@ from pathlib import Path
 from loracook.planner import Plan
 from loracook.report.generations import HEAD, figures
 from loracook.runner import upload_to_allow
-from loracook.store.record import read_record
+from loracook.store.read_back import NUMBER
+from loracook.store.record import read_metrics, read_result
 
 MAIN = {"train": "adapter", "evaluate": "generations.md", "merge": "model"}
 """The file or folder of a stage to look at first; others name it in their result, or it is their folder."""
+TRAINED = {
+    "losses": {str: NUMBER}, "loss_steps": int, "data": {"statistics": {"rows": {"evaluation": int}}},
+}  # fmt: skip
+"""What is shown of training."""
 
 
 def result_lines(plan: Plan, only: str | None) -> list[str]:
@@ -27,28 +32,28 @@ def result_lines(plan: Plan, only: str | None) -> list[str]:
 def _place(plan: Plan, name: str, folder: Path) -> str:
     if name in MAIN:
         return str(folder / MAIN[name])
-    result = read_record(folder)["result"]
-    published = plan.folder / result["folder"] if "folder" in result else folder
+    result = read_result(folder, {"folder": str | None, "url": str | None})
+    published = plan.folder / result["folder"] if result.get("folder") else folder
     return str(result.get("url") or published)
 
 
 def _losses(train: Path) -> list[str]:
     """The losses that training ended with, and what each was measured on."""
-    result = read_record(train)["result"]
+    result = read_result(train, TRAINED)
     steps, rows = result["loss_steps"], result["data"]["statistics"]["rows"]["evaluation"]
     measured_on = {
         "loss": f"over the last {steps:,} steps" if steps > 1 else "in the last step",
         "eval_loss": f"on {rows:,} evaluation row{'s' * (rows != 1)}",
     }
-    losses = result["losses"].items()
-    lines = [f"  {name.replace('_', ' '):<10}{value:.4g} {measured_on[name]}" for name, value in losses]
+    losses = {name: result["losses"][name] for name in measured_on if name in result["losses"]}
+    lines = [f"  {name.replace('_', ' '):<10}{losses[name]:.4g} {measured_on[name]}" for name in losses]
     return ["", *lines] if lines else []
 
 
 def _table(folder: Path | None) -> list[str]:
     if folder is None:
         return []
-    metrics = read_record(folder)["result"]
+    metrics = read_metrics(folder)
     rows = [("", *HEAD[1:]), *figures(metrics)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ([name.ljust(widths[0]), *map(str.rjust, values, widths[1:])] for name, *values in rows)

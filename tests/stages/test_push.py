@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -91,7 +92,7 @@ def finished(stage: Path, folder: str, files: Files) -> Path:
         "logits_difference_from_trained": None,
     }
     versions = {"peft": "0.21.2", "platform": "Linux"}
-    write_record(stage, {"versions": versions, "files": file_facts(stage), "result": merged})
+    write_record(stage, {"before": {}, "versions": versions, "files": file_facts(stage), "result": merged})
     return stage
 
 
@@ -328,16 +329,36 @@ def test_a_local_push_takes_the_place_of_the_one_before(folders: Folders) -> Non
     ]
 
 
-@pytest.mark.parametrize("name", ["train-1", "latest", "mine"])
-def test_a_local_push_replaces_nothing_that_was_not_pushed(folders: Folders, name: str) -> None:
+@pytest.mark.parametrize(
+    "journal",
+    [
+        "[]",
+        "[" * 5000,
+        "\xff",
+        '{"files": []}',
+        '{"files": {"../x": 1}}',
+        "COMMIT[]",
+        'COMMIT{"oid": 1, "url": 2}',
+    ],
+)
+def test_a_journal_of_another_shape_is_replaced(journal: str, folders: Folders, server: Hub) -> None:
+    to_hub(folders)
+    place = folders.own / "journal.json"
+    good = json.loads(place.read_text("utf-8"))
+    bad = json.dumps(good | {"commit": json.loads(journal[6:])}) if journal.startswith("COMMIT") else journal
+    place.write_text(bad, "utf-8")
+    assert to_hub(folders)["commit"] == good["commit"]["oid"]
+    del good["made"]  # the repository is there already
+    assert json.loads(place.read_text("utf-8")) == good
+
+
+def test_a_local_push_replaces_nothing_that_was_not_pushed(folders: Folders) -> None:
     (folders.run / "mine").mkdir()
     (folders.run / "mine" / "thesis.txt").write_text("five years")
-    (folders.run / "latest").mkdir()
-    (folders.run / "latest" / "train").symlink_to("../train-1")
     before = written_below(folders.run)
 
     with pytest.raises(LoracookError, match=r"was not created by a push"):
-        push.run(recipe(folders, f"{{folder: {name}}}"), folders, consent=Consent(), progress=Silent())
+        push.run(recipe(folders, "{folder: mine}"), folders, consent=Consent(), progress=Silent())
     assert before.items() <= written_below(folders.run).items()
 
 
