@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Mapping
@@ -28,6 +29,7 @@ from types import MappingProxyType
 
 LIBRARIES = ("torch._dynamo", "datasets", "accelerate", "bitsandbytes", "peft", "trl.trainer.sft_trainer")
 ROOT = Path(__file__).parents[1]
+ASKING = threading.Lock()
 
 
 class Process:
@@ -51,9 +53,10 @@ class Process:
         parent = _parent(tuple(sorted(item for item in os.environ.items() if item[0].startswith("HF_"))))
         assert parent.stdin
         assert parent.stdout
-        parent.stdin.write(json.dumps(request) + "\n")
-        parent.stdin.flush()
-        self.pid = int(parent.stdout.readline())
+        with ASKING:
+            parent.stdin.write(json.dumps(request) + "\n")
+            parent.stdin.flush()
+            self.pid = int(parent.stdout.readline())
 
     def send_signal(self, number: int) -> None:
         os.kill(self.pid, number)

@@ -148,12 +148,16 @@ def load_tuned(model: PreTrainedModel, adapter: Path) -> PeftModel:
     """`model` with the adapter of a folder applied, its embeddings grown to the adapter's tokenizer.
 
     Raises:
+        MachineError: the folder holds another kind of adapter, which may read what its config names.
         DivergedError: a weight of the adapter is not finite.
     """
-    from peft import PeftModel
+    from peft import LoraConfig, PeftConfig, PeftModel
 
+    config = PeftConfig.from_pretrained(adapter)
+    if type(config) is not LoraConfig:
+        raise MachineError(f"'{adapter}' is no LoRA adapter; remove '{adapter.parent}' and run again")
     fit_embeddings(model, len(saved_tokenizer(adapter)))
-    tuned = PeftModel.from_pretrained(model, adapter).eval()
+    tuned = PeftModel.from_pretrained(model, adapter, config=config).eval()
     own = (named for named in tuned.named_parameters() if not is_base(named[0]))
     if name := not_finite(own):
         raise DivergedError(f"the adapter's weight {name} holds NaN or infinity; {TRAIN_AGAIN}")

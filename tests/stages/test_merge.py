@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from loracook import model
-from loracook.errors import DivergedError, LoracookError, RecipeError
+from loracook.errors import DivergedError, LoracookError, MachineError, RecipeError
 from loracook.estimate.meta_model import meta_model
 from loracook.progress import Silent
 from loracook.recipe.recipe import Recipe, load
@@ -344,6 +344,17 @@ def test_an_adapter_with_a_number_that_is_none_is_not_merged(safe_merge: bool, t
     ):
         merged_from(train, recipe, tmp_path)
     assert list((tmp_path / "merge").iterdir()) == []
+
+
+def test_an_adapter_of_another_kind_is_not_loaded(tmp_path: Path) -> None:
+    base = base_model(tmp_path / "base", "llama")
+    recipe = recipe_on(base)
+    train = adapter_for(recipe, tmp_path / "train")
+    prompts = {"peft_type": "PROMPT_TUNING", "task_type": "CAUSAL_LM", "num_virtual_tokens": 2}
+    named = {"prompt_tuning_init": "TEXT", "prompt_tuning_init_text": "?", "tokenizer_name_or_path": "/etc"}
+    (train / "adapter/adapter_config.json").write_text(json.dumps(prompts | named))
+    with pytest.raises(MachineError, match=r"adapter' is no LoRA adapter; remove '.*train' and run again"):
+        merged_from(train, recipe, tmp_path)
 
 
 @pytest.mark.parametrize("safe_merge", [True, False])
