@@ -115,11 +115,13 @@ def main(moments: int) -> int:
         whole = project(Path(name) / "whole", steps=6)
         code, changes, errors = whole.run()
         assert code == 0, errors
-        expected, chosen = whole.results(), spread(changes, moments)
+        expected, chosen, wrong = whole.results(), spread(changes, moments), list[str]()
         print(f"a run changes files {changes} times; killing it at {len(chosen)} of them")
         with ThreadPoolExecutor(2) as pool:
             tried = pool.map(lambda moment: list(faults(whole, expected, moment)), chosen)
-            wrong = [fault for each in tried for fault in each]
+            for number, each in enumerate(tried, 1):
+                wrong += each
+                print(f"\r{number} of {len(chosen)}", end="" if number < len(chosen) else "\n", flush=True)
     print("\n".join(wrong) or "every run was finished with the same results")
     return bool(wrong)
 
