@@ -70,6 +70,11 @@ def weights(folder: Path) -> dict[str, bytes]:
     return {name: tensor.float().numpy().tobytes() for name, tensor in tensors.items()}
 
 
+def entries(folder: Path) -> list[dict[str, float]]:
+    """What a training has logged."""
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text("utf-8").splitlines()]
+
+
 @pytest.fixture(scope="module")
 def cooked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The recipe of a run that nothing disturbed, trained, merged and published."""
@@ -101,6 +106,30 @@ def test_a_killed_run_resumes_to_the_same_weights(recipe_file: Path, undisturbed
     assert again.returncode == 0
     assert "resuming from checkpoint-" in again.stdout
     assert weights(folder) == undisturbed
+
+
+@pytest.mark.parametrize(
+    "best", [{}, {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 2}]
+)
+def test_a_run_killed_after_its_last_checkpoint_takes_no_further_step(
+    best: dict[str, object], tmp_path: Path
+) -> None:
+    """In the middle of an epoch, at a learning rate that would change the weights."""
+    train = LONG | {"max_steps": 4, "save_steps": 2, "lr_scheduler_type": "constant", **best}
+    data = {"path": "./rows.jsonl", "eval": {"rows": 2}}
+    recipe = twin_file("opt-350m-lora", tmp_path, train=train, evaluate=None, dataset=data)
+    assert run(recipe).returncode == 0
+    folder = train_folder(recipe)
+    undisturbed, log = weights(folder), entries(folder)
+    record = read_record(folder)["result"]
+    (folder / "record.json").unlink()
+    shutil.rmtree(folder / "adapter")
+    assert run(recipe).returncode == 0
+    assert weights(folder) == undisturbed
+    assert entries(folder) == [entry for entry in log if "train_loss" not in entry]
+    again = read_record(folder)["result"]
+    same = ("losses", "loss_steps", "steps", "best_checkpoint", "parameters", "data", "settings")
+    assert {name: again[name] for name in same} == {name: record[name] for name in same}
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ tests/machine/test_upstream.py notices when one of them goes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,6 +24,21 @@ def trained_tokens(trainer: SFTTrainer) -> int:
 def set_trained_tokens(trainer: SFTTrainer, tokens: int) -> None:
     """Let TRL count on from `tokens`; it keeps no count in its checkpoints."""
     trainer._total_train_tokens = tokens
+
+
+def load_finished(trainer: SFTTrainer, checkpoint: Path) -> None:
+    """Put a trainer where training ended with this checkpoint (transformers 5.23, Trainer).
+
+    `train` would take one more step from there, unless the epoch ended as well.
+    """
+    from transformers.trainer_callback import TrainerState
+
+    trainer._load_from_checkpoint(str(checkpoint))
+    trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    trainer.callback_handler.on_train_begin(trainer.args, trainer.state, trainer.control)
+    if trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint:
+        trainer._load_best_model()
+    trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
 
 
 def clear_metrics(trainer: SFTTrainer) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from loracook import data, model
 from loracook.errors import TRAIN_AGAIN, DivergedError, LoracookError
 from loracook.estimate.disk import check_disk
-from loracook.machine import signals
+from loracook.machine import signals, upstream
 from loracook.machine.versions import WEIGHTS, versions
 from loracook.progress import Progress
 from loracook.recipe.recipe import Recipe
@@ -20,7 +20,7 @@ from loracook.report.card import model_card, usage_prompt
 from loracook.report.shareable import shareable
 from loracook.stages.base import Consent, Folders
 from loracook.store.release import CARD
-from loracook.training.checkpoints import differences, newest_sealed, skip, staging_folder
+from loracook.training.checkpoints import differences, is_last, newest_sealed, skip, staging_folder
 from loracook.training.largest_batch import try_before_training
 from loracook.training.loadable import misfit
 from loracook.training.memory_check import ADVICE, check_memory
@@ -199,6 +199,9 @@ def _add_callbacks(
 def _train(sft: SFTTrainer, checkpoint: Path | None) -> Mapping[str, float]:
     from loracook.training.callbacks import of_all_steps
 
+    if checkpoint and is_last(checkpoint):
+        upstream.load_finished(sft, checkpoint)
+        return {"total_flos": sft.state.total_flos, "epoch": sft.state.epoch}
     with signals.deferring_first():
         output = sft.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     if signals.stop_requested():

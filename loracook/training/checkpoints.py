@@ -18,7 +18,7 @@ STATE = "trainer_state.json"
 NAME = re.compile(r"checkpoint-([1-9][0-9]{0,17})")
 """The name of a checkpoint, with the number of its step."""
 MADE_BY = {"made": {str: str | NUMBER | None}, "tokens": int}
-TRAINED = {"global_step": int, "best_model_checkpoint": str | None}
+TRAINED = {"global_step": int, "max_steps": int, "best_model_checkpoint": str | None}
 
 
 def staging_folder(folder: Path) -> Path:
@@ -102,6 +102,11 @@ def best(checkpoint: Path) -> Path | None:
     """The best checkpoint as of this one, beside it; the path in its state may be spelt differently."""
     path = read_json(checkpoint / STATE, TRAINED)["best_model_checkpoint"]
     return path and checkpoint.with_name(Path(path).name)
+
+
+def is_last(checkpoint: Path) -> bool:
+    """Whether training ended with this checkpoint."""
+    return _step(checkpoint) >= int(read_json(checkpoint / STATE, TRAINED)["max_steps"])
 
 
 def tokens(checkpoint: Path) -> int:
