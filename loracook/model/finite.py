@@ -22,7 +22,8 @@ def _numbers(weight: Tensor) -> Iterator[Tensor]:
     state = getattr(weight, "quant_state", None)
     nested = getattr(state, "state2", None)
     constants = [getattr(each, name, None) for each in (state, nested) for name in ("absmax", "offset")]
-    tensors = (weight.detach(), *constants, getattr(weight, "SCB", None))
+    own = weight.detach() if state is None else None  # packed, whatever dtype it is stored as
+    tensors = (own, *constants, getattr(weight, "SCB", None))
     return (each for each in tensors if each is not None and each.is_floating_point() and each.numel())
 
 
