@@ -23,7 +23,7 @@ def write(folder: Path, step: int, **state: Any) -> Path:
     written = checkpoints.staging_folder(folder) / f"checkpoint-{step}"
     written.mkdir(parents=True)
     (written / "optimizer.pt").write_text("abc")
-    whole = {"global_step": step, "best_model_checkpoint": None} | state
+    whole = {"global_step": step, "max_steps": 9, "best_model_checkpoint": None} | state
     (written / STATE).write_text(json.dumps(whole))
     checkpoints.seal(written, MADE, tokens=10)
     return checkpoints.final(written)
@@ -47,7 +47,7 @@ def named(folder: Path, name: str) -> None:
     seal_anew(folder, files={**manifest(folder)["files"], name: fact})
 
 
-DEEP = '{"global_step": 8, "best_model_checkpoint": ' + "[" * 5000 + "]" * 5000 + "}"
+DEEP = '{"global_step": 8, "max_steps": 9, "best_model_checkpoint": ' + "[" * 5000 + "]" * 5000 + "}"
 HARM: dict[str, tuple[Callable[[Path], object], str]] = {
     "another step": (lambda it: write_anew(it / STATE, state(9)), f"{STATE} is of another checkpoint"),
     "a step that is text": (lambda it: write_anew(it / STATE, state("8")), f"{STATE} is corrupt"),
@@ -75,7 +75,7 @@ HARM: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 def state(step: object, best: object = None) -> str:
-    return json.dumps({"global_step": step, "best_model_checkpoint": best})
+    return json.dumps({"global_step": step, "max_steps": 9, "best_model_checkpoint": best})
 
 
 def copied(place: Path, other: Path) -> None:
