@@ -110,7 +110,7 @@ def test_a_runs_folder_without_a_name_is_refused(kitchen: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("runs", ["rows.jsonl/x", "taken", "loop"])
+@pytest.mark.parametrize("runs", ["rows.jsonl/x", "taken"])
 def test_a_runs_folder_that_cannot_be_one_is_refused(kitchen: Path, runs: str) -> None:
     (kitchen / "taken").mkdir()
     (kitchen / "taken" / "opt-350m-lora").touch()

@@ -21,7 +21,7 @@ from tests.tiny_recipes import twin_file
 SOURCE = Path(__file__).parents[2] / "loracook"
 LOADERS = ("from_pretrained", "from_config")
 """The methods of transformers that may run code of a model."""
-WITHOUT_CODE = ("PeftModel", "AutoHfQuantizer")
+WITHOUT_CODE = ("PeftConfig", "PeftModel", "AutoHfQuantizer")
 """Classes whose methods of these names read no code, and take no such argument."""
 CODE = """
 from pathlib import Path
