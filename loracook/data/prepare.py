@@ -13,6 +13,7 @@ from loracook.data.read.scan import Scan
 from loracook.data.read.selection import STREAM_SAMPLE, Selection, row_count, select
 from loracook.data.tokenize.batches import RowEncoder, is_packed, pack
 from loracook.data.tokenize.statistics import Tally, describe
+from loracook.data.tokenize.template import chat_template
 from loracook.data.warnings import notes
 from loracook.machine import upstream
 from loracook.progress import Progress, Silent
@@ -101,7 +102,7 @@ def _write(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, folder: Path, *, 
         encoder, total = replace(encoder, use="evaluation"), row_count(selection.evaluation)
         evaluation = encoder.write(selection.evaluate(), folder / "evaluation.arrow", total)
     statistics = describe(train, evaluation, recipe["train"]["max_length"]) | {"sample": streaming}
-    known = upstream.template_variables(tokenizer.chat_template)
+    known = upstream.template_variables(chat_template(tokenizer))
     statistics["sources"] = list(_sources(selection, train, evaluation, template_variables=known))
     text = json.dumps(statistics, ensure_ascii=False, indent=1)
     (folder / STATISTICS).write_text(text, encoding="utf-8")

@@ -297,3 +297,9 @@ def test_a_tokenizer_without_end_and_padding_is_refused_with_the_line_to_write(f
     assert problem.message.endswith("write tokenizer: {eos_token: '</s>'}")
     named = recipe(folder, dataset={"path": "./chat.jsonl"}, template={"chat_template": "chatml"})
     assert data.with_template(named, made).pad_token == "<|im_end|>"
+
+
+def test_of_several_named_templates_the_default_one_is_used(folder: Path) -> None:
+    answering = UNMARKED + "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+    made = tokenizer(chat_template={"default": answering, "rag": "{{ 'no' }}"})
+    assert first(folder, made) == "user: Soup?</s>assistant: ⟦Leek.</s>⟧user: More?</s>assistant: ⟦No.</s>⟧"
