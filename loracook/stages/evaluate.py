@@ -72,7 +72,7 @@ def preflight(recipe: Recipe, consent: Consent) -> None:
 def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progress) -> dict[str, Any]:
     """Leave `generations.jsonl`, `generations.md` and `metrics.json`, and return the metrics."""
     adapter, metrics = folders.before["train"] / "adapter", _metrics(recipe)
-    tokenizer = model.saved_tokenizer(adapter)
+    tokenizer = model.saved_tokenizer(recipe, adapter)
     prompts = data.all_prompts(recipe, tokenizer)
     rows = data.prepare(recipe, tokenizer, folders.cache, progress=progress)
     progress.advance(0, 0, "loading base model and adapter")
@@ -141,7 +141,7 @@ def _tuned(recipe: Recipe, folders: Folders, adapter: Path) -> PeftModel:
 
     base = model.load_model(recipe, model.fetch(recipe, folders.cache))
     add_fused_lm_head(base)
-    return model.load_tuned(base, adapter)
+    return model.load_tuned(recipe, base, adapter)
 
 
 def _metrics(recipe: Recipe) -> dict[str, Metric]:

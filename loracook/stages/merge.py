@@ -69,11 +69,11 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
         LoracookError: the saved model's logits are not the adapter's.
     """
     adapter, base = folders.before["train"] / "adapter", model.fetch(recipe, folders.cache)
-    tokenizer = model.saved_tokenizer(adapter)
+    tokenizer = model.saved_tokenizer(recipe, adapter)
     progress.advance(0, 4, "loading the trained model")
     trained = _trained_logits(recipe, base, adapter)
     progress.advance(1, 4, "loading the base model")
-    tuned = model.load_tuned(model.load_to_merge(recipe, base, dtype(recipe)), adapter)
+    tuned = model.load_tuned(recipe, model.load_to_merge(recipe, base, dtype(recipe)), adapter)
     expected = _logits(tuned, tokenizer)
     progress.advance(2, 4, "merging")
     merged = _merged(recipe, tuned)
@@ -136,8 +136,8 @@ def _trained_logits(recipe: Recipe, base: Path, adapter: Path) -> list[Tensor]:
     """The logits of the model as it was trained, where its base is quantized; else none."""
     if not model.trains_quantized(recipe, base):
         return []
-    tuned = model.load_tuned(model.load_model(recipe, base), adapter)
-    return _logits(tuned, model.saved_tokenizer(adapter))
+    tuned = model.load_tuned(recipe, model.load_model(recipe, base), adapter)
+    return _logits(tuned, model.saved_tokenizer(recipe, adapter))
 
 
 def _reloaded_logits(recipe: Recipe, folder: Path, tokenizer: PreTrainedTokenizerBase) -> list[Tensor]:

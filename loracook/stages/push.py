@@ -107,7 +107,7 @@ def _card(recipe: Recipe, folders: Folders, home: Path) -> str:
     versions = read_record(folders.before["train"])["versions"]
     files = [path.name for path in home.iterdir()]
     merge = read_result(folders.before["merge"], MERGED) if "merge" in folders.before else None
-    exact = data.exact_text(recipe, model.saved_tokenizer(home), usage_prompt(recipe))
+    exact = data.exact_text(recipe, model.saved_tokenizer(recipe, home), usage_prompt(recipe))
     return model_card(
         recipe, name=name, files=files, metrics=metrics, versions=versions, merge=merge, exact=exact
     )

@@ -61,7 +61,7 @@ def test_the_merged_model_answers_as_the_adapter_does(phi: Path, cache: Path) ->
     tokenizer = AutoTokenizer.from_pretrained(run / "merge/model")
     merged = AutoModelForCausalLM.from_pretrained(run / "merge/model", dtype="auto").eval()
     base = model.load_model(recipe, model.fetch(recipe, cache))  # in 4 bit, as it was trained
-    tuned = model.load_tuned(base, run / "train/adapter")
+    tuned = model.load_tuned(recipe, base, run / "train/adapter")
     assert merged.dtype == torch.bfloat16
     assert tokenizer.eos_token_id in merged.generation_config.eos_token_id
     for text in ("Why?", "The soup", "720 ml", "helpful assistant", '{"table": 4}'):

@@ -346,6 +346,22 @@ def test_an_adapter_with_a_number_that_is_none_is_not_merged(safe_merge: bool, t
     assert list((tmp_path / "merge").iterdir()) == []
 
 
+def test_a_tokenizer_beside_an_adapter_reads_no_file_elsewhere(tmp_path: Path) -> None:
+    base = base_model(tmp_path / "base", "llama")
+    recipe = recipe_on(base)
+    train = adapter_for(recipe, tmp_path / "train")
+    (tmp_path / "key").write_text("-----BEGIN KEY-----\nsecret\n")
+    (train / "adapter/tokenizer.json").unlink()
+    forged = {
+        "tokenizer_class": "BertTokenizer",
+        "vocab": str(tmp_path / "key"),
+        "unk_token": "-----BEGIN KEY-----",
+    }
+    (train / "adapter/tokenizer_config.json").write_text(json.dumps(forged))
+    with pytest.raises(MachineError, match=r"its tokenizer_config.json names '.*' as vocab, a file outside"):
+        merged_from(train, recipe, tmp_path)
+
+
 def test_an_adapter_of_another_kind_is_not_loaded(tmp_path: Path) -> None:
     base = base_model(tmp_path / "base", "llama")
     recipe = recipe_on(base)

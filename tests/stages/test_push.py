@@ -44,7 +44,7 @@ MODEL = {
     "config.json": b"{}",
     "model-00001-of-00002.safetensors": b"first half",
     "model-00002-of-00002.safetensors": b"second half",
-    "model.safetensors.index.json": b"{}",
+    "model.safetensors.index.json": b'{"weight_map": {}}',
     **TOKENIZER,
 }
 RESIDUE = {

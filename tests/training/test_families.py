@@ -52,7 +52,7 @@ def test_a_kind_is_trained_as_planned_or_refused_before_weights(kind: str, tmp_p
     trained = loracook.run(recipe, tmp_path / "runs")["train"]["result"]
     assert trained["parameters"]["trainable"] == planned.meta_model.counts.trainable
     [adapter] = tmp_path.glob("runs/*/train-*/adapter")
-    tuned = model.load_tuned(model.load_model(recipe, base), adapter)
+    tuned = model.load_tuned(recipe, model.load_model(recipe, base), adapter)
     adapted = {name: part for name, part in tuned.named_parameters() if "lora_B" in name}
     assert [name for name, part in adapted.items() if not part.any()] == [], "adapted in vain"
 
