@@ -14,9 +14,7 @@ from loracook.model.load import (
     load_model,
     load_on_meta,
     load_tokenizer,
-    load_tuned,
     load_unquantized,
-    saved_tokenizer,
     tokenizer_in,
 )
 from loracook.model.merging import (
@@ -37,4 +35,5 @@ from loracook.model.quantized import (
     stored_quantization,
 )
 from loracook.model.reached import left_out
+from loracook.model.saved_adapter import load_tuned, saved_tokenizer
 from loracook.model.unsupported import check_prompts, check_rows, unsupported

@@ -6,19 +6,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loracook.errors import TRAIN_AGAIN, DivergedError, MachineError, RecipeError
+from loracook.errors import MachineError, RecipeError
 from loracook.machine import upstream
 from loracook.model.broken_files import reading
-from loracook.model.contents import check_contents
 from loracook.model.finite import not_finite
 from loracook.model.generation_config import generation_settings
 from loracook.model.own_code import BASE_MODEL, NO_CODE, REFUSED, own_code
-from loracook.model.parameters import is_base
 from loracook.model.quantized import stored_quantization, stored_settings
 from loracook.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
-    from peft import PeftModel
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -136,42 +133,6 @@ def load_on_meta(recipe: Recipe, folder: Path) -> PreTrainedModel:
     except ImportError as error:
         reason = str(error).strip().splitlines()[0]
         raise MachineError(f"the base model cannot be built here: {reason}") from error
-
-
-def saved_tokenizer(recipe: Recipe, adapter: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer that training saved beside an adapter.
-
-    Raises:
-        MachineError: its files lead elsewhere, as those of a stranger's run may.
-    """
-    from transformers import AutoTokenizer
-
-    try:
-        check_contents(recipe, adapter)
-    except RecipeError as error:
-        fault = error.problems[0].message
-        raise MachineError(f"'{adapter}': {fault}; remove '{adapter.parent}' and run again") from error
-    return AutoTokenizer.from_pretrained(adapter, **NO_CODE)
-
-
-def load_tuned(recipe: Recipe, model: PreTrainedModel, adapter: Path) -> PeftModel:
-    """`model` with the adapter of a folder applied, its embeddings grown to the adapter's tokenizer.
-
-    Raises:
-        MachineError: the folder holds another kind of adapter, which may read what its config names.
-        DivergedError: a weight of the adapter is not finite.
-    """
-    from peft import LoraConfig, PeftConfig, PeftModel
-
-    config = PeftConfig.from_pretrained(adapter)
-    if type(config) is not LoraConfig:
-        raise MachineError(f"'{adapter}' is no LoRA adapter; remove '{adapter.parent}' and run again")
-    fit_embeddings(model, len(saved_tokenizer(recipe, adapter)))
-    tuned = PeftModel.from_pretrained(model, adapter, config=config).eval()
-    own = (named for named in tuned.named_parameters() if not is_base(named[0]))
-    if name := not_finite(own):
-        raise DivergedError(f"the adapter's weight {name} holds NaN or infinity; {TRAIN_AGAIN}")
-    return tuned
 
 
 def load_unquantized(recipe: Recipe, folder: Path, dtype: str) -> PreTrainedModel:
