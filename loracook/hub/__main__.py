@@ -53,7 +53,7 @@ def _work(request: Mapping[str, Any], api: Any) -> Callable[[], Any]:
     if request["do"] == "check":
         return lambda: remote.check(api, target)
     release = ReleaseFiles({name: Path(path) for name, path in request["paths"].items()}, request["facts"])
-    return lambda: remote.upload(api, target, release, journal=Path(request["journal"]))
+    return lambda: remote.upload(api, target, release)
 
 
 def _answer(work: Callable[[], Any], delays: list[float], send: Send) -> tuple[str, Any]:

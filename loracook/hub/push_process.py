@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from loracook.errors import LoracookError, MachineError
@@ -64,7 +63,6 @@ def check(target: Target, retries: Retries = CHECK) -> None:
 def upload(
     target: Target,
     release: ReleaseFiles,
-    journal: Path,
     *,
     note: Callable[[str], None],
     retries: Retries = UPLOAD,
@@ -73,7 +71,7 @@ def upload(
 
     Raises the errors of `check`; the timeout allows for the size of the files on a slow connection.
     """
-    request = {"do": "upload", "target": asdict(target), "delays": retries.delays, "journal": str(journal)}
+    request = {"do": "upload", "target": asdict(target), "delays": retries.delays}
     request |= {"facts": release.facts, "paths": {name: str(path) for name, path in release.paths.items()}}
     commit: dict[str, str] = _ask(request, retries.timeout + release.bytes / MIN_BANDWIDTH, note)
     return commit

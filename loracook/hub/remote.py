@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from loracook.errors import LoracookError, MachineError
 from loracook.hub.push_process import Target
-from loracook.store.files import write_atomic
 from loracook.store.release import ReleaseFiles, allowed
 
 if TYPE_CHECKING:
@@ -42,7 +40,7 @@ def check(api: HfApi, target: Target) -> None:
         _check_empty(_state(api, target.repo_id, target.revision), target)
 
 
-def upload(api: HfApi, target: Target, release: ReleaseFiles, *, journal: Path) -> dict[str, str]:
+def upload(api: HfApi, target: Target, release: ReleaseFiles) -> dict[str, str]:
     """The commit with exactly these files: the existing one, else a new one.
 
     An earlier attempt may have committed although its answer was lost, so each attempt looks first. A new
@@ -50,12 +48,11 @@ def upload(api: HfApi, target: Target, release: ReleaseFiles, *, journal: Path) 
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-    initial = _ensure_repository(api, target, journal)
+    _ensure_repository(api, target)
     state = _state(api, target.repo_id, target.revision)
     published = _published(api, target, state=state, release=release)
     if published is None:
-        if state.oid != initial:
-            _check_empty(state, target, release)
+        _check_empty(state, target, release)
         api.create_commit(
             target.repo_id,
             [CommitOperationDelete(name) for name in _stale(state, release)]
@@ -69,9 +66,7 @@ def upload(api: HfApi, target: Target, release: ReleaseFiles, *, journal: Path) 
         published = _published(api, target, state=committed, release=release)
     if published is None:
         raise MachineError(f"'{target.repo_id}' lacks files after the commit; check it for a .gitignore")
-    commit = {"oid": published.oid, "url": published.url}
-    _note(journal, commit=commit)
-    return commit
+    return {"oid": published.oid, "url": published.url}
 
 
 def _writable(api: HfApi, target: Target) -> ModelInfo | None:
@@ -98,17 +93,14 @@ def _repository(api: HfApi, target: Target) -> ModelInfo | None:
     return repository
 
 
-def _ensure_repository(api: HfApi, target: Target, journal: Path) -> str | None:
-    """Create the repository and the branch if missing; the initial commit of a repository that we created."""
+def _ensure_repository(api: HfApi, target: Target) -> None:
+    """Create the repository and the branch if missing."""
     if _writable(api, target) is None:
         api.create_repo(target.repo_id, private=target.private, exist_ok=True)
         if made := _repository(api, target):
             _check_visibility(made, target)
-            _note(journal, made=made.sha)
     if target.revision:
         api.create_branch(target.repo_id, branch=target.revision, exist_ok=True)
-    journaled: dict[str, str] = json.loads(journal.read_text("utf-8"))
-    return journaled.get("made")
 
 
 def _state(api: HfApi, repo_id: str, revision: str | None) -> State:
@@ -190,8 +182,3 @@ def _check_empty(state: State, target: Target, release: ReleaseFiles | None = No
         raise LoracookError(
             f"'{target.repo_id}' already contains '{existing[0]}'; add --overwrite to replace its files"
         )
-
-
-def _note(journal: Path, **facts: Any) -> None:
-    journaled: dict[str, Any] = json.loads(journal.read_text("utf-8"))
-    write_atomic(journal, json.dumps(journaled | facts, indent=2) + "\n")

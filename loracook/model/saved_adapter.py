@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from loracook.errors import TRAIN_AGAIN, DivergedError, MachineError, RecipeError
+from loracook.model.adapter import lora_config
 from loracook.model.contents import check_contents
 from loracook.model.finite import not_finite
 from loracook.model.load import fit_embeddings
 from loracook.model.own_code import NO_CODE
 from loracook.model.parameters import is_base
 from loracook.recipe.recipe import Recipe
+from loracook.store.read_back import check_shape, read_json
+from loracook.store.release import ADAPTER
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+CONFIG, WEIGHTS = ADAPTER
+NOT_COMPARED = {"auto_mapping", "base_model_name_or_path", "fan_in_fan_out", "peft_version", "revision"}
+"""Settings of where and with what an adapter was made; PEFT sets fan_in_fan_out by the kind of module."""
+_AGAIN = "remove '{}' and run again"
 
 
 def saved_tokenizer(recipe: Recipe, adapter: Path) -> PreTrainedTokenizerBase:
@@ -30,25 +40,73 @@ def saved_tokenizer(recipe: Recipe, adapter: Path) -> PreTrainedTokenizerBase:
         check_contents(recipe, adapter)
     except RecipeError as error:
         fault = error.problems[0].message
-        raise MachineError(f"'{adapter}': {fault}; remove '{adapter.parent}' and run again") from error
+        raise MachineError(f"'{adapter}': {fault}; {_AGAIN.format(adapter.parent)}") from error
     return AutoTokenizer.from_pretrained(adapter, **NO_CODE)
 
 
 def load_tuned(recipe: Recipe, model: PreTrainedModel, adapter: Path) -> PeftModel:
     """`model` with the adapter of a folder applied, its embeddings grown to the adapter's tokenizer.
 
+    The recipe decides what the adapter is; the folder's config has to agree, and nothing in it is acted upon.
+
     Raises:
-        MachineError: the folder holds another kind of adapter, which may read what its config names.
+        MachineError: the folder holds another adapter than the recipe's.
         DivergedError: a weight of the adapter is not finite.
     """
-    from peft import LoraConfig, PeftConfig, PeftModel
+    from peft import get_peft_model
 
-    config = PeftConfig.from_pretrained(adapter)
-    if type(config) is not LoraConfig:
-        raise MachineError(f"'{adapter}' is no LoRA adapter; remove '{adapter.parent}' and run again")
     fit_embeddings(model, len(saved_tokenizer(recipe, adapter)))
-    tuned = PeftModel.from_pretrained(model, adapter, config=config).eval()
+    try:
+        saved = read_json(adapter / CONFIG, {"exclude_modules": list | None})
+        check_shape(saved["exclude_modules"] or [], [str])
+        config = lora_config(recipe)
+        config.exclude_modules, config.inference_mode = saved["exclude_modules"], True
+        tuned = get_peft_model(model, config)
+        fault = _difference(tuned.peft_config["default"].to_dict(), saved)
+        if fault is None and not weights_fit(tuned, adapter / WEIGHTS):
+            fault = f"{WEIGHTS} does not fit the model"
+    except (OSError, ValueError) as error:  # ValueError is also PEFT's, for a list that excludes everything
+        logging.getLogger("loracook").exception("%s cannot be read", adapter)
+        raise MachineError(f"'{adapter}' is no LoRA adapter; {_AGAIN.format(adapter.parent)}") from error
+    if fault:
+        raise MachineError(f"'{adapter}' is not the recipe's: {fault}; {_AGAIN.format(adapter.parent)}")
+    tuned.load_adapter(adapter, "default")
     own = (named for named in tuned.named_parameters() if not is_base(named[0]))
     if name := not_finite(own):
         raise DivergedError(f"the adapter's weight {name} holds NaN or infinity; {TRAIN_AGAIN}")
-    return tuned
+    return tuned.eval()
+
+
+def weights_fit(tuned: PeftModel, file: Path) -> bool:
+    """Whether a file holds the weights of a model's adapter: all of them, in their shapes, and nothing else.
+
+    Raises:
+        ValueError: it is no safetensors file.
+    """
+    from peft import get_peft_model_state_dict
+    from safetensors import SafetensorError, safe_open
+
+    least, most = (
+        get_peft_model_state_dict(tuned, save_embedding_layers=embeddings) for embeddings in (False, True)
+    )
+    try:
+        with safe_open(file, "pt") as saved:
+            shapes = {name: saved.get_slice(name).get_shape() for name in saved.keys()}  # noqa: SIM118 - it is no dictionary
+    except SafetensorError as error:
+        raise ValueError(f"{file}: {error}") from error
+    return set(least) <= set(shapes) and all(
+        name in most and list(most[name].shape) == shape for name, shape in shapes.items()
+    )
+
+
+def _difference(ours: Mapping[str, Any], saved: Mapping[str, Any]) -> str | None:
+    """The first setting that two configs of LoRA have both, with different values."""
+    for key in sorted((ours.keys() & saved.keys()) - NOT_COMPARED):
+        if _unordered(ours[key]) != _unordered(saved[key]):
+            return f"its {CONFIG} has another {key}"
+    return None
+
+
+def _unordered(value: Any) -> Any:
+    """A value that lists equal, whatever their order: PEFT keeps module names in sets."""
+    return sorted(map(str, value)) if isinstance(value, list | set | tuple) else value

@@ -1,8 +1,6 @@
 """Push: the adapter or the merged model, with a model card, to the hub or to a local folder."""
 
-import json
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +13,16 @@ from loracook.recipe.recipe import Recipe
 from loracook.report.card import model_card, usage_prompt
 from loracook.stages.base import Consent, Folders
 from loracook.store.files import mismatch, sync, write_atomic
-from loracook.store.read_back import FACTS, NUMBER, check_shape, read_json
+from loracook.store.read_back import NUMBER
 from loracook.store.record import read_metrics, read_record, read_result
 from loracook.store.release import CARD, ReleaseFiles, allowed, release_files
 from loracook.units import size
 
 READS: tuple[str, ...] = ("name", "description", "push")
-RESUMES = True
+RESUMES = False
 OUT_OF_MEMORY = CLOSE_PROGRAMS
 SOURCES = {"adapter": ("train", "adapter"), "merged": ("merge", "model")}
 """The stage, and the folder in it, that is pushed."""
-JOURNAL = "journal.json"
-JOURNALED = {"files": FACTS, "made": str | None, "commit": dict | None}
-COMMIT, NO_COMMIT = {"oid": str, "url": str}, {"oid": "", "url": ""}
 MERGED = {
     "base": str, "prompts": int, "logits_difference": NUMBER, "logits_difference_from_trained": NUMBER | None,
 }  # fmt: skip
@@ -116,31 +111,15 @@ def _card(recipe: Recipe, folders: Folders, home: Path) -> str:
 def _upload(
     target: push_process.Target, release: ReleaseFiles, *, folders: Folders, progress: Progress
 ) -> dict[str, Any]:
-    journal = folders.own / JOURNAL
-    commit = _begun(journal, release.facts).get("commit")
-    if commit is None:
-        progress.note(f"uploading {len(release.facts)} files ({size(release.bytes)}) to '{target.repo_id}'")
-        try:
-            commit = push_process.upload(target, release, journal, note=progress.note)
-        except LoracookError as error:
-            raise PushError(
-                f"{str(error).rstrip('.')}; the local result in '{folders.run}' is complete, "
-                "run the same command again to retry the push alone"
-            ) from error
-    return {"repo_id": target.repo_id, "commit": commit["oid"], "url": commit["url"]}
-
-
-def _begun(journal: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The journal of a push of these files; a corrupt one, or that of other files, is replaced."""
+    progress.note(f"uploading {len(release.facts)} files ({size(release.bytes)}) to '{target.repo_id}'")
     try:
-        state = read_json(journal, JOURNALED)
-        check_shape(state.get("commit") or NO_COMMIT, COMMIT)
-    except (FileNotFoundError, ValueError):
-        state = {"files": None}
-    if state["files"] != facts:
-        state = {"files": dict(facts)}
-        write_atomic(journal, json.dumps(state, indent=2) + "\n")
-    return dict(state)
+        commit = push_process.upload(target, release, note=progress.note)
+    except LoracookError as error:
+        raise PushError(
+            f"{str(error).rstrip('.')}; the local result in '{folders.run}' is complete, "
+            "run the same command again to retry the push alone"
+        ) from error
+    return {"repo_id": target.repo_id, "commit": commit["oid"], "url": commit["url"]}
 
 
 def _publish(release: ReleaseFiles, place: Path) -> dict[str, Any]:

@@ -52,10 +52,9 @@ def pushed(hub: Hub, endpoint: str, answer: str) -> tuple[str, object, bool]:
     hub.faults[endpoint] = [answer] * 9
     target = replace(TARGET, create_pr=endpoint == "discussions")
     with tempfile.TemporaryDirectory() as folder:
-        release, journal = released(Path(folder)), Path(folder) / "journal.json"
-        journal.write_text("{}")
+        release = released(Path(folder))
         kind, content = _answer(
-            lambda: remote.upload(HfApi(token=TOKEN), target, release, journal=journal), [], lambda *_: None
+            lambda: remote.upload(HfApi(token=TOKEN), target, release), [], lambda *_: None
         )
     branch = "refs/pr/1" if target.create_pr else "main"
     repository = hub.repositories.get("me/soup")

@@ -92,9 +92,9 @@ def adapter_for(recipe: Recipe, folder: Path) -> Path:
     tokenizer = model.load_tokenizer(recipe, base_folder)
     base = model.load_model(recipe, base_folder)
     added = model.fit_embeddings(base, len(tokenizer))
-    tuned = get_peft_model(
-        base, LoraConfig(**{**model.lora_config(recipe).to_dict(), "init_lora_weights": False})
-    )
+    config = model.lora_config(recipe)
+    tuned = get_peft_model(base, LoraConfig(**{**config.to_dict(), "init_lora_weights": False}))
+    tuned.peft_config["default"].init_lora_weights = config.init_lora_weights
     tuned.save_pretrained(folder / "adapter", save_embedding_layers=added > 0)
     tokenizer.save_pretrained(folder / "adapter")
     return folder
@@ -362,13 +362,49 @@ def test_a_tokenizer_beside_an_adapter_reads_no_file_elsewhere(tmp_path: Path) -
         merged_from(train, recipe, tmp_path)
 
 
-def test_an_adapter_of_another_kind_is_not_loaded(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"peft_type": "PROMPT_TUNING"}, "its adapter_config.json has another peft_type"),
+        ({"lora_alpha": 99999}, "its adapter_config.json has another lora_alpha"),
+        ({"lora_alpha": "x"}, "its adapter_config.json has another lora_alpha"),
+        ({"r": 2_000_000_000}, "its adapter_config.json has another r"),
+        ({"target_modules": "(.*.*)*(.*.*)*(.*.*)*Z"}, "its adapter_config.json has another target_modules"),
+        ({"megatron_config": {"a": 1}}, "its adapter_config.json has another megatron_config"),
+        ({"exclude_modules": ["q_proj"]}, "adapter_model.safetensors does not fit the model"),
+    ],
+    ids=str,
+)
+def test_an_adapter_that_is_not_the_recipes_is_not_loaded(
+    changes: dict[str, Any], fault: str, tmp_path: Path
+) -> None:
     base = base_model(tmp_path / "base", "llama")
     recipe = recipe_on(base)
     train = adapter_for(recipe, tmp_path / "train")
-    prompts = {"peft_type": "PROMPT_TUNING", "task_type": "CAUSAL_LM", "num_virtual_tokens": 2}
-    named = {"prompt_tuning_init": "TEXT", "prompt_tuning_init_text": "?", "tokenizer_name_or_path": "/etc"}
-    (train / "adapter/adapter_config.json").write_text(json.dumps(prompts | named))
+    config = train / "adapter/adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | changes))
+    with pytest.raises(
+        MachineError, match=rf"adapter' is not the recipe's: {fault}; remove '.*train' and run"
+    ):
+        merged_from(train, recipe, tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["no weights", "a pickle", "no config", "a list to exclude that is none"])
+def test_what_is_no_lora_adapter_is_refused(damage: str, tmp_path: Path) -> None:
+    base = base_model(tmp_path / "base", "llama")
+    recipe = recipe_on(base)
+    train = adapter_for(recipe, tmp_path / "train")
+    weights, config = (
+        train / "adapter" / name for name in ("adapter_model.safetensors", "adapter_config.json")
+    )
+    if damage == "no weights":
+        weights.write_bytes(b"\xff" * 64)
+    elif damage == "a pickle":
+        weights.rename(weights.with_suffix(".bin"))
+    elif damage == "no config":
+        config.unlink()
+    else:
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"exclude_modules": [1]}))
     with pytest.raises(MachineError, match=r"adapter' is no LoRA adapter; remove '.*train' and run again"):
         merged_from(train, recipe, tmp_path)
 
