@@ -17,6 +17,7 @@ from loracook.store.record import RECORD, weight_hashes, why_not_done, write_rec
 from loracook.views.plan_details import PlanDetails
 from loracook.views.plan_json import as_json
 from loracook.views.plan_text import detail_lines
+from tests.records import record
 
 WEIGHTS = "adapter/adapter.safetensors"
 RECIPE: dict[str, Any] = {
@@ -203,7 +204,7 @@ def test_the_plan_names_the_checkpoint_that_an_interrupted_run_resumes_from(kitc
 
 def test_a_record_that_a_kill_left_half_written_is_no_file_of_the_stage(tmp_path: Path) -> None:
     (tmp_path / f".{RECORD}.part").write_text("{")
-    write_record(tmp_path, {"files": file_facts(tmp_path), "before": {}})
+    write_record(tmp_path, record(files=file_facts(tmp_path)))
     assert why_not_done(tmp_path, ()) is None
 
 
@@ -217,13 +218,13 @@ def test_a_copied_run_is_done(kitchen: Path) -> None:
 def test_a_stage_is_done_until_those_before_it_come_out_otherwise(kitchen: Path) -> None:
     train, _, merge, _ = stages(kitchen, finished(kitchen))
     merge.folder.mkdir()
-    write_record(merge.folder, {"files": {}, "before": weight_hashes([train.folder])})
+    write_record(merge.folder, record(before=weight_hashes([train.folder])))
     kept = (train.folder / RECORD).rename(train.folder / "kept")
     assert state(examined(merge)) == (True, "")
     kept.rename(train.folder / RECORD)
     assert state(examined(merge)) == (True, "")
 
-    write_record(train.folder, {"files": {WEIGHTS: {"bytes": 3, "sha256": "another"}}, "before": {}})
+    write_record(train.folder, record(files={WEIGHTS: {"bytes": 3, "sha256": "another"}}))
     assert state(examined(merge)) == (False, f"the weights in {train.folder.name} have changed")
 
 
@@ -249,5 +250,5 @@ def finished(kitchen: Path) -> Path:
     for place, content in ((folder.parent / "older", "cba"), (folder / "adapter", "abc")):
         place.mkdir(parents=True)
         (place / "adapter.safetensors").write_text(content)
-    write_record(folder, {"files": file_facts(folder), "before": {}})
+    write_record(folder, record(files=file_facts(folder)))
     return runs

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,12 +77,14 @@ def its_own(path: str, flags: int) -> int:
     """Open a file that has no other name, an opener for `open`: no link, and no pipe to wait at.
 
     Raises:
-        MachineError: it is also another file, by a hard link.
+        MachineError: it is a folder, or also another file, by a hard link.
     """
     descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
-    if os.fstat(descriptor).st_nlink > 1:
+    status = os.fstat(descriptor)
+    if status.st_nlink > 1:
         os.close(descriptor)
-        raise MachineError(f"'{path}' is a hard link to another file; remove it, or {OTHER_FOLDER}")
+        what = "a folder" if stat.S_ISDIR(status.st_mode) else "a hard link to another file"
+        raise MachineError(f"'{path}' is {what}; remove it, or {OTHER_FOLDER}")
     return descriptor
 
 

@@ -10,8 +10,12 @@ from loracook.store.files import mismatch, read_sealed, write_sealed
 from loracook.store.read_back import FACTS, NUMBER, check_names, check_shape
 
 RECORD = "record.json"
-SHAPE = {"files": FACTS, "before": {str: {str: str}}}
-"""What is read of every record."""
+SHAPE = {
+    "stage": str, "digest": str, "name": str, "finished": str, "seconds": NUMBER, "sections": dict,
+    "origins": {str: str}, "result": dict, "before": {str: {str: str}}, "versions": {str: str},
+    "files": FACTS,
+}  # fmt: skip
+"""What every record has."""
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:
@@ -28,7 +32,7 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 def read_result(folder: Path, shape: Any) -> dict[str, Any]:
     """The result in the record of a finished stage; raises MachineError when it is not of that shape."""
-    result: dict[str, Any] = read_record(folder).get("result", {})
+    result: dict[str, Any] = read_record(folder)["result"]
     try:
         check_shape(result, shape)
     except ValueError as error:

@@ -20,6 +20,7 @@ from loracook.stages.base import Consent, Folders
 from loracook.store.files import file_facts
 from loracook.store.record import write_record
 from tests.hub.server import TOKEN, Files, Hub, as_endpoint
+from tests.records import record
 
 RECIPE = """
 version: 1
@@ -90,7 +91,7 @@ def finished(stage: Path, folder: str, files: Files) -> Path:
         "logits_difference_from_trained": None,
     }
     versions = {"peft": "0.21.2", "platform": "Linux"}
-    write_record(stage, {"before": {}, "versions": versions, "files": file_facts(stage), "result": merged})
+    write_record(stage, record(versions=versions, files=file_facts(stage), result=merged))
     return stage
 
 

@@ -42,3 +42,9 @@ def test_a_file_system_that_cannot_lock_is_not_taken_for_another_run(
     monkeypatch.setattr(fcntl, "flock", flock)
     with pytest.raises(MachineError, match="no locks available"), lock.locked(tmp_path):
         pass
+
+
+def test_a_folder_in_place_of_the_lock_is_called_one(tmp_path: Path) -> None:
+    (tmp_path / lock.LOCK).mkdir()
+    with pytest.raises(MachineError, match=r"\.lock' is a folder; remove it, or"):
+        lock.refuse_locked(tmp_path)
