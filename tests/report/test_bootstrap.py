@@ -24,7 +24,7 @@ def test_intervals_hold_the_true_mean_as_often_as_they_say() -> None:
 
 def test_weights_count_as_rows_of_that_many_tokens() -> None:
     assert interval([1.0, 5.0, 5.0], [4.0, 1.0, 1.0]) != interval([1.0, 5.0, 5.0])
-    assert interval([2.0, 2.0, 2.0], [1.0, 9.0, 3.0]) == (2.0, 2.0)
+    assert interval([2.0, 2.0, 2.0], [1.0, 9.0, 3.0]) == pytest.approx((2.0, 2.0))
 
 
 def test_one_row_says_nothing_of_others() -> None:
