@@ -6,7 +6,7 @@ from loracook.model.fetch import fetch, fetch_description, fetch_tokenizer, file
 from loracook.model.finite import not_finite
 from loracook.model.generation_config import generation_settings
 from loracook.model.hub_info import HubInfo, hub_info
-from loracook.model.inference import Generated, generate, mean_loss
+from loracook.model.inference import Generated, RowLoss, generate, row_losses
 from loracook.model.load import (
     fit_embeddings,
     has_accelerator,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -66,32 +66,50 @@ def up_to_end(ids: Sequence[int], ends: Collection[int]) -> tuple[list[int], boo
     return written, len(written) < len(ids)
 
 
-def mean_loss(
-    causal: Any, rows: Dataset, *, pad: int, batch_size: int, on_progress: Callable[[int], None]
-) -> float:
-    """Mean negative log-likelihood in nats of the trained tokens of `rows` (columns input_ids and labels).
+@dataclass(frozen=True)
+class RowLoss:
+    """The mean negative log-likelihood of a row's trained tokens, in nats, and how many these are."""
 
-    It is exact over tokens, not averaged over batches. The model must carry TRL's fused head
-    (`trl.trainer.utils.add_fused_lm_head`), which scores tokens without a (batch, length, vocabulary) tensor
-    of logits.
+    mean: float
+    tokens: int
+
+
+def row_losses(
+    causal: Any, rows: Dataset, *, pad: int, batch_size: int, on_progress: Callable[[int], None]
+) -> list[RowLoss]:
+    """The loss of each of `rows` (columns input_ids and labels) that trains a token; of each packed one.
+
+    The model must carry TRL's fused head (`trl.trainer.utils.add_fused_lm_head`), which scores tokens without
+    a (batch, length, vocabulary) tensor of logits.
     """
     import torch
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
     packed = "seq_lengths" in rows.column_names
     collate = DataCollatorForLanguageModeling(pad_token_id=pad, padding_free=packed)
-    total, tokens = 0.0, 0
+    losses: list[RowLoss] = []
     for start in range(0, len(rows), batch_size):
-        batch = collate([rows[index] for index in range(start, min(start + batch_size, len(rows)))])
+        examples = [rows[index] for index in range(start, min(start + batch_size, len(rows)))]
+        batch = collate(examples)
         inputs = {
             key: value.to(causal.device) if hasattr(value, "to") else value for key, value in batch.items()
         }
         with torch.no_grad():
             output = causal(**inputs, fused_lm_head=True)
-        total -= float(output.log_probs.float().sum())
-        tokens += int(output.label_mask.sum())
+        scored = zip(-output.log_probs.float().cpu(), output.label_mask.cpu(), strict=True)
+        lengths = [length for example in examples for length in example["seq_lengths"]] if packed else None
+        losses += [row for each in scored for row in _by_sequence(*each, lengths)]
         on_progress(min(start + batch_size, len(rows)))
-    return total / max(tokens, 1)
+    return losses
+
+
+def _by_sequence(losses: Tensor, trained: Tensor, lengths: Sequence[int] | None) -> Iterator[RowLoss]:
+    """The loss of each sequence in a row of the model's output, which begins at its second token."""
+    first, *others = lengths or [len(losses) + 1]
+    parts = [first - 1, *others]
+    for loss, count in zip(losses.split(parts), trained.split(parts), strict=True):
+        if tokens := int(count.sum()):
+            yield RowLoss(float(loss.double().sum()) / tokens, tokens)
 
 
 def end_tokens(causal: Any, ends: Collection[int]) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from loracook.progress import Progress
 from loracook.recipe.recipe import Recipe
 from loracook.report.generations import side_by_side
 from loracook.stages.base import Consent, Folders
+from loracook.stages.comparison import ADAPTER, BASE, RowScores, compared, indistinct, with_perplexity
 from loracook.stages.metrics import Metric, metric, opened_reasoning
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 READS: tuple[str, ...] = ("evaluate",)
 RESUMES = False
 OUT_OF_MEMORY = "set evaluate.batch_size: 1 or a smaller evaluate.generation.max_new_tokens"
-SIDES = ("base", "adapter")
+SIDES = (BASE, ADAPTER)
 
 
 def after(recipe: Recipe) -> tuple[str, ...]:
@@ -77,23 +78,29 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
     rows = data.prepare(recipe, tokenizer, folders.cache, progress=progress)
     progress.advance(0, 0, "loading base model and adapter")
     evaluation = Evaluation(recipe, _tuned(recipe, folders, adapter), tokenizer, progress)
-    measured: dict[str, Any] = {}
-    answers: dict[str, list[model.Generated]] = {}
+    seen: dict[str, Seen] = {}
     for side in SIDES:
-        with evaluation.tuned.disable_adapter() if side == "base" else nullcontext():
-            measured[side] = evaluation.losses(rows.evaluation, side)
-            answers[side] = evaluation.answers(prompts, side)
-    both = (dict(zip(SIDES, pair, strict=True)) for pair in zip(*answers.values(), strict=True))
+        with evaluation.tuned.disable_adapter() if side == BASE else nullcontext():
+            seen[side] = evaluation.of(rows.evaluation, prompts, side)
     generations = [
-        comparison(tokenizer, prompt, sides, metrics=metrics)
-        for prompt, sides in zip(prompts, both, strict=True)
+        comparison(
+            tokenizer, prompt, {side: each.answers[number] for side, each in seen.items()}, metrics=metrics
+        )
+        for number, prompt in enumerate(prompts)
     ]
-    for side in SIDES:
-        measured[side] |= _means(generations, metrics, side)
-    measured["rows"] = _rows(generations, measured, rows.statistics)
+    measured = figures(seen, generations, metrics)
     measured["also_trained"] = _also_trained(rows.statistics)
+    measured["notes"] = list(indistinct(seen))
     _write(folders.own, generations, measured)
     return measured
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was seen of one model: the losses of rows, and the answers to prompts."""
+
+    losses: Sequence[model.RowLoss]
+    answers: Sequence[model.Generated]
 
 
 @dataclass(frozen=True)
@@ -105,21 +112,22 @@ class Evaluation:
     tokenizer: PreTrainedTokenizerBase
     progress: Progress
 
-    def losses(self, rows: Dataset | None, side: str) -> dict[str, float]:
-        """Loss and perplexity on the evaluation rows; empty without any. Raises DivergedError."""
-        if rows is None:
-            return {}
-        loss = model.mean_loss(
+    def of(self, rows: Dataset | None, prompts: Sequence[EvaluationPrompt], side: str) -> Seen:
+        """What the model, as it is now, makes of rows and prompts; raises DivergedError."""
+        return Seen(self._losses(rows, side) if rows is not None else (), self.answers(prompts, side))
+
+    def _losses(self, rows: Dataset, side: str) -> list[model.RowLoss]:
+        losses = model.row_losses(
             self.tuned,
             rows,
             pad=self.tokenizer.pad_token_id,
             batch_size=self.recipe["evaluate"]["batch_size"],
             on_progress=lambda done: self.progress.advance(done, len(rows), f"{side}: loss"),
         )
-        if not math.isfinite(loss):
-            advice = TRAIN_AGAIN if side == "adapter" else "write base_model.dtype: bfloat16 or float32"
-            raise DivergedError(f"the {side}'s loss on the evaluation rows is {loss}; {advice}")
-        return {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
+        if wrong := [row.mean for row in losses if not math.isfinite(row.mean)]:
+            advice = "write base_model.dtype: bfloat16 or float32" if side == BASE else TRAIN_AGAIN
+            raise DivergedError(f"the {side}'s loss on the evaluation rows is {wrong[0]}; {advice}")
+        return losses
 
     def answers(self, prompts: Sequence[EvaluationPrompt], side: str) -> list[model.Generated]:
         """The answers to the prompts, in their order."""
@@ -156,41 +164,45 @@ def comparison(
     *,
     metrics: Mapping[str, Metric],
 ) -> dict[str, Any]:
-    """One line of generations.jsonl; where there is a reference to score, it carries both answers' scores."""
+    """One line of generations.jsonl; where there is a reference to score, it carries the answers' scores."""
     texts = {side: tokenizer.decode(answer.ids[: prompt.limit]) for side, answer in answers.items()}
     cut = [
         side
         for side, answer in answers.items()
         if answer.cut and len(answer.ids) < (prompt.limit or math.inf)
     ]
-    line = {"prompt": prompt.prompt, "reference": prompt.reference, **texts, "cut": cut}
+    tokens = {side: len(answer.ids) for side, answer in answers.items()}
+    line = {"prompt": prompt.prompt, "reference": prompt.reference, **texts, "cut": cut, "tokens": tokens}
     before = opened_reasoning(tokenizer.decode(prompt.prompt_ids))
     scores = {
         name: {side: score(before + text, before + prompt.reference) for side, text in texts.items()}
         for name, score in metrics.items()
         if prompt.reference
     }
-    scores = {name: both for name, both in scores.items() if None not in both.values()}
+    scores = {name: values for name, values in scores.items() if None not in values.values()}
     return line | ({"scores": scores} if scores else {})
 
 
-def _scores(generations: Sequence[Mapping[str, Any]], name: str, side: str) -> list[float]:
-    return [row["scores"][name][side] for row in generations if name in row.get("scores", {})]
-
-
-def _means(generations: Sequence[Mapping[str, Any]], metrics: Collection[str], side: str) -> dict[str, float]:
-    scores = {name: _scores(generations, name, side) for name in metrics}
-    return {name: fmean(values) for name, values in scores.items() if values}
-
-
-def _rows(
-    generations: Sequence[Mapping[str, Any]], measured: Mapping[str, Any], statistics: Mapping[str, Any]
-) -> dict[str, int]:
-    """How many rows are behind each figure."""
-    return {
-        name: len(_scores(generations, name, "base")) or statistics["rows"]["evaluation"]
-        for name in measured["base"]
+def figures(
+    seen: Mapping[str, Seen], generations: Sequence[Mapping[str, Any]], metrics: Collection[str]
+) -> dict[str, Any]:
+    """What `compared` says of the losses and metrics, and how the answers of each model ended."""
+    losses = {side: [row.mean for row in each.losses] for side, each in seen.items()}
+    tokens = [row.tokens for row in seen[BASE].losses]
+    scores = {"loss": RowScores(losses, tokens)} if tokens else {}
+    for name in metrics:
+        scored = [row["scores"][name] for row in generations if name in row.get("scores", {})]
+        if scored:
+            scores[name] = RowScores({side: [row[side] for row in scored] for side in seen})
+    return with_perplexity(compared(scores)) | {
+        "ended": {side: _mean(side not in row["cut"] for row in generations) for side in seen},
+        "answer_tokens": {side: _mean(row["tokens"][side] for row in generations) for side in seen},
     }
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    each = list(values)
+    return fmean(each) if each else None
 
 
 def _also_trained(statistics: Mapping[str, Any]) -> int | None:

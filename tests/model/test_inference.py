@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerFast
+from trl.trainer.utils import add_fused_lm_head
 
-from loracook.model.inference import Generated, generate
+from loracook.model.inference import Generated, generate, row_losses
 from tests.tiny_families import tiny
 from tests.tiny_models import LINES, tokenizer_of
 
@@ -92,3 +94,27 @@ def test_end_tokens_of_the_base_end_an_answer(tuned: Any, tokenizer: PreTrainedT
     assert shorter.ids == first.ids[: first.ids.index(first.ids[2])]
     assert not shorter.cut
     assert second.cut
+
+
+ROWS = [[5, 6, 7, 8], [9, 10, 11], [12, 13], [14, 15, 16, 17, 18]]
+LABELS = [[-100, 6, 7, 8], [9, 10, 11], [-100, -100], [-100, -100, -100, 17, 18]]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_loss_of_each_row_is_that_of_the_model_s_own_forward(packed: bool) -> None:
+    torch.manual_seed(0)
+    causal = AutoModelForCausalLM.from_config(tiny("llama")).eval()
+    add_fused_lm_head(causal)
+    wanted = [
+        float(causal(torch.tensor([ids]), labels=torch.tensor([labels])).loss.detach())
+        for ids, labels in zip(ROWS, LABELS, strict=True)
+        if set(labels[1:]) != {-100}
+    ]
+    columns = {"input_ids": ROWS, "labels": LABELS}
+    if packed:
+        pairs = {name: [[*of[0], *of[1]], [*of[2], *of[3]]] for name, of in columns.items()}
+        columns = pairs | {"seq_lengths": [[4, 3], [2, 5]]}
+    rows = Dataset.from_dict(columns)
+    losses = row_losses(causal, rows, pad=0, batch_size=2, on_progress=lambda done: None)
+    assert [row.mean for row in losses] == pytest.approx(wanted, rel=1e-4)
+    assert [row.tokens for row in losses] == [3, 2, 2]
