@@ -110,6 +110,12 @@ class LockedError(LoracookError):
     exit_code = 6
 
 
+class GateError(RecipeError):
+    """An evaluation does not reach what the recipe requires; nothing after it is run."""
+
+    exit_code = 7
+
+
 class StoppedError(LoracookError):
     """The run was stopped by a signal; the same command resumes it."""
 

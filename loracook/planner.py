@@ -21,8 +21,8 @@ from loracook.training.checkpoints import newest_name
 
 LOGGING = {"logging_steps", "logging_strategy", "logging_first_step"}
 SAVING = {"save_steps", "save_strategy"}
-UNDECISIVE = {"save_total_limit"} | LOGGING
-"""Keys that do not change the weights: on a full disk, lowering one lets training resume, not start over. So
+UNDECISIVE = {"save_total_limit", "require"} | LOGGING
+"""Keys that do not change the result: on a full disk, lowering one lets training resume, not start over. So
 does how often a checkpoint is saved, unless the best one is the result."""
 
 
@@ -54,6 +54,11 @@ class Plan:
     def to_do(self) -> tuple[PlannedStage, ...]:
         """The stages that are still to be run."""
         return tuple(stage for stage in self.stages if not stage.done)
+
+    def before(self, stage: PlannedStage) -> tuple[PlannedStage, ...]:
+        """The stages that are run before one, whether it reads them or not."""
+        names = [each.name for each in self.stages]
+        return self.stages[: names.index(stage.name)]
 
 
 def plan(recipe: Recipe, runs: Path = RUNS) -> Plan:

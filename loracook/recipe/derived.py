@@ -27,13 +27,15 @@ def sources(data: Data) -> Iterator[tuple[Path, Data]]:
 
 
 def all_sources(data: Data) -> Iterator[tuple[Path, Data]]:
-    """Every source of training rows, then that of evaluation rows, if it has one of its own."""
+    """Every source of rows: for training, for evaluation if these have one of their own, and further ones."""
     training = list(sources(data))
     yield from training
     own = data["dataset"].get("eval", {})
     if not own.keys().isdisjoint(("path", "data_files")):
         inherited = {key: source[key] for _, source in training[:1] for key in ("path",) if key in source}
         yield ("dataset", "eval"), inherited | own
+    for name, source in data.get("evaluate", {}).get("also", {}).items():
+        yield ("evaluate", "also", name), source
 
 
 def batch(data: Data) -> int:

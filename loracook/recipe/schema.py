@@ -117,8 +117,11 @@ def with_defaults(data: dict[str, Any]) -> dict[str, Any]:
 def _filled(value: Any, part: Schema) -> Any:
     if isinstance(value, list) and isinstance(part.get("items"), dict):
         return [_filled(entry, resolved(part["items"])) for entry in value]
-    if not isinstance(value, dict) or "properties" not in part:
+    if not isinstance(value, dict):
         return value
+    if "properties" not in part:
+        others = part.get("additionalProperties")
+        return {name: _filled(each, resolved(others or {})) for name, each in value.items()}
     parts = {name: resolved(inner) for name, inner in part["properties"].items()}
     values = {name: inner["default"] for name, inner in parts.items() if "x-decided-by" in inner} | value
     return {name: _filled(values[name], inner) for name, inner in parts.items() if name in values}

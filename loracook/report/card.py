@@ -183,7 +183,7 @@ def _evaluation(metrics: Mapping[str, Any]) -> str:
     if not metrics.get("adapter"):
         return ""
     rows = [(prose(_words(metric)), *values) for metric, *values in figures(metrics)]
-    head = ("metric", "base model", "trained", "rows")
+    head = ("metric", "base model", "trained", "difference (95 % interval)", "rows")
     return f"## Evaluation\n\n{measured_on(metrics)}\n\n{table(head, rows, align='---:')}"
 
 

@@ -4,11 +4,11 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from loracook.report.bootstrap import LOWER_IS_BETTER as UNBOUNDED
+from loracook.report.bootstrap import verdict
 from loracook.report.markdown import block, table
 
-UNBOUNDED = {"loss", "perplexity"}
-"""What is measured and is not a share; every metric that a recipe can name is one."""
-HEAD = ("metric", "base", "adapter", "rows")
+HEAD = ("metric", "base", "adapter", "difference", "rows")
 
 
 def side_by_side(generations: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> str:
@@ -23,10 +23,27 @@ def side_by_side(generations: Sequence[Mapping[str, Any]], metrics: Mapping[str,
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def figures(metrics: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """Each metric with the values of base model and adapter, and the rows behind them, as text."""
-    base, adapter, rows = metrics["base"], metrics["adapter"], metrics["rows"]
-    return [(name, figure(name, base[name]), figure(name, adapter[name]), f"{rows[name]:,}") for name in base]
+def figures(metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Each metric of base model and adapter, how they differ, and the rows behind the figures, as text."""
+    sides, rows, intervals = (metrics["base"], metrics["adapter"]), metrics["rows"], metrics["intervals"]
+    return [
+        (
+            name,
+            *(figure(name, side[name]) for side in sides),
+            difference(name, intervals.get(name, {}).get("difference")),
+            f"{rows[name]:,}",
+        )
+        for name in metrics["base"]
+    ]
+
+
+def difference(name: str, bounds: Sequence[float] | None) -> str:
+    """What the 95 % interval of a difference from the base says, as text; empty where there is none."""
+    if bounds is None:
+        return ""
+    share = name not in UNBOUNDED
+    low, high = (f"{100 * bound:+.1f}" if share else f"{bound:+.3f}" for bound in bounds)
+    return f"{verdict(name, bounds)} ({low} to {high}{' points' if share else ''})"
 
 
 def figure(name: str, value: float) -> str:

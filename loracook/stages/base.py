@@ -60,6 +60,9 @@ class Stage(Protocol):
     def preflight(self, recipe: Recipe, consent: Consent) -> None:
         """Raise LoracookError for what would fail later: called before the first stage of a run starts."""
 
+    def accept(self, recipe: Recipe, folder: Path) -> None:
+        """Raise GateError where the result in `folder` is not what the recipe requires to go on."""
+
     def run(
         self, recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progress
     ) -> dict[str, Any]:

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from loracook import data, model
 from loracook.data import EvaluationPrompt
-from loracook.errors import TRAIN_AGAIN, DivergedError
+from loracook.errors import TRAIN_AGAIN, DivergedError, GateError, LoracookError
 from loracook.progress import Progress
 from loracook.recipe.recipe import Recipe
 from loracook.report.generations import side_by_side
 from loracook.stages.base import Consent, Folders
 from loracook.stages.comparison import ADAPTER, BASE, RowScores, compared, indistinct, with_perplexity
+from loracook.stages.gates import unmet
 from loracook.stages.metrics import Metric, metric, opened_reasoning
+from loracook.store.record import RECORD, read_metrics
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -39,8 +41,8 @@ def after(recipe: Recipe) -> tuple[str, ...]:
 
 
 def files(recipe: Recipe) -> tuple[Path, ...]:
-    """Nothing local beyond what training read."""
-    return ()
+    """The files of further rows; training read the others."""
+    return data.further_files(recipe)
 
 
 def describe(recipe: Recipe) -> str:
@@ -67,30 +69,53 @@ def uploads_to(recipe: Recipe) -> str | None:
 
 def preflight(recipe: Recipe, consent: Consent) -> None:
     """Raise MachineError where the package of a metric is not installed."""
-    _metrics(recipe)
+    section = recipe["evaluate"]
+    for scored in (section, *section.get("also", {}).values()):
+        _metrics(recipe, scored.get("metrics", ()))
+
+
+def accept(recipe: Recipe, folder: Path) -> None:
+    """Raise GateError for the gates of `evaluate.require` that are not met."""
+    if "require" not in recipe["evaluate"]:
+        return
+    if not (folder / RECORD).exists():
+        raise LoracookError("evaluate.require is checked by evaluate, which is not done; run without --only")
+    if faults := list(unmet(recipe, read_metrics(folder))):
+        raise GateError(faults)
 
 
 def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progress) -> dict[str, Any]:
     """Leave `generations.jsonl`, `generations.md` and `metrics.json`, and return the metrics."""
-    adapter, metrics = folders.before["train"] / "adapter", _metrics(recipe)
+    adapter, section = folders.before["train"] / "adapter", recipe["evaluate"]
     tokenizer = model.saved_tokenizer(recipe, adapter)
-    prompts = data.all_prompts(recipe, tokenizer)
     rows = data.prepare(recipe, tokenizer, folders.cache, progress=progress)
+    own = data.RowSet(rows.evaluation, data.all_prompts(recipe, tokenizer), tuple(section.get("metrics", ())))
+    sets = {"": own, **data.further_row_sets(recipe, tokenizer, folders.cache, progress=progress)}
     progress.advance(0, 0, "loading base model and adapter")
     evaluation = Evaluation(recipe, _tuned(recipe, folders, adapter), tokenizer, progress)
-    seen: dict[str, Seen] = {}
+    seen: dict[str, dict[str, Seen]] = {}
     for side in SIDES:
         with evaluation.tuned.disable_adapter() if side == BASE else nullcontext():
-            seen[side] = evaluation.of(rows.evaluation, prompts, side)
-    generations = [
-        comparison(
-            tokenizer, prompt, {side: each.answers[number] for side, each in seen.items()}, metrics=metrics
-        )
-        for number, prompt in enumerate(prompts)
-    ]
-    measured = figures(seen, generations, metrics)
-    measured["also_trained"] = _also_trained(rows.statistics)
-    measured["notes"] = list(indistinct(seen))
+            seen[side] = {name: evaluation.of(row_set, side) for name, row_set in sets.items()}
+    tables, generations = {}, []
+    for name, row_set in sets.items():
+        of_set = {side: each[name] for side, each in seen.items()}
+        answers = [
+            dict(zip(of_set, each, strict=True))
+            for each in zip(*(side.answers for side in of_set.values()), strict=True)
+        ]
+        metrics = _metrics(recipe, row_set.metrics)
+        lines = [
+            comparison(tokenizer, prompt, each, metrics=metrics)
+            for prompt, each in zip(row_set.prompts, answers, strict=True)
+        ]
+        tables[name] = figures(of_set, lines, row_set.metrics)
+        generations += [{**line, "set": name} for line in lines]
+    measured = tables.pop("") | {
+        "also": tables,
+        "also_trained": _also_trained(rows.statistics),
+        "notes": list(indistinct(seen)),
+    }
     _write(folders.own, generations, measured)
     return measured
 
@@ -112,9 +137,10 @@ class Evaluation:
     tokenizer: PreTrainedTokenizerBase
     progress: Progress
 
-    def of(self, rows: Dataset | None, prompts: Sequence[EvaluationPrompt], side: str) -> Seen:
+    def of(self, row_set: data.RowSet, side: str) -> Seen:
         """What the model, as it is now, makes of rows and prompts; raises DivergedError."""
-        return Seen(self._losses(rows, side) if rows is not None else (), self.answers(prompts, side))
+        losses = [] if row_set.rows is None else self._losses(row_set.rows, side)
+        return Seen(losses, self.answers(row_set.prompts, side))
 
     def _losses(self, rows: Dataset, side: str) -> list[model.RowLoss]:
         losses = model.row_losses(
@@ -152,9 +178,8 @@ def _tuned(recipe: Recipe, folders: Folders, adapter: Path) -> PeftModel:
     return model.load_tuned(recipe, base, adapter)
 
 
-def _metrics(recipe: Recipe) -> dict[str, Metric]:
-    section = recipe["evaluate"]
-    return {name: metric(name, section.get("regex")) for name in section.get("metrics", [])}
+def _metrics(recipe: Recipe, names: Iterable[str]) -> dict[str, Metric]:
+    return {name: metric(name, recipe["evaluate"].get("regex")) for name in names}
 
 
 def comparison(

@@ -60,6 +60,10 @@ def dtype(recipe: Recipe) -> str:
     return name
 
 
+def accept(recipe: Recipe, folder: Path) -> None:
+    """Nothing is required of it."""
+
+
 def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progress) -> dict[str, Any]:
     """Merge into unquantized weights, save `model/`, load it again and compare it with what was trained.
 

@@ -69,6 +69,10 @@ def preflight(recipe: Recipe, consent: Consent) -> None:
         push_process.check(_target(recipe, consent))
 
 
+def accept(recipe: Recipe, folder: Path) -> None:
+    """Nothing is required of it."""
+
+
 def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progress) -> dict[str, Any]:
     """Write the card and upload it with the files; the result states the size and hash of each.
 

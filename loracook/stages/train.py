@@ -70,6 +70,10 @@ def preflight(recipe: Recipe, consent: Consent) -> None:
     check_trackers(recipe)
 
 
+def accept(recipe: Recipe, folder: Path) -> None:
+    """Nothing is required of it."""
+
+
 def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progress) -> dict[str, Any]:
     """Train, or resume from the newest sealed checkpoint; leaves `adapter/` and `log.jsonl`.
 

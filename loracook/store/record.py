@@ -1,6 +1,6 @@
 """The record of a finished stage: written last, sealed, and compared with the files in its folder."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,13 @@ SHAPE = {
     "files": FACTS,
 }  # fmt: skip
 """What every record has."""
+BOUNDS = {str: {str: [NUMBER]}}
+MEASURED = {
+    "base": {str: NUMBER}, "adapter": {str: NUMBER}, "rows": {str: int}, "intervals": BOUNDS,
+    "wins": {str: {str: int}}, "ended": {str: NUMBER | None}, "answer_tokens": {str: NUMBER | None},
+    "adapters": {str: {str: NUMBER}},
+}  # fmt: skip
+"""What an evaluation states of each set of rows."""
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:
@@ -42,9 +49,14 @@ def read_result(folder: Path, shape: Any) -> dict[str, Any]:
 
 def read_metrics(folder: Path) -> dict[str, Any]:
     """The metrics in the record of an evaluation: the same of both models, and the rows behind each."""
-    measured = read_result(folder, {"base": {str: NUMBER}, "also_trained": int | None})
-    same = dict.fromkeys(measured["base"], NUMBER)
-    return read_result(folder, {"adapter": same, "rows": same})
+    measured = read_result(folder, MEASURED | {"also_trained": int | None, "also": {str: MEASURED}})
+    read_result(folder, {"also": {name: _same(each) for name, each in measured["also"].items()}})
+    return read_result(folder, _same(measured))
+
+
+def _same(measured: Mapping[str, Any]) -> dict[str, Any]:
+    """The shape of figures whose other tables have the metrics of the base model."""
+    return {name: dict.fromkeys(measured["base"], NUMBER) for name in ("adapter", "rows")}
 
 
 def weight_hashes(stages: Iterable[Path]) -> dict[str, dict[str, str]]:

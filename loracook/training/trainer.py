@@ -83,7 +83,8 @@ def read_inputs(recipe: Recipe, cache: Path, progress: Progress) -> TrainerInput
     if over := data.over_limits(rows.statistics, recipe):
         raise RecipeError(over)
     if "evaluate" in recipe:
-        prompts = data.all_prompts(recipe, tokenizer)
+        further = data.further_row_sets(recipe, tokenizer, cache, progress=progress).values()
+        prompts = [*data.all_prompts(recipe, tokenizer), *(each for rows in further for each in rows.prompts)]
         model.check_prompts(
             structure.base, recipe, max((len(prompt.prompt_ids) for prompt in prompts), default=0)
         )

@@ -33,6 +33,7 @@ METRICS = {
     "also_trained": 0,
     "base": {"loss": 2.13333, "json_match": 0.0},
     "adapter": {"loss": 0.2, "json_match": 0.93},
+    "intervals": {"loss": {"difference": [-2.1, -1.75]}, "json_match": {"difference": [0.8, 1.0]}},
 }
 VERSIONS = {"trl": "1.16.0", "peft": "0.21.2", "bitsandbytes": "not installed", "platform": "Linux-6.1"}
 COOKED: dict[str, dict[str, Any]] = {
@@ -104,10 +105,10 @@ A LoRA adapter for `microsoft/phi-2`, trained with loracook. Loading it loads th
 
 Measured on evaluation rows that were not trained on.
 
-| metric | base model | trained | rows |
-| --- | ---: | ---: | ---: |
-| loss | 2.133 | 0.2 | 60 |
-| json match | 0.0% | 93.0% | 20 |
+| metric | base model | trained | difference (95 % interval) | rows |
+| --- | ---: | ---: | ---: | ---: |
+| loss | 2.133 | 0.2 | better (-2.100 to -1.750) | 60 |
+| json match | 0.0% | 93.0% | better (+80.0 to +100.0 points) | 20 |
 
 ## Usage
 

@@ -24,6 +24,7 @@ MEASURED = {
     "base": {"loss": 2.5, "exact_match": 0.0},
     "adapter": {"loss": 0.5, "exact_match": 1.0},
     "rows": {"loss": 1200, "exact_match": 1},
+    "intervals": {"loss": {"difference": [-2.25, -1.751]}},
     "also_trained": 0,
 }
 
@@ -33,10 +34,10 @@ def test_generations_read_well_and_name_what_was_cut() -> None:
         side_by_side(ROWS, MEASURED)
         == """# Base model and adapter side by side
 
-| metric | base | adapter | rows |
-| --- | ---: | ---: | ---: |
-| loss | 2.5 | 0.5 | 1,200 |
-| exact_match | 0.0% | 100.0% | 1 |
+| metric | base | adapter | difference | rows |
+| --- | ---: | ---: | ---: | ---: |
+| loss | 2.5 | 0.5 | better (-2.250 to -1.751) | 1,200 |
+| exact_match | 0.0% | 100.0% |  | 1 |
 
 Measured on evaluation rows that were not trained on.
 
@@ -109,5 +110,5 @@ def test_a_large_perplexity_is_written_out(value: float, text: str) -> None:
 
 def test_white_space_is_not_called_empty() -> None:
     row = {"prompt": "Say.", "reference": None, "base": "", "adapter": " \n"}
-    page = side_by_side([row], {"base": {}, "adapter": {}, "rows": {}, "also_trained": 0})
+    page = side_by_side([row], {"base": {}, "adapter": {}, "rows": {}, "intervals": {}, "also_trained": 0})
     assert page.index("(empty)") < page.index("(white space only)")

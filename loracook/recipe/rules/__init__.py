@@ -11,6 +11,7 @@ from loracook.recipe.rules import (
     base_model,
     dataset,
     eval_during_training,
+    evaluate,
     lora,
     schedule,
     train,
@@ -18,7 +19,7 @@ from loracook.recipe.rules import (
 
 Rule = Callable[[dict[str, Any]], Iterator[Problem]]
 
-MODULES = (base_model, lora, dataset, train, schedule, eval_during_training, after_training)
+MODULES = (base_model, lora, dataset, train, schedule, eval_during_training, evaluate, after_training)
 RULES: tuple[Rule, ...] = tuple(
     rule
     for module in MODULES

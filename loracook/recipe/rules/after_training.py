@@ -1,13 +1,11 @@
-"""Rules for the stages after training: evaluate, merge and push."""
+"""Rules for the stages after evaluation: merge and push."""
 
 import re
 from collections.abc import Iterator
 
 from loracook.errors import Problem
 from loracook.recipe.derived import Data
-from loracook.recipe.rules.eval_during_training import ADD_EVAL, NO_EVAL_ROWS
 
-SAMPLING = ("temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
 HUB_KEYS = ("revision", "commit_message", "create_pr")
 QUANTIZED = re.compile(
     r"[-_.](gptq|awq|aqlm|hqq|eetq|vptq|spqr|exl[23]|quanto|torchao)(?![a-z])", re.IGNORECASE
@@ -15,74 +13,6 @@ QUANTIZED = re.compile(
 RUN_FOLDER_NAMES = re.compile(
     r"(train|evaluate|merge|push)-.*|latest|trainer|log\.txt|.*\.(part|old)", re.IGNORECASE
 )
-BEAM_SEARCH = ("early_stopping", "length_penalty")
-
-
-def nothing_to_evaluate(data: Data) -> Iterator[Problem]:
-    """Evaluation requires prompts or rows."""
-    evaluate = data.get("evaluate")
-    if evaluate is not None and not evaluate.get("prompts") and "eval" not in data["dataset"]:
-        message = f"nothing to evaluate; add 'prompts:', or {ADD_EVAL}"
-        yield Problem(("evaluate",), message)
-
-
-def evaluate_rows_without_eval(data: Data) -> Iterator[Problem]:
-    """Evaluation rows come from the dataset section."""
-    evaluate, held = data.get("evaluate", {}), data["dataset"].get("eval")
-    if "rows" in evaluate and held is None:
-        message = NO_EVAL_ROWS
-        yield Problem(("evaluate", "rows"), message)
-    elif held and evaluate.get("rows", 0) > held.get("rows", float("inf")):
-        message = f"must be at most the {held['rows']} evaluation rows; use a smaller number"
-        yield Problem(("evaluate", "rows"), message)
-
-
-def metrics_without_rows(data: Data) -> Iterator[Problem]:
-    """Metrics compare answers with those of evaluation rows."""
-    evaluate = data.get("evaluate", {})
-    if evaluate.get("metrics") and "rows" not in evaluate:
-        message = "requires evaluation rows to answer; set 'rows: 50' too"
-        yield Problem(("evaluate", "metrics"), message)
-
-
-def regex_and_metric(data: Data) -> Iterator[Problem]:
-    """The metric regex requires the pattern, and only this metric uses it."""
-    evaluate = data.get("evaluate", {})
-    measured = "regex" in evaluate.get("metrics", ())
-    if measured and "regex" not in evaluate:
-        path = ("evaluate", "metrics", evaluate["metrics"].index("regex"))
-        yield Problem(path, "requires a pattern; add 'regex:' to this section")
-    if "regex" in evaluate and not measured:
-        message = "only used by the metric 'regex'; set 'metrics: [regex]' too, or remove it"
-        yield Problem(("evaluate", "regex"), message)
-
-
-def sampling_settings_without_sampling(data: Data) -> Iterator[Problem]:
-    """Without sampling the likeliest token is always taken."""
-    generation = data.get("evaluate", {}).get("generation", {})
-    for name in SAMPLING:
-        if name in generation and not generation["do_sample"]:
-            path = ("evaluate", "generation", name)
-            yield Problem(path, "only used when sampling; set 'do_sample: true' too, or remove it")
-
-
-def beam_settings_without_beams(data: Data) -> Iterator[Problem]:
-    """These settings are only used in beam search."""
-    generation = data.get("evaluate", {}).get("generation", {})
-    for name in BEAM_SEARCH:
-        if name in generation and generation.get("num_beams", 1) == 1:
-            yield Problem(
-                ("evaluate", "generation", name),
-                "only used in beam search; set 'num_beams: 4' too, or remove it",
-            )
-
-
-def min_above_max_new_tokens(data: Data) -> Iterator[Problem]:
-    """The minimum length must not exceed the maximum."""
-    generation = data.get("evaluate", {}).get("generation", {})
-    if generation and generation.get("min_new_tokens", 0) > generation["max_new_tokens"]:
-        message = f"must be at most max_new_tokens, {generation['max_new_tokens']}; use a smaller number"
-        yield Problem(("evaluate", "generation", "min_new_tokens"), message)
 
 
 def merge_base_without_quantization(data: Data) -> Iterator[Problem]:
