@@ -59,6 +59,7 @@ def one_value_for_many_rows(path: Path, *, store_schema: bool) -> None:
     pyarrow.parquet.write_table(table, path, compression="zstd", store_schema=store_schema)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("store_schema", [True, False])
 def test_a_value_that_many_rows_share_is_not_unpacked_for_all_of_them(
     store_schema: bool, tmp_path: Path
