@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 from loracook import data, model
 from loracook.data import EvaluationPrompt
 from loracook.errors import TRAIN_AGAIN, DivergedError, GateError, LoracookError
+from loracook.evaluation.comparison import ADAPTER, BASE, RowScores, compared, indistinct, with_perplexity
+from loracook.evaluation.gates import unmet
+from loracook.evaluation.metrics import Metric, metric, opened_reasoning
 from loracook.progress import Progress
 from loracook.recipe.recipe import Recipe
 from loracook.report.generations import side_by_side
 from loracook.stages.base import Consent, Folders
-from loracook.stages.comparison import ADAPTER, BASE, RowScores, compared, indistinct, with_perplexity
-from loracook.stages.gates import unmet
-from loracook.stages.metrics import Metric, metric, opened_reasoning
 from loracook.store.record import RECORD, read_metrics
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ class Evaluation:
 def _tuned(recipe: Recipe, folders: Folders, adapter: Path) -> PeftModel:
     from trl.trainer.utils import add_fused_lm_head
 
-    base = model.load_model(recipe, model.fetch(recipe, folders.cache))
+    base = model.load_model(recipe, model.fetch(recipe, folders.cache), recipe["evaluate"].get("dtype"))
     add_fused_lm_head(base)
     return model.load_tuned(recipe, base, adapter)
 

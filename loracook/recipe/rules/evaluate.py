@@ -81,6 +81,12 @@ def min_above_max_new_tokens(data: Data) -> Iterator[Problem]:
         yield Problem(("evaluate", "generation", "min_new_tokens"), message)
 
 
+def evaluation_in_another_dtype(data: Data) -> Iterator[Problem]:
+    """Quantized weights have no dtype of their own."""
+    if "dtype" in data.get("evaluate", {}) and "quantization" in data:
+        yield Problem(("evaluate", "dtype"), "not used with quantized weights; remove it")
+
+
 def metrics_of_further_rows(data: Data) -> Iterator[Problem]:
     """Further rows are scored with the same pattern as the recipe's own."""
     evaluate = data.get("evaluate", {})
