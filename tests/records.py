@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from loracook.errors import dotted
+from loracook.recipe.recipe import Recipe
+from loracook.recipe.schema import entries
 from loracook.store.files import file_facts
 from loracook.store.record import weight_hashes, write_record
 
@@ -37,3 +40,12 @@ def finished_stage(
     (run / "latest" / stage).unlink(missing_ok=True)
     (run / "latest" / stage).symlink_to(f"../{name}")
     return folder
+
+
+def sections(recipe: Recipe, *names: str) -> dict[str, Any]:
+    """What the record of a stage states of a recipe: these sections, and who set each value."""
+    read = {name: recipe[name] for name in names if name in recipe}
+    return {
+        "sections": read,
+        "origins": {dotted(path): str(recipe.origin(path)) for path, _ in entries(read)},
+    }

@@ -17,7 +17,7 @@ COMMANDS = {
     "doctor": "Check what this machine can run.",
     "show": "Print the effective recipe, and who set each value.",
     "explain": "Explain a key: its meaning, bounds, value and who set it.",
-    "diff": "Compare the effective values of two recipes.",
+    "diff": "Compare the effective values of two recipes or runs.",
     "init": "Write a commented recipe to start from.",
     "migrate": "Rename other tools' keys to loracook's, comments kept.",
     "schema": "Print the JSON Schema of recipes.",

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from loracook.errors import LoracookError, quote
-from loracook.planner import plan
 from loracook.recipe.allowed import NOTHING, Allowed
 from loracook.recipe.did_you_mean import closest
 from loracook.recipe.recipe import Recipe, load
@@ -46,6 +45,8 @@ def find_recipe(
 
 def of_recipe(recipe: Recipe, runs: Path = RUNS) -> Run:
     """The finished stages of a recipe; raises LoracookError where there are none."""
+    from loracook.planner import plan  # a fifth of a second that naming a run does not need
+
     planned = plan(recipe, runs)
     stages = {stage.name: stage.folder for stage in planned.stages if stage.done}
     if not stages:
