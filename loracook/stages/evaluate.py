@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +85,7 @@ def accept(recipe: Recipe, folder: Path) -> None:
 
 
 def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progress) -> dict[str, Any]:
-    """Leave `generations.jsonl`, `generations.md` and `metrics.json`, and return the metrics."""
+    """Leave `generations.jsonl`, `generations.md`, `losses.jsonl` and `metrics.json`; return the metrics."""
     adapter, section = folders.before["train"] / "adapter", recipe["evaluate"]
     tokenizer = model.saved_tokenizer(recipe, adapter)
     rows = data.prepare(recipe, tokenizer, folders.cache, progress=progress)
@@ -117,6 +117,7 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
         "notes": list(indistinct(seen)),
     }
     _write(folders.own, generations, measured)
+    _write_lines(folders.own / "losses.jsonl", losses_by_row(seen))
     return measured
 
 
@@ -225,6 +226,15 @@ def figures(
     }
 
 
+def losses_by_row(seen: Mapping[str, Mapping[str, Seen]]) -> Iterator[dict[str, Any]]:
+    """The loss of each row by model, in the order of the rows; `seen` has each model's row sets by name."""
+    for name, first in seen[BASE].items():
+        losses = {side: [row.mean for row in sets[name].losses] for side, sets in seen.items()}
+        for number, row in enumerate(first.losses):
+            means = {side: each[number] for side, each in losses.items()}
+            yield {"set": name, "row": row.row, "tokens": row.tokens, **means}
+
+
 def _mean(values: Iterable[float]) -> float | None:
     each = list(values)
     return fmean(each) if each else None
@@ -237,7 +247,10 @@ def _also_trained(statistics: Mapping[str, Any]) -> int | None:
 
 
 def _write(folder: Path, generations: Sequence[Mapping[str, Any]], measured: Mapping[str, Any]) -> None:
-    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in generations]
-    (folder / "generations.jsonl").write_text("".join(lines), "utf-8")
+    _write_lines(folder / "generations.jsonl", generations)
     (folder / "generations.md").write_text(side_by_side(generations, measured), "utf-8")
     (folder / "metrics.json").write_text(json.dumps(measured, indent=2) + "\n", "utf-8")
+
+
+def _write_lines(file: Path, entries: Iterable[Mapping[str, Any]]) -> None:
+    file.write_text("".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries), "utf-8")
