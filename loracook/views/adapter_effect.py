@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-from loracook.errors import shorten
+from loracook.errors import quote, shorten
 from loracook.model.adapter_effect import Effect, by_layer
 
 HEAD = ("", "modules", "r", "‖ΔW‖", "‖ΔW‖/‖W‖", "effective rank", "amplification")
@@ -105,7 +105,7 @@ def _advice(effects: Iterable[Effect]) -> Iterator[str]:
         if ranks and all(used * MUCH_LESS <= r for r, used in ranks):
             r, most = max(r for r, _ in ranks), max(used for _, used in ranks)
             lower = 1 << max(0, int(2 * most) - 1).bit_length()
-            above = f"r {r} is far above the effective rank of {kind}, which is {most:.1f} at most"
+            above = f"r {r} is far above the effective rank of {quote(kind)}, which is {most:.1f} at most"
             yield f"{above}; try r: {lower}"
 
 
