@@ -15,6 +15,8 @@ from loracook.planner import plan
 from loracook.recipe.allowed import Allowed
 from loracook.recipe.locations import invalid_name
 from loracook.recipe.recipe import Recipe, load
+from loracook.recipe.schema import part_at
+from loracook.recipe.schema_errors import check
 from loracook.store.folders import default_cache
 from loracook.store.run_folder import LATEST, check_run_folder
 from loracook.views.adapter_effect import AdapterInspection
@@ -86,19 +88,25 @@ def _own_base(
     adapter: SavedAdapter, recipe: Recipe | None, allowed: Allowed
 ) -> tuple[BaseWeights | None, list[str]]:
     """The weights that the recipe or the adapter names, or why W is left out: nobody asked for those."""
-    name, revision = (adapter.settings[key] for key in ("base_model_name_or_path", "revision"))
+    name = adapter.settings["base_model_name_or_path"]
     if adapter.settings["layer_replication"]:
         return None, ["W is left out: layer_replication numbers the layers anew"]
     if recipe is None and not name:
         return None, [f"W is left out: the adapter does not say what its base model is; {NAME_IT}"]
-    section = {"name_or_path": name} | ({"revision": revision} if revision else {})
-    try:  # as from a recipe in the working folder: a stranger's adapter may name any path
-        return _on_this_machine(
-            recipe or Recipe(Path("inspect"), {"base_model": section}, (), (), allowed)
-        ), []
+    try:
+        return _on_this_machine(recipe or _recipe_of(adapter, allowed)), []
     except LoracookError as error:
         reason = error.problems[0].message if isinstance(error, RecipeError) else str(error)
         return None, [f"W is left out: base model {quote(name)}: {reason}"]
+
+
+def _recipe_of(adapter: SavedAdapter, allowed: Allowed) -> Recipe:
+    """A recipe in the working folder that names what the adapter names, which may be any text."""
+    name, revision = (adapter.settings[key] for key in ("base_model_name_or_path", "revision"))
+    section = {"name_or_path": name} | ({"revision": revision} if revision else {})
+    if problems := list(check(section, part_at(("base_model",)) or {}, ("base_model",))):
+        raise RecipeError(problems)
+    return Recipe(Path("inspect"), {"base_model": section}, (), (), allowed)
 
 
 def _on_this_machine(recipe: Recipe) -> BaseWeights:

@@ -140,6 +140,11 @@ def test_a_run_whose_links_lead_elsewhere_is_refused() -> None:
         ("./none", "W is left out: base model './none': 'none' does not exist"),
         ("./mlp/model.safetensors", "W is left out: base model './mlp/model.safetensors': a .safetensors file is not a model"),
         ("a b\x1b[2J", "W is left out: base model"),
+        ("a\0b", "W is left out: base model"),
+        ("./a\0b", "W is left out: base model"),
+        ("./" + "a" * 5000, "W is left out: base model"),
+        ("~/model", "W is left out: base model '~/model'"),
+        ("https://example.org/model", "W is left out: base model 'https://example.org/model'"),
     ],
 )  # fmt: skip
 def test_a_base_that_the_adapter_names_is_read_where_a_recipe_could_read_it(base: str, said: str) -> None:
@@ -150,6 +155,28 @@ def test_a_base_that_the_adapter_names_is_read_where_a_recipe_could_read_it(base
     assert found["notes"][0].startswith(said)
     assert len(found["notes"]) == 1
     assert all(each["norm"] and each["ratio"] is None for each in found["effects"])
+
+
+@pytest.mark.parametrize("revision", ["../x", "a\0b", "x" * 500])
+def test_a_revision_that_no_recipe_could_name_is_not_looked_up(revision: str) -> None:
+    configure(Path("adapter"), base_model_name_or_path="org/model", revision=revision)
+    (note,) = inspected("adapter")["notes"]
+    assert note.startswith("W is left out: base model 'org/model': ")
+    assert "on this machine" not in note
+
+
+def test_a_base_in_the_hub_s_cache_is_read_at_the_revision_that_the_adapter_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    repository, commit = Path("cache/models--org--model").absolute(), "0123456789" * 4
+    (repository / "snapshots" / commit).mkdir(parents=True)
+    Path("mlp/model.safetensors").rename(repository / "weights")
+    (repository / "snapshots" / commit / "model.safetensors").symlink_to("../../weights")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(repository.parent))
+    configure(Path("adapter"), base_model_name_or_path="org/model", revision=commit)
+    assert all(each["ratio"] for each in inspected("adapter")["effects"])
+    configure(Path("adapter"), revision="9876543210" * 4)
+    assert [each["ratio"] for each in inspected("adapter")["effects"]] == [None, None]
 
 
 def test_a_base_that_the_adapter_names_is_read_from_the_working_folder() -> None:
