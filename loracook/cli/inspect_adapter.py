@@ -11,7 +11,6 @@ from loracook.model.adapter_effect import effects
 from loracook.model.base_weights import BaseWeights, open_weights
 from loracook.model.fetch import fetched
 from loracook.model.lora_factors import CONFIG, INTO_ADAPTER, SavedAdapter, read_adapter
-from loracook.planner import plan
 from loracook.recipe.allowed import Allowed
 from loracook.recipe.locations import invalid_name
 from loracook.recipe.recipe import Recipe, load
@@ -35,6 +34,8 @@ def find_adapter(target: str, runs: Path, allowed: Allowed) -> tuple[Path, Recip
     """
     path = Path(target).expanduser()
     if path.suffix in RECIPES:
+        from loracook.planner import plan  # a model or an adapter does not wait for the stages
+
         recipe = load(path, (), allowed)
         stages = [stage.folder for stage in plan(recipe, runs).stages if stage.done]
         return _trained(stages, f"run: loracook run {path}"), recipe

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite, sqrt
 from typing import TYPE_CHECKING
 
@@ -72,12 +73,12 @@ def effects(adapter: SavedAdapter, base: BaseWeights | None) -> tuple[list[Effec
         DivergedError: a weight of it is not finite.
     """
     found, misfits = [], []
-    for key, parts in adapter.modules().items():
+    measured = [partial(_adapted, name=name) for name in adapter.modules]
+    for effect in (*measured, *(partial(_replaced, name=name) for name in adapter.whole_weights)):
         try:
-            found.append(_effect(adapter.factors(key, parts), base))
+            found.append(effect(adapter, base))
         except MisfitError as error:
             misfits.append(str(error))
-    found += [_replaced(adapter, name, base) for name in adapter.whole_weights()]
     if not found:
         fault = next(iter(misfits), "it has no lora_A and lora_B")
         raise LoracookError(f"'{adapter.folder}' has no LoRA weights to show: {fault}")
@@ -102,12 +103,14 @@ def _layer(name: str, inside: Sequence[Effect]) -> LayerChange:
 
 def _counting(name: str) -> list[tuple[int, str]]:
     """A key that sorts layer 10 after layer 9."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d{1,18})", name)]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d{1,18})", name)]
 
 
-def _effect(factors: Factors, base: BaseWeights | None) -> Effect:
+def _adapted(adapter: SavedAdapter, base: BaseWeights | None, *, name: str) -> Effect:
+    """The effect on a weight that has LoRA factors."""
     import torch
 
+    factors = adapter.factors(name)
     left, left_core = torch.linalg.qr(factors.left)
     right, right_core = torch.linalg.qr(factors.right.mT)
     u, values, v = torch.linalg.svd(left_core @ right_core.mT, full_matrices=False)
@@ -116,40 +119,45 @@ def _effect(factors: Factors, base: BaseWeights | None) -> Effect:
     norm = float(values.norm()) * abs(factors.scaling)
     rank = _effective_rank(values)
     r = factors.left.shape[-1]
-    name, weight = _weight(factors, base)
+    module, weight = _weight(factors, base)
     if not isinstance(weight, Weight):
-        return Effect(name, r, norm, rank, unknown=weight)
-    stack = weight.as_stack(len(u))[1:]
-    same, other = (u.shape[1], v.shape[1]), (v.shape[1], u.shape[1])
-    if stack == other and (stack != same or factors.transposed):
+        return Effect(module, r, norm, rank, unknown=weight)
+    same, other = _stacks(factors)
+    stored = weight.as_stack(len(u))
+    if stored == other and (stored != same or factors.transposed):
         u, v = v, u
     base_norm, projected = _projected(weight, u, v)
     if not isfinite(base_norm):
-        return Effect(name, r, norm, rank, unknown=NOT_FINITE)
+        return Effect(module, r, norm, rank, unknown=NOT_FINITE)
     amplification = norm / projected if projected and norm else None
-    return Effect(name, r, norm, rank, base_norm, amplification)
+    return Effect(module, r, norm, rank, base_norm, amplification)
 
 
 def _weight(factors: Factors, base: BaseWeights | None) -> tuple[str, Weight | str | None]:
     """The name of what was adapted with its W, or with why there is none."""
     if base is None:
         return factors.module, None
-    shape = (factors.left.shape[1], factors.right.shape[2])
     found = {name: weight for name in factors.weights if (weight := base.find(name))}
     quantized = next((weight.quantized for weight in found.values() if weight.quantized), None)
-    stacks = {name: weight.as_stack(len(factors.left))[1:] for name, weight in found.items()}
-    fitting = [name for name in found if stacks[name] in (shape, shape[::-1])]
+    experts = len(factors.left)
+    fitting = [name for name, weight in found.items() if weight.as_stack(experts) in _stacks(factors)]
     if len(fitting) == 1 and not quantized:
         return fitting[0].removesuffix(".weight"), found[fitting[0]]
     reason = f"stored as {quantized}, which is quantized" if quantized else SHAPE if found else MISSING
     return factors.module, reason
 
 
+def _stacks(factors: Factors) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The shapes that W may have as a stack of matrices: that of ΔW, and of ΔW transposed."""
+    experts, height, width = len(factors.left), factors.left.shape[1], factors.right.shape[2]
+    return (experts, height, width), (experts, width, height)
+
+
 def _projected(weight: Weight, u: Tensor, v: Tensor) -> tuple[float, float]:
     """‖W‖ and ‖UᵀWV‖, each over all matrices of the stack."""
     squares, core = 0.0, u.new_zeros(len(u), u.shape[2], v.shape[2])
     for number, rows, block in weight.blocks(len(u)):
-        squares += float(block.square().sum())
+        squares += float(block.norm().square())
         core[number] += u[number, rows].mT @ (block @ v[number])
     return sqrt(squares), float(core.norm())
 
@@ -163,20 +171,21 @@ def _effective_rank(values: Tensor) -> float:
     return float(torch.where(values.sum(-1) > 0, entropy.exp(), 0.0).mean())
 
 
-def _replaced(adapter: SavedAdapter, name: str, base: BaseWeights | None) -> Effect:
+def _replaced(adapter: SavedAdapter, base: BaseWeights | None, *, name: str) -> Effect:
     """The difference of a weight that is saved whole; rows of new tokens, which W lacks, do not count."""
     module = name.removesuffix(".weight")
     weight = base and base.find(name)
     if not weight:
         return Effect(module, None, None, unknown=MISSING if base else None)
-    trained = adapter.tensor(adapter.whole_weights()[name])
-    if weight.quantized or trained.shape[1:] != weight.shape[1:] or len(trained) < weight.shape[0]:
+    trained = adapter.tensor(adapter.whole_weights[name])
+    fits = trained.ndim and weight.shape and trained.shape[1:] == weight.shape[1:]
+    if weight.quantized or not fits or len(trained) < weight.shape[0]:
         return Effect(module, None, None, unknown=SHAPE)
     changed = squares = 0.0
     flat = trained.flatten(1) if trained.ndim > 1 else trained.unsqueeze(1)
     for _, rows, block in weight.blocks(1):
-        squares += float(block.square().sum())
-        changed += float((flat[rows] - block).square().sum())
+        squares += float(block.norm().square())
+        changed += float((flat[rows] - block).norm().square())
     if not isfinite(squares):
         return Effect(module, None, None, unknown=NOT_FINITE)
     return Effect(module, None, sqrt(changed), base_norm=sqrt(squares))

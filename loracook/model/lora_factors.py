@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +80,7 @@ class SavedAdapter:
     file: Any
     """The weights, open; `names` has those in it."""
 
+    @cached_property
     def modules(self) -> dict[str, dict[str, str]]:
         """The names of each module's factors, `A` and `B`, by the name of the module in the file."""
         found: dict[str, dict[str, str]] = {}
@@ -87,6 +89,7 @@ class SavedAdapter:
                 found.setdefault(match[1], {})[(match[2] or "") + match[3]] = name
         return found
 
+    @cached_property
     def whole_weights(self) -> dict[str, str]:
         """The names of weights that are saved whole (modules_to_save …), by those of the base model."""
         names = [name for name in self.names if _is_whole(name)]
@@ -94,8 +97,8 @@ class SavedAdapter:
 
     def not_shown(self) -> list[str]:
         """The names of tensors that are neither."""
-        shown = {name for parts in self.modules().values() for name in parts.values()}
-        shown |= set(self.whole_weights().values())
+        shown = {name for parts in self.modules.values() for name in parts.values()}
+        shown |= set(self.whole_weights.values())
         return [name for name in self.names if name not in shown and not KNOWN_APART.fullmatch(name)]
 
     def tensor(self, name: str) -> Tensor:
@@ -108,14 +111,14 @@ class SavedAdapter:
             raise DivergedError(f"the adapter's weight {name} holds NaN or infinity; {TRAIN_AGAIN}")
         return tensor
 
-    def factors(self, key: str, parts: Mapping[str, str]) -> Factors:
-        """The factors of a module.
+    def factors(self, key: str) -> Factors:
+        """The factors of a module by its name in the file.
 
         Raises:
             MisfitError: they are not what its r says.
             LoracookError: the settings give no r or lora_alpha for it.
         """
-        module = _plain(key)
+        module, parts = _plain(key), self.modules[key]
         experts = self._target_parameters(module)
         name = experts[0] if len(experts) == 1 else key.removeprefix(PREFIX) if experts else module
         r = int(self._value("r", "rank_pattern", experts or (module,)))

@@ -348,3 +348,45 @@ def test_weights_that_are_no_safetensors_are_refused(content: bytes, tmp_path: P
     (tmp_path / "adapter/adapter_model.safetensors").write_bytes(content)
     with pytest.raises(LoracookError, match="cannot be read"):
         read_adapter(tmp_path / "adapter")
+
+
+def test_a_number_in_a_name_may_be_any_digit(tmp_path: Path) -> None:
+    modules = nn.ModuleDict({name: nn.Linear(6, 6) for name in ("10", "9", "²", "٣")})
+    saved(tmp_path, modules, target_modules=list(modules))
+    assert list(read(tmp_path)) == ["٣", "9", "10", "²"]
+
+
+@pytest.mark.parametrize("weight", [torch.tensor(1.0), torch.ones(3), torch.ones(6, 6, dtype=torch.int32)])
+@pytest.mark.parametrize(
+    "base", [torch.tensor(1.0), torch.ones(4), torch.full((6, 6), 1e200, dtype=torch.float64)]
+)
+def test_a_whole_weight_that_does_not_fit_leaves_the_others(
+    weight: torch.Tensor, base: torch.Tensor, tmp_path: Path
+) -> None:
+    saved(
+        tmp_path, nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6)), target_modules=["0"], modules_to_save=["1"]
+    )
+    for file, name, tensor in (
+        ("adapter/adapter_model.safetensors", "base_model.model.1.weight", weight),
+        ("base.safetensors", "1.weight", base),
+    ):
+        save_file(load_file(tmp_path / file) | {name: tensor}, tmp_path / file)
+    found, _ = effects(read_adapter(tmp_path / "adapter"), open_weights(tmp_path / "base.safetensors"))
+    assert [each.norm for each in found if each.module == "1"] in ([], [None])
+    assert [each.ratio is not None for each in found if each.module == "0"] == [True]
+
+
+def test_a_base_of_numbers_whose_squares_overflow_is_said_to_be_infinite(tmp_path: Path) -> None:
+    saved(tmp_path, nn.Sequential(nn.Linear(6, 6)), target_modules=["0"])
+    save_file({"0.weight": torch.full((6, 6), 1e200, dtype=torch.float64)}, tmp_path / "base.safetensors")
+    assert read(tmp_path)["0"].unknown == "NaN or infinity in the base model"
+
+
+def test_experts_are_not_compared_with_a_weight_of_another_number_of_them(tmp_path: Path) -> None:
+    saved(tmp_path, causal("mixtral"), **EXPERTS)
+    weights, name = load_file(tmp_path / "base.safetensors"), "model.layers.0.mlp.experts.down_proj"
+    for changed in (weights[name][0].clone(), weights[name][:2].clone()):
+        save_file(weights | {name: changed}, tmp_path / "base.safetensors")
+        found = read(tmp_path)
+        assert name not in found
+        assert found["model.layers.0.mlp.experts.gate_up_proj"].ratio
