@@ -38,7 +38,7 @@ def find_adapter(target: str, runs: Path, allowed: Allowed) -> tuple[Path, Recip
 
         recipe = load(path, (), allowed)
         stages = [stage.folder for stage in plan(recipe, runs).stages if stage.done]
-        return _trained(stages, f"run: loracook run {path}"), recipe
+        return _trained(stages, f"run: loracook run {path}, or name a run of it"), recipe
     if (path / CONFIG).is_file():
         return path, None
     run = runs / target if not path.exists() and invalid_name(target) is None else path

@@ -105,7 +105,7 @@ def test_a_recipe_stands_for_the_adapter_that_it_trains(tmp_path: Path) -> None:
     Path("mlp/config.json").write_text("{}")
     Path("soup.yaml").write_text(json.dumps(recipe))
     assert str(inspect("soup.yaml").exception) == (
-        "there is no trained adapter yet; run: loracook run soup.yaml"
+        "there is no trained adapter yet; run: loracook run soup.yaml, or name a run of it"
     )
     stage = loracook.plan(loracook.load("soup.yaml")).stages[0].folder
     stage.mkdir(parents=True)
