@@ -13,6 +13,7 @@ COMMANDS = {
     "validate": "Check recipes without running anything.",
     "preview": "Show rows as the trainer sees them, trained tokens marked.",
     "plan": "Show what a run would do, and the memory, disk and steps it takes.",
+    "runs": "List runs: outcome, metrics, size on disk.",
     "compare": "Say which of several runs is better, and what differs in their recipes.",
     "inspect": "Show what LoRA costs on a model, or what an adapter changed in it.",
     "doctor": "Check what this machine can run.",
