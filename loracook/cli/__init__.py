@@ -15,6 +15,7 @@ COMMANDS = {
     "plan": "Show what a run would do, and the memory, disk and steps it takes.",
     "runs": "List runs: outcome, metrics, size on disk.",
     "compare": "Say which of several runs is better, and what differs in their recipes.",
+    "clean": "List what could go of runs and the cache; remove it with --yes.",
     "inspect": "Show what LoRA costs on a model, or what an adapter changed in it.",
     "doctor": "Check what this machine can run.",
     "show": "Print the effective recipe, and who set each value.",
