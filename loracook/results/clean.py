@@ -16,7 +16,7 @@ from loracook.errors import MachineError
 from loracook.results.overview import bytes_below
 from loracook.store.files import PART, sync
 from loracook.store.lock import cause, locked
-from loracook.store.record import RECORD, why_not_done
+from loracook.store.record import RECORD, own_fault
 from loracook.store.run_folder import LATEST, check_contents, check_run_folder
 from loracook.store.runs import newest, records, stage_folders
 from loracook.training.checkpoints import UNFINISHED, sealed
@@ -92,7 +92,7 @@ def _residue(run: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _unneeded(run: Path) -> Iterator[tuple[Path, str]]:
-    recorded = {path: record for path, record in records(run).items() if why_not_done(path, ()) is None}
+    recorded = {path: record for path, record in records(run).items() if _verifies(path, record)}
     named = newest(run)
     kept = _with_those_before(set(named.values()), recorded)
     for folder, record in recorded.items():
@@ -104,6 +104,11 @@ def _unneeded(run: Path) -> Iterator[tuple[Path, str]]:
             yield folder / CHECKPOINTS / UNFINISHED, "left behind by a run that was killed"
         for checkpoint in sealed(folder / CHECKPOINTS):
             yield checkpoint, "checkpoint of a finished stage"
+
+
+def _verifies(stage: Path, record: Mapping[str, Any]) -> bool:
+    written = (stage / RECORD).stat().st_ctime_ns
+    return own_fault(stage, record, since=written) is None
 
 
 def _with_those_before(folders: set[Path], recorded: Mapping[Path, Mapping[str, Any]]) -> set[Path]:

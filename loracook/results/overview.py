@@ -15,10 +15,9 @@ from loracook.recipe.recipe import Recipe
 from loracook.results.evaluated import EVALUATE
 from loracook.results.recorded import recorded
 from loracook.stages import STAGES
-from loracook.store.files import mismatch
 from loracook.store.lock import refuse_locked
 from loracook.store.read_back import NUMBER
-from loracook.store.record import RECORD, read_metrics, read_record, read_result
+from loracook.store.record import RECORD, own_fault, read_metrics, read_record, read_result
 from loracook.store.runs import Run, finished_runs, records, run_folders, stage_folders
 from loracook.training.checkpoints import newest_name
 
@@ -111,7 +110,7 @@ def _finished(run: Run) -> Overview:
 
 def _fault(stage: Path) -> str | None:
     """What is wrong with the files of a finished stage, as far as their sizes tell."""
-    fault = mismatch(stage, read_record(stage)["files"], since=SIZES_ALONE)
+    fault = own_fault(stage, read_record(stage), since=SIZES_ALONE)
     return fault and f"{stage.name}/{fault}"
 
 

@@ -51,7 +51,8 @@ def recorded(run: Run) -> Recorded:
         record = read_record(folder)
         sections |= record["sections"]
         origins |= record["origins"]
-    known = frozenset[str]().union(*(STAGES[name].READS for name in run.stages if name in STAGES))
+    read = frozenset[str]().union(*(STAGES[name].READS for name in run.stages if name in STAGES))
+    known = read - {"name", "description"}  # which are known from what is compared
     data = {"version": 1, **_only(sections, known)}
     if any(untrusted_problems(data)) or any(schema_problems(data)):
         raise MachineError(f"the records of '{run.name}' do not hold a valid recipe; name the recipe itself")

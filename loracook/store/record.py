@@ -37,6 +37,14 @@ def read_record(folder: Path) -> dict[str, Any]:
     return record
 
 
+def own_fault(folder: Path, record: Mapping[str, Any], *, since: int) -> str | None:
+    """What is wrong with the files in the folder of a stage, see `mismatch`; later stages may have replaced
+    what it published beside it.
+    """
+    own = {name: fact for name, fact in record["files"].items() if not name.startswith("../")}
+    return mismatch(folder, own, since=since)
+
+
 def read_result(folder: Path, shape: Any) -> dict[str, Any]:
     """The result in the record of a finished stage; raises MachineError when it is not of that shape."""
     result: dict[str, Any] = read_record(folder)["result"]

@@ -18,6 +18,7 @@ from loracook.recipe.schema import part_at
 from loracook.recipe.validate import problems_of
 from tests.recipe.make_invalid import FOLDER as GENERATED
 from tests.recipe.make_invalid import cases, lines
+from tests.records import finished_stage
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 INVALID = sorted(file for file in (RECIPES / "invalid").glob("**/*.yaml") if file.parent.name != "parts")
@@ -372,11 +373,17 @@ def test_the_library_gives_the_same_recipe(recipe_file: Path) -> None:
     assert loracook.load(recipe_file)["lora"] == load(recipe_file)["lora"]
 
 
-@pytest.mark.parametrize("verb", ["validate", "show", "explain", "diff", "schema"])
+@pytest.mark.parametrize(
+    "verb", ["validate", "show", "explain", "diff", "schema", "runs", "compare", "clean"]
+)
 def test_no_verb_that_only_reads_imports_the_heavy_libraries_or_opens_a_socket(
     recipe_file: Path, verb: str
 ) -> None:
     arguments = {"schema": [], "diff": ["recipe.yaml", "recipe.yaml"], "explain": ["recipe.yaml", "lora.r"]}
+    arguments |= {"compare": ["soup", "salt"], "runs": ["runs"], "clean": ["runs"]}
+    for name in ("soup", "salt"):
+        result = {"losses": {"loss": 0.5}, "steps": 2}
+        finished_stage(recipe_file.parent / "runs" / name, "train-0000000a", result=result)
     script = (
         "import sys, socket\n"
         "def refuse(*_): raise SystemExit('a socket')\n"

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from loracook.cli import commands
 from loracook.store.files import seal
 from loracook.store.lock import locked
-from loracook.store.record import why_not_done
+from loracook.store.record import read_record, why_not_done, write_record
 from loracook.store.runs import records
 from tests.records import finished_stage
 from tests.store.test_run_folder import contents
@@ -148,6 +148,14 @@ def test_what_does_not_carry_our_record_or_manifest_is_kept(kitchen: Path) -> No
     }
     assert (kitchen / OLD / "notes.txt").exists()
     assert (checkpoints / "skipped-1-checkpoint-8").exists()
+
+
+def test_a_push_that_a_later_one_has_replaced_goes(kitchen: Path) -> None:
+    fact = {"../published/README.md": {"bytes": 3, "sha256": ""}}
+    for digest in ("0000000b", "0000000c"):
+        push = finished_stage(kitchen, f"push-{digest}", {}, before=(kitchen / NEW,))
+        write_record(push, read_record(push) | {"files": fact})
+    assert "push-0000000b" in listed("--yes")
 
 
 def test_without_latest_nothing_is_superseded(kitchen: Path) -> None:

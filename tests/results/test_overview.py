@@ -145,6 +145,15 @@ def test_a_gate_that_is_not_met_is_named_until_a_later_stage_shows_that_it_was_l
     assert outcomes() == {"soup": ("finished", "")}
 
 
+def test_what_a_later_push_has_replaced_is_not_missing_from_an_earlier_one() -> None:
+    fact = {"../published/README.md": {"bytes": 3, "sha256": ""}}
+    for digest in ("0000000a", "0000000b"):
+        train = trained("soup", digest)
+        push = finished_stage(train.parent, f"push-{digest}", {}, before=(train,))
+        write_record(push, read_record(push) | {"files": fact})
+    assert {outcome for outcome, _ in outcomes().values()} == {"finished"}
+
+
 def lose_weights(run: Path) -> None:
     next(run.glob("train-*/adapter/*")).unlink()
 
