@@ -37,7 +37,7 @@ LAYERS = (
     ("errors", "progress", "units"),
 )
 """The folders and the files at the top of the package, from top to bottom; imports point down."""
-NO_STAGES = {"base", "metrics"}
+NO_STAGES = {"base", "comparison", "gates", "metrics"}
 """The modules in stages/ that are no stage."""
 CARRIERS = {"Recipe", "Plan", "Estimate"}
 """The types of the recipe and of the values that are handed on with it in them."""
