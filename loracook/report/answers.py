@@ -92,8 +92,10 @@ def _rank(line: Mapping[str, Any]) -> tuple[float, ...]:
 
 def _length(lines: Sequence[Mapping[str, Any]]) -> int:
     """The characters of each text that can be shown."""
-    texts = [text[: LENGTHS[0]] for line in lines for text in _texts(line)]
-    return next((length for length in LENGTHS if _bytes(texts, length) <= ROOM), LENGTHS[-1])
+    texts = [text for line in lines for text in _texts(line)]
+    # What is too long as it is need not be escaped to be measured.
+    lengths = (length for length in LENGTHS if sum(min(len(text), length) for text in texts) <= ROOM)
+    return next((length for length in lengths if _bytes(texts, length) <= ROOM), LENGTHS[-1])
 
 
 def _bytes(texts: Sequence[str], length: int) -> int:

@@ -38,9 +38,9 @@ class Figure:
 
     @property
     def verdict(self) -> str:
-        """What the interval of the difference says."""
+        """What the interval of the difference says; empty where none is compared."""
         if self.metric == "perplexity":  # the exponential of the loss, which is compared
-            return "not compared"
+            return ""
         return verdict(self.metric, self.difference)
 
     @property
@@ -48,9 +48,15 @@ class Figure:
         """By how much the adapter differs from the base, with the interval."""
         base, adapter = self.sides[:2]
         bounds = [signed(self.metric, bound) for bound in self.difference or ()]
-        sure = f" (95 % interval {bounds[0]} to {bounds[1]})" if bounds else ""
+        sure = f" (95% interval {bounds[0]} to {bounds[1]})" if bounds else ""
         points = "" if self.metric in LOWER_IS_BETTER else " points"
         return f"{signed(self.metric, adapter.value - base.value)}{points}{sure}"
+
+    @property
+    def from_to(self) -> str:
+        """Both values and the change between them."""
+        base, adapter = self.sides[:2]
+        return f"{self.name} {base.text} → {adapter.text}, {self.change}"
 
     @property
     def range(self) -> tuple[float, float]:
@@ -99,7 +105,7 @@ def sentences(all_figures: Sequence[Figure]) -> list[tuple[str, str]]:
 
 
 def _changes(some: Sequence[Figure]) -> str:
-    return ", ".join(f"{each.name} {each.change}" for each in some)
+    return "; ".join(each.from_to for each in some)
 
 
 def _pair(bounds: Sequence[float] | None) -> tuple[float, float] | None:
