@@ -22,7 +22,7 @@ class Page:
     """One page of the browser, with everything it said and asked for since it was opened."""
 
     def __init__(self, ours: int, theirs: int) -> None:
-        self.write, self.read, self.number = os.fdopen(ours, "wb"), os.fdopen(theirs, "rb"), 0
+        self.write, self.read, self.number = ours, theirs, 0
         self.pending, self.session = b"", ""
         self.events: list[dict[str, Any]] = []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
@@ -35,8 +35,7 @@ class Page:
         self.number += 1
         message = {"id": self.number, "method": method, "params": params}
         message |= {"sessionId": self.session} if self.session else {}
-        self.write.write(json.dumps(message).encode() + b"\0")
-        self.write.flush()
+        os.write(self.write, json.dumps(message).encode() + b"\0")
         while (answer := self._next()).get("id") != self.number:
             self.events.append(answer)
         assert "error" not in answer, answer["error"]
@@ -45,7 +44,7 @@ class Page:
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self.pending:
-            chunk = os.read(self.read.fileno(), 1 << 16)
+            chunk = os.read(self.read, 1 << 16)
             assert chunk, "the browser has gone"
             self.pending += chunk
         text, _, self.pending = self.pending.partition(b"\0")
@@ -107,3 +106,5 @@ def page(profile: Path) -> Iterator[Page]:
             yield Page(ours, read_ours)
         finally:
             process.kill()
+            os.close(ours)
+            os.close(read_ours)
