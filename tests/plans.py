@@ -18,9 +18,8 @@ def config_recipe(folder: Path, config: str, lora: dict[str, Any], **sections: A
     """A recipe of ten steps on the public model whose config.json lies in tests/configs."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copytree(CONFIGS / config, folder / "model", dirs_exist_ok=True)
-    return written(
-        folder, base_model={"name_or_path": "./model"}, lora=lora, **{"train": {"max_steps": 10}, **sections}
-    )
+    usual = {"base_model": {"name_or_path": "./model"}, "train": {"max_steps": 10}}
+    return written(folder, lora=lora, **{**usual, **sections})
 
 
 def written(folder: Path, **sections: Any) -> Path:

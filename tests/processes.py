@@ -1,15 +1,16 @@
 """`loracook` in processes of its own that need not import torch: each is forked from one that has.
 
-A command of the suite takes some ten seconds of processor time to import torch, transformers, peft and trl, and
-a second to do what a test is about. A process that is forked has its own memory, folder, environment, signals and
-exit code, and imports loracook itself afresh. For each state of the variables that libraries read while they are
-imported (HF_ENDPOINT, HF_HOME, HF_HUB_OFFLINE) there is a process to fork from. Tests of starting up start a
-command as users do.
+A command of the suite takes some ten seconds of processor time to import torch, transformers, peft, trl and
+loracook, and a second to do what a test is about. A process that is forked has its own memory, folder,
+environment, signals and exit code. For each state of the variables that libraries read while they are imported
+(HF_ENDPOINT, HF_HOME, HF_HUB_OFFLINE) there is a process to fork from. Tests of starting up start a command as
+users do.
 """
 
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import shutil
@@ -24,8 +25,11 @@ from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from pkgutil import walk_packages
 from subprocess import CompletedProcess
 from types import MappingProxyType
+
+import loracook
 
 LIBRARIES = ("torch._dynamo", "datasets", "accelerate", "bitsandbytes", "peft", "trl.trainer.sft_trainer")
 ROOT = Path(__file__).parents[1]
@@ -116,13 +120,32 @@ def _end(parent: subprocess.Popen[str]) -> None:
 
 def _serve() -> None:
     """Fork a command for every line of standard input, and answer with its process id."""
-    for name in LIBRARIES:
+    for name in (*LIBRARIES, *(module.name for module in walk_packages(loracook.__path__, "loracook."))):
         import_module(name)
+    _step_on_fake_tensors()
+    gc.collect()
+    gc.freeze()  # what has been imported is neither searched for garbage nor copied by the commands
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while line := sys.stdin.readline():
         if not os.fork():
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             _watch(json.loads(line))
+
+
+def _step_on_fake_tensors() -> None:
+    """Let torch make ready once what every estimate needs."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from loracook.estimate.batches import Batch
+    from loracook.estimate.fake_step import step_memory
+    from tests.tiny_models import SMALL
+
+    with torch.device("meta"):
+        base = AutoModelForCausalLM.from_config(AutoConfig.for_model("opt", **SMALL["opt"]))
+        tuned = get_peft_model(base, LoraConfig(target_modules=["q_proj"]))
+    step_memory(tuned, Batch((0, 1), 64, masked=True), checkpointing=True, autocast=torch.bfloat16)
 
 
 def _watch(request: dict[str, object]) -> None:

@@ -149,11 +149,11 @@ def test_a_signal_stops_with_a_checkpoint_of_the_current_step(
     assert (checkpoint and checkpoint.name, dropped) == (f"checkpoint-{max(steps)}", [])
 
 
-def test_the_log_continues_the_token_count_of_a_checkpoint(recipe_file: Path, checkpoints: Path) -> None:
+def test_the_log_continues_the_token_count_of_a_checkpoint(finished: Path, checkpoints: Path) -> None:
     log = checkpoints.parent / "log.jsonl"
     undisturbed = counted(log)
     shutil.rmtree(checkpoints / "checkpoint-24")
-    again = run(recipe_file)
+    again = run(finished)
     assert "resuming from checkpoint-20" in again.stdout
     assert counted(log) == undisturbed
 
@@ -177,22 +177,21 @@ def test_a_signal_during_start_up_stops_within_two_seconds(recipe_file: Path) ->
 
 
 @pytest.fixture
-def checkpoints(recipe_file: Path) -> Path:
-    """The checkpoints of a run that did not finish."""
-    assert run(recipe_file).returncode == 0
-    folder = train_folder(recipe_file)
+def checkpoints(finished: Path) -> Path:
+    """The checkpoints of that run, as if its training had not finished."""
+    folder = train_folder(finished)
     (folder / "record.json").unlink()
     return folder / "checkpoints"
 
 
 def test_a_flipped_bit_in_a_checkpoint_is_named_and_the_one_before_is_used(
-    recipe_file: Path, checkpoints: Path, undisturbed: dict[str, bytes]
+    finished: Path, checkpoints: Path, undisturbed: dict[str, bytes]
 ) -> None:
     optimizer = checkpoints / "checkpoint-24" / "optimizer.pt"
     content = bytearray(optimizer.read_bytes())
     content[len(content) // 2] ^= 1
     optimizer.write_bytes(content)
-    again = run(recipe_file)
+    again = run(finished)
     assert "skipping checkpoint-24: optimizer.pt is corrupt (hash mismatch)" in again.stdout
     assert "resuming from checkpoint-20" in again.stdout
     assert weights(checkpoints.parent) == undisturbed
@@ -223,14 +222,14 @@ def test_a_checkpoint_that_cannot_be_read_back_is_this_machines_fault(checkpoint
 
 @pytest.mark.parametrize(("name", "was"), [("torch", "1.0"), ("seed", 7), ("device", "cuda")])
 def test_a_run_does_not_resume_from_a_checkpoint_made_differently(
-    recipe_file: Path, checkpoints: Path, name: str, was: object
+    finished: Path, checkpoints: Path, name: str, was: object
 ) -> None:
     manifest = checkpoints / "checkpoint-24" / MANIFEST
     facts = read_sealed(manifest)
     now, facts["made"][name] = facts["made"][name], was
     write_sealed(manifest, facts)
-    again = run(recipe_file)
-    folder = checkpoints.relative_to(recipe_file.parent)
+    again = run(finished)
+    folder = checkpoints.relative_to(finished.parent)
     assert (again.returncode, again.stderr) == (
         2,
         f"cannot resume from checkpoint-24: {name} was {was}, now {now}; "

@@ -119,7 +119,8 @@ def _extrapolated(tuned: PeftModel, measure: Callable[[PeftModel], tuple[int, ..
     try:
         layers = repeated_layers(tuned)
         few, more = (min(count, len(layers)) for count in LAYERS_RUN)
-        first, second = (measure(_first_layers(tuned, layers, count)) for count in (few, more))
+        first = measure(_first_layers(tuned, layers, few))
+        second = measure(_first_layers(tuned, layers, more)) if more > few else first
     except Exception as error:
         logging.getLogger("loracook").warning("the step on fake tensors failed", exc_info=True)
         raise FakeStepError(" ".join(f"{type(error).__name__}: {error}".split())[:120]) from error

@@ -13,19 +13,23 @@ def limit(kind: int, value: int) -> None:
 
 
 def limit_growth(size: int) -> None:
-    """Make allocations fail once `size` bytes more than now are taken; on Linux, which says what is."""
+    """Make allocations fail once `size` bytes more than now are taken; on Linux, which says what is.
+
+    A lower limit that is set already stays.
+    """
     if sys.platform == "linux":
         with open("/proc/self/statm", encoding="ascii") as file:
             taken = int(file.read().split()[0]) * resource.getpagesize()
-        limit(resource.RLIMIT_AS, taken + size)
+        before = resource.getrlimit(resource.RLIMIT_AS)[0]
+        most = taken + size
+        limit(resource.RLIMIT_AS, most if before == resource.RLIM_INFINITY else min(before, most))
 
 
 @contextmanager
 def growing_at_most(size: int) -> Iterator[None]:
-    """Limit the growth of this process within the block, where no lower limit is set already."""
+    """Limit the growth of this process within the block."""
     before = resource.getrlimit(resource.RLIMIT_AS)
-    if before[0] == resource.RLIM_INFINITY:
-        limit_growth(size)
+    limit_growth(size)
     try:
         yield
     finally:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from loracook.errors import LockedError, LoracookError, dotted
+from loracook.evaluation.gates import CONDITIONS, checked
 from loracook.planner import Plan
 from loracook.progress import Progress
 from loracook.recipe.yaml_values import rows as yaml_rows
@@ -16,7 +17,6 @@ from loracook.report.answers import SHOWN, read_answers, rows
 from loracook.report.curves import charts, not_finite, read_log
 from loracook.report.generations import measured_on
 from loracook.report.outcome import figures, sentences
-from loracook.stages.gates import CONDITIONS, checked
 from loracook.store.files import write_atomic
 from loracook.store.read_back import NUMBER, check_shape
 from loracook.store.record import read_metrics

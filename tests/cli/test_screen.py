@@ -14,7 +14,8 @@ import pytest
 
 from loracook.cli.screen import Lines, noise_to, screen, wants_color
 from tests import processes
-from tests.plans import config_recipe
+from tests.plans import config_recipe, written
+from tests.tiny_models import write_twin
 
 COMMAND = [sys.executable, "-c", "from loracook.cli import main; main()"]
 CODES = "\x1b["
@@ -62,8 +63,8 @@ def words(text: str) -> list[str]:
 
 
 def test_a_plan_fits_a_terminal_and_says_what_it_says_in_a_pipe(tmp_path: Path) -> None:
-    lora = {"r": 8, "target_modules": ["q_proj", "v_proj"]}
-    file = config_recipe(tmp_path, "HuggingFaceTB__SmolLM2-135M-Instruct", lora)
+    write_twin(tmp_path / "model", "llama")
+    file = written(tmp_path, base_model={"name_or_path": "./model"}, lora={"r": 8}, train={"max_steps": 10})
     shown, piped = on_terminal("plan", file, columns=80), in_pipe("plan", file)
     assert max(map(len, shown.splitlines())) <= 80
     assert words(shown) == words(piped)

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+import loracook
+from loracook.estimate.meta_model import meta_model
 from tests.plans import config_recipe, invoked, plan
 
 OPT = "facebook__opt-350m"
@@ -64,9 +66,10 @@ def test_public_models_are_counted_exactly(
     sections: dict[str, Any],
     counts: tuple[int, int, int],
 ) -> None:
-    model = plan(config_recipe(tmp_path, config, lora, **sections), "--device", "H200")["model"]
-    found = model["base_parameters"], model["trainable_parameters"], model["all_parameters"]
-    assert found == counts
+    model = meta_model(
+        loracook.load(config_recipe(tmp_path, config, lora, **sections)), tmp_path / "model", None
+    )
+    assert (model.base_parameters, model.counts.trainable, model.counts.all) == counts
 
 
 def test_modules_are_grouped_by_pattern(tmp_path: Path) -> None:
@@ -116,9 +119,10 @@ def test_the_plan_says_whether_the_embeddings_of_new_tokens_are_trained(
 ) -> None:
     tokens = {"pad_token": "<|pad|>", "extra_special_tokens": ["<|new|>"]}
     adapter = {"r": 8, "target_modules": QV, **lora}
-    planned = plan(config_recipe(tmp_path, "meta-llama__Llama-2-7b-hf", adapter, tokenizer=tokens))
+    file = config_recipe(tmp_path, "meta-llama__Llama-2-7b-hf", adapter, tokenizer=tokens)
     advice = "" if trained else "; lora.modules_to_save would train them"
-    assert planned["notes"] == [f"2 embedding rows added for new tokens{advice}"]
+    notes = meta_model(loracook.load(file), tmp_path / "model", None).notes
+    assert notes == (f"2 embedding rows added for new tokens{advice}",)
 
 
 def test_a_missing_model_without_network_leaves_the_stages_and_says_what_to_do(tmp_path: Path) -> None:
@@ -158,8 +162,8 @@ def test_what_is_unknown_of_several_plans_is_listed_below_the_table(tmp_path: Pa
 def test_plans_side_by_side_are_headed_with_their_names_or_with_their_files_where_names_are_equal(
     tmp_path: Path,
 ) -> None:
-    lora = {"r": 8, "target_modules": QV}
-    first, twin = (config_recipe(tmp_path / folder, OPT, lora) for folder in ("a", "b"))
-    other = config_recipe(tmp_path / "c", OPT, lora, name="other")
-    heads = [invoked(first, file).stdout.splitlines()[0].split() for file in (other, twin)]
+    missing = {"base_model": {"name_or_path": "someone/nothing"}}
+    first, twin = (config_recipe(tmp_path / folder, OPT, {"r": 8}, **missing) for folder in ("a", "b"))
+    other = config_recipe(tmp_path / "c", OPT, {"r": 8}, name="other", **missing)
+    heads = [invoked(first, file, "--offline").stdout.splitlines()[0].split() for file in (other, twin)]
     assert heads == [["kitchen", "other"], [str(first), str(twin)]]

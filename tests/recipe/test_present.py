@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from click.testing import CliRunner
 
 import loracook
 from loracook.cli import commands
+from loracook.data.read.sources import training
 from loracook.errors import RecipeError
 from loracook.model import fetch
 from loracook.model import files as model_files
@@ -71,10 +74,56 @@ def test_files_of_packages_are_looked_up(project: Path) -> None:
     assert said(**base("nowhere/model.gguf")) == (0, [line])
 
 
-def test_a_pipe_or_device_is_no_data_file(project: Path) -> None:
-    os.mkfifo("data/pipe.csv")
-    line = "dataset.path: '../data/pipe.csv' is not a regular file; name a file or folder"
-    assert line in said(dataset={"path": "../data/pipe.csv"})[1]
+def a_device(name: str) -> None:
+    Path(name).symlink_to("/dev/zero")
+
+
+def a_socket(name: str) -> None:
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(name)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, a_socket, a_device])
+@pytest.mark.parametrize(
+    ("key", "dataset"),
+    [
+        ("path", {"path": "../data/odd.csv"}),
+        ("data_files", {"path": "csv", "data_files": "../data/odd.csv"}),
+        ("data_files.0", {"path": "../data", "data_files": ["odd.csv"]}),
+        ("eval.path", {"path": "../data/faq.csv", "eval": {"path": "../data/odd.csv"}}),
+    ],
+)
+def test_a_pipe_socket_or_device_is_no_data_file(
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make: Callable[[str], None],
+    key: str,
+    dataset: dict[str, Any],
+) -> None:
+    monkeypatch.setenv("LORACOOK_ALLOW_PATHS", "/dev")
+    make("data/odd.csv")
+    code, lines = said(dataset=dataset)
+    assert code == 2
+    assert f"dataset.{key}: '../data/odd.csv' is not a regular file; name a file or folder" in lines
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, a_socket, a_device])
+def test_a_pipe_socket_or_device_that_a_pattern_matches_is_refused(
+    project: Path, make: Callable[[str], None]
+) -> None:
+    make("data/odd.csv")
+    said(dataset={"path": "../data/odd.*"})
+    (source,) = training(loracook.load("recipes/r.yaml", allow_paths=[Path("/dev")]))
+    with pytest.raises(RecipeError, match="is not a regular file; name a file or folder"):
+        list(source.records())
+
+
+def test_a_pipe_socket_or_device_in_a_folder_of_data_is_not_read(project: Path) -> None:
+    for make, name in ((os.mkfifo, "a"), (a_socket, "b"), (a_device, "c")):
+        make(f"data/{name}.csv")
+    said(dataset={"path": "../data"})
+    (source,) = training(loracook.load("recipes/r.yaml"))
+    assert [path.name for path in source.files] == ["faq.csv"]
 
 
 def test_every_missing_file_is_named_at_once(project: Path) -> None:

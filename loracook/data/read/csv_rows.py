@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-MAX_CELL_BYTES = 64 * 2**20
+MAX_ROW = 64 * 2**20
+"""Characters of a row, which may go over any number of lines, and so of a cell."""
 SEPARATORS = ";\t,|"
 TOLD = re.compile(r"\s*sep=(.)\s*")  # the line that Excel writes before the header
 
@@ -18,7 +19,7 @@ def rows(lines: Iterable[str], delimiter: str) -> Iterator[tuple[dict[str, str],
     A header without `delimiter` decides which other one there is. Raises csv.Error for an unusable header,
     and for an unbalanced quote that swallows other lines.
     """
-    csv.field_size_limit(MAX_CELL_BYTES)
+    csv.field_size_limit(MAX_ROW)
     stream, opening = iter(lines), list[str]()
     while not "".join(opening).strip() and (line := next(stream, None)) is not None:
         opening.append(line)
@@ -26,7 +27,7 @@ def rows(lines: Iterable[str], delimiter: str) -> Iterator[tuple[dict[str, str],
         delimiter, opening = told[1], ["\n" for _ in opening]
     else:
         delimiter = _delimiter("".join(opening).lstrip("\r\n"), delimiter)
-    table = _cells(csv.reader(itertools.chain(opening, stream), delimiter=delimiter, strict=True))
+    table = _cells(itertools.chain(opening, stream), delimiter)
     header = _header(next(table, []))
     for cells in table:
         if isinstance(cells, list) and not any(map(str.strip, cells[len(header) :])):
@@ -42,10 +43,21 @@ def _delimiter(header: str, usual: str) -> str:
     return others[0] if others and counts[usual] == 1 else usual
 
 
-def _cells(reader: Any) -> Iterator[list[str] | str]:
+def _cells(lines: Iterable[str], delimiter: str) -> Iterator[list[str] | str]:
     """The cells of each non-empty row, or its fault."""
+    taken = 0
+
+    def of_one_row() -> Iterator[str]:
+        nonlocal taken
+        for line in lines:
+            taken += len(line)
+            if taken > MAX_ROW:
+                raise csv.Error("the row is too large")
+            yield line
+
+    reader: Any = csv.reader(of_one_row(), delimiter=delimiter, strict=True)
     while True:
-        line = reader.line_num + 1
+        line, taken = reader.line_num + 1, 0
         try:
             cells = next(reader, None)
         except csv.Error as error:

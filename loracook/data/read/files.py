@@ -8,13 +8,14 @@ import lzma
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loracook.data.read import csv_rows, json_files
 from loracook.data.read.columnar import row_converter
 from loracook.data.read.rows import Place, Record, parse_json
-from loracook.data.read.text_files import MAX_UNPACKED_BYTES, OPENERS, FileError, lines
+from loracook.data.read.text_files import MAX_LINE_BYTES, OPENERS, FileError, lines
 from loracook.machine.limits import growing_at_most
 from loracook.units import size
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 BATCH_ROWS, BATCH_BYTES = 100, 64 * 2**20
 """How much of a Parquet file is unpacked at a time, by what its metadata claims."""
+MAX_UNPACKED_BYTES = 2**30
+"""What one row of a Parquet file may take, and those that are unpacked at a time."""
 _READ_ERRORS = (OSError, EOFError, lzma.LZMAError, zlib.error, UnicodeError, csv.Error)
 
 
@@ -62,13 +65,19 @@ def _any_text(path: Path, name: str) -> Iterator[Record]:
 
 def _text(path: Path, name: str) -> Iterator[Record]:
     """One row for each paragraph; an empty line ends a paragraph."""
-    start, paragraph = 1, b""
+    start, paragraph = 1, bytearray()
     for number, line in itertools.chain(lines(path, name), [(0, b"")]):
         if line.strip():
-            start, paragraph = (start if paragraph else number), paragraph + line
+            start = start if paragraph else number
+            paragraph += line
+            if len(paragraph) > MAX_LINE_BYTES:
+                raise FileError(
+                    f"the text from line {start} of '{name}' is over {size(MAX_LINE_BYTES)}; add empty lines"
+                )
         elif paragraph:
-            yield json_files.parsed(Place(name, start), paragraph, lambda text: {"text": text.strip()})
-            paragraph = b""
+            content = bytes(paragraph)
+            yield json_files.parsed(Place(name, start), content, lambda text: {"text": text.strip()})
+            paragraph.clear()
 
 
 def _parquet(path: Path, name: str) -> Iterator[Record]:
@@ -83,29 +92,45 @@ def _parquet(path: Path, name: str) -> Iterator[Record]:
         with file:
             _check_names(file.schema_arrow.names, name)
             plain = row_converter(file.schema_arrow, parse_json)
-            for number, columns in enumerate(itertools.chain.from_iterable(_batches(file)), 1):
+            for number, columns in enumerate(_unpacked(file), 1):
                 yield Record(Place(name, number), plain(columns))
     except MemoryError as error:
-        raise FileError(f"'{name}' unpacks to rows of more than {size(MAX_UNPACKED_BYTES)}") from error
+        raise FileError(f"'{name}' unpacks to a row of more than {size(MAX_UNPACKED_BYTES)}") from error
     except (pyarrow.ArrowException, ValueError, OverflowError, LookupError) as error:
         what = "a value that cannot be read, such as a date after 9999 or of an unknown time zone"
         raise FileError(f"'{name}' has {what}: {error}") from error
 
 
-def _batches(file: pyarrow.parquet.ParquetFile) -> Iterator[list[dict[str, Any]]]:
-    """The rows, some at a time; raises MemoryError, since a few bytes can stand for any number of them."""
+def _unpacked(file: pyarrow.parquet.ParquetFile) -> Iterator[dict[str, Any]]:
+    """The rows; raises MemoryError for one that is too large, since a few bytes can stand for any number."""
+    done = 0
+    with suppress(MemoryError):  # the largest of some rows may be far above what they have on average
+        for row in _unpacked_by(file, _rows_at_once(file)):
+            yield row
+            done += 1
+        return
+    yield from itertools.islice(_unpacked_by(file, 1), done, None)
+
+
+def _rows_at_once(file: pyarrow.parquet.ParquetFile) -> int:
     groups = (file.metadata.row_group(number) for number in range(file.metadata.num_row_groups))
     largest_row = max((group.total_byte_size // max(group.num_rows, 1) for group in groups), default=0)
-    batches = file.iter_batches(
-        max(min(BATCH_BYTES // max(largest_row, 1), BATCH_ROWS), 1), use_threads=False
-    )
+    return max(min(BATCH_BYTES // max(largest_row, 1), BATCH_ROWS), 1)
+
+
+def _unpacked_by(file: pyarrow.parquet.ParquetFile, count: int) -> Iterator[dict[str, Any]]:
+    """The rows, read so many at a time."""
+    batches = file.iter_batches(count, use_threads=False)
     while True:
         with growing_at_most(MAX_UNPACKED_BYTES):
             batch = next(batches, None)
-            rows = batch and batch.to_pylist()
-        if rows is None:
+        if batch is None:
             return
-        yield rows
+        step = max(BATCH_BYTES // max(batch.nbytes, 1), 1)  # many rows may have the same large value
+        for start in range(0, len(batch), step):
+            with growing_at_most(MAX_UNPACKED_BYTES):
+                rows = batch.slice(start, step).to_pylist()
+            yield from rows
 
 
 def _check_names(columns: list[str], name: str) -> None:

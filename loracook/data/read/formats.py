@@ -9,7 +9,17 @@ from loracook.data.read import oasst
 from loracook.data.read.chats import CHAT_COLUMNS, chat
 from loracook.data.read.message_keys import is_empty
 from loracook.data.read.messages import conversation
-from loracook.data.read.rows import Chat, Pair, Row, RowError, Text, as_text
+from loracook.data.read.rows import (
+    MAX_CHARACTERS,
+    Chat,
+    Pair,
+    Row,
+    RowError,
+    Text,
+    TooLongError,
+    as_text,
+    characters,
+)
 from loracook.data.read.turns import TURNS, as_turns, begins_like_turns
 
 SHAREGPT = ("conversations", "conversation")
@@ -54,11 +64,17 @@ def rows(columns: Mapping[str, Any], options: ReadOptions) -> Iterator[Row | Row
                 reason := other_task(renamed, [*options.where, *beside_answers(options)])
             ):
                 raise RowError("not for SFT", reason)
-            yield from READERS[options.format](renamed, options)
+            yield from map(_bounded, READERS[options.format](renamed, options))
     except RowError as error:
         told = error.in_words_of(options.columns)
         listed = f"{told.detail}; {column_list(columns)}"
         yield RowError(MISSING, listed) if told.reason == MISSING else told
+
+
+def _bounded(row: Row | RowError) -> Row | RowError:
+    """The row, or why it cannot be tokenized whatever its template writes."""
+    count = 0 if isinstance(row, RowError) else characters(row)
+    return TooLongError(count) if count > MAX_CHARACTERS else row
 
 
 def other_task(columns: Mapping[str, Any], filtered: Iterable[str]) -> str:

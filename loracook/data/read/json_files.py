@@ -15,7 +15,7 @@ from loracook.data.read.propose import COMPLETIONS, PROMPTS, SPEAKERS
 from loracook.data.read.rows import DECODER, Place, Record, json_fault, parse_json
 from loracook.data.read.text_files import (
     HEAD,
-    MAX_UNPACKED_BYTES,
+    MAX_PARSED_BYTES,
     TOO_LARGE,
     FileError,
     lines,
@@ -115,7 +115,7 @@ def _values(path: Path, name: str) -> list[Any] | _Within | None:
     if not _goes_on(first):
         return None
     try:
-        with growing_at_most(MAX_UNPACKED_BYTES):
+        with growing_at_most(MAX_PARSED_BYTES):
             return _rows_within(list(_parsed_values(whole(path, name).decode("utf-8"))), name)
     except MemoryError as error:
         raise FileError(f"'{name}' is {TOO_LARGE}") from error

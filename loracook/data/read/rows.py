@@ -62,6 +62,32 @@ class Text:
 Row: TypeAlias = Chat | Pair | Text
 
 
+MAX_CHARACTERS = 2**23
+"""What a row may have: twice the King James Bible. Tokenizing takes some 200 bytes for each."""
+
+
+def characters(value: object) -> int:
+    """How many characters a row or a part of it has, counting any number as one."""
+    total, left = 0, [value]
+    while left:
+        match left.pop():
+            case str(text):
+                total += len(text)
+            case Chat() as chat:
+                left += (chat.messages, chat.tools, chat.template_kwargs)
+            case Pair(prompt, completion):
+                total += len(prompt) + len(completion)
+            case Text(text):
+                total += len(text)
+            case list(parts) | tuple(parts):
+                left += parts
+            case dict(mapping):
+                left += (*mapping, *mapping.values())
+            case _:
+                total += 1
+    return total
+
+
 class RowError(Exception):
     """A row that cannot be used: `reason` groups such rows, `detail` is about this one."""
 
@@ -76,6 +102,14 @@ class RowError(Exception):
         for ours, theirs in names.items():
             detail = detail.replace(f"'{ours}'", f"'{theirs}'")
         return RowError(self.reason, detail)
+
+
+class TooLongError(RowError):
+    """A row of more characters than can be tokenized."""
+
+    def __init__(self, count: int) -> None:
+        most = f"a row has at most {MAX_CHARACTERS:,}"
+        super().__init__("too long", f"{count:,} characters to tokenize; split it, {most}")
 
 
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from loracook.data.read import detect, files, formats, hub, oasst
 from loracook.data.read.formats import ReadOptions
-from loracook.data.read.rows import Record
+from loracook.data.read.rows import MAX_CHARACTERS, Record, characters
 from loracook.data.read.text_files import FileError
 from loracook.errors import Path as Entry
 from loracook.errors import RecipeError
@@ -82,10 +82,19 @@ class Source:
         return oasst.trees(self._read()) if self.options.format == "oasst" else self._read()
 
     def head(self, count: int) -> list[Record]:
-        """The readable ones of the first records; those of the hub are streamed. Raises RecipeError."""
+        """The readable ones of the first records; those of the hub are streamed. Raises RecipeError.
+
+        Fewer than `count` where they are long.
+        """
         streamed = {**self.entry, "streaming": True}
-        records = self._read() if self.local else hub.records(streamed, self.fail)
-        return [record for record in itertools.islice(records, count) if not record.fault]
+        records, read, held = self._read() if self.local else hub.records(streamed, self.fail), [], 0
+        for record in itertools.islice(records, count):
+            if not record.fault:
+                read.append(record)
+                held += characters(record.columns)
+            if held > MAX_CHARACTERS:
+                break
+        return read
 
     @cached_property
     def files(self) -> tuple[Path, ...]:
@@ -120,11 +129,13 @@ class Source:
     def _first(self) -> dict[str, Any]:
         """The columns of the first record that fits the recipe, or of the first one if none does."""
         columns = (record.columns for record in self._read() if not record.fault)
-        readable = list(itertools.islice(columns, DETECTION_SAMPLE))
-        if not readable:
+        readable = itertools.islice(columns, DETECTION_SAMPLE)
+        first = next(readable, None)
+        if first is None:
             why = "".join(f"; {bad.place}: {bad.fault}" for bad in itertools.islice(self._read(), 1))
             raise self.fail("path", f"no readable rows{why}")
-        return next((row for row in readable if detect.fits(row, self._written_options)), readable[0])
+        tried = itertools.chain([first], readable)
+        return next((row for row in tried if detect.fits(row, self._written_options)), first)
 
     def _read(self) -> Iterator[Record]:
         if not self.local:

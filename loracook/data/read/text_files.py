@@ -14,8 +14,8 @@ from typing import IO, Any
 MAX_LINE_BYTES = 64 * 2**20
 MAX_WHOLE_BYTES = 2 * 2**30
 MAX_FILE_BYTES = 64 * 2**30
-MAX_UNPACKED_BYTES = 4 * 2**30
-"""What reading some rows of a Parquet file, or a JSON value over several lines, may take at once."""
+MAX_PARSED_BYTES = 4 * 2**30
+"""What reading a JSON value over several lines may take."""
 MAX_EXPANSION = 200
 """How many times its size a compressed file may expand to; text expands some five times."""
 OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}

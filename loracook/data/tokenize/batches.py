@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from loracook.data.read.rows import RowError
+from loracook.data.read.rows import MAX_CHARACTERS, RowError, characters
 from loracook.data.read.scan import EXAMPLES, fails_on_bad_rows
 from loracook.data.read.selection import LocatedRow, Selection
 from loracook.data.tokenize.encode import MASKED, Encoded, encode
@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     Rows = TypeVar("Rows", Dataset, IterableDataset)
+    Item = TypeVar("Item")
 
 Use = Literal["training", "evaluation"]
-BATCH = 1000
+BATCH, BATCH_CHARACTERS = 1000, 2**25
+"""How many rows are held and written at once, and how many characters they have."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class RowEncoder:
         tally, done, ids = Tally(self.tokenizer), 0, pyarrow.list_(pyarrow.int32())
         schema = pyarrow.schema([("input_ids", ids), ("labels", ids)])
         with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_stream(file, schema) as stream:
-            for batch in _batches(rows, BATCH):
+            for batch in _located(rows, BATCH):
                 encoded = list(self.encoded(batch, tally))
                 columns = [[row.ids for row in encoded], [row.labels for row in encoded]]
                 arrays = [pyarrow.array(column, ids) for column in columns]
@@ -69,19 +71,20 @@ class RowEncoder:
 
     def stream(self, rows: Iterable[LocatedRow], size: int = 100) -> Iterator[Encoded]:
         """The encoded rows one at a time, reading `size` of them ahead."""
-        for batch in _batches(rows, size):
+        for batch in _located(rows, size):
             yield from self.encoded(batch)
 
     def encoded(self, batch: Sequence[LocatedRow], tally: Tally | None = None) -> Iterator[Encoded]:
         """The encoded rows of a batch; fully masked ones are counted and dropped."""
-        rendered = list(self._rendered(batch))
-        encoded = encode([text for _, text in rendered], self.tokenizer)
-        for (located, text), row in zip(rendered, encoded, strict=True):
-            truncated = truncate(row, self._limit)
-            if tally:
-                tally.add(located, text, row, truncated=truncated)
-            if truncated:
-                yield truncated
+        at_once = _cut(self._rendered(batch), lambda each: each[1].characters, MAX_CHARACTERS)
+        for rendered in at_once:
+            encoded = encode([text for _, text in rendered], self.tokenizer)
+            for (located, text), row in zip(rendered, encoded, strict=True):
+                truncated = truncate(row, self._limit)
+                if tally:
+                    tally.add(located, text, row, truncated=truncated)
+                if truncated:
+                    yield truncated
 
     def _rendered(self, batch: Sequence[LocatedRow]) -> Iterator[tuple[LocatedRow, Rendered]]:
         faults = []
@@ -142,7 +145,23 @@ def pack(recipe: Recipe, rows: Rows, **writing: str) -> Rows:
     return packed
 
 
-def _batches(rows: Iterable[LocatedRow], size: int) -> Iterator[list[LocatedRow]]:
+def _located(rows: Iterable[LocatedRow], size: int) -> Iterator[list[LocatedRow]]:
+    """The rows, at most `size` at a time."""
     stream = iter(rows)
-    while batch := list(itertools.islice(stream, size)):
+    while first := next(stream, None):
+        batch = itertools.chain([first], itertools.islice(stream, size - 1))
+        yield from _cut(batch, lambda located: characters(located.row), BATCH_CHARACTERS)
+
+
+def _cut(items: Iterable[Item], size: Callable[[Item], int], most: int) -> Iterator[list[Item]]:
+    """The items in lists whose sizes add up to `most` or less, a larger item in a list of its own."""
+    batch: list[Item] = []
+    total = 0
+    for item in items:
+        total += size(item)
+        if batch and total > most:
+            yield batch
+            batch, total = [], size(item)
+        batch.append(item)
+    if batch:
         yield batch

@@ -9,7 +9,16 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from loracook.data.read.rows import Chat, Message, Pair, Row, RowError, Text
+from loracook.data.read.rows import (
+    MAX_CHARACTERS,
+    Chat,
+    Message,
+    Pair,
+    Row,
+    RowError,
+    Text,
+    TooLongError,
+)
 from loracook.data.tokenize.chat_mask import ChatRenderer, Spans
 from loracook.data.tokenize.sandbox import RunawayError
 from loracook.data.tokenize.special_tokens import SpecialTokens
@@ -41,6 +50,11 @@ class Rendered:
     dropped: tuple[str, ...] = ()
 
     @property
+    def characters(self) -> int:
+        """How many characters are tokenized at once: those of the row, or of the texts before its turns."""
+        return max(len(self.text), sum(map(len, {*self.turns, *([self.prompt] if self.prompt else ())})))
+
+    @property
     def trained(self) -> str:
         """The text that is in the loss."""
         if self.prompt is not None:
@@ -60,9 +74,15 @@ class Renderer:
         """The row as text.
 
         Raises:
-            RowError: the template refuses the row, or no mask can be had from it.
+            RowError: the template refuses the row or makes too much of it, or no mask can be had from it.
             RecipeError: the loss does not fit, or rendering takes too much time, memory or text.
         """
+        rendered = self._rendered(row)
+        if rendered.characters > MAX_CHARACTERS:
+            raise TooLongError(rendered.characters)
+        return rendered
+
+    def _rendered(self, row: Row) -> Rendered:
         if isinstance(row, Pair) and self.template:
             row = as_chat(row)
         if not isinstance(row, Chat):

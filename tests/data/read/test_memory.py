@@ -78,17 +78,27 @@ def test_many_rows_are_read_within_the_memory_of_some(
 def test_a_row_that_unpacks_without_end_is_an_error_by_name(
     write: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "MAX_UNPACKED_BYTES", 512 * MEGABYTE)
+    monkeypatch.setattr(files, "MAX_UNPACKED_BYTES", 256 * MEGABYTE)
     write(tmp_path / "a.parquet")
-    with pytest.raises(FileError, match=r"^'a.parquet' unpacks to rows of more than 512 MiB$"):
+    with pytest.raises(FileError, match=r"^'a.parquet' unpacks to a row of more than 256 MiB$"):
         count(tmp_path / "a.parquet")
     assert resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY
+
+
+def test_rows_far_larger_than_the_others_are_read_one_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "MAX_UNPACKED_BYTES", 128 * MEGABYTE)
+    texts = pyarrow.array(["x" * (4 * MEGABYTE)] * 60 + ["x"] * 6_000)
+    options = {"use_dictionary": False, "write_batch_size": 1, "data_page_size": 1}
+    pyarrow.parquet.write_table(pyarrow.table({"text": texts}), tmp_path / "a.parquet", **options)
+    assert count(tmp_path / "a.parquet") == 6_060
 
 
 def test_a_value_over_several_lines_has_its_limit_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("loracook.data.read.json_files.MAX_UNPACKED_BYTES", 256 * MEGABYTE)
+    monkeypatch.setattr("loracook.data.read.json_files.MAX_PARSED_BYTES", 256 * MEGABYTE)
     (tmp_path / "a.json").write_text('{"data": [\n' + ("[]," * 100 + "\n") * 50_000 + "[]]}")
     with pytest.raises(FileError, match=TOO_LARGE):
         count(tmp_path / "a.json")

@@ -11,8 +11,8 @@ import pytest
 import loracook
 from loracook import runner
 from loracook.errors import GateError, LoracookError
+from loracook.evaluation.gates import CONDITIONS, unmet
 from loracook.recipe.recipe import load
-from loracook.stages.gates import CONDITIONS, unmet
 from tests.tiny_recipes import twin
 
 RECIPE = """\
