@@ -13,6 +13,7 @@ COMMANDS = {
     "validate": "Check recipes without running anything.",
     "preview": "Show rows as the trainer sees them, trained tokens marked.",
     "plan": "Show what a run would do, and the memory, disk and steps it takes.",
+    "report": "Write a page that shows what a run did: outcome, answers, curves, cost.",
     "inspect": "Show what LoRA costs on a model, or what an adapter changed in it.",
     "doctor": "Check what this machine can run.",
     "show": "Print the effective recipe, and who set each value.",

@@ -20,8 +20,23 @@ def read_json(path: Path, shape: Any) -> Any:
     """The JSON in a file, of that shape (see `check_shape`); raises ValueError when it is anything else."""
     if path.stat().st_size > LARGEST:
         raise ValueError(f"{path} is too large")
+    return _parsed(path.read_text("utf-8"), shape, path)
+
+
+def read_json_lines(path: Path, shape: Any) -> list[Any]:
+    """The JSON in each line of a file, of that shape; raises ValueError when a line is anything else.
+
+    A last line without its end, which a killed process leaves, is not read.
+    """
+    if path.stat().st_size > LARGEST:
+        raise ValueError(f"{path} is too large")
+    lines = path.read_text("utf-8").split("\n")[:-1]
+    return [_parsed(line, shape, path) for line in lines]
+
+
+def _parsed(text: str, shape: Any, path: Path) -> Any:
     try:
-        content = json.loads(path.read_text("utf-8"), parse_int=_integer)
+        content = json.loads(text, parse_int=_integer)
     except RecursionError as error:
         raise ValueError(f"{path} is nested too deeply") from error
     _check_depth(content)
