@@ -70,7 +70,7 @@ def measured_on(metrics: Mapping[str, Any]) -> str:
 
 
 def _row(number: int, row: Mapping[str, Any], others: Iterable[str]) -> str:
-    texts = {"prompt": _text(row["prompt"]), "reference": row["reference"]}
+    texts = {"prompt": text_of(row["prompt"]), "reference": row["reference"]}
     for side in ("base", "adapter", *others):
         texts[", ".join(_label(row, side))] = row[side]
     quotes = (_quoted(label, text) for label, text in texts.items() if text is not None)
@@ -84,7 +84,8 @@ def _label(row: Mapping[str, Any], side: str) -> Iterator[str]:
         yield "cut by max_new_tokens"
 
 
-def _text(prompt: Any) -> str:
+def text_of(prompt: Any) -> str:
+    """A prompt as text: a chat with the role before each message."""
     if isinstance(prompt, str):
         return prompt
     return "\n".join(f"{message['role']}: {_said(message)}" for message in prompt)
