@@ -11,6 +11,7 @@ from loracook.machine.faults import machine_errors
 from loracook.machine.versions import versions
 from loracook.planner import Plan, PlannedStage, examined, plan
 from loracook.progress import Progress, Silent
+from loracook.recipe.kept import KEPT, kept
 from loracook.recipe.recipe import Recipe
 from loracook.recipe.schema import entries
 from loracook.stages import STAGES
@@ -140,6 +141,7 @@ def _run_stage(
         progress.begin(stage.name)
         began = time.monotonic()
         result = module.run(planned.recipe, folders, consent=consent, progress=progress)
+        (stage.folder / KEPT).write_text(kept(planned.recipe, stage.folder), "utf-8")
         record = _record(planned.recipe, stage, result, seconds=time.monotonic() - began)
         sync_all(stage.folder, exclude=stage.folder / CHECKPOINTS)
         write_record(stage.folder, record)
