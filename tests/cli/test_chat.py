@@ -17,9 +17,12 @@ from transformers import AutoModelForCausalLM
 from loracook.cli.chat import command
 from loracook.cli.dialog import SIDES, Dialog, Printed
 from loracook.data import with_template
-from loracook.errors import clean, clean_lines
+from loracook.errors import RecipeError, clean, clean_lines
+from loracook.store.files import file_facts
+from loracook.store.record import write_record
 from tests import processes
 from tests.data.samples import recipe, tokenizer
+from tests.records import record
 from tests.tiny_families import tiny
 from tests.tiny_models import write_twin
 
@@ -130,6 +133,25 @@ def test_what_cannot_be_talked_to_is_named(cooked: Path, tmp_path: Path) -> None
     assert "recipe.yaml is corrupt" in said("kitchen")
     (run / "latest" / "train").unlink()
     assert "has no finished training" in said("kitchen")
+
+
+@pytest.mark.parametrize("model", ["/model", "../../../../model", "../../../link"])
+def test_the_recipe_in_a_run_folder_reaches_no_further_than_the_folder_of_all_runs_lies_in(
+    model: str, tmp_path: Path
+) -> None:
+    train = tmp_path / "here" / "runs" / "soup" / "train-01234567"
+    train.mkdir(parents=True)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "here" / "link").symlink_to(tmp_path / "model")
+    sections = {"base_model": {"name_or_path": model}, "dataset": {"path": "org/rows"}, "lora": {"r": 4}}
+    (train / "recipe.yaml").write_text(json.dumps({"version": 1, "name": "soup", **sections}))
+    write_record(train, record(files=file_facts(train)))
+    (train.parent / "latest").mkdir()
+    (train.parent / "latest" / "train").symlink_to(f"../{train.name}")
+    done = ask("soup", cwd=tmp_path / "here", typed="")
+    assert isinstance(done.exception, RecipeError)
+    assert "base_model.name_or_path" in str(done.exception)
+    assert "--allow-path" in str(done.exception)
 
 
 def ask(*arguments: str, cwd: Path, typed: str) -> Result:
