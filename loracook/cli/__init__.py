@@ -10,6 +10,7 @@ from loracook.cli.endings import ending
 
 COMMANDS = {
     "run": "Train a recipe's adapter, then evaluate, merge and push as it says.",
+    "chat": "Talk to what a run trained, beside its base model.",
     "validate": "Check recipes without running anything.",
     "preview": "Show rows as the trainer sees them, trained tokens marked.",
     "plan": "Show what a run would do, and the memory, disk and steps it takes.",
