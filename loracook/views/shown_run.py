@@ -74,7 +74,7 @@ def of_folder(run: Path) -> Shown:
     sections = {name: section for record in records for name, section in record["sections"].items()}
     origins = {path: origin for record in records for path, origin in record["origins"].items()}
     file = next((str(record["recipe"]) for record in records if "recipe" in record), "recipe.yaml")
-    return Shown(run.name, run, stages, sections, origins, file)
+    return Shown(run.resolve().name, run, stages, sections, origins, file)
 
 
 def _stage(name: str, folder: Path) -> Stage:
