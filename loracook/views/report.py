@@ -77,6 +77,7 @@ def as_html(shown: Shown) -> str:
         "sentences": sentences(all_figures) if all_figures else [],
         "figures": all_figures or [],
         "measured": measured,
+        "findings": part("the findings", lambda: _findings(shown.record("evaluate"))) or [],
         "measured_on": measured_on(measured) if measured else "",
         "gates": part("the gates", lambda: _gates(shown, measured)) if measured else [],
         "answers": part("the answers", lambda: _answers(shown)),
@@ -137,16 +138,17 @@ def _notes(shown: Shown) -> list[tuple[str, str]]:
     found: dict[str, str] = {}
     for stage in shown.stages:
         record = stage.record or {}
-        for note in (*record.get("warnings", ()), *record.get("notes", ()), *_own_notes(record)):
+        for note in (*record.get("warnings", ()), *record.get("notes", ())):
             check_shape(note, str)
             found.setdefault(note, stage.name)
     return [(name, note) for note, name in found.items()]
 
 
-def _own_notes(record: Mapping[str, Any]) -> list[str]:
-    notes = record.get("result", {}).get("notes", [])
-    check_shape(notes, [str])
-    return list(notes)
+def _findings(record: Mapping[str, Any] | None) -> list[str]:
+    """What an evaluation found wrong, as an adapter that changes nothing."""
+    found = record["result"].get("notes", []) if record else []
+    check_shape(found, [str])
+    return list(found)
 
 
 def _recipe(shown: Shown) -> list[tuple[str, str]]:

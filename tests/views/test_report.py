@@ -7,6 +7,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -80,18 +81,19 @@ def shown(run: Path) -> Shown:
 
 def plain(page: str) -> str:
     """The text of a page, on one line."""
-    return " ".join(
-        re.sub(r"<style>.*?</style>|<script>.*?</script>|<[^>]*>", " ", page, flags=re.DOTALL).split()
-    )
+    text = re.sub(r"<style>.*?</style>|<script>.*?</script>|<[^>]*>", " ", page, flags=re.DOTALL)
+    return " ".join(unescape(text).split())
 
 
 def test_the_outcome_comes_first_with_what_got_better_and_worse_and_the_gates(tmp_path: Path) -> None:
     require = {"loss": {"below_base_by": 1}, "exact_match": {"at_least": 0.9}}
-    text = plain(html(finished_run(tmp_path, evaluate={"require": require})))
+    measured = MEASURED | {"notes": ["'other' gives exactly the losses and answers of 'adapter'"]}
+    text = plain(html(finished_run(tmp_path, evaluate={"require": require}, measured=measured)))
     assert text.startswith(
         "soup: report soup "
         "Better than the base model: loss 2.5 → 0.5, -2.000 (95% interval -2.100 to -1.900). "
         "Worse than the base model: exact_match 50.0% → 25.0%, -25.0 points (95% interval -50.0 to -1.0). "
+        "'other' gives exactly the losses and answers of 'adapter' "
         "✓ gate met loss below base by 1 "
         "✗ gate not met exact_match at least 90.0%: 25.0% is not at least 90.0% "
         "Measured on evaluation rows that were not trained on."
