@@ -19,7 +19,8 @@ from loracook.recipe.kept import KEPT
 from loracook.recipe.recipe import Recipe, load
 from loracook.store.folders import default_cache
 from loracook.store.record import why_not_done
-from loracook.store.run_folder import LATEST, check_run_folder, latest_stages
+from loracook.store.run_folder import LATEST, check_run_folder
+from loracook.store.runs import newest
 
 if TYPE_CHECKING:
     from loracook.cli.dialog import Dialog
@@ -82,7 +83,7 @@ def _run_folder(run: Path, runs: Path) -> Path:
 
 def _finished(folder: Path) -> Stages:
     """The newest training of a run, and the merge of it if there is one; raises without training."""
-    stages = latest_stages(folder)
+    stages = newest(folder)
     train, merge = stages.get("train"), stages.get("merge")
     if train is None or not (train / KEPT).is_file():
         raise LoracookError(f"'{folder}' has no finished training with its {KEPT}; name the recipe instead")
