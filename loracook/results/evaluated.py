@@ -10,7 +10,7 @@ from typing import Any
 
 from loracook.errors import MachineError
 from loracook.evaluation.comparison import ADAPTER
-from loracook.store.read_back import NUMBER, check_shape, read_lines
+from loracook.store.read_back import NUMBER, check_shape, read_json_lines
 from loracook.store.record import read_metrics
 from loracook.store.runs import Run
 
@@ -64,7 +64,7 @@ def evaluated(title: str, run: Run) -> Evaluated:
 
 def _lines(file: Path, shape: Any) -> list[dict[str, Any]]:
     """The lines of a file, none where an earlier version did not write one."""
-    return read_lines(file, shape) if file.exists() else []
+    return read_json_lines(file, shape) if file.exists() else []
 
 
 def _numbered(

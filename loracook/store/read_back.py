@@ -21,9 +21,12 @@ def read_json(path: Path, shape: Any) -> Any:
     return _parsed(_text(path), shape)
 
 
-def read_lines(path: Path, shape: Any) -> list[Any]:
-    """The JSON in each line of a file, all of that shape; raises ValueError when one is anything else."""
-    return [_parsed(line, shape) for line in _text(path).split("\n") if line]
+def read_json_lines(path: Path, shape: Any) -> list[Any]:
+    """The JSON in each line of a file, of that shape; raises ValueError when a line is anything else.
+
+    A last line without its end, which a killed process leaves, is not read.
+    """
+    return [_parsed(line, shape) for line in _text(path).split("\n")[:-1]]
 
 
 def _text(path: Path) -> str:
