@@ -118,6 +118,11 @@ def test_one_command_says_which_is_better_by_how_much_and_what_differed(first: s
     assert compare(first, "salt") == TABLE.splitlines()
 
 
+def test_the_documentation_shows_what_is_printed() -> None:
+    page = Path(__file__).parents[2] / "docs/guides/several-recipes.md"
+    assert f"$ loracook compare soup salt\n{TABLE}```" in page.read_text("utf-8")
+
+
 def test_the_order_of_the_names_changes_no_outcome() -> None:
     assert compare("salt", "soup")[:2] == compare("soup", "salt")[:2]
 
@@ -244,7 +249,7 @@ def test_too_few_rows_decide_nothing(rows: int) -> None:
     ],
 )  # fmt: skip
 def test_what_a_stranger_wrote_of_rows_is_refused(name: str, line: str) -> None:
-    (Path("runs/salt/evaluate-0000000a") / name).write_bytes(line.encode("utf-8", "surrogateescape"))
+    (Path("runs/salt/evaluate-0000000a") / name).write_bytes(f"{line}\n".encode("utf-8", "surrogateescape"))
     with pytest.raises(MachineError, match="is corrupt; remove it to run the stage again"):
         compare("soup", "salt")
 
