@@ -1,5 +1,6 @@
 """What people name: a recipe, a run folder, the folder of a stage in it, or a name below the runs folder."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,16 @@ from loracook.recipe.did_you_mean import closest
 from loracook.recipe.recipe import Recipe, load
 from loracook.store.folders import RUNS
 from loracook.store.run_folder import LATEST, check_run_folder
-from loracook.store.runs import STAGE, Run, finished_runs, is_run_folder, newest, run_folders, run_of
+from loracook.store.runs import (
+    STAGE,
+    Run,
+    finished_runs,
+    is_run_folder,
+    newest,
+    run_folders,
+    run_of,
+    with_name,
+)
 
 RECIPES = (".yaml", ".yml", ".json")
 
@@ -33,7 +43,7 @@ def find_recipe(
     text: str, runs: Path = RUNS, *, overrides: tuple[str, ...] = (), allowed: Allowed = NOTHING
 ) -> Recipe | None:
     """The recipe that a user names, None where he names a run; raises RecipeError."""
-    is_recipe = Path(text).is_file() or (text.endswith(RECIPES) and place(text, runs) is None)
+    is_recipe = os.path.isfile(text) or (text.endswith(RECIPES) and place(text, runs) is None)
     if is_recipe:
         return load(text, overrides, allowed)
     if overrides:
@@ -76,7 +86,7 @@ def place(text: str, runs: Path) -> Path | None:
 
 
 def _places(path: Path) -> Iterator[Path]:
-    path = path if path.name else Path.cwd()
+    path = with_name(path)
     if is_run_folder(path):
         yield path
     if STAGE.fullmatch(path.name) and path.is_dir() and is_run_folder(path.parent):

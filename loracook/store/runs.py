@@ -37,10 +37,15 @@ def is_run_folder(folder: Path) -> bool:
     return False
 
 
+def with_name(path: Path) -> Path:
+    """The same path, ending in a name where it is spelled as . or .."""
+    return path.resolve() if path.name in ("", "..") else path
+
+
 def run_folders(folder: Path) -> list[Path]:
     """The run folders below the folder of all runs, or that folder itself where it is one."""
     if is_run_folder(folder):
-        return [folder]
+        return [with_name(folder)]
     return sorted(path for path in folder.iterdir() if is_run_folder(path))
 
 

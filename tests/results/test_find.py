@@ -72,7 +72,10 @@ def test_the_folder_that_one_stands_in_and_an_absolute_path_are_names_too(
 ) -> None:
     assert names(str(kitchen / "runs/soup")) == NEWEST
     monkeypatch.chdir("runs/soup")
+    assert find(".").name == "soup"
     assert find(".").stages.keys() == {"train", "evaluate"}
+    monkeypatch.chdir(TRAIN)
+    assert find("..").name == "soup"
 
 
 def test_a_training_without_an_evaluation_of_its_own_gets_none_of_another() -> None:
@@ -103,7 +106,7 @@ def test_a_name_of_nothing_is_refused_with_one_that_is_close() -> None:
     with pytest.raises(LoracookError) as caught:
         find("soop")
     assert str(caught.value) == "'soop' is neither a recipe nor a run in 'runs'; did you mean 'soup'?"
-    for nothing in ("", "pancakes", "runs", "soup/train-01234567", "../../etc"):
+    for nothing in ("", "pancakes", "runs", "soup/train-01234567", "../../etc", "a" * 5000):
         with pytest.raises(LoracookError, match=r"neither .*; to list the runs: loracook runs$"):
             find(nothing)
     with pytest.raises(RecipeError, match=r"no such file"):

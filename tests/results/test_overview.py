@@ -89,6 +89,8 @@ def test_each_run_is_a_line_with_what_it_reached_the_newest_last() -> None:
     assert "finished" in lines[2]
     assert lines[2].endswith("loss 2 → 1.5; json_match 10.0% → 95.0%")
     assert listed("runs/soup") == listed()[1:]
+    os.chdir("runs/soup")
+    assert [run["name"] for run in listed(".")] == ["soup"]
 
 
 def test_sizes_are_those_of_all_files_of_a_run_folder() -> None:
