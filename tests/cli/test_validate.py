@@ -24,6 +24,7 @@ READING = {
     "validate": ["{}"],
     "show": ["{}"],
     "diff": ["{}", "{}"],
+    "compare": ["{}", "{}"],
     "plan": ["{}"],
     "preview": ["{}"],
     "run": ["{}"],
