@@ -23,10 +23,11 @@ LAYERS = (
     ("cli",),
     (FACE,),  # loracook/__init__.py, the public functions
     ("views",),
+    ("results",),
     ("runner",),
     ("planner",),
     ("stages",),
-    ("training",),
+    ("training", "evaluation"),
     ("estimate",),
     ("data",),
     ("data/tokenize",),
@@ -37,8 +38,8 @@ LAYERS = (
     ("errors", "progress", "units"),
 )
 """The folders and the files at the top of the package, from top to bottom; imports point down."""
-NO_STAGES = {"base", "metrics"}
-"""The modules in stages/ that are no stage."""
+NO_STAGES = {"base"}
+"""The module in stages/ that is no stage."""
 CARRIERS = {"Recipe", "Plan", "Estimate"}
 """The types of the recipe and of the values that are handed on with it in them."""
 WALK_FROM = (

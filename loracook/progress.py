@@ -26,3 +26,16 @@ class Silent:
         """Drop what it is given, as the other methods do."""
 
     end = note = advance = begin
+
+
+class Kept:
+    """A progress that keeps the notes it hands on."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress, self.notes = progress, list[str]()
+        self.begin, self.end, self.advance = progress.begin, progress.end, progress.advance
+
+    def note(self, text: str) -> None:
+        """Keep a sentence and hand it on."""
+        self.notes.append(text)
+        self.progress.note(text)

@@ -10,8 +10,8 @@ from loracook.errors import LoracookError, dotted
 from loracook.machine.faults import machine_errors
 from loracook.machine.versions import versions
 from loracook.planner import Plan, PlannedStage, examined, plan
-from loracook.progress import Progress, Silent
-from loracook.recipe.kept import KEPT, kept
+from loracook.progress import Kept, Progress, Silent
+from loracook.recipe.kept import KEPT, as_kept
 from loracook.recipe.recipe import Recipe
 from loracook.recipe.schema import entries
 from loracook.stages import STAGES
@@ -24,6 +24,8 @@ from loracook.store.run_folder import LATEST
 
 CHECKPOINTS = "checkpoints"
 """The folder of a stage that its record does not cover: checkpoints have manifests of their own."""
+NOTES = 1000
+"""Sentences of a stage that its record keeps: the last ones, of which each evaluation in training is one."""
 NO_CONSENT, SILENT = Consent(), Silent()
 
 
@@ -131,8 +133,9 @@ def _check_gates(planned: Plan, stages: tuple[PlannedStage, ...]) -> None:
 def _run_stage(
     planned: Plan, stage: PlannedStage, *, consent: Consent, cache: Path, progress: Progress
 ) -> None:
+    kept = Kept(progress)
     if stage.fault:
-        progress.note(f"running {stage.name} again: {stage.fault}")
+        kept.note(f"running {stage.name} again: {stage.fault}")
     module = STAGES[stage.name]
     with machine_errors(stage.name, stage.folder, cache, advice=module.OUT_OF_MEMORY):
         _begin(stage)
@@ -140,9 +143,10 @@ def _run_stage(
         folders = Folders(stage.folder, before, planned.folder, cache)
         progress.begin(stage.name)
         began = time.monotonic()
-        result = module.run(planned.recipe, folders, consent=consent, progress=progress)
-        (stage.folder / KEPT).write_text(kept(planned.recipe, stage.folder), "utf-8")
+        result = module.run(planned.recipe, folders, consent=consent, progress=kept)
+        (stage.folder / KEPT).write_text(as_kept(planned.recipe, stage.folder), "utf-8")
         record = _record(planned.recipe, stage, result, seconds=time.monotonic() - began)
+        record["notes"] = kept.notes[-NOTES:]
         sync_all(stage.folder, exclude=stage.folder / CHECKPOINTS)
         write_record(stage.folder, record)
         _link_latest(planned.folder, stage)
@@ -173,6 +177,8 @@ def _record(recipe: Recipe, stage: PlannedStage, result: dict[str, Any], *, seco
         "name": recipe.name,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 2),
+        "recipe": str(recipe.file),
+        "warnings": list(map(str, recipe.warnings)),
         "own_code": recipe.own_code,
         "sections": sections,
         "origins": {dotted(path): str(recipe.origin(path)) for path, _ in entries(sections)},

@@ -1,20 +1,26 @@
-"""`loracook diff`: two recipes compared by their effective values."""
+"""`loracook diff`: two recipes, or those that runs were made from, compared by their effective values."""
 
 from pathlib import Path
 
 import click
 
-from loracook.cli.options import allow_options, set_option
+from loracook.cli.options import allow_options, runs_option, set_option
 from loracook.recipe.allowed import Allowed
-from loracook.recipe.recipe import load
+from loracook.results.recorded import alike, stated
 from loracook.views.diff import diff
 
 
 @click.command()
-@click.argument("before", type=click.Path(path_type=Path))
-@click.argument("after", type=click.Path(path_type=Path))
+@click.argument("before", metavar="RECIPE|RUN")
+@click.argument("after", metavar="RECIPE|RUN")
+@runs_option
 @set_option
 @allow_options
-def command(*, before: Path, after: Path, overrides: tuple[str, ...], allowed: Allowed) -> None:
-    """Print the values that differ from BEFORE to AFTER and their effect on a run; --set applies to AFTER."""
-    click.echo(diff(load(before, (), allowed), load(after, overrides, allowed)))
+def command(*, before: str, after: str, runs: Path, overrides: tuple[str, ...], allowed: Allowed) -> None:
+    """Print the values that differ between two recipes, and their effect on a run; --set is for the second.
+
+    A run, named by its folder or by its name below the runs folder, stands for the recipe it was made from.
+    """
+    first = stated(before, runs, allowed=allowed)
+    second = stated(after, runs, overrides=overrides, allowed=allowed)
+    click.echo(diff(*alike([first, second])))

@@ -1,29 +1,21 @@
-"""The command inspect: a model's modules, those that LoRA can adapt, and what each rank costs."""
+"""The command inspect: what LoRA costs on a base model, and what an adapter changed in it."""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
-from loracook.cli.options import allow_options
-from loracook.cli.screen import noise_to, show
-from loracook.errors import LoracookError, RecipeError
-from loracook.machine.memory import infrequent_gc
-from loracook.recipe.allowed import Allowed, code_problems
-from loracook.recipe.recipe import Recipe
-from loracook.store.folders import default_cache
-from loracook.views.inspect_text import Inspection, as_lines
-
-if TYPE_CHECKING:
-    from torch.nn import Module
+from loracook.cli.options import allow_options, runs_option
+from loracook.cli.screen import show
+from loracook.recipe.allowed import Allowed
 
 RANKS = "1,8,16,32,64,128"
+OF_MODELS = ("revision", "ranks", "target_modules")
+OF_ADAPTERS = ("base", "every")
 
 
 def _numbers(context: click.Context, parameter: click.Parameter, text: str) -> tuple[int, ...]:
@@ -34,84 +26,70 @@ def _numbers(context: click.Context, parameter: click.Parameter, text: str) -> t
 
 
 @click.command()
-@click.argument("model")
-@click.option("--revision", help="A branch, tag or commit of a hub model.")
+@click.argument("target", metavar="MODEL|ADAPTER|RUN|RECIPE")
+@click.option("--revision", help="Of a hub model: a branch, tag or commit.")
 @click.option(
-    "--r", "ranks", default=RANKS, show_default=True, callback=_numbers, help="The ranks to compare."
+    "--r",
+    "ranks",
+    default=RANKS,
+    show_default=True,
+    callback=_numbers,
+    help="Of a model: the ranks to compare.",
 )
-@click.option("--target-modules", metavar="NAMES", help="Module names with commas between, or all-linear.")
+@click.option(
+    "--target-modules",
+    metavar="NAMES",
+    help="Of a model: module names with commas between, or all-linear.",
+)
+@click.option(
+    "--base",
+    metavar="WEIGHTS",
+    help="Of an adapter: the base model to compare it with, a .safetensors file, a folder or a hub id.",
+)
+@click.option("--all", "every", is_flag=True, help="Of an adapter: a line for every module.")
 @click.option("--format", "kind", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@runs_option
 @allow_options
+@click.pass_context
 def command(
+    context: click.Context,
     *,
-    model: str,
+    target: str,
     revision: str | None,
     ranks: tuple[int, ...],
     target_modules: str | None,
+    base: str | None,
+    every: bool,
     kind: str,
+    runs: Path,
     allowed: Allowed,
 ) -> None:
-    """Show what MODEL is made of and what LoRA would train: a hub id, a folder or a .gguf file.
+    """Show what LoRA would train on a model, or what an adapter changed.
 
-    Needs config.json alone, never weights.
+    MODEL is a hub id, a folder or a .gguf file; its config.json is enough. ADAPTER is a folder that PEFT
+    saved, RUN a run's folder or its name, and RECIPE stands for the adapter that its run has trained.
     """
-    with noise_to(Path(os.devnull)), infrequent_gc():
-        inspection = _inspected(model, _recipe(model, revision, allowed), ranks, targets=target_modules)
-    plain = asdict(inspection) | {"adaptable": inspection.adaptable}
-    lines = json.dumps(plain, indent=2).splitlines() if kind == "json" else as_lines(inspection)
-    show(lines)
+    from loracook.cli.inspect_adapter import find_adapter, inspect_adapter
+
+    if found := find_adapter(target, runs, allowed):
+        from loracook.views.adapter_effect import all_lines, as_json, as_lines
+
+        _refuse(context, OF_MODELS, "an adapter")
+        inspection = inspect_adapter(*found, base=base, allowed=allowed)
+        plain, lines = as_json(inspection), (all_lines if every else as_lines)(inspection)
+    else:
+        from loracook.cli.inspect_model import inspect_model, recipe_on
+        from loracook.views import inspect_text
+
+        _refuse(context, OF_ADAPTERS, "a model")
+        model = inspect_model(target, recipe_on(target, revision, allowed), ranks, targets=target_modules)
+        plain, lines = asdict(model) | {"adaptable": model.adaptable}, inspect_text.as_lines(model)
+    show(json.dumps(plain, indent=2).splitlines() if kind == "json" else lines)
 
 
-def _recipe(model: str, revision: str | None, allowed: Allowed) -> Recipe:
-    """A recipe that names only the model; an existing path is local, anything else a hub id."""
-    path = Path(model).expanduser()
-    local = path.exists()
-    if not local and (path.is_absolute() or model.startswith(".")):
-        raise LoracookError(f"'{model}' does not exist")
-    place = path.parent.resolve() / path.name if path.is_file() else path.resolve()
-    base: dict[str, Any] = {"name_or_path": f"./{place.name}" if local else model, "dtype": "bfloat16"}
-    root = place.parent if local else Path()
-    sections = {"base_model": base | ({"revision": revision} if revision else {})}
-    if problems := list(code_problems(sections["base_model"], allowed)):
-        raise RecipeError(problems)
-    return Recipe(root / "inspect", sections, (), allowed=allowed.and_path(path) if local else allowed)
-
-
-def _inspected(name: str, recipe: Recipe, ranks: Sequence[int], *, targets: str | None) -> Inspection:
-    from peft import LoraConfig
-
-    from loracook import model
-    from loracook.model.modules import module_groups, rank_costs
-    from loracook.model.parameters import meta_copy, unadapted_weights, with_adapter
-    from loracook.model.target_modules import default_targets
-
-    base = model.load_on_meta(recipe, model.fetch_description(recipe, default_cache()))
-    default = default_targets(base)
-    chosen = _targets(targets, default, base)
-    left_out = model.left_out(base, chosen)
-    parts = list(dict.fromkeys(left_out.values()))
-    adapter = LoraConfig(target_modules=chosen, exclude_modules=list(left_out) or None)
-    return Inspection(
-        name_or_path=name,
-        model_type=base.config.model_type,
-        parameters=sum(tensor.numel() for tensor in base.parameters()),
-        modules=module_groups(base),
-        default_targets=default,
-        target_modules=chosen,
-        excluded=parts,
-        unadapted=unadapted_weights(with_adapter(meta_copy(base), adapter), parts),
-        ranks=rank_costs(base, ranks, adapter),
-    )
-
-
-def _targets(text: str | None, default: list[str], base: Module) -> str | list[str]:
-    """The modules of --target-modules, else PEFT's default, else all linear ones."""
-    from loracook.model.target_modules import adaptable_modules, matches, unmatched
-
-    if text is None or text == "all-linear":
-        return "all-linear" if text else default or "all-linear"
-    names, candidates = [name.strip() for name in text.split(",")], adaptable_modules(base)
-    wrong = [name for name in names if not any(matches(name, candidate) for candidate in candidates)]
-    if wrong:
-        raise LoracookError(unmatched(wrong[0], [name for name, _ in base.named_modules()], candidates))
-    return names
+def _refuse(context: click.Context, names: tuple[str, ...], what: str) -> None:
+    """Refuse options that mean nothing for what is inspected."""
+    for parameter in context.command.params:
+        given = context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
+        if parameter.name in names and given:
+            raise click.UsageError(f"{parameter.opts[0]} means nothing for {what}; remove it")

@@ -81,10 +81,11 @@ def _run(planned: Plan, only: str | None, consent: Consent) -> None:
     from loracook.cli.screen import screen
     from loracook.machine.memory import keep_freed_memory
     from loracook.runner import carry_out
+    from loracook.views.report import reported
 
     keep_freed_memory()
     make_run_folder(planned.folder, LOG)
-    with noise_to(planned.folder / LOG) as out, screen(out) as progress:
+    with noise_to(planned.folder / LOG) as out, screen(out) as progress, reported(planned, progress):
         carry_out(planned, only=only, consent=consent, progress=progress)
 
 

@@ -12,6 +12,7 @@ from loracook.data.eval_prompts import (
 )
 from loracook.data.further_rows import RowSet, further_files, further_row_sets
 from loracook.data.prepare import Prepared, prepare
+from loracook.data.preview import first_row
 from loracook.data.read.selection import row_count, select
 from loracook.data.tokenize.template import with_template
 from loracook.data.warnings import over_limits

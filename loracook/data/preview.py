@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from loracook.data.prepare import prepared_statistics
+from loracook.data.prepare import Prepared, prepared_statistics
 from loracook.data.read.rows import RowError
 from loracook.data.read.selection import LocatedRow, select
 from loracook.data.tokenize.batches import max_row_length, truncate
@@ -22,7 +22,7 @@ from loracook.recipe.recipe import Recipe
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-TRUNCATED_SHOWN = 200
+TRUNCATED_SHOWN, FIRST_SHOWN = 200, 1000
 State = Literal["masked", "trained", "truncated"]
 
 
@@ -89,6 +89,18 @@ def preview(
     over = tuple(str(problem) for problem in over_limits(statistics, recipe))
     limits = recipe["dataset"]["limits"]
     return Preview(recipe.name, shown, statistics, limits, notes=tuple(notes(statistics)), over=over)
+
+
+def first_row(rows: Prepared, tokenizer: PreTrainedTokenizerBase) -> list[tuple[State, str]]:
+    """The first training row, up to `FIRST_SHOWN` tokens, as text by state; [] where rows are streamed."""
+    if rows.statistics["sample"]:
+        return []
+    row = rows.train[0]
+    tokens = list(zip(row["labels"], row["input_ids"], strict=True))[:FIRST_SHOWN]
+    return [
+        ("masked" if masked else "trained", tokenizer.decode([token for _, token in group]))
+        for masked, group in itertools.groupby(tokens, key=lambda token: token[0] == MASKED)
+    ]
 
 
 def _preview_rows(

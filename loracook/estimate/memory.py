@@ -96,9 +96,13 @@ def cache_bytes(config: PretrainedConfig, *, batch_size: int, length: int, eleme
 
 def merged_bytes(recipe: Recipe, meta_model: MetaModel) -> int:
     """Bytes of the merged model in the dtype that it is saved in."""
+    dtype = recipe["merge"].get("dtype", recipe["base_model"]["dtype"]) if "merge" in recipe else "auto"
+    return _unquantized_bytes(meta_model, dtype)
+
+
+def _unquantized_bytes(meta_model: MetaModel, dtype: str) -> int:
     import torch
 
-    dtype = recipe["merge"].get("dtype", recipe["base_model"]["dtype"]) if "merge" in recipe else "auto"
     size: int = (meta_model.dtype if dtype == "auto" else getattr(torch, dtype)).itemsize
     return merged_parameters(meta_model.tuned) * size
 
@@ -140,7 +144,10 @@ def _evaluate(recipe: Recipe, meta_model: MetaModel, batch: Batch, *, device: st
         size = recipe["evaluate"]["batch_size"]
         losses = _losses(recipe, meta_model, batch, size=size, autocast=None, device=device)
         working = max(working, {"loss": losses}, key=_total)
-    return {**_loaded(meta_model), "unpacked_weight": meta_model.weights.unpacked, **working}
+    loaded = _loaded(meta_model)
+    if dtype := recipe["evaluate"].get("dtype"):
+        loaded["weights"] = _unquantized_bytes(meta_model, dtype)
+    return {**loaded, "unpacked_weight": meta_model.weights.unpacked, **working}
 
 
 def _merge(recipe: Recipe, meta_model: MetaModel) -> Parts:

@@ -36,5 +36,5 @@ from loracook.model.quantized import (
     stored_quantization,
 )
 from loracook.model.reached import left_out
-from loracook.model.saved_adapter import load_tuned, saved_tokenizer
+from loracook.model.saved_adapter import add_adapter, load_tuned, other_adapter, saved_tokenizer
 from loracook.model.unsupported import check_prompts, check_rows, most_positions, unsupported

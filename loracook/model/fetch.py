@@ -94,6 +94,37 @@ def fetch(recipe: Recipe, cache: Path) -> Path:
     return _fetch(recipe, cache, "weights")
 
 
+def fetched(recipe: Recipe, cache: Path) -> Path | None:
+    """The folder that `fetch` gives, None where it would have to download or convert for it.
+
+    Raises:
+        RecipeError: there is no such model, or it may not be read.
+    """
+    files(recipe)
+    path = local_path(recipe) or _in_hub_cache(recipe)
+    gguf = path and _gguf(recipe, path)
+    folder = _conversion(gguf, cache) if gguf else path
+    if folder is None or not any(folder.glob("*.safetensors")):
+        return None
+    check_contents(recipe, folder)
+    check_shards(recipe, folder)
+    return folder
+
+
+def _in_hub_cache(recipe: Recipe) -> Path | None:
+    """The folder of a hub id in the hub's cache, which may hold a part of the model alone."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    name, revision = recipe["base_model"]["name_or_path"], recipe["base_model"].get("revision")
+    try:
+        return Path(snapshot_download(name, revision=revision, local_files_only=True))
+    except HFValidationError as error:
+        raise RecipeError([recipe.problem(BASE_MODEL, _refusal(name, error))]) from error
+    except LocalEntryNotFoundError:
+        return None
+
+
 def _fetch(recipe: Recipe, cache: Path, part: Part) -> Path:
     files(recipe)
     path = local_path(recipe) or _from_hub(recipe, weights=part == "weights")
@@ -169,9 +200,14 @@ def _weights_file(recipe: Recipe, path: Path) -> Path:
     raise RecipeError([recipe.problem(BASE_MODEL, message)])
 
 
+def _conversion(gguf: Path, cache: Path) -> Path:
+    """Where the whole model of a GGUF file is cached once it is converted."""
+    return cache / "models" / f"{gguf.stem}-{sha256(gguf)[:16]}"
+
+
 def _converted(recipe: Recipe, gguf: Path, *, cache: Path, part: Part) -> Path:
     """The needed part of a GGUF file's model as a folder, cached under the hash of the file's content."""
-    whole = cache / "models" / f"{gguf.stem}-{sha256(gguf)[:16]}"
+    whole = _conversion(gguf, cache)
     described = part == "description" and whole.is_dir()
     converted = whole if part == "weights" or described else whole.with_name(f"{whole.name}-{part}")
     if converted.is_dir():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -77,10 +79,13 @@ def up_to_end(ids: Sequence[int], ends: Collection[int]) -> tuple[list[int], boo
 
 @dataclass(frozen=True)
 class RowLoss:
-    """The mean negative log-likelihood of a row's trained tokens, in nats, and how many these are."""
+    """The mean negative log-likelihood of a row's trained tokens, in nats, how many these are, and a digest
+    of all tokens of the row.
+    """
 
     mean: float
     tokens: int
+    row: str
 
 
 def row_losses(
@@ -107,18 +112,32 @@ def row_losses(
             output = causal(**inputs, fused_lm_head=True)
         scored = zip(-output.log_probs.float().cpu(), output.label_mask.cpu(), strict=True)
         lengths = [length for example in examples for length in example["seq_lengths"]] if packed else None
-        losses += [row for each in scored for row in _by_sequence(*each, lengths)]
+        digests = [digest for example in examples for digest in _digests(example)]
+        of_each = [digests] if packed else [[digest] for digest in digests]
+        for (loss, trained), rows_in_it in zip(scored, of_each, strict=True):
+            losses += _by_sequence(loss, trained, rows_in_it, lengths=lengths)
         on_progress(min(start + batch_size, len(rows)))
     return losses
 
 
-def _by_sequence(losses: Tensor, trained: Tensor, lengths: Sequence[int] | None) -> Iterator[RowLoss]:
+def _by_sequence(
+    losses: Tensor, trained: Tensor, digests: Sequence[str], *, lengths: Sequence[int] | None
+) -> Iterator[RowLoss]:
     """The loss of each sequence in a row of the model's output, which begins at its second token."""
     first, *others = lengths or [len(losses) + 1]
     parts = [first - 1, *others]
-    for loss, count in zip(losses.split(parts), trained.split(parts), strict=True):
+    for loss, count, digest in zip(losses.split(parts), trained.split(parts), digests, strict=True):
         if tokens := int(count.sum()):
-            yield RowLoss(float(loss.double().sum()) / tokens, tokens)
+            yield RowLoss(float(loss.double().sum()) / tokens, tokens, digest)
+
+
+def _digests(example: Mapping[str, Any]) -> Iterator[str]:
+    """A digest of each sequence in a row, or of the row, by which other evaluations of it are found."""
+    ids, labels, start = example["input_ids"], example["labels"], 0
+    for length in example.get("seq_lengths", [len(ids)]):
+        part = slice(start, start + length)
+        start += length
+        yield hashlib.sha256(json.dumps([ids[part], labels[part]]).encode()).hexdigest()[:16]
 
 
 def end_tokens(causal: Any, ends: Collection[int]) -> list[int]:

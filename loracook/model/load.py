@@ -105,14 +105,14 @@ def _tokenizer(recipe: Recipe, folder: Path) -> PreTrainedTokenizerBase:
     return PreTrainedTokenizerFast.from_pretrained(folder, **NO_CODE)
 
 
-def load_model(recipe: Recipe, folder: Path) -> PreTrainedModel:
-    """The base model on this machine's device, quantized where the recipe says so.
+def load_model(recipe: Recipe, folder: Path, dtype: str | None = None) -> PreTrainedModel:
+    """The base model on this machine's device, quantized where the recipe says so; in its dtype or another.
 
     Raises:
         RecipeError: its weights cannot be read, or do not match its config.
         MachineError: the recipe's quantization or attention cannot run here.
     """
-    dtype = recipe["base_model"]["dtype"]
+    dtype = dtype or recipe["base_model"]["dtype"]
     base = _load(recipe, folder, dtype=dtype, **_quantization(recipe, load_config(recipe, folder)))
     if getattr(base, "is_loaded_in_4bit", False):
         _keep_trainable(base)

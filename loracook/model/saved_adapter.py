@@ -7,7 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loracook.errors import TRAIN_AGAIN, DivergedError, MachineError, RecipeError
+from loracook.errors import (
+    LINE_LIMIT,
+    TRAIN_AGAIN,
+    DivergedError,
+    MachineError,
+    RecipeError,
+    dotted,
+    quote,
+    shorten,
+)  # fmt: skip
 from loracook.model.adapter import lora_config
 from loracook.model.contents import check_contents
 from loracook.model.finite import not_finite
@@ -15,11 +24,13 @@ from loracook.model.load import fit_embeddings
 from loracook.model.own_code import NO_CODE
 from loracook.model.parameters import is_base
 from loracook.recipe.recipe import Recipe
+from loracook.recipe.schema import part_at
+from loracook.recipe.schema_errors import check
 from loracook.store.read_back import check_shape, read_json
 from loracook.store.release import ADAPTER
 
 if TYPE_CHECKING:
-    from peft import PeftModel
+    from peft import LoraConfig, PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 CONFIG, WEIGHTS = ADAPTER
@@ -77,7 +88,67 @@ def load_tuned(recipe: Recipe, model: PreTrainedModel, adapter: Path) -> PeftMod
     return tuned.eval()
 
 
-def weights_fit(tuned: PeftModel, file: Path) -> bool:
+def add_adapter(recipe: Recipe, tuned: PeftModel, name: str) -> None:
+    """Load the adapter that `evaluate.adapters` calls by that name beside the recipe's own.
+
+    Raises:
+        RecipeError: its folder holds no LoRA adapter for this base model that a recipe could make.
+        DivergedError: a weight of the adapter is not finite.
+    """
+    path = ("evaluate", "adapters", name)
+    config_file, weights = other_adapter(recipe, name)
+    try:
+        tuned.add_adapter(name, _config_within_bounds(config_file))
+        if not weights_fit(tuned, weights, name):
+            raise ValueError("its weights do not fit this base model")
+    except (OSError, ValueError) as error:
+        fault = f"no LoRA adapter that can be used here: {error}"
+        raise RecipeError([recipe.problem(path, shorten(fault, LINE_LIMIT))]) from error
+    tuned.load_adapter(weights.parent, name)
+    own = ((key, value) for key, value in tuned.named_parameters() if f".{name}." in key)
+    if key := not_finite(own):
+        raise DivergedError(f"the weight {key} of the adapter '{name}' holds NaN or infinity; remove it")
+
+
+def other_adapter(recipe: Recipe, name: str) -> tuple[Path, Path]:
+    """Config and weights of an adapter of `evaluate.adapters`; raises RecipeError for files elsewhere."""
+    path = ("evaluate", "adapters", name)
+    folder = recipe["evaluate"]["adapters"][name]
+    for file in ADAPTER:
+        try:
+            place = recipe.resolve(f"{folder}/{file}")
+        except RecipeError as error:
+            raise RecipeError([recipe.problem(path, error.problems[0].message)]) from error
+        if not place.is_file():
+            raise RecipeError([recipe.problem(path, f"has no {file}; name the folder of a LoRA adapter")])
+    config, weights = (recipe.reach.folder / folder / file for file in ADAPTER)
+    return config, weights
+
+
+def _config_within_bounds(file: Path) -> LoraConfig:
+    """A stranger's config of LoRA, within the bounds of a recipe's; raises ValueError for any other."""
+    from peft import LoraConfig
+
+    saved, part = read_json(file, {"peft_type": str}), part_at(("lora",)) or {}
+    if saved["peft_type"] != "LORA":
+        raise ValueError("it is of another kind")
+    known = {key: saved[key] for key in part["properties"] if saved.get(key) not in (None, {}, [])}
+    if fault := next(check(known, part, ()), None):
+        raise ValueError(f"{dotted(fault.path)}: {fault.message}")
+    own = LoraConfig(**{"task_type": "CAUSAL_LM", **known})
+    if strange := next((key for key in saved if key not in known and _decides(key, saved, own)), None):
+        raise ValueError(f"{quote(strange)} is not supported")
+    return own
+
+
+def _decides(key: str, saved: Mapping[str, Any], own: LoraConfig) -> bool:
+    """Whether a setting changes what an adapter computes, and is not the default."""
+    if key in NOT_COMPARED | {"inference_mode", "task_type", "peft_type"} or not hasattr(own, key):
+        return False
+    return bool(saved[key]) and _unordered(getattr(own, key)) != _unordered(saved[key])
+
+
+def weights_fit(tuned: PeftModel, file: Path, adapter: str = "default") -> bool:
     """Whether a file holds the weights of a model's adapter: all of them, in their shapes, and nothing else.
 
     Raises:
@@ -87,7 +158,8 @@ def weights_fit(tuned: PeftModel, file: Path) -> bool:
     from safetensors import SafetensorError, safe_open
 
     least, most = (
-        get_peft_model_state_dict(tuned, save_embedding_layers=embeddings) for embeddings in (False, True)
+        get_peft_model_state_dict(tuned, adapter_name=adapter, save_embedding_layers=embeddings)
+        for embeddings in (False, adapter == "default")  # the embeddings are the base's, for all adapters
     )
     try:
         with safe_open(file, "pt") as saved:

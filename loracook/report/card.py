@@ -182,7 +182,7 @@ def _summary(recipe: Recipe) -> str:
 def _evaluation(metrics: Mapping[str, Any]) -> str:
     if not metrics.get("adapter"):
         return ""
-    rows = [(prose(_words(metric)), *values) for metric, *values in figures(metrics)]
+    rows = [(prose(_words(metric)), *values) for metric, *values in figures({**metrics, "adapters": {}})]
     head = ("metric", "base model", "trained", "difference (95 % interval)", "rows")
     return f"## Evaluation\n\n{measured_on(metrics)}\n\n{table(head, rows, align='---:')}"
 

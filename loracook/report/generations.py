@@ -1,14 +1,12 @@
 """Answers of the base model and the adapter side by side, as a Markdown page that reads well as text, too."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from loracook.report.bootstrap import LOWER_IS_BETTER as UNBOUNDED
 from loracook.report.bootstrap import verdict
 from loracook.report.markdown import block, table
-
-HEAD = ("metric", "base", "adapter", "difference", "rows")
 
 
 def side_by_side(generations: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> str:
@@ -16,25 +14,33 @@ def side_by_side(generations: Sequence[Mapping[str, Any]], metrics: Mapping[str,
     rows = figures(metrics)
     parts = [
         "# Base model and adapter side by side",
-        table(HEAD, rows, align="---:") if rows else "",
+        table(head(metrics), rows, align="---:") if rows else "",
         measured_on(metrics) if rows else "",
-        *(_row(number, row) for number, row in enumerate(generations, 1)),
+        *(_row(number, row, metrics["adapters"]) for number, row in enumerate(generations, 1)),
     ]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
+def head(metrics: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the columns of `figures` are called."""
+    return ("metric", "base", "adapter", *metrics["adapters"], "difference", "rows")
+
+
 def figures(metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Each metric of base model and adapter, how they differ, and the rows behind the figures, as text."""
-    sides, rows, intervals = (metrics["base"], metrics["adapter"]), metrics["rows"], metrics["intervals"]
-    return [
-        (
-            name,
-            *(figure(name, side[name]) for side in sides),
-            difference(name, intervals.get(name, {}).get("difference")),
-            f"{rows[name]:,}",
-        )
-        for name in metrics["base"]
-    ]
+    """Each metric of base model and adapters, how they differ, and the rows behind the figures, as text.
+
+    A metric of a further row set has the name of the set before it.
+    """
+    further = {f"{name}.": each for name, each in metrics["also"].items()}
+    return [row for start, each in {"": metrics, **further}.items() for row in _figures(each, start)]
+
+
+def _figures(metrics: Mapping[str, Any], start: str) -> Iterator[tuple[str, ...]]:
+    models = (metrics["base"], metrics["adapter"], *metrics["adapters"].values())
+    for name, rows in metrics["rows"].items():
+        values = (figure(name, model[name]) for model in models)
+        bounds = metrics["intervals"].get(name, {}).get("difference")
+        yield start + name, *values, difference(name, bounds), f"{rows:,}"
 
 
 def difference(name: str, bounds: Sequence[float] | None) -> str:
@@ -63,9 +69,9 @@ def measured_on(metrics: Mapping[str, Any]) -> str:
     return "Measured on evaluation rows that were not trained on."
 
 
-def _row(number: int, row: Mapping[str, Any]) -> str:
-    texts = {"prompt": _text(row["prompt"]), "reference": row["reference"]}
-    for side in ("base", "adapter"):
+def _row(number: int, row: Mapping[str, Any], others: Iterable[str]) -> str:
+    texts = {"prompt": text_of(row["prompt"]), "reference": row["reference"]}
+    for side in ("base", "adapter", *others):
         texts[", ".join(_label(row, side))] = row[side]
     quotes = (_quoted(label, text) for label, text in texts.items() if text is not None)
     return "\n\n".join([f"## {number}", *quotes])
@@ -78,7 +84,8 @@ def _label(row: Mapping[str, Any], side: str) -> Iterator[str]:
         yield "cut by max_new_tokens"
 
 
-def _text(prompt: Any) -> str:
+def text_of(prompt: Any) -> str:
+    """A prompt as text: a chat with the role before each message."""
     if isinstance(prompt, str):
         return prompt
     return "\n".join(f"{message['role']}: {_said(message)}" for message in prompt)

@@ -23,7 +23,7 @@ from loracook.store.release import CARD
 from loracook.training.checkpoints import differences, is_last, newest_sealed, skip, staging_folder
 from loracook.training.largest_batch import try_before_training
 from loracook.training.loadable import misfit
-from loracook.training.memory_check import ADVICE, check_memory
+from loracook.training.memory_check import ADVICE, MemoryCheck, check_memory
 from loracook.training.trainer import TrainerInputs, build, check_trackers, read_inputs
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
     while checkpoint and (fault := misfit(checkpoint, sft)):
         progress.note(skip(checkpoint, fault))
         checkpoint = _resumed(checkpoints, made_by, progress)
-    _add_callbacks(sft, folders, made_by=made_by, progress=progress)
+    _add_callbacks(sft, folders, made_by=made_by, memory=memory, progress=progress)
     for callback in consent.callbacks:
         sft.add_callback(callback)
     try_before_training(sft, memory, progress)
@@ -114,7 +114,11 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
         "steps": sft.state.global_step,
         "memory": memory.facts(),
         "base_commit": inputs.commit,
-        "data": {"digest": inputs.rows.digest, "statistics": inputs.rows.statistics},
+        "data": {
+            "digest": inputs.rows.digest,
+            "statistics": inputs.rows.statistics,
+            "first_row": data.first_row(inputs.rows, inputs.tokenizer),
+        },
         "best_checkpoint": sft.state.best_model_checkpoint and Path(sft.state.best_model_checkpoint).name,
     }
 
@@ -184,17 +188,23 @@ def _resumed(checkpoints: Path, made_by: Mapping[str, Any], progress: Progress) 
 
 
 def _add_callbacks(
-    sft: SFTTrainer, folders: Folders, *, made_by: Mapping[str, Any], progress: Progress
+    sft: SFTTrainer,
+    folders: Folders,
+    *,
+    made_by: Mapping[str, Any],
+    memory: MemoryCheck,
+    progress: Progress,
 ) -> None:
     """Add loracook's own callbacks, and keep TensorBoard's log out of the unfinished checkpoints' folder."""
     from transformers.integrations import TensorBoardCallback
 
     from loracook.training.callbacks import FiniteGradients, ProgressLog, SealedCheckpoints
 
-    kept = folders.own / "checkpoints"
-    sft.add_callback(ProgressLog(sft, folders.own / "log.jsonl", kept=kept, progress=progress))
-    sft.add_callback(FiniteGradients(kept))
+    kept, log = folders.own / "checkpoints", folders.own / "log.jsonl"
+    # The first one restores the count of tokens, from which the second goes on.
     sft.add_callback(SealedCheckpoints(sft, kept, made_by))
+    sft.add_callback(ProgressLog(sft, log, kept=kept, memory=memory, progress=progress))
+    sft.add_callback(FiniteGradients(kept))
     for callback in sft.callback_handler.callbacks:
         if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
             callback.logging_dir = str(folders.own / "tensorboard")

@@ -18,12 +18,28 @@ FACTS = {str: {"bytes": int, "sha256": str}}
 
 def read_json(path: Path, shape: Any) -> Any:
     """The JSON in a file, of that shape (see `check_shape`); raises ValueError when it is anything else."""
+    return _parsed(_text(path), shape)
+
+
+def read_json_lines(path: Path, shape: Any) -> list[Any]:
+    """The JSON in each line of a file, of that shape; raises ValueError when a line is anything else.
+
+    A last line without its end, which a killed process leaves, is not read.
+    """
+    return [_parsed(line, shape) for line in _text(path).split("\n")[:-1]]
+
+
+def _text(path: Path) -> str:
     if path.stat().st_size > LARGEST:
         raise ValueError(f"{path} is too large")
+    return path.read_text("utf-8")
+
+
+def _parsed(text: str, shape: Any) -> Any:
     try:
-        content = json.loads(path.read_text("utf-8"), parse_int=_integer)
+        content = json.loads(text, parse_int=_integer)
     except RecursionError as error:
-        raise ValueError(f"{path} is nested too deeply") from error
+        raise ValueError("nested too deeply") from error
     _check_depth(content)
     check_shape(content, shape)
     return content

@@ -18,6 +18,7 @@ from loracook.errors import DivergedError
 from loracook.machine import signals, upstream
 from loracook.progress import Progress
 from loracook.training import checkpoints
+from loracook.training.memory_check import MemoryCheck
 from loracook.training.time_left import Stopwatch
 from loracook.units import duration
 
@@ -28,11 +29,17 @@ LOSSES = ("loss", "eval_loss")
 
 
 class ProgressLog(TrainerCallback):
-    """Shows progress, and writes every log entry with its true values to a file, one JSON object a line."""
+    """Shows progress, and writes every log entry with its true values to a file, one JSON object a line.
 
-    def __init__(self, trainer: SFTTrainer, log: Path, *, kept: Path, progress: Progress) -> None:
+    Entries of training also have `tokens_per_second` since the one before, and peak `memory_bytes` so far.
+    """
+
+    def __init__(
+        self, trainer: SFTTrainer, log: Path, *, kept: Path, memory: MemoryCheck, progress: Progress
+    ) -> None:
         self.trainer, self.log, self.kept, self.progress = trainer, log, kept, progress
         self.watch, self.first_tokens, self.evaluated = Stopwatch(0), 0, 0
+        self.memory, self.logged = memory, (0, 0.0)
         self.losses: dict[str, str] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -41,15 +48,27 @@ class ProgressLog(TrainerCallback):
         self.log.write_text("".join(json.dumps(entry) + "\n" for entry in state.log_history), "utf-8")
         self.watch = Stopwatch(state.global_step)
         self.first_tokens = upstream.trained_tokens(self.trainer)
+        self.logged = self.first_tokens, 0.0
         self.progress.advance(state.global_step, state.max_steps, "first step")
 
     def on_log(self, args: Any, state: Any, control: Any, *, logs: dict[str, Any], **_: Any) -> None:
         """Write the entry; a loss or gradient norm that is not finite ends the run."""
         entry = of_all_steps(logs) if self.watch.first else logs
+        if "loss" in logs:
+            measured = self._measured()
+            entry = {**entry, **measured}
+            state.log_history[-1].update(measured)  # of which a resumed run makes its log
         with self.log.open("a", encoding="utf-8") as file:
             file.write(json.dumps({**entry, "step": state.global_step}) + "\n")
         self.losses |= {name: f"{name.replace('_', ' ')} {logs[name]:.3f}" for name in LOSSES if name in logs}
         refuse_infinite(logs, state.global_step, self.kept)
+
+    def _measured(self) -> dict[str, float]:
+        """The speed since the last entry, and the peak of memory where it is known."""
+        (tokens, seconds), peak = self.logged, self.memory.peak()
+        self.logged = upstream.trained_tokens(self.trainer), self.watch.training
+        speed = (self.logged[0] - tokens) / max(self.logged[1] - seconds, 1e-9)
+        return {"tokens_per_second": round(speed, 1)} | ({"memory_bytes": peak} if peak else {})
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Show the step, the last losses, the speed, and how long the rest will take; log the last step."""

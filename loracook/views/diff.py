@@ -1,15 +1,16 @@
 """Two recipes compared by their effective values: what changed, from where, and what it changes in a run."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from loracook.errors import Path, dotted
 from loracook.recipe.derived import batch, most_steps
-from loracook.recipe.recipe import Recipe
 from loracook.recipe.yaml_values import flow
-from loracook.views.show import effective, origin_of
+from loracook.views.show import Stated, effective, origin_of
 
 Values = dict[str, Any]
+Setting = tuple[Any, str]
+"""A value and its origin."""
 SHAPE = ("target_modules", "exclude_modules", "target_parameters", "layers_to_transform", "layers_pattern")
 NOT_LINEAR = (
     "modules_to_save",
@@ -21,29 +22,37 @@ NOT_LINEAR = (
 )
 
 
-def diff(before: Recipe, after: Recipe) -> str:
+def diff(before: Stated, after: Stated) -> str:
     """The changed values with both origins, then their effect on a run; one line when nothing changed."""
-    changes = list(_changes(before, after))
-    if not changes:
+    lines = changes([before, after])
+    if not lines:
         return "no difference in effective values"
     effects = [f"  {line}" for line in _effects(effective(before)[0], effective(after)[0])]
-    return "\n".join([*changes, *(["effect on a run:", *effects] if effects else [])])
+    return "\n".join([*lines, *(["effect on a run:", *effects] if effects else [])])
 
 
-def _changes(before: Recipe, after: Recipe) -> Iterator[str]:
-    sides = [(recipe, *effective(recipe)) for recipe in (before, after)]
+def changes(recipes: Sequence[Stated]) -> list[str]:
+    """Each value that is not the same in all recipes, one after the other with its origin."""
+    return [f"{key}: {' → '.join(map(_shown, settings))}" for key, settings in differing(recipes).items()]
+
+
+def _shown(setting: Setting | None) -> str:
+    return "not set" if setting is None else f"{flow(setting[0])} ({setting[1]})"
+
+
+def differing(recipes: Sequence[Stated]) -> dict[str, list[Setting | None]]:
+    """The keys that differ, with each recipe's value and its origin, None where it is not set."""
+    sides = [(recipe, *effective(recipe)) for recipe in recipes]
     leaves = [dict(_leaves(values)) for _, values, _ in sides]
-    for path in dict.fromkeys((*leaves[0], *leaves[1])):
-        if leaves[0].get(path) != leaves[1].get(path) or (path in leaves[0]) != (path in leaves[1]):
-            old, new = (_shown(path, values, side) for values, side in zip(leaves, sides, strict=True))
-            yield f"{dotted(path)}: {old} → {new}"
-
-
-def _shown(path: Path, leaves: dict[Path, Any], side: tuple[Recipe, Values, set[Path]]) -> str:
-    if path not in leaves:
-        return "not set"
-    recipe, _, upstream = side
-    return f"{flow(leaves[path])} ({origin_of(recipe, path, upstream)})"
+    found = {}
+    for path in dict.fromkeys(path for each in leaves for path in each):
+        settings = [
+            (each[path], origin_of(recipe, path, upstream)) if path in each else None
+            for each, (recipe, _, upstream) in zip(leaves, sides, strict=True)
+        ]
+        if any((one and one[:1]) != (settings[0] and settings[0][:1]) for one in settings):
+            found[dotted(path)] = settings
+    return found
 
 
 def _leaves(values: Values, path: Path = ()) -> Iterator[tuple[Path, Any]]:

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
-from pathlib import Path
 from typing import Any, get_args
 
 from loracook.data.preview import Preview, PreviewRow, State, Token
 from loracook.data.warnings import FLAWS
 from loracook.errors import clean, clean_lines
+from loracook.views.page import page
 
 COLOURS: dict[State, str] = {"trained": "\x1b[32m", "masked": "\x1b[2m", "truncated": "\x1b[9;31m"}
 RESET = "\x1b[0m"
@@ -27,15 +27,8 @@ def as_html(preview: Preview) -> str:
 
     Every value is escaped, and its invisible characters and secrets are replaced.
     """
-    from jinja2 import Environment, FileSystemLoader
-
-    loader = FileSystemLoader(Path(__file__).parent / "templates")
-    spacing = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
-    environment = Environment(loader=loader, autoescape=True, finalize=_clean, **spacing)
-    environment.filters["percent"] = "{:.1%}".format
     flaws = {name: flaw._asdict() for name, flaw in FLAWS.items()}
-    page = environment.get_template("preview.html.jinja")
-    return str(page.render(preview=preview, flaws=flaws, states=get_args(State)))
+    return page("preview.html.jinja", preview=preview, flaws=flaws, states=get_args(State))
 
 
 def summary(preview: Preview) -> Iterator[str]:
@@ -98,8 +91,3 @@ def _flaws(flaws: Mapping[str, Any], limits: Mapping[str, float]) -> Iterator[st
 
 def _rows(count: int, kind: str = "") -> str:
     return f"{count} {kind}row" if count == 1 else f"{count} {kind}rows"
-
-
-def _clean(value: Any) -> Any:
-    """Text without control characters; markup, which a macro made, is left alone."""
-    return clean_lines(value) if type(value) is str else value

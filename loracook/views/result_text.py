@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from loracook.planner import Plan
-from loracook.report.generations import HEAD, figures
+from loracook.report.generations import figures, head
 from loracook.runner import upload_to_allow
 from loracook.store.read_back import NUMBER
 from loracook.store.record import read_metrics, read_result
@@ -54,7 +54,7 @@ def _table(folder: Path | None) -> list[str]:
     if folder is None:
         return []
     metrics = read_metrics(folder)
-    rows = [("", *HEAD[1:]), *figures(metrics)]
+    rows = [("", *head(metrics)[1:]), *figures(metrics)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ([name.ljust(widths[0]), *map(str.rjust, values, widths[1:])] for name, *values in rows)
     return ["", *("  " + "   ".join(line) for line in lines)]

@@ -1,9 +1,9 @@
 """The effective recipe, every value with its origin."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from typing import Any
+from typing import Any, Protocol
 
 from loracook.errors import Path, clean, dotted
 from loracook.recipe.recipe import Recipe
@@ -27,6 +27,17 @@ UPSTREAM: tuple[tuple[str, str], ...] = (
 COLUMN = 44
 
 
+class Stated(Protocol):
+    """A recipe, or what records state of one: effective values by section, and who set each."""
+
+    @property
+    def sections(self) -> Mapping[str, Any]:
+        """The effective values by section."""
+
+    def origin(self, path: Path) -> object:
+        """Who set the value at `path`, as text."""
+
+
 def as_yaml(recipe: Recipe) -> str:
     """The effective recipe as YAML with each value's origin in a comment; it reads back the same."""
     return "\n".join(_commented(text, origin) for text, origin in _lines(recipe))
@@ -39,7 +50,7 @@ def as_json(recipe: Recipe) -> str:
     return json.dumps({"recipe": values, "origins": origins}, indent=2)
 
 
-def effective(recipe: Recipe) -> tuple[dict[str, Any], set[Path]]:
+def effective(recipe: Stated) -> tuple[dict[str, Any], set[Path]]:
     """The values of a recipe, with upstream's defaults for the keys worth showing and the paths of those."""
     values: dict[str, Any] = deepcopy(dict(recipe.sections))
     unset = [(section, name) for section, name in UPSTREAM if name not in values.get(section, {name})]
@@ -57,7 +68,7 @@ def _unused(values: dict[str, Any]) -> set[Path]:
     return {problem.path for problem in rule_problems(values) if problem.severity == "error"}
 
 
-def origin_of(recipe: Recipe, path: Path, upstream: set[Path]) -> str:
+def origin_of(recipe: Stated, path: Path, upstream: set[Path]) -> str:
     """Where a value comes from: file and line, `--set`, loracook or upstream."""
     return "upstream" if path in upstream else clean(str(recipe.origin(path)))
 

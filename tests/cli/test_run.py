@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import shutil
 import subprocess
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -126,3 +128,29 @@ def test_a_runs_folder_that_nobody_may_write_to_is_this_machines_fault(kitchen: 
         "",
         f"{refused}choose another folder: --runs DIR\n",
     )
+
+
+def test_a_run_leaves_a_report_and_one_that_fails_says_in_it_why(kitchen: Path) -> None:
+    (report,) = kitchen.glob("runs/*/report.html")
+    assert "Trained, and not compared with the base model: the recipe has no evaluate section." in (
+        report.read_text("utf-8")
+    )
+    (weights,) = kitchen.glob("runs/*/train-*/adapter/adapter_model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    (record,) = kitchen.glob("runs/*/train-*/record.json")
+    os.chmod(
+        record, 0o600
+    )  # changed after the weights, which therefore are not looked at before the next stage
+    code, _, said = ends(kitchen)
+    assert code == 2
+    assert f"The run ended early: {said.strip()}" in unescape(report.read_text("utf-8"))
+
+
+def test_a_report_that_cannot_be_written_ends_no_run(kitchen: Path) -> None:
+    (report,) = kitchen.glob("runs/*/report.html")
+    report.unlink()
+    (report / "in the way").mkdir(parents=True)
+    done = run(kitchen)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "report.html was not written; log.txt says why; " in done.stdout
+    assert "IsADirectoryError" in (report.parent / "log.txt").read_text("utf-8")

@@ -26,9 +26,9 @@ from loracook.data.tokenize.batches import truncate
 from loracook.data.tokenize.encode import MASKED, encode
 from loracook.data.tokenize.render import Renderer
 from loracook.data.tokenize.template import names
+from loracook.evaluation.measure import Evaluation, comparison
+from loracook.evaluation.metrics import final_answer, metric, opened_reasoning
 from loracook.progress import Silent
-from loracook.stages.evaluate import Evaluation, comparison
-from loracook.stages.metrics import final_answer, metric, opened_reasoning
 from tests.data.samples import json_lines, recipe, tokenizer
 from tests.data.tokenize.test_golden import ASK, CHATS
 

@@ -22,6 +22,8 @@ ELSEWHERE = {
     "version": "there is one",
     "extends": "joins files, which is tested where that is done",
     "lora.task_type": "there is one",
+    "evaluate.adapters": "names a trained adapter, which is tested where one is made",
+    "evaluate.require": "decides what goes on, which is tested where that is done",
     "train.dataloader_pin_memory": "is off wherever there is no GPU",
 }
 REFUSING = {

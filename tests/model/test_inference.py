@@ -118,3 +118,7 @@ def test_the_loss_of_each_row_is_that_of_the_model_s_own_forward(packed: bool) -
     losses = row_losses(causal, rows, pad=0, batch_size=2, on_progress=lambda done: None)
     assert [row.mean for row in losses] == pytest.approx(wanted, rel=1e-4)
     assert [row.tokens for row in losses] == [3, 2, 2]
+    plain = Dataset.from_dict({"input_ids": ROWS, "labels": LABELS})
+    alone = row_losses(causal, plain, pad=0, batch_size=1, on_progress=lambda done: None)
+    assert [row.row for row in losses] == [row.row for row in alone]
+    assert len({row.row for row in losses}) == 3

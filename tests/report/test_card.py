@@ -31,6 +31,8 @@ CHAT = ("chat_template.jinja",)
 METRICS = {
     "rows": {"loss": 60, "json_match": 20},
     "also_trained": 0,
+    "also": {},
+    "adapters": {},
     "base": {"loss": 2.13333, "json_match": 0.0},
     "adapter": {"loss": 0.2, "json_match": 0.93},
     "intervals": {"loss": {"difference": [-2.1, -1.75]}, "json_match": {"difference": [0.8, 1.0]}},

@@ -26,6 +26,8 @@ MEASURED = {
     "rows": {"loss": 1200, "exact_match": 1},
     "intervals": {"loss": {"difference": [-2.25, -1.751]}},
     "also_trained": 0,
+    "also": {},
+    "adapters": {},
 }
 
 
@@ -110,5 +112,31 @@ def test_a_large_perplexity_is_written_out(value: float, text: str) -> None:
 
 def test_white_space_is_not_called_empty() -> None:
     row = {"prompt": "Say.", "reference": None, "base": "", "adapter": " \n"}
-    page = side_by_side([row], {"base": {}, "adapter": {}, "rows": {}, "intervals": {}, "also_trained": 0})
+    page = side_by_side(
+        [row],
+        {
+            "base": {},
+            "adapter": {},
+            "rows": {},
+            "intervals": {},
+            "also": {},
+            "adapters": {},
+            "also_trained": 0,
+        },
+    )
     assert page.index("(empty)") < page.index("(white space only)")
+
+
+def test_other_adapters_and_further_rows_stand_in_the_same_table() -> None:
+    general = {"base": {"loss": 1.0}, "adapter": {"loss": 1.5}, "rows": {"loss": 90}}
+    general |= {"intervals": {"loss": {"difference": [0.25, 0.75]}}, "adapters": {"old": {"loss": 1.25}}}
+    measured = MEASURED | {
+        "also": {"general": general},
+        "adapters": {"old": {"loss": 1.0, "exact_match": 0.5}},
+    }
+    row = {"prompt": "Hi", "reference": None, "base": "a", "adapter": "b", "old": "the old one"}
+    page = side_by_side([row], measured)
+    assert "| loss | 2.5 | 0.5 | 1 | better (-2.250 to -1.751) | 1,200 |" in page
+    assert "| general.loss | 1 | 1.5 | 1.25 | worse (+0.250 to +0.750) | 90 |" in page
+    assert "**old**" in page
+    assert "the old one" in page

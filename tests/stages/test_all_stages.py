@@ -50,7 +50,7 @@ def test_a_recipe_runs_through_every_stage(phi: Path) -> None:
         json.loads(line) for line in (run / "latest/evaluate/generations.jsonl").read_text().splitlines()
     ]
     assert len(generations) == 4
-    assert set(generations[0]) == {"prompt", "reference", "base", "adapter", "cut", "tokens", "scores"}
+    assert set(generations[0]) == {"prompt", "reference", "base", "adapter", "cut", "tokens", "scores", "set"}
     metrics = json.loads((run / "latest/evaluate/metrics.json").read_text())
     assert set(metrics["base"]) == set(metrics["adapter"]) == {"loss", "perplexity", "rouge", "chrf"}
 

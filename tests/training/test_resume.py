@@ -158,6 +158,18 @@ def test_metrics_of_the_last_attempt_are_not_reported_for_the_whole_run(cooked: 
     assert whole["metrics"]["epoch"] == resumed["metrics"]["epoch"]
 
 
+def test_a_resumed_log_has_the_speed_of_every_step_and_counts_none_twice(stopped: Path) -> None:
+    resume(stopped)
+    log = (train_folder(stopped) / "log.jsonl").read_text("utf-8").splitlines()
+    steps = [entry for entry in map(json.loads, log) if "loss" in entry]
+    assert [entry["step"] for entry in steps] == [1, 2, 3, 4, 5, 6]
+    speeds = [entry["tokens_per_second"] for entry in steps]
+    assert min(speeds) > 0
+    assert all(entry.get("memory_bytes", 1) > 0 for entry in steps)
+    tokens = [entry["num_tokens"] for entry in steps]
+    assert tokens == sorted(set(tokens))
+
+
 def result_and_last_line(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The result in the record of training, and the last line of its log."""
     log = (train_folder(folder) / "log.jsonl").read_text("utf-8")

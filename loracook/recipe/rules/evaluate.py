@@ -5,11 +5,14 @@ from collections.abc import Iterator
 
 from loracook.errors import Problem
 from loracook.recipe.derived import Data
+from loracook.recipe.locations import LOCAL
 from loracook.recipe.rules.eval_during_training import ADD_EVAL, NO_EVAL_ROWS
 
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
 BEAM_SEARCH = ("early_stopping", "length_penalty")
 LOSSES = ("loss", "perplexity")
+TAKEN = {"base", "adapter", "default", "difference", "equal"}
+"""What models and figures are called in the results of an evaluation."""
 
 
 def nothing_to_evaluate(data: Data) -> Iterator[Problem]:
@@ -79,6 +82,23 @@ def min_above_max_new_tokens(data: Data) -> Iterator[Problem]:
     if generation and generation.get("min_new_tokens", 0) > generation["max_new_tokens"]:
         message = f"must be at most max_new_tokens, {generation['max_new_tokens']}; use a smaller number"
         yield Problem(("evaluate", "generation", "min_new_tokens"), message)
+
+
+def evaluation_in_another_dtype(data: Data) -> Iterator[Problem]:
+    """Quantized weights have no dtype of their own."""
+    if "dtype" in data.get("evaluate", {}) and "quantization" in data:
+        yield Problem(("evaluate", "dtype"), "not used with quantized weights; remove it")
+
+
+def adapters_elsewhere(data: Data) -> Iterator[Problem]:
+    """Other adapters are folders with names of their own."""
+    for name, folder in data.get("evaluate", {}).get("adapters", {}).items():
+        path = ("evaluate", "adapters", name)
+        if not folder.startswith(LOCAL):
+            message = "is not a local folder; download it and write './DIR'"
+            yield Problem(path, message)
+        if name in TAKEN:
+            yield Problem(path, f"'{name}' has another meaning here; use another name")
 
 
 def metrics_of_further_rows(data: Data) -> Iterator[Problem]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from loracook.evaluation.metrics import final_answer, metric
 from loracook.recipe.schema import part_at
-from loracook.stages.metrics import final_answer, metric
 
 CASES = [
     ("exact_match", " 2 soup\n", "2 soup", 1),

@@ -1,6 +1,7 @@
 """Gates: what a recipe requires of an evaluation before anything is merged, exported or pushed."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from loracook.errors import Problem
@@ -19,20 +20,47 @@ CONDITIONS: dict[str, tuple[Meets, str]] = {
 """Whether a value meets a condition, given the base model's value and the bound, and else what it is."""
 
 
+@dataclass(frozen=True)
+class Gate:
+    """One condition on one metric, and what is wrong; nothing where it is met."""
+
+    metric: str
+    condition: str
+    bound: float
+    fault: str
+
+    @property
+    def words(self) -> str:
+        """What is required, in words."""
+        name = self.metric.rpartition(".")[2]
+        bound = "" if self.bound is True else f" {figure(name, self.bound)}"
+        return f"{self.condition.replace('_', ' ')}{bound}"
+
+
+def checked(require: Mapping[str, Mapping[str, Any]], measured: Mapping[str, Any]) -> Iterator[Gate]:
+    """The gates of `evaluate.require`, held against the metrics of an evaluation."""
+    for name, conditions in require.items():
+        found = _values(measured, name)
+        for condition, bound in conditions.items():
+            yield Gate(name, condition, bound, _fault((name, condition), bound, found))
+
+
 def unmet(recipe: Recipe, measured: Mapping[str, Any]) -> Iterator[Problem]:
     """The gates of `evaluate.require` that the metrics of an evaluation do not meet."""
-    for name, conditions in recipe["evaluate"].get("require", {}).items():
-        metric, found = name.rpartition(".")[2], _values(measured, name)
-        for condition, bound in conditions.items():
-            path = ("evaluate", "require", name, condition)
-            if found is None:
-                yield recipe.problem(path, "no row could be measured; give rows that have an answer")
-                continue
-            value, base = found
-            meets, otherwise = CONDITIONS[condition]
-            if not meets(value, base, bound):
-                shown = {"bound": figure(metric, bound), "base": f"the base's {figure(metric, base)}"}
-                yield recipe.problem(path, f"{figure(metric, value)} is {otherwise.format(**shown)}")
+    for gate in checked(recipe["evaluate"].get("require", {}), measured):
+        if gate.fault:
+            yield recipe.problem(("evaluate", "require", gate.metric, gate.condition), gate.fault)
+
+
+def _fault(gate: tuple[str, str], bound: float, found: tuple[float, float] | None) -> str:
+    if found is None:
+        return "no row could be measured; give rows that have an answer"
+    (value, base), (name, condition) = found, gate
+    metric, (meets, otherwise) = name.rpartition(".")[2], CONDITIONS[condition]
+    if meets(value, base, bound):
+        return ""
+    shown = {"bound": figure(metric, bound), "base": f"the base's {figure(metric, base)}"}
+    return f"{figure(metric, value)} is {otherwise.format(**shown)}"
 
 
 def _values(measured: Mapping[str, Any], name: str) -> tuple[float, float] | None:

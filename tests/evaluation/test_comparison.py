@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from loracook.stages.comparison import RowScores, compared, indistinct, with_perplexity
+from loracook.evaluation.comparison import RowScores, compared, indistinct, with_perplexity
 
 HARD = [3.0, 1.0, 2.0, 5.0, 4.0, 2.5, 1.5, 3.5]
 """The losses of a base model: rows differ more from each other than models do."""

@@ -11,8 +11,8 @@ import pytest
 import loracook
 from loracook import runner
 from loracook.errors import GateError, LoracookError
+from loracook.evaluation.gates import CONDITIONS, unmet
 from loracook.recipe.recipe import load
-from loracook.stages.gates import CONDITIONS, unmet
 from tests.tiny_recipes import twin
 
 RECIPE = """\
@@ -134,6 +134,12 @@ def test_further_rows_are_measured_like_the_recipe_s_own(tmp_path: Path) -> None
     assert measured["also"]["general"]["base"]["loss"] > 1
     lines = next((tmp_path / "runs").glob("*/evaluate-*/generations.jsonl")).read_text().splitlines()
     assert [json.loads(line)["set"] for line in lines] == ["", "sums", "sums", "sums", "sums"]
+    losses = next((tmp_path / "runs").glob("*/evaluate-*/losses.jsonl")).read_text().splitlines()
+    of_rows = [json.loads(line) for line in losses]
+    assert {row["set"] for row in of_rows} == {"", "sums", "general"}
+    general = [row for row in of_rows if row["set"] == "general"]
+    mean = sum(row["base"] * row["tokens"] for row in general) / sum(row["tokens"] for row in general)
+    assert (len(general), mean) == (30, pytest.approx(measured["also"]["general"]["base"]["loss"]))
 
     (tmp_path / "general.jsonl").write_text(json.dumps(text[0]) + "\n")
     stages = {stage.name: stage.done for stage in loracook.plan(recipe, tmp_path / "runs").stages}

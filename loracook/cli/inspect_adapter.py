@@ -1,0 +1,133 @@
+"""Where the adapter and the base weights are that `loracook inspect` compares."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from loracook.cli.inspect_model import recipe_on
+from loracook.errors import LoracookError, RecipeError, quote
+from loracook.model.adapter_effect import effects
+from loracook.model.base_weights import BaseWeights, open_weights
+from loracook.model.fetch import fetched
+from loracook.model.lora_factors import CONFIG, INTO_ADAPTER, SavedAdapter, read_adapter
+from loracook.recipe.allowed import Allowed
+from loracook.recipe.locations import invalid_name
+from loracook.recipe.recipe import Recipe, load
+from loracook.recipe.schema import part_at
+from loracook.recipe.schema_errors import check
+from loracook.store.folders import default_cache
+from loracook.store.run_folder import LATEST, check_run_folder
+from loracook.views.adapter_effect import AdapterInspection
+
+RECIPES = (".yaml", ".yml")
+STAGE = re.compile(r"[a-z]+-[0-9a-f]{8}")
+"""The folder of a stage, which a run has one of before anything is finished."""
+NAME_IT = "name it with --base"
+
+
+def find_adapter(target: str, runs: Path, allowed: Allowed) -> tuple[Path, Recipe | None] | None:
+    """The folder of the adapter that a recipe, a run or a folder has, and the recipe; None for anything else.
+
+    Raises:
+        LoracookError: the run has no adapter yet.
+    """
+    path = Path(target).expanduser()
+    if path.suffix in RECIPES:
+        from loracook.planner import plan  # a model or an adapter does not wait for the stages
+
+        recipe = load(path, (), allowed)
+        stages = [stage.folder for stage in plan(recipe, runs).stages if stage.done]
+        return _trained(stages, f"run: loracook run {path}, or name a run of it"), recipe
+    if (path / CONFIG).is_file():
+        return path, None
+    run = runs / target if not path.exists() and invalid_name(target) is None else path
+    if run.is_dir() and any(each.name == LATEST or STAGE.fullmatch(each.name) for each in run.iterdir()):
+        check_run_folder(run)
+        stages = [link.resolve() for link in sorted((run / LATEST).glob("*"))]
+        return _trained(stages, "run its recipe again"), None
+    return (path / "adapter", None) if (path / "adapter" / CONFIG).is_file() else None
+
+
+def _trained(stages: list[Path], advice: str) -> Path:
+    """The adapter in one of the folders of finished stages."""
+    folders = (stage / "adapter" for stage in stages)
+    found = next((folder for folder in folders if (folder / CONFIG).is_file()), None)
+    if found is None:
+        raise LoracookError(f"there is no trained adapter yet; {advice}")
+    return found
+
+
+def inspect_adapter(
+    folder: Path, recipe: Recipe | None, *, base: str | None, allowed: Allowed
+) -> AdapterInspection:
+    """What the adapter in a folder changed in its base model, or in the weights that the user names."""
+    adapter = read_adapter(folder, allowed)
+    weights, left_out = (_named(base, allowed), []) if base else _own_base(adapter, recipe, allowed)
+    found, misfits = effects(adapter, weights)
+    settings = adapter.settings
+    return AdapterInspection(
+        adapter=str(folder),
+        base_model=str(weights.place) if weights else None,
+        r=settings["r"],
+        lora_alpha=settings["lora_alpha"],
+        use_rslora=settings["use_rslora"],
+        effects=found,
+        notes=[*left_out, *_notes(adapter), *misfits],
+    )
+
+
+def _named(base: str, allowed: Allowed) -> BaseWeights:
+    """The weights that the user names: a safetensors file or a folder of them, a .gguf file or a hub id."""
+    path = Path(base).expanduser()
+    if path.is_dir() or path.suffix == ".safetensors":
+        return open_weights(path)
+    return _on_this_machine(recipe_on(base, None, allowed))
+
+
+def _own_base(
+    adapter: SavedAdapter, recipe: Recipe | None, allowed: Allowed
+) -> tuple[BaseWeights | None, list[str]]:
+    """The weights that the recipe or the adapter names, or why W is left out: nobody asked for those."""
+    name = adapter.settings["base_model_name_or_path"]
+    if adapter.settings["layer_replication"]:
+        return None, ["W is left out: layer_replication numbers the layers anew"]
+    if recipe is None and not name:
+        return None, [f"W is left out: the adapter does not say what its base model is; {NAME_IT}"]
+    try:
+        return _on_this_machine(recipe or _recipe_of(adapter, allowed)), []
+    except LoracookError as error:
+        reason = error.problems[0].message if isinstance(error, RecipeError) else str(error)
+        return None, [f"W is left out: base model {quote(name)}: {reason}"]
+
+
+def _recipe_of(adapter: SavedAdapter, allowed: Allowed) -> Recipe:
+    """A recipe in the working folder that names what the adapter names, which may be any text."""
+    name, revision = (adapter.settings[key] for key in ("base_model_name_or_path", "revision"))
+    section = {"name_or_path": name} | ({"revision": revision} if revision else {})
+    if problems := list(check(section, part_at(("base_model",)) or {}, ("base_model",))):
+        raise RecipeError(problems)
+    return Recipe(Path("inspect"), {"base_model": section}, (), (), allowed)
+
+
+def _on_this_machine(recipe: Recipe) -> BaseWeights:
+    folder = fetched(recipe, default_cache())
+    if folder is None:
+        raise LoracookError(f"its weights are not on this machine as safetensors; {NAME_IT} FOLDER")
+    return open_weights(folder)
+
+
+def _notes(adapter: SavedAdapter) -> list[str]:
+    """What the figures leave out."""
+    notes = [
+        f"{name}: the figures are those of BA alone, without what {name} adds" for name in adapter.variants
+    ]
+    init = str(adapter.settings["init_lora_weights"])
+    if INTO_ADAPTER.match(init):
+        notes.append(
+            f"init_lora_weights {quote(init)} takes a part of W into BA before training; ΔW includes it"
+        )
+    if other := adapter.not_shown():
+        more = f" and {len(other) - 1} more" if len(other) > 1 else ""
+        notes.append(f"not shown: {quote(other[0])}{more}")
+    return notes

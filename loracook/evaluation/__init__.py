@@ -1,0 +1,1 @@
+"""What an evaluation measures: metrics, models compared row by row, and the gates that a recipe sets."""

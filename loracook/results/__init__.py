@@ -1,0 +1,1 @@
+"""What runs have left: found by what people call it, listed, compared and cleaned up."""

@@ -1,0 +1,94 @@
+"""What people name: a recipe, a run folder, the folder of a stage in it, or a name below the runs folder."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from loracook.errors import LoracookError, quote
+from loracook.recipe.allowed import NOTHING, Allowed
+from loracook.recipe.did_you_mean import closest
+from loracook.recipe.recipe import Recipe, load
+from loracook.store.folders import RUNS
+from loracook.store.run_folder import LATEST, check_run_folder
+from loracook.store.runs import STAGE, Run, finished_runs, is_run_folder, newest, run_folders, run_of
+
+RECIPES = (".yaml", ".yml", ".json")
+
+
+def find(text: str, runs: Path = RUNS, *, overrides: tuple[str, ...] = (), allowed: Allowed = NOTHING) -> Run:
+    """The finished stages of what a user names.
+
+    A recipe stands for its own stages; a run folder, or its name below `runs`, for those that `latest` names;
+    the folder of a stage for the run that it is part of.
+
+    Raises:
+        RecipeError: the recipe is wrong.
+        LoracookError: there is nothing of that name, or nothing of it is finished.
+        MachineError: something in the run folder leads elsewhere.
+    """
+    recipe = find_recipe(text, runs, overrides=overrides, allowed=allowed)
+    return _found(text, runs) if recipe is None else of_recipe(recipe, runs)
+
+
+def find_recipe(
+    text: str, runs: Path = RUNS, *, overrides: tuple[str, ...] = (), allowed: Allowed = NOTHING
+) -> Recipe | None:
+    """The recipe that a user names, None where he names a run; raises RecipeError."""
+    is_recipe = Path(text).is_file() or (text.endswith(RECIPES) and _place(text, runs) is None)
+    if is_recipe:
+        return load(text, overrides, allowed)
+    if overrides:
+        raise LoracookError(
+            f"--set changes a recipe, and {quote(text)} is none; name the recipe, or leave it out"
+        )
+    return None
+
+
+def of_recipe(recipe: Recipe, runs: Path = RUNS) -> Run:
+    """The finished stages of a recipe; raises LoracookError where there are none."""
+    from loracook.planner import plan  # a fifth of a second that naming a run does not need
+
+    planned = plan(recipe, runs)
+    stages = {stage.name: stage.folder for stage in planned.stages if stage.done}
+    if not stages:
+        raise LoracookError(f"nothing of '{recipe.file}' is finished; run: loracook run {recipe.file}")
+    start = next(iter(stages.values()))
+    name = next(
+        (run.name for run in finished_runs(planned.folder) if start in run.stages.values()), recipe.name
+    )
+    return Run(name, planned.folder, stages)
+
+
+def _found(text: str, runs: Path) -> Run:
+    place = _place(text, runs)
+    if place is None:
+        raise LoracookError(_unknown(text, runs))
+    found = run_of(place) if STAGE.fullmatch(place.name) else next(reversed(finished_runs(place)), None)
+    if found is None:
+        raise LoracookError(f"nothing in '{place}' is finished; run its recipe again to resume it")
+    return found
+
+
+def _place(text: str, runs: Path) -> Path | None:
+    """The run folder, or the folder of a stage in one, that a text names."""
+    return (
+        next((place for path in (Path(text), runs / text) for place in _places(path)), None) if text else None
+    )
+
+
+def _places(path: Path) -> Iterator[Path]:
+    path = path if path.name else Path.cwd()
+    if is_run_folder(path):
+        yield path
+    if STAGE.fullmatch(path.name) and path.is_dir() and is_run_folder(path.parent):
+        check_run_folder(path.parent)
+        yield path
+    if path.parent.name == LATEST and is_run_folder(path.parent.parent):
+        check_run_folder(path.parent.parent)
+        yield from filter(None, [newest(path.parent.parent).get(path.name)])
+
+
+def _unknown(text: str, runs: Path) -> str:
+    names = [folder.name for folder in run_folders(runs)] if runs.is_dir() else []
+    match = closest(text, names)
+    advice = f"did you mean {quote(match)}?" if match else "to list the runs: loracook runs"
+    return f"{quote(text)} is neither a recipe nor a run in '{runs}'; {advice}"

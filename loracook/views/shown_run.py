@@ -1,0 +1,86 @@
+"""A run as its report shows it, from a recipe or from its folder: stages, effective recipe, how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from loracook.errors import LoracookError, dotted
+from loracook.planner import Plan
+from loracook.recipe.yaml_values import rows as yaml_rows
+from loracook.stages import STAGES
+from loracook.store.record import RECORD, read_record
+from loracook.store.run_folder import check_run_folder, latest_stages
+from loracook.views.show import effective, origin_of
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of a run: its folder, its record where it is done, else why it is not."""
+
+    name: str
+    folder: Path
+    record: Mapping[str, Any] | None
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a report is made of: the stages in order, the effective recipe, and how the run ended.
+
+    `origins` are those of `sections` by dotted path; `file` is the recipe's, as it was named.
+    """
+
+    name: str
+    folder: Path
+    stages: tuple[Stage, ...]
+    sections: Mapping[str, Any]
+    origins: Mapping[str, str]
+    file: str
+    ended: str = ""
+
+    def record(self, name: str) -> Mapping[str, Any] | None:
+        """The record of a stage that is done."""
+        return next((stage.record for stage in self.stages if stage.name == name), None)
+
+    def place(self, name: str) -> Path | None:
+        """The folder of a stage, done or not."""
+        return next((stage.folder for stage in self.stages if stage.name == name), None)
+
+
+def of_plan(planned: Plan, ended: str = "") -> Shown:
+    """What the report of a recipe's run shows."""
+    recipe = planned.recipe
+    values, upstream = effective(recipe)
+    origins = {dotted(path): origin_of(recipe, path, upstream) for _, path in yaml_rows(values) if path}
+    stages = tuple(_stage(stage.name, stage.folder) for stage in planned.stages)
+    return Shown(recipe.name, planned.folder, stages, values, origins, str(recipe.file), ended)
+
+
+def of_folder(run: Path) -> Shown:
+    """What the report of a run folder shows: the newest folder of each stage.
+
+    Raises:
+        LoracookError: it is no run folder, or holds what no run makes.
+    """
+    check_run_folder(run)
+    found = latest_stages(run)
+    if not found:
+        raise LoracookError(f"'{run}' holds no finished stage; name a run folder or a recipe")
+    stages = tuple(_stage(name, found[name]) for name in STAGES if name in found)
+    records = [stage.record for stage in stages if stage.record]
+    sections = {name: section for record in records for name, section in record["sections"].items()}
+    origins = {path: origin for record in records for path, origin in record["origins"].items()}
+    file = next((str(record["recipe"]) for record in records if "recipe" in record), "recipe.yaml")
+    return Shown(run.name, run, stages, sections, origins, file)
+
+
+def _stage(name: str, folder: Path) -> Stage:
+    if not (folder / RECORD).is_file():
+        return Stage(name, folder, None, "started, not done" if folder.exists() else "not done")
+    try:
+        return Stage(name, folder, read_record(folder))
+    except (OSError, ValueError):
+        return Stage(name, folder, None, f"{RECORD} is corrupt")
