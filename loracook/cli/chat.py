@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from loracook.cli.options import allow_options, runs_option, set_option
-from loracook.cli.screen import noise_to
+from loracook.cli.screen import going_on_without_reader, noise_to
 from loracook.errors import LoracookError, MachineError, quote
 from loracook.recipe.allowed import Allowed
 from loracook.recipe.kept import KEPT
@@ -48,7 +48,8 @@ def command(
         click.echo(f"loading {'the merged model' if merged else 'base model and adapter'}", err=True)
     with noise_to(Path(os.devnull)):
         dialog = _merged(recipe, stages) if merged else _tuned(recipe, stages, "base" if base else "adapter")
-    dialog.run()
+    with going_on_without_reader(sys.stdout):
+        dialog.run()
 
 
 def _found(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +110,14 @@ def test_a_pipe_gets_answers_alone(cooked: Path) -> None:
         assert answer.stderr.endswith("\n(cut after 8 tokens: max_new_tokens)\n")
     whole = ask("runs/kitchen", cwd=cooked, typed="Why?").stdout
     assert whole == clean_lines(expected["adapter"]) + "\n"
+
+
+@pytest.mark.slow
+def test_a_reader_that_has_gone_ends_the_chat(cooked: Path) -> None:
+    loracook = f"printf 'Why?\\nWhy?\\n' | {sys.executable} -m loracook chat kitchen"
+    shell = f"{loracook} | head -c 3; echo ${{PIPESTATUS[1]}}"
+    done = subprocess.run(["bash", "-c", shell], cwd=cooked, capture_output=True, text=True)
+    assert (done.stdout[3:], done.stderr) == ("0\n", "")
 
 
 @pytest.mark.slow
