@@ -89,10 +89,15 @@ def run(
     Raises:
         LoracookError: something the user can fix; its `exit_code` says of which kind.
     """
-    from loracook.runner import run
+    from loracook.planner import plan
+    from loracook.progress import Silent
+    from loracook.runner import carry_out
     from loracook.stages.base import Consent
+    from loracook.views.report import reported
 
-    return run(recipe, runs=Path(runs), consent=Consent(push, overwrite, tuple(callbacks)))
+    planned, progress = plan(recipe, Path(runs)), Silent()
+    with reported(planned, progress):
+        return carry_out(planned, consent=Consent(push, overwrite, tuple(callbacks)), progress=progress)
 
 
 def trainer(recipe: Recipe, output: str | Path | None = None) -> SFTTrainer:

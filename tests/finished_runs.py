@@ -110,10 +110,14 @@ def finished_run(
         "notes": ["4 rows skipped"],
         "versions": {"torch": "2.13.0"},
         "seconds": 62.0,
+        "digest": "00000000",
     }
     write_record(train, record(**{"name": name, **facts, **trained}))
     section = {"evaluate": evaluate or {"rows": 4}}
-    write_record(evaluation, record(stage="evaluate", name=name, sections=section, result=dict(measured)))
+    write_record(evaluation, record(
+        stage="evaluate", name=name, sections=section, result=dict(measured), digest="00000001",
+        before={train.name: {}},
+    ))  # fmt: skip
     for folder in (train, evaluation):
         (run / LATEST / folder.name.rpartition("-")[0]).symlink_to(Path("..") / folder.name)
     return run

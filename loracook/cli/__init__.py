@@ -17,6 +17,7 @@ COMMANDS = {
     "report": "Write a page that shows what a run did: outcome, answers, curves, cost.",
     "runs": "List runs: outcome, metrics, size on disk.",
     "compare": "Say which of several runs is better, and what differs in their recipes.",
+    "clean": "List what could go of runs and the cache; remove it with --yes.",
     "inspect": "Show what LoRA costs on a model, or what an adapter changed in it.",
     "doctor": "Check what this machine can run.",
     "show": "Print the effective recipe, and who set each value.",

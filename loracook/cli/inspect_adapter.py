@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from loracook.cli.inspect_model import recipe_on
@@ -12,17 +11,13 @@ from loracook.model.base_weights import BaseWeights, open_weights
 from loracook.model.fetch import fetched
 from loracook.model.lora_factors import CONFIG, INTO_ADAPTER, SavedAdapter, read_adapter
 from loracook.recipe.allowed import Allowed
-from loracook.recipe.locations import invalid_name
-from loracook.recipe.recipe import Recipe, load
+from loracook.recipe.recipe import Recipe
 from loracook.recipe.schema import part_at
 from loracook.recipe.schema_errors import check
+from loracook.results.find import find, find_recipe, place
 from loracook.store.folders import default_cache
-from loracook.store.run_folder import LATEST, check_run_folder
 from loracook.views.adapter_effect import AdapterInspection
 
-RECIPES = (".yaml", ".yml")
-STAGE = re.compile(r"[a-z]+-[0-9a-f]{8}")
-"""The folder of a stage, which a run has one of before anything is finished."""
 NAME_IT = "name it with --base"
 
 
@@ -33,29 +28,15 @@ def find_adapter(target: str, runs: Path, allowed: Allowed) -> tuple[Path, Recip
         LoracookError: the run has no adapter yet.
     """
     path = Path(target).expanduser()
-    if path.suffix in RECIPES:
-        from loracook.planner import plan  # a model or an adapter does not wait for the stages
-
-        recipe = load(path, (), allowed)
-        stages = [stage.folder for stage in plan(recipe, runs).stages if stage.done]
-        return _trained(stages, f"run: loracook run {path}, or name a run of it"), recipe
     if (path / CONFIG).is_file():
         return path, None
-    run = runs / target if not path.exists() and invalid_name(target) is None else path
-    if run.is_dir() and any(each.name == LATEST or STAGE.fullmatch(each.name) for each in run.iterdir()):
-        check_run_folder(run)
-        stages = [link.resolve() for link in sorted((run / LATEST).glob("*"))]
-        return _trained(stages, "run its recipe again"), None
-    return (path / "adapter", None) if (path / "adapter" / CONFIG).is_file() else None
-
-
-def _trained(stages: list[Path], advice: str) -> Path:
-    """The adapter in one of the folders of finished stages."""
-    folders = (stage / "adapter" for stage in stages)
-    found = next((folder for folder in folders if (folder / CONFIG).is_file()), None)
-    if found is None:
-        raise LoracookError(f"there is no trained adapter yet; {advice}")
-    return found
+    recipe = find_recipe(target, runs, allowed=allowed)
+    if recipe is None and place(target, runs) is None:
+        return (path / "adapter", None) if (path / "adapter" / CONFIG).is_file() else None
+    run = find(target, runs, allowed=allowed)
+    if "train" not in run.stages:
+        raise LoracookError(f"'{run.folder}' has no trained adapter yet; run its recipe again")
+    return run.stages["train"] / "adapter", recipe
 
 
 def inspect_adapter(

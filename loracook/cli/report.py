@@ -1,7 +1,5 @@
 """The command report: one page that shows what a run did."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click
@@ -9,27 +7,30 @@ import click
 from loracook.cli.options import allow_options, runs_option, set_option
 from loracook.errors import LoracookError
 from loracook.recipe.allowed import Allowed
-from loracook.recipe.recipe import load
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("name", metavar="RUN|RECIPE")
 @runs_option
 @set_option
 @allow_options
-def command(*, run: Path, runs: Path, overrides: tuple[str, ...], allowed: Allowed) -> None:
-    """Write report.html into the folder of RUN: a run folder, its name, or its recipe.
+def command(*, name: str, runs: Path, overrides: tuple[str, ...], allowed: Allowed) -> None:
+    """Write report.html into the folder of a run: its outcome, answers, curves, data, cost and recipe.
 
-    A run writes it by itself in the end; this makes it for an earlier run, or while one is training.
+    A run is named by its folder, its name below the runs folder, the folder of a stage in it, or its recipe.
+    It writes the page by itself in the end; this makes it for an earlier run, or while one is training.
     """
-    from loracook.planner import plan
+    from loracook.results.find import find, find_recipe
     from loracook.views.report import write
-    from loracook.views.shown_run import of_folder, of_plan
+    from loracook.views.shown_run import of_plan, of_run
 
-    folder = next((place for place in (run, runs / run) if place.is_dir()), None)
-    if folder and overrides:
-        raise LoracookError("--set requires a recipe; a run folder has its values")
-    shown = of_folder(folder) if folder else of_plan(plan(load(run, overrides, allowed), runs))
-    if not shown.folder.is_dir():
-        raise LoracookError(f"'{shown.folder}' does not exist; run: loracook run {run}")
-    click.echo(write(shown))
+    recipe = find_recipe(name, runs, overrides=overrides, allowed=allowed)
+    if recipe is None:
+        click.echo(write(of_run(find(name, runs))))
+        return
+    from loracook.planner import plan
+
+    planned = plan(recipe, runs)
+    if not planned.folder.is_dir():
+        raise LoracookError(f"nothing of '{recipe.file}' was run; run: loracook run {recipe.file}")
+    click.echo(write(of_plan(planned)))

@@ -19,7 +19,7 @@ BY_COLUMN = {"where", "columns", "map_roles"}
 """Mappings whose keys are those of the data."""
 
 
-def as_kept(recipe: Recipe, folder: FilePath) -> str:
+def kept(recipe: Recipe, folder: FilePath) -> str:
     """The effective recipe as YAML, with its local paths as seen from `folder`."""
     sections = {**recipe.sections, "name": recipe.name}
     for path, text in _local(sections):

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from loracook.errors import clean_lines
+from loracook.errors import clean_lines, shorten
 from loracook.report.differences import Run, marked
 from loracook.report.generations import figure
 from loracook.store.read_back import NUMBER, check_shape, read_json_lines
@@ -24,6 +24,8 @@ ROOM = 900_000
 """Bytes of all texts on a page together, as HTML."""
 LENGTHS = (16_000, 8_000, 4_000, 2_000, 1_000, 500, 250, 100)
 """Characters that are shown of each text: the first of these with which all fit in the room."""
+MESSAGES, SIDES, NAME = 50, 8, 60
+"""Messages of a prompt, answers to it, and characters of a name that are shown."""
 ORDER = {"worse": 0, "": 1, "alike": 2, "better": 3}
 
 
@@ -71,7 +73,8 @@ def rows(lines: Sequence[Mapping[str, Any]]) -> list[Row]:
 
 
 def _sides(line: Mapping[str, Any]) -> list[str]:
-    return [name for name, text in line.items() if name not in NOT_SIDES and isinstance(text, str)]
+    names = (name for name, text in line.items() if name not in NOT_SIDES and isinstance(text, str))
+    return sorted(names, key=lambda name: name not in ("base", "adapter"))[:SIDES]
 
 
 def _change(line: Mapping[str, Any]) -> float | None:
@@ -112,12 +115,14 @@ def _said(prompt: Any) -> Iterator[tuple[str, str]]:
     if isinstance(prompt, str):
         yield "prompt", prompt
         return
-    for message in prompt:
+    for message in prompt[:MESSAGES]:
         turn = message if isinstance(message, dict) else {"content": str(message)}
         role, content = turn.get("role"), turn.get("content")
         others = {key: value for key, value in turn.items() if key not in ("role", "content") and value}
         parts = [content if isinstance(content, str) else _json(content), _json(others)]
         yield str(role or "message"), "\n".join(filter(None, parts))
+    if more := len(prompt[MESSAGES:]):
+        yield "…", f"{more} more messages in generations.jsonl"
 
 
 def _json(value: Any) -> str:
@@ -130,7 +135,7 @@ def _row(number: int, line: Mapping[str, Any], length: int) -> Row:
     against = {side: reference or whole["base" if side != "base" else "adapter"] for side in sides}
     return Row(
         number=number,
-        row_set=line.get("set", ""),
+        row_set=shorten(line.get("set", ""), NAME),
         outcome=_outcome(line),
         prompt=[_plain(role, text, length) for role, text in _said(line["prompt"])],
         reference=None if reference is None else _plain("reference", reference, length),
@@ -139,15 +144,17 @@ def _row(number: int, line: Mapping[str, Any], length: int) -> Row:
 
 
 def _plain(label: str, text: str, length: int) -> Text:
-    return Text(label, [Run(clean_lines(text[:length]), marked=False)], max(len(text) - length, 0))
+    return Text(
+        shorten(label, NAME), [Run(clean_lines(text[:length]), marked=False)], max(len(text) - length, 0)
+    )
 
 
 def _answer(line: Mapping[str, Any], side: str, other: str, *, length: int) -> Text:
     """An answer with the words marked that the other text does not have."""
     scored = line.get("scores", {}).items()
-    scores = [f"{name} {figure(name, both[side])}" for name, both in scored if side in both]
+    scores = [f"{shorten(name, NAME)} {figure(name, both[side])}" for name, both in scored if side in both]
     cut = ["cut by max_new_tokens"] if side in line["cut"] else []
     text = line[side]
     # Cleaned before it is taken apart, so that a secret is seen whole.
     runs = marked(clean_lines(text[:length]), clean_lines(other))
-    return Text(side, runs, max(len(text) - length, 0), [*scores, *cut])
+    return Text(shorten(side, NAME), runs, max(len(text) - length, 0), [*scores, *cut])

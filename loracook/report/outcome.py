@@ -83,7 +83,7 @@ def figures(measured: Mapping[str, Any], row_set: str = "") -> Iterator[Figure]:
             for name, of in values.items()
             if metric in of
         ]
-        wins = measured["wins"].get(metric, {})
+        wins = {side: measured["wins"].get(metric, {}).get(side, 0) for side in ("adapter", "base", "equal")}
         yield Figure(row_set, metric, sides, measured["rows"][metric], _pair(bounds.get("difference")), wins)
     for name, table in measured.get("also", {}).items():
         yield from figures(table, name)

@@ -33,7 +33,7 @@ def find_recipe(
     text: str, runs: Path = RUNS, *, overrides: tuple[str, ...] = (), allowed: Allowed = NOTHING
 ) -> Recipe | None:
     """The recipe that a user names, None where he names a run; raises RecipeError."""
-    is_recipe = Path(text).is_file() or (text.endswith(RECIPES) and _place(text, runs) is None)
+    is_recipe = Path(text).is_file() or (text.endswith(RECIPES) and place(text, runs) is None)
     if is_recipe:
         return load(text, overrides, allowed)
     if overrides:
@@ -59,19 +59,19 @@ def of_recipe(recipe: Recipe, runs: Path = RUNS) -> Run:
 
 
 def _found(text: str, runs: Path) -> Run:
-    place = _place(text, runs)
-    if place is None:
+    named = place(text, runs)
+    if named is None:
         raise LoracookError(_unknown(text, runs))
-    found = run_of(place) if STAGE.fullmatch(place.name) else next(reversed(finished_runs(place)), None)
+    found = run_of(named) if STAGE.fullmatch(named.name) else next(reversed(finished_runs(named)), None)
     if found is None:
-        raise LoracookError(f"nothing in '{place}' is finished; run its recipe again to resume it")
+        raise LoracookError(f"nothing in '{named}' is finished; run its recipe again to resume it")
     return found
 
 
-def _place(text: str, runs: Path) -> Path | None:
+def place(text: str, runs: Path) -> Path | None:
     """The run folder, or the folder of a stage in one, that a text names."""
     return (
-        next((place for path in (Path(text), runs / text) for place in _places(path)), None) if text else None
+        next((found for path in (Path(text), runs / text) for found in _places(path)), None) if text else None
     )
 
 

@@ -47,13 +47,6 @@ def check_contents(folder: Path) -> None:
         )
 
 
-def latest_stages(run: Path) -> dict[str, Path]:
-    """The newest folder of each stage by the stage's name, in a folder that has been looked through."""
-    links = sorted((run / LATEST).iterdir()) if (run / LATEST).is_dir() else []
-    found = {link.name: STAGE.fullmatch(os.readlink(link)) for link in links}
-    return {name: run / target[0].removeprefix("../") for name, target in found.items() if target}
-
-
 def _foreign(path: Path, latest: Path, depth: int = 0) -> Iterator[Path]:
     """What no run makes, at a path and below it."""
     try:

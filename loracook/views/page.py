@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 from pathlib import Path
 from typing import Any
 
-from loracook.errors import clean_lines
+from loracook.errors import clean_lines, shorten
 from loracook.units import duration, size
 
 TEMPLATES = Path(__file__).parent / "templates"
+LONGEST = 20_000
+"""Characters of one value on a page; a stranger's record may hold longer ones."""
 
 
 def page(template: str, *, script: str = "", **values: Any) -> str:
@@ -24,7 +27,7 @@ def page(template: str, *, script: str = "", **values: Any) -> str:
     spacing = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, finalize=_clean, **spacing)
     environment.filters |= {"percent": "{:.1%}".format, "count": "{:,}".format, "size": size}
-    environment.filters |= {"duration": duration}
+    environment.filters |= {"duration": _duration}
     style, code = _text("page.css"), _text(script) if script else ""
     policy = f"default-src 'none'; style-src '{_hash(style)}'; base-uri 'none'; form-action 'none'"
     frame = {
@@ -44,5 +47,9 @@ def _hash(text: str) -> str:
 
 
 def _clean(value: Any) -> Any:
-    """Text without control characters; markup, which a macro made, is left alone."""
-    return clean_lines(value) if type(value) is str else value
+    """Bounded text without control characters; markup, which a macro made, is left alone."""
+    return clean_lines(shorten(value, LONGEST)) if type(value) is str else value
+
+
+def _duration(seconds: float) -> str:
+    return duration(seconds) if math.isfinite(seconds) else "unknown"

@@ -13,7 +13,7 @@ from loracook.evaluation.gates import CONDITIONS, checked
 from loracook.planner import Plan
 from loracook.progress import Progress
 from loracook.recipe.yaml_values import rows as yaml_rows
-from loracook.report.answers import SHOWN, read_answers, rows
+from loracook.report.answers import read_answers, rows
 from loracook.report.curves import charts, not_finite, read_log
 from loracook.report.generations import measured_on
 from loracook.report.outcome import figures, sentences
@@ -41,7 +41,8 @@ def reported(planned: Plan, progress: Progress) -> Iterator[None]:
     except Exception as error:
         _write_anyhow(planned, progress, ended=str(error))
         raise
-    _write_anyhow(planned, progress, ended="")
+    if planned.to_do:  # a run that is done is left as it is
+        _write_anyhow(planned, progress, ended="")
 
 
 def _write_anyhow(planned: Plan, progress: Progress, *, ended: str) -> None:
@@ -76,6 +77,7 @@ def as_html(shown: Shown) -> str:
         "sentences": sentences(all_figures) if all_figures else [],
         "figures": all_figures or [],
         "measured": measured,
+        "findings": part("the findings", lambda: _findings(shown.record("evaluate"))) or [],
         "measured_on": measured_on(measured) if measured else "",
         "gates": part("the gates", lambda: _gates(shown, measured)) if measured else [],
         "answers": part("the answers", lambda: _answers(shown)),
@@ -101,7 +103,9 @@ def _folder(shown: Shown, name: str) -> Path:
 
 
 def _gates(shown: Shown, measured: Mapping[str, Any]) -> list[Any]:
-    require = shown.sections.get("evaluate", {}).get("require", {})
+    evaluate = shown.sections.get("evaluate", {})
+    check_shape(evaluate, dict)
+    require = evaluate.get("require", {})
     check_shape(require, {str: {str: NUMBER}})
     known = {
         name: {condition: bound for condition, bound in conditions.items() if condition in CONDITIONS}
@@ -114,8 +118,9 @@ def _answers(shown: Shown) -> dict[str, Any] | None:
     if shown.record("evaluate") is None:
         return None
     lines = read_answers(_folder(shown, "evaluate"))
-    sets = sorted({line.get("set", "") for line in lines})
-    return {"rows": rows(lines), "all": len(lines), "sets": sets, "most": SHOWN}
+    shown_rows = rows(lines)
+    sets = sorted({row.row_set for row in shown_rows})
+    return {"rows": shown_rows, "all": len(lines), "sets": sets}
 
 
 def _curves(shown: Shown) -> dict[str, Any] | None:
@@ -133,16 +138,17 @@ def _notes(shown: Shown) -> list[tuple[str, str]]:
     found: dict[str, str] = {}
     for stage in shown.stages:
         record = stage.record or {}
-        for note in (*record.get("warnings", ()), *record.get("notes", ()), *_own_notes(record)):
+        for note in (*record.get("warnings", ()), *record.get("notes", ())):
             check_shape(note, str)
             found.setdefault(note, stage.name)
     return [(name, note) for note, name in found.items()]
 
 
-def _own_notes(record: Mapping[str, Any]) -> list[str]:
-    notes = record.get("result", {}).get("notes", [])
-    check_shape(notes, [str])
-    return list(notes)
+def _findings(record: Mapping[str, Any] | None) -> list[str]:
+    """What an evaluation found wrong, as an adapter that changes nothing."""
+    found = record["result"].get("notes", []) if record else []
+    check_shape(found, [str])
+    return list(found)
 
 
 def _recipe(shown: Shown) -> list[tuple[str, str]]:

@@ -7,6 +7,7 @@ from loracook.report.generations import figures, head
 from loracook.runner import upload_to_allow
 from loracook.store.read_back import NUMBER
 from loracook.store.record import read_metrics, read_result
+from loracook.views.report import FILE
 
 MAIN = {"train": "adapter", "evaluate": "generations.md", "merge": "model"}
 """The file or folder of a stage to look at first; others name it in their result, or it is their folder."""
@@ -25,6 +26,8 @@ def result_lines(plan: Plan, only: str | None) -> list[str]:
     """
     done = {stage.name: stage.folder for stage in plan.stages if stage.done}
     places = [f"  {name:<10}{_place(plan, name, folder)}" for name, folder in done.items()]
+    report = plan.folder / FILE
+    places += [f"  {'report':<10}{report}"] if report.is_file() else []
     losses = _losses(done["train"]) if "train" in done else []
     return [*losses, *_table(done.get("evaluate")), "", *places, "", *_next(plan, done, only)]
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loracook.errors import LoracookError, dotted
+from loracook.errors import dotted
 from loracook.planner import Plan
 from loracook.recipe.yaml_values import rows as yaml_rows
 from loracook.stages import STAGES
 from loracook.store.record import RECORD, read_record
-from loracook.store.run_folder import check_run_folder, latest_stages
+from loracook.store.runs import Run
 from loracook.views.show import effective, origin_of
 
 
@@ -59,22 +59,14 @@ def of_plan(planned: Plan, ended: str = "") -> Shown:
     return Shown(recipe.name, planned.folder, stages, values, origins, str(recipe.file), ended)
 
 
-def of_folder(run: Path) -> Shown:
-    """What the report of a run folder shows: the newest folder of each stage.
-
-    Raises:
-        LoracookError: it is no run folder, or holds what no run makes.
-    """
-    check_run_folder(run)
-    found = latest_stages(run)
-    if not found:
-        raise LoracookError(f"'{run}' holds no finished stage; name a run folder or a recipe")
-    stages = tuple(_stage(name, found[name]) for name in STAGES if name in found)
+def of_run(run: Run) -> Shown:
+    """What the report of finished stages shows."""
+    stages = tuple(_stage(name, run.stages[name]) for name in STAGES if name in run.stages)
     records = [stage.record for stage in stages if stage.record]
     sections = {name: section for record in records for name, section in record["sections"].items()}
     origins = {path: origin for record in records for path, origin in record["origins"].items()}
     file = next((str(record["recipe"]) for record in records if "recipe" in record), "recipe.yaml")
-    return Shown(run.name, run, stages, sections, origins, file)
+    return Shown(run.name, run.folder, stages, sections, origins, file)
 
 
 def _stage(name: str, folder: Path) -> Stage:

@@ -60,6 +60,7 @@ def run_folder(place: Path) -> Path:
     Path("adapter").rename(stage / "adapter")
     (place / "latest").mkdir()
     (place / "latest/train").symlink_to(f"../{stage.name}")
+    write_record(stage, record(digest="01234567"))
     return stage
 
 
@@ -106,7 +107,7 @@ def test_a_recipe_stands_for_the_adapter_that_it_trains(tmp_path: Path) -> None:
     Path("mlp/config.json").write_text("{}")
     Path("soup.yaml").write_text(json.dumps(recipe))
     assert str(inspect("soup.yaml").exception) == (
-        "there is no trained adapter yet; run: loracook run soup.yaml, or name a run of it"
+        "nothing of 'soup.yaml' is finished; run: loracook run soup.yaml"
     )
     stage = loracook.plan(loracook.load("soup.yaml")).stages[0].folder
     stage.mkdir(parents=True)
@@ -120,7 +121,8 @@ def test_a_recipe_stands_for_the_adapter_that_it_trains(tmp_path: Path) -> None:
 def test_a_run_that_has_trained_nothing_yet_is_not_taken_for_a_model() -> None:
     Path("runs/chat/train-01234567").mkdir(parents=True)
     for named in ("chat", "runs/chat"):
-        assert str(inspect(named).exception) == "there is no trained adapter yet; run its recipe again"
+        said = "nothing in 'runs/chat' is finished; run its recipe again to resume it"
+        assert str(inspect(named).exception) == said
 
 
 def test_a_run_whose_links_lead_elsewhere_is_refused() -> None:

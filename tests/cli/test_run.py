@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from html import unescape
 from pathlib import Path
 
@@ -138,9 +139,9 @@ def test_a_run_leaves_a_report_and_one_that_fails_says_in_it_why(kitchen: Path) 
     (weights,) = kitchen.glob("runs/*/train-*/adapter/adapter_model.safetensors")
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     (record,) = kitchen.glob("runs/*/train-*/record.json")
-    os.chmod(
-        record, 0o600
-    )  # changed after the weights, which therefore are not looked at before the next stage
+    # A record that is newer than the weights: they are not looked at before the next stage reads them.
+    time.sleep(0.05)
+    os.chmod(record, 0o600)
     code, _, said = ends(kitchen)
     assert code == 2
     assert f"The run ended early: {said.strip()}" in unescape(report.read_text("utf-8"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from loracook.recipe.allowed import Allowed
-from loracook.recipe.kept import KEPT, as_kept
+from loracook.recipe.kept import KEPT, kept
 from loracook.recipe.locations import local_paths
 from loracook.recipe.recipe import Recipe, load
 from loracook.recipe.schema import entries
@@ -21,7 +21,7 @@ ALLOWED = Allowed((Path("/"),))
 def reread(recipe: Recipe, folder: Path) -> Recipe:
     """A recipe as it loads from where a run keeps it."""
     folder.mkdir(parents=True)
-    (folder / KEPT).write_text(as_kept(recipe, folder), "utf-8")
+    (folder / KEPT).write_text(kept(recipe, folder), "utf-8")
     return load(folder / KEPT, (), ALLOWED)
 
 
@@ -81,5 +81,5 @@ def test_a_run_in_the_recipe_s_repository_may_read_what_the_recipe_may(tmp_path:
     recipe = load(tmp_path / "local-model.yaml")
     folder = tmp_path / "runs" / "one"
     folder.mkdir(parents=True)
-    (folder / KEPT).write_text(as_kept(recipe, folder), "utf-8")
+    (folder / KEPT).write_text(kept(recipe, folder), "utf-8")
     assert load(folder / KEPT)["base_model"]["name_or_path"].startswith("../../")

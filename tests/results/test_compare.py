@@ -244,7 +244,7 @@ def test_too_few_rows_decide_nothing(rows: int) -> None:
     ],
 )  # fmt: skip
 def test_what_a_stranger_wrote_of_rows_is_refused(name: str, line: str) -> None:
-    (Path("runs/salt/evaluate-0000000a") / name).write_bytes(line.encode("utf-8", "surrogateescape"))
+    (Path("runs/salt/evaluate-0000000a") / name).write_bytes(f"{line}\n".encode("utf-8", "surrogateescape"))
     with pytest.raises(MachineError, match="is corrupt; remove it to run the stage again"):
         compare("soup", "salt")
 

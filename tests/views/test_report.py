@@ -7,6 +7,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from click.testing import CliRunner
 
 from loracook.cli.report import command
 from loracook.store.record import RECORD
+from loracook.store.runs import Run, newest
 from loracook.views.report import as_html, write
-from loracook.views.shown_run import of_folder
+from loracook.views.shown_run import Shown, of_run
 from tests import browser
 from tests.finished_runs import ANSWERS, MEASURED, TRAINED, finished_run
 
@@ -70,23 +72,28 @@ class Tags(HTMLParser):
 
 
 def html(run: Path) -> str:
-    return as_html(of_folder(run))
+    return as_html(shown(run))
+
+
+def shown(run: Path) -> Shown:
+    return of_run(Run(run.name, run, newest(run)))
 
 
 def plain(page: str) -> str:
     """The text of a page, on one line."""
-    return " ".join(
-        re.sub(r"<style>.*?</style>|<script>.*?</script>|<[^>]*>", " ", page, flags=re.DOTALL).split()
-    )
+    text = re.sub(r"<style>.*?</style>|<script>.*?</script>|<[^>]*>", " ", page, flags=re.DOTALL)
+    return " ".join(unescape(text).split())
 
 
 def test_the_outcome_comes_first_with_what_got_better_and_worse_and_the_gates(tmp_path: Path) -> None:
     require = {"loss": {"below_base_by": 1}, "exact_match": {"at_least": 0.9}}
-    text = plain(html(finished_run(tmp_path, evaluate={"require": require})))
+    measured = MEASURED | {"notes": ["'other' gives exactly the losses and answers of 'adapter'"]}
+    text = plain(html(finished_run(tmp_path, evaluate={"require": require}, measured=measured)))
     assert text.startswith(
         "soup: report soup "
         "Better than the base model: loss 2.5 → 0.5, -2.000 (95% interval -2.100 to -1.900). "
         "Worse than the base model: exact_match 50.0% → 25.0%, -25.0 points (95% interval -50.0 to -1.0). "
+        "'other' gives exactly the losses and answers of 'adapter' "
         "✓ gate met loss below base by 1 "
         "✗ gate not met exact_match at least 90.0%: 25.0% is not at least 90.0% "
         "Measured on evaluation rows that were not trained on."
@@ -173,6 +180,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_whatever_comes_from_a_run_stays_text(hostile: Path) -> None:
     page = html(hostile)
     found = Tags(page)
+    assert len(page) < 1_500_000
     assert found.tags <= TAGS
     assert {name for name, _ in found.attributes if name.startswith("on")} == set()
     assert {value for name, value in found.attributes if name in ("href", "src")} <= {
@@ -197,10 +205,10 @@ def test_a_page_of_200_rows_with_long_answers_is_small_and_made_fast(tmp_path: P
     assert "more characters in generations.jsonl" in page
 
 
-def test_the_command_takes_a_run_folder_and_its_name(tmp_path: Path) -> None:
+def test_the_command_takes_a_run_folder_its_name_and_a_stage(tmp_path: Path) -> None:
     run = finished_run(tmp_path / "runs")
-    for given in ([str(run)], ["soup", "--runs", str(tmp_path / "runs")]):
-        done = CliRunner().invoke(command, given)
+    for given in (str(run), "soup", "soup/train-00000000"):
+        done = CliRunner().invoke(command, [given, "--runs", str(tmp_path / "runs")])
         assert (done.exit_code, done.output) == (0, f"{run / 'report.html'}\n")
     assert (run / "report.html").read_text("utf-8") == html(run)
 
@@ -220,7 +228,7 @@ def test_a_browser_shows_it_without_complaint_or_request(
 ) -> None:
     require = {"exact_match": {"at_least": 0.9}, "loss": {"at_most": 1}}
     for run in (finished_run(tmp_path, evaluate={"require": require}), hostile):
-        file = write(of_folder(run))
+        file = write(shown(run))
         page.open(file, width=width, scheme=scheme)
         assert page.value("document.documentElement.scrollWidth") <= width
         assert page.value(CONTRAST) == []
@@ -229,21 +237,21 @@ def test_a_browser_shows_it_without_complaint_or_request(
 
 
 def test_rows_are_filtered_by_outcome_and_by_words(page: browser.Page, tmp_path: Path) -> None:
-    page.open(write(of_folder(finished_run(tmp_path))), width=1280, scheme="light")
-    shown = "[...document.querySelectorAll('[data-outcome]:not([hidden])')].map(row => row.dataset.outcome)"
-    assert page.value(shown) == ["worse", "unscored", "better"]
+    page.open(write(shown(finished_run(tmp_path))), width=1280, scheme="light")
+    visible = "[...document.querySelectorAll('[data-outcome]:not([hidden])')].map(row => row.dataset.outcome)"
+    assert page.value(visible) == ["worse", "unscored", "better"]
     page.value("document.querySelector('button[value=worse]').click()")
-    assert page.value(shown) == ["worse"]
+    assert page.value(visible) == ["worse"]
     page.value("document.querySelector('button[value=all]').click()")
     page.value(
         "(box => { box.value = 'RYE'; box.dispatchEvent(new Event('input')) })(document.querySelector('input'))"
     )
-    assert page.value(shown) == ["better"]
+    assert page.value(visible) == ["better"]
     assert page.value("document.querySelector('output').textContent") == "1 of 3 shown"
 
 
 def test_without_scripts_every_row_is_shown_and_no_filter(page: browser.Page, tmp_path: Path) -> None:
-    page.open(write(of_folder(finished_run(tmp_path))), width=390, scheme="light", scripts=False)
+    page.open(write(shown(finished_run(tmp_path))), width=390, scheme="light", scripts=False)
     hidden: Any = page.value(
         "[...document.querySelectorAll('body *')].filter(e => !e.checkVisibility()).map(e => e.getAttribute('class') || e.tagName)"
     )
