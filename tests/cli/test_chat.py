@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,9 @@ from loracook.cli.chat import command
 from loracook.cli.dialog import SIDES, Dialog, Printed
 from loracook.data import with_template
 from loracook.errors import RecipeError, clean, clean_lines
-from loracook.store.files import file_facts
-from loracook.store.record import write_record
 from tests import processes
 from tests.data.samples import recipe, tokenizer
-from tests.records import record
+from tests.records import finished_stage
 from tests.tiny_families import tiny
 from tests.tiny_models import write_twin
 
@@ -108,7 +108,16 @@ def test_a_pipe_gets_answers_alone(cooked: Path) -> None:
         assert answer.exit_code == 0, answer.output
         assert clean_lines(expected[side]).startswith(answer.stdout.removesuffix("\n"))
         assert answer.stderr.endswith("\n(cut after 8 tokens: max_new_tokens)\n")
-    assert ask("runs/kitchen", *short, cwd=cooked, typed="Why?").stdout == answers[0].stdout
+    whole = ask("runs/kitchen", cwd=cooked, typed="Why?").stdout
+    assert whole == clean_lines(expected["adapter"]) + "\n"
+
+
+@pytest.mark.slow
+def test_a_reader_that_has_gone_ends_the_chat(cooked: Path) -> None:
+    loracook = f"printf 'Why?\\nWhy?\\n' | {sys.executable} -m loracook chat kitchen"
+    shell = f"{loracook} | head -c 3; echo ${{PIPESTATUS[1]}}"
+    done = subprocess.run(["bash", "-c", shell], cwd=cooked, capture_output=True, text=True)
+    assert (done.stdout[3:], done.stderr) == ("0\n", "")
 
 
 @pytest.mark.slow
@@ -122,36 +131,38 @@ def test_what_cannot_be_talked_to_is_named(cooked: Path, tmp_path: Path) -> None
 
     assert "'soup' is neither a recipe nor a run in 'runs'" in said("soup")
     assert "use one of --base and --merged" in said("kitchen", "--base", "--merged")
-    assert "is not trained as it is now; run: loracook run recipe.yaml" in said(
-        "recipe.yaml", "--set", "lora.r=3"
-    )
-    shutil.rmtree(next(run.glob("merge-*")))
+    assert "is finished; run: loracook run recipe.yaml" in said("recipe.yaml", "--set", "lora.r=3")
+    model = next(run.glob("merge-*/model/model.safetensors"))
+    model.write_bytes(model.read_bytes()[:-1])
     assert "the run has no merged model" in said("kitchen", "--merged")
     kept = next(run.glob("train-*/recipe.yaml"))
     text = kept.read_text()
     kept.write_text(text.replace("../../../model", "../../../../elsewhere"))
     assert "recipe.yaml is corrupt" in said("kitchen")
-    (run / "latest" / "train").unlink()
-    assert "has no finished training" in said("kitchen")
+    kept.unlink()
+    assert "recipe.yaml is missing" in said("kitchen")
 
 
 @pytest.mark.parametrize("model", ["/model", "../../../../model", "../../../link"])
 def test_the_recipe_in_a_run_folder_reaches_no_further_than_the_folder_of_all_runs_lies_in(
     model: str, tmp_path: Path
 ) -> None:
-    train = tmp_path / "here" / "runs" / "soup" / "train-01234567"
-    train.mkdir(parents=True)
     (tmp_path / "model").mkdir()
+    (tmp_path / "here").mkdir()
     (tmp_path / "here" / "link").symlink_to(tmp_path / "model")
     sections = {"base_model": {"name_or_path": model}, "dataset": {"path": "org/rows"}, "lora": {"r": 4}}
-    (train / "recipe.yaml").write_text(json.dumps({"version": 1, "name": "soup", **sections}))
-    write_record(train, record(files=file_facts(train)))
-    (train.parent / "latest").mkdir()
-    (train.parent / "latest" / "train").symlink_to(f"../{train.name}")
+    text = json.dumps({"version": 1, "name": "soup", **sections})
+    finished_stage(tmp_path / "here" / "runs" / "soup", "train-01234567", {"recipe.yaml": text})
     done = ask("soup", cwd=tmp_path / "here", typed="")
     assert isinstance(done.exception, RecipeError)
     assert "base_model.name_or_path" in str(done.exception)
     assert "--allow-path" in str(done.exception)
+
+
+def test_a_run_that_keeps_no_recipe_is_named_by_its_recipe(tmp_path: Path) -> None:
+    finished_stage(tmp_path / "runs" / "soup", "train-01234567")
+    done = ask("soup", cwd=tmp_path, typed="")
+    assert str(done.exception).endswith("has no recipe.yaml; name the recipe that was run instead")
 
 
 def ask(*arguments: str, cwd: Path, typed: str) -> Result:
