@@ -11,6 +11,7 @@ from loracook.machine.faults import machine_errors
 from loracook.machine.versions import versions
 from loracook.planner import Plan, PlannedStage, examined, plan
 from loracook.progress import Kept, Progress, Silent
+from loracook.recipe.kept import KEPT, kept
 from loracook.recipe.recipe import Recipe
 from loracook.recipe.schema import entries
 from loracook.stages import STAGES
@@ -132,9 +133,9 @@ def _check_gates(planned: Plan, stages: tuple[PlannedStage, ...]) -> None:
 def _run_stage(
     planned: Plan, stage: PlannedStage, *, consent: Consent, cache: Path, progress: Progress
 ) -> None:
-    kept = Kept(progress)
+    noted = Kept(progress)
     if stage.fault:
-        kept.note(f"running {stage.name} again: {stage.fault}")
+        noted.note(f"running {stage.name} again: {stage.fault}")
     module = STAGES[stage.name]
     with machine_errors(stage.name, stage.folder, cache, advice=module.OUT_OF_MEMORY):
         _begin(stage)
@@ -142,9 +143,10 @@ def _run_stage(
         folders = Folders(stage.folder, before, planned.folder, cache)
         progress.begin(stage.name)
         began = time.monotonic()
-        result = module.run(planned.recipe, folders, consent=consent, progress=kept)
+        result = module.run(planned.recipe, folders, consent=consent, progress=noted)
+        (stage.folder / KEPT).write_text(kept(planned.recipe, stage.folder), "utf-8")
         record = _record(planned.recipe, stage, result, seconds=time.monotonic() - began)
-        record["notes"] = kept.notes[-NOTES:]
+        record["notes"] = noted.notes[-NOTES:]
         sync_all(stage.folder, exclude=stage.folder / CHECKPOINTS)
         write_record(stage.folder, record)
         _link_latest(planned.folder, stage)

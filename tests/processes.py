@@ -13,6 +13,8 @@ import atexit
 import gc
 import json
 import os
+import pty
+import select
 import shutil
 import signal
 import subprocess
@@ -44,6 +46,7 @@ class Process:
         arguments: tuple[str | Path, ...],
         cwd: Path,
         environment: Mapping[str, str] = MappingProxyType({}),
+        terminal: str = "",
     ) -> None:
         self.arguments = tuple(map(str, arguments))
         self.folder = Path(tempfile.mkdtemp())
@@ -53,6 +56,7 @@ class Process:
             "cwd": str(cwd),
             "environment": {**os.environ, **environment},
             "folder": str(self.folder),
+            "terminal": terminal,
         }
         parent = _parent(tuple(sorted(item for item in os.environ.items() if item[0].startswith("HF_"))))
         assert parent.stdin
@@ -78,9 +82,42 @@ class Process:
             assert time.monotonic() < until, f"{self.arguments} runs for more than {timeout} s"
             time.sleep(0.01)
         self.returncode = int((self.folder / "ended").read_text())
-        out, errors = ((self.folder / name).read_text("utf-8") for name in ("out", "err"))
+        files = (self.folder / name for name in ("out", "err"))
+        out, errors = (file.read_text("utf-8") if file.exists() else "" for file in files)
         shutil.rmtree(self.folder)
         return out, errors
+
+
+class Terminal:
+    """A command on a terminal of its own: what it shows can be waited for, and answered."""
+
+    def __init__(self, *arguments: str | Path, cwd: Path) -> None:
+        self.ours, theirs = pty.openpty()
+        self.process = Process(arguments, cwd, {"TERM": "dumb"}, os.ttyname(theirs))
+        self.theirs = theirs  # open up to the end: it is no hang-up that the command has not opened it yet
+        self.shown = ""
+
+    def type(self, text: str) -> None:
+        """Type something; Ctrl-C is \\x03 and Ctrl-D \\x04."""
+        os.write(self.ours, text.encode())
+
+    def until(self, text: str, timeout: float = 120) -> str:
+        """What is shown up to a text that has not been waited for yet."""
+        until = time.monotonic() + timeout
+        while text not in self.shown:
+            assert time.monotonic() < until, f"no {text!r} in {self.shown!r}"
+            if select.select([self.ours], [], [], 0.1)[0]:
+                self.shown += os.read(self.ours, 4096).decode("utf-8", "replace").replace("\r\n", "\n")
+        before, _, self.shown = self.shown.partition(text)
+        return before
+
+    def end(self) -> int:
+        """The exit code, once the command has ended."""
+        self.process.communicate()
+        os.close(self.ours)
+        os.close(self.theirs)
+        assert self.process.returncode is not None
+        return self.process.returncode
 
 
 def start(*arguments: str | Path, cwd: Path) -> Process:
@@ -162,8 +199,14 @@ def _watch(request: dict[str, object]) -> None:
 
 def _become(request: dict[str, object], folder: Path) -> None:
     """Be the command: its output, folder and environment, then its main function."""
-    for number, file in enumerate((os.devnull, folder / "out", folder / "err")):
+    terminal = str(request["terminal"])
+    if terminal:
+        os.setsid()  # the terminal that a session opens first is the one whose Ctrl-C it gets
+    files = (terminal,) * 3 if terminal else (os.devnull, folder / "out", folder / "err")
+    for number, file in enumerate(files):
         os.dup2(os.open(file, os.O_RDWR | os.O_CREAT), number)
+    if terminal:  # what the streams know of the pipes that they were opened on is wrong now
+        sys.stdin, sys.stdout, sys.stderr = map(os.fdopen, (0, 1, 2), "rww")
     os.chdir(str(request["cwd"]))
     os.environ.clear()
     os.environ.update(request["environment"])  # type: ignore[call-overload]

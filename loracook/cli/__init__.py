@@ -10,12 +10,14 @@ from loracook.cli.endings import ending
 
 COMMANDS = {
     "run": "Train a recipe's adapter, then evaluate, merge and push as it says.",
+    "chat": "Talk to what a run trained, beside its base model.",
     "validate": "Check recipes without running anything.",
     "preview": "Show rows as the trainer sees them, trained tokens marked.",
     "plan": "Show what a run would do, and the memory, disk and steps it takes.",
     "report": "Write a page that shows what a run did: outcome, answers, curves, cost.",
     "runs": "List runs: outcome, metrics, size on disk.",
     "compare": "Say which of several runs is better, and what differs in their recipes.",
+    "clean": "List what could go of runs and the cache; remove it with --yes.",
     "inspect": "Show what LoRA costs on a model, or what an adapter changed in it.",
     "doctor": "Check what this machine can run.",
     "show": "Print the effective recipe, and who set each value.",

@@ -1,6 +1,7 @@
 """Rows, from the data to the trainer: sources → formats → chat template → loss mask → statistics."""
 
 from loracook.data.cache import files, hub_datasets, is_prepared
+from loracook.data.conversation import Conversation
 from loracook.data.eval_prompts import (
     EvaluationPrompt,
     all_prompts,

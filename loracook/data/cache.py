@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loracook.data.read import hub, sources
 from loracook.data.tokenize.template import chat_template, template_file
-from loracook.machine.versions import ROWS
+from loracook.machine.versions import ROWS, installed, is_complete
 from loracook.recipe.recipe import Recipe
 from loracook.store.files import damage, manifest, seal, sha256
 
@@ -29,6 +29,8 @@ packing strategies split long ones."""
 DECIDE_NOTHING = ("data/read/propose.py", "data/tokenize/sandbox.py", "data/tokenize/turns.py")
 """Modules beside those that only advise or refuse, or serve evaluation."""
 STATISTICS = "statistics.json"
+KEY = re.compile(r"[0-9a-f]{16}")
+"""The name of a folder of prepared rows."""
 
 
 def files(recipe: Recipe) -> tuple[Path, ...]:
@@ -59,12 +61,29 @@ def cache_key(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> str:
         "names": [source.name(path) for source in all_sources for path in source.files],
         "hub": [hub.fingerprint(source.hub_entry, source.fail) for source in all_sources if not source.local],
         "tokenizer": _tokenizer(tokenizer),
-        "versions": {name: version(name) for name in ("loracook", *ROWS)},
-        "code": [sha256(path) for path in code()],
+        **_preparer(),
         # Cached rows contain the date of the day they were prepared; streamed ones are prepared every time.
         "today": str(date.today()) if recipe["dataset"].get("streaming") and is_dated(tokenizer) else None,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _preparer() -> dict[str, Any]:
+    """What decides how rows are prepared, whatever the recipe."""
+    versions = {name: installed(name) for name in ("loracook", *ROWS)}
+    return {"versions": versions, "code": [sha256(path) for path in code()]}
+
+
+def outdated(cache: Path) -> Iterator[Path]:
+    """The folders of prepared rows inside `cache` that other versions made: these ones never read them."""
+    if not is_complete():  # another environment's, which this one cannot judge
+        return
+    now = _preparer()
+    for folder in sorted((cache / "data").glob("*")):
+        with suppress(OSError, ValueError):
+            ours = KEY.fullmatch(folder.name) and not folder.is_symlink()
+            if ours and manifest(folder).get("prepared_by") != now:
+                yield folder
 
 
 def code() -> list[Path]:
@@ -97,7 +116,7 @@ def replacing(folder: Path) -> Iterator[Path]:
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         yield temporary
-        seal(temporary)
+        seal(temporary, prepared_by=_preparer())
         _move(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -134,12 +134,23 @@ class Asker:
 
     def to_user(self, text: str) -> Turn | None:
         """The turn that training would train for a prompt; raises RowError."""
-        # White space at the end is part of an answer's first word, as most tokenizers split; a word is not.
-        row = Pair(text, ANSWER["content"] if text[-1:].isalnum() else "the")
-        chat = as_chat(row) if self._renderer.template else None
-        if chat and self._renderer.masks:
-            chat = Chat(chat.messages)
-        return last_turn(encode([self._renderer.render(chat or row)], self.tokenizer)[0])
+        if self.chats:
+            return self.to_messages(({"role": "user", "content": text},))
+        return self._last_turn(Pair(text, _answer_to(text)))
+
+    def to_messages(self, messages: Sequence[Message]) -> Turn | None:
+        """The turn that training would train after some messages of a chat; raises RowError."""
+        answer = {"role": "assistant", "content": _answer_to(messages[-1]["content"])}
+        length = None if self._renderer.masks else len(messages)
+        return self._last_turn(Chat((*messages, answer), prompt_length=length))
+
+    @property
+    def chats(self) -> bool:
+        """Whether rows are rendered with a chat template."""
+        return self._renderer.template is not None
+
+    def _last_turn(self, row: Row) -> Turn | None:
+        return last_turn(encode([self._renderer.render(row)], self.tokenizer)[0])
 
     def _turn(self, row: Row) -> Turn | None:
         encoded = encode([self._renderer.render(row)], self.tokenizer)[0]
@@ -164,6 +175,14 @@ class Asker:
     @cached_property
     def _end_ids(self) -> frozenset[int]:
         return end_ids(self.tokenizer)
+
+
+def _answer_to(text: str) -> str:
+    """The shortest answer that leaves the tokens of a prompt as they are.
+
+    White space at the end is part of an answer's first word, as most tokenizers split; a word is not.
+    """
+    return str(ANSWER["content"]) if text[-1:].isalnum() else "the"
 
 
 def last_turn(row: Encoded) -> Turn | None:

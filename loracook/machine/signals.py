@@ -2,9 +2,10 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import Any
 
 from loracook.errors import StoppedError
 
@@ -47,6 +48,16 @@ def stopping_on_signals() -> Iterator[None]:
             signal.signal(number, handler)
         os.close(terminal)
         _received.clear()
+
+
+@contextmanager
+def on_interrupt(handle: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
+    """Handle Ctrl-C in another way while the block runs (main thread only)."""
+    previous = signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 @contextmanager

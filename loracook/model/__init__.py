@@ -20,6 +20,7 @@ from loracook.model.load import (
 from loracook.model.merging import (
     PROBES,
     different_tokens,
+    load_merged,
     load_to_merge,
     trains_quantized,
     try_merge,
@@ -36,4 +37,4 @@ from loracook.model.quantized import (
 )
 from loracook.model.reached import left_out
 from loracook.model.saved_adapter import add_adapter, load_tuned, other_adapter, saved_tokenizer
-from loracook.model.unsupported import check_prompts, check_rows, unsupported
+from loracook.model.unsupported import check_prompts, check_rows, most_positions, unsupported

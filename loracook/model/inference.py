@@ -43,23 +43,32 @@ def generate(
     Prompts of similar length share a batch; `on_progress` gets the number of answers.
     """
     import torch
-    from transformers import GenerationConfig, set_seed
+    from transformers import set_seed
 
     pad, eos = tokenizer.pad_token_id, end_tokens(causal, ends)
-    config = GenerationConfig(**settings, pad_token_id=pad, eos_token_id=eos)
-    stop = {"tokenizer": tokenizer} if "stop_strings" in settings else {}
+    arguments = generation_arguments(tokenizer, settings, eos)
     answers: dict[int, Generated] = {}
     batches = list(batches_of(causal, prompts, batch_size))
     set_seed(seed)
     for batch in batches:
         inputs = _left_padded([prompts[index] for index in batch], pad, causal.device)
         with torch.no_grad(), own_settings_aside(causal):
-            output = causal.generate(**inputs, generation_config=config, **stop)
+            output = causal.generate(**inputs, **arguments)
         new_tokens = output[:, inputs["input_ids"].shape[1] :].tolist()
-        read = (_generated(tokenizer, ids, eos=eos, settings=settings) for ids in new_tokens)
+        read = (generated(tokenizer, ids, eos=eos, settings=settings) for ids in new_tokens)
         answers |= zip(batch, read, strict=True)
         on_progress(len(answers))
     return [answers[index] for index in range(len(prompts))]
+
+
+def generation_arguments(
+    tokenizer: PreTrainedTokenizerBase, settings: Mapping[str, Any], eos: Sequence[int]
+) -> dict[str, Any]:
+    """What transformers' `generate` takes for the settings of a recipe, and the ids that end an answer."""
+    from transformers import GenerationConfig
+
+    config = GenerationConfig(**settings, pad_token_id=tokenizer.pad_token_id, eos_token_id=eos)
+    return {"generation_config": config} | ({"tokenizer": tokenizer} if "stop_strings" in settings else {})
 
 
 def up_to_end(ids: Sequence[int], ends: Collection[int]) -> tuple[list[int], bool]:
@@ -137,9 +146,10 @@ def end_tokens(causal: Any, ends: Collection[int]) -> list[int]:
     return sorted({*ends, *(own if isinstance(own, list) else [own])} - {None})
 
 
-def _generated(
+def generated(
     tokenizer: PreTrainedTokenizerBase, ids: list[int], *, eos: list[int], settings: Mapping[str, Any]
 ) -> Generated:
+    """The answer that a model's new tokens are."""
     written, ended = up_to_end(ids, eos)
     stops = settings.get("stop_strings", ())
     stops = [stops] if isinstance(stops, str) else stops

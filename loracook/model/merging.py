@@ -85,6 +85,17 @@ def _restore_conv1d(base: PreTrainedModel, as_saved: PreTrainedModel) -> None:
             base.set_submodule(name, module)
 
 
+def load_merged(recipe: Recipe, folder: Path) -> PreTrainedModel:
+    """A merged model, in the precision that it was saved in."""
+    from accelerate import PartialState
+    from transformers import AutoModelForCausalLM
+
+    merged: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        folder, dtype="auto", use_safetensors=True, **own_code(recipe)
+    )
+    return merged.to(PartialState().device).eval()
+
+
 def try_merge(recipe: Recipe, folder: Path, tuned: PeftModel) -> None:
     """Merge a copy of an adapted model on the meta device, save what is saved beside weights, and load it.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from loracook.errors import Problem, RecipeError
 from loracook.model.router_loss import router_loss_problems
@@ -38,7 +38,7 @@ def check_rows(base: PreTrainedModel, recipe: Recipe, longest: int) -> None:
 
 def check_prompts(base: PreTrainedModel, recipe: Recipe, longest: int) -> None:
     """Raise RecipeError where the longest prompt, in tokens, and its answer exceed the model's positions."""
-    positions, new_tokens = _most_positions(base), recipe["evaluate"]["generation"]["max_new_tokens"]
+    positions, new_tokens = most_positions(base), recipe["evaluate"]["generation"]["max_new_tokens"]
     if positions is not None and longest + new_tokens > positions:
         message = f"a prompt has {longest} tokens and this model has {positions} positions"
         path = ("evaluate", "generation", "max_new_tokens")
@@ -46,14 +46,14 @@ def check_prompts(base: PreTrainedModel, recipe: Recipe, longest: int) -> None:
 
 
 def _answers_beyond_positions(tuned: PeftModel, recipe: Recipe) -> Iterator[Problem]:
-    positions = _most_positions(tuned.get_base_model())
+    positions = most_positions(tuned.get_base_model())
     generation = recipe.sections.get("evaluate", {}).get("generation", {})
     if positions is not None and generation.get("max_new_tokens", 0) >= positions:
         message = f"this model has {positions} positions for a prompt and its answer; write {positions // 2}"
         yield recipe.problem(("evaluate", "generation", "max_new_tokens"), message)
 
 
-def _most_positions(base: PreTrainedModel) -> int | None:
+def most_positions(base: Any) -> int | None:
     """The longest text that the model is made for; None where nothing bounds it."""
     most: int | None = getattr(base.config.get_text_config(decoder=True), "max_position_embeddings", None)
     return most
@@ -66,7 +66,7 @@ def _positions(base: PreTrainedModel) -> int | None:
     """
     from torch.nn import Embedding
 
-    most = _most_positions(base)
+    most = most_positions(base)
     words = base.get_input_embeddings()
     learned = [part.weight for part in base.modules() if isinstance(part, Embedding) and part is not words]
     tables = (*learned, *base.buffers())  # some, as gptj, keep computed positions in a table

@@ -150,14 +150,12 @@ def _reloaded_logits(recipe: Recipe, folder: Path, tokenizer: PreTrainedTokenize
     Raises:
         LoracookError: they are not.
     """
-    from accelerate import PartialState
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     saved = AutoTokenizer.from_pretrained(folder, **model.own_code(recipe))
     if different := model.different_tokens(tokenizer, saved):
         raise LoracookError(f"the merged model's tokenizer is not the adapter's: {different}")
-    causal = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", **model.own_code(recipe))
-    return _logits(causal.to(PartialState().device).eval(), saved)
+    return _logits(model.load_merged(recipe, folder), saved)
 
 
 def _sharding(recipe: Recipe) -> dict[str, Any]:

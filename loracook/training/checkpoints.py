@@ -58,6 +58,11 @@ def newest_first(folder: Path) -> list[Path]:
     return sorted(paths, key=_step, reverse=True)
 
 
+def sealed(folder: Path) -> list[Path]:
+    """The checkpoints below `folder` that a run has sealed, the newest first; verifies no file of them."""
+    return [path for path in newest_first(folder) if _is_sealed(path)]
+
+
 def newest_name(folder: Path) -> str:
     """The name of the newest checkpoint below `folder` that has a manifest, else ""; verifies nothing."""
     return next((path.name for path in newest_first(folder) if (path / files.MANIFEST).is_file()), "")
@@ -87,9 +92,9 @@ def rotate(folder: Path, limit: int, best: Path | None) -> None:
 
     Each is moved aside first, so that a kill leaves no half of one.
     """
-    sealed = [path for path in newest_first(folder) if _is_sealed(path)]
-    spare = [path for path in sealed[1:] if best is None or path.name != best.name]
-    kept = max(limit - (len(sealed) - len(spare)), 0)
+    ours = sealed(folder)
+    spare = [path for path in ours[1:] if best is None or path.name != best.name]
+    kept = max(limit - (len(ours) - len(spare)), 0)
     (folder / UNFINISHED).mkdir(exist_ok=True)
     for checkpoint in reversed(spare[kept:]):
         aside = folder / UNFINISHED / f"old-{checkpoint.name}"

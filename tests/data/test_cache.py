@@ -233,7 +233,7 @@ def test_another_version_of_loracook_prepares_the_rows_again(
     before = key(edited("nothing", folder), folder, tokenizer())
     versions = {"loracook": "0.0.0"}
     monkeypatch.setattr(
-        "loracook.data.cache.version", lambda name: versions.get(name) or metadata.version(name)
+        "loracook.machine.versions.version", lambda name: versions.get(name) or metadata.version(name)
     )
     assert key(edited("nothing", folder), folder, tokenizer()) != before
 

@@ -32,14 +32,26 @@ def test_a_result_of_another_shape_is_refused(result: dict[str, Any], tmp_path: 
         read_result(tmp_path, {"url": str})
 
 
-MEASURED: dict[str, Any] = {
-    "base": {"loss": 2.0}, "adapter": {"loss": 1.5}, "rows": {"loss": 20}, "also_trained": None,
+FIGURES: dict[str, Any] = {
+    "base": {"loss": 2.0}, "adapter": {"loss": 1.5}, "rows": {"loss": 20},
+    "intervals": {"loss": {"base": [1.9, 2.1]}}, "wins": {"loss": {"adapter": 20}}, "ended": {"base": 1.0},
+    "answer_tokens": {"base": None}, "adapters": {},
 }  # fmt: skip
+MEASURED = FIGURES | {"also": {"general": FIGURES}, "also_trained": None}
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"base": []}, {"adapter": {}}, {"adapter": {"loss": "x"}}, {"rows": None}, {"also_trained": "x"}],
+    [
+        {"base": []},
+        {"adapter": {}},
+        {"adapter": {"loss": "x"}},
+        {"rows": None},
+        {"also_trained": "x"},
+        {"intervals": {"loss": 1}},
+        {"also": {"general": FIGURES | {"adapter": {}}}},
+        {"also": {"general": 1}},
+    ],
 )
 def test_metrics_of_another_shape_are_refused(changes: dict[str, Any], tmp_path: Path) -> None:
     write_record(tmp_path, record(result=MEASURED))
