@@ -46,6 +46,8 @@ def reported(planned: Plan, progress: Progress) -> Iterator[None]:
 
 
 def _write_anyhow(planned: Plan, progress: Progress, *, ended: str) -> None:
+    if not any(stage.folder.exists() for stage in planned.stages):  # refused before anything ran
+        return
     try:
         write(of_plan(planned, ended))
     except Exception:  # noqa: BLE001  # a run that is done does not fail over a page; log.txt has the traceback
