@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ def carry_out(
             STAGES[stage.name].preflight(recipe, consent)
     if to_do:
         _run_stages(planned, chosen, consent=consent, cache=cache or default_cache(), progress=progress)
-    _check_gates(planned, chosen)
+    check_gates(planned, chosen)
     done = (stage for stage in planned.stages if stage.done or stage in chosen)
     return {stage.name: read_record(stage.folder) for stage in done}
 
@@ -120,12 +121,12 @@ def _run_stages(
     with locked(planned.folder):
         for stage in map(examined, stages):
             if not stage.done:
-                _check_gates(planned, planned.before(stage))
+                check_gates(planned, planned.before(stage))
                 _run_stage(planned, stage, consent=consent, cache=cache, progress=progress)
 
 
-def _check_gates(planned: Plan, stages: tuple[PlannedStage, ...]) -> None:
-    """Raise GateError where a stage's result is not what the recipe requires."""
+def check_gates(planned: Plan, stages: Iterable[PlannedStage]) -> None:
+    """Raise GateError where the result of one of these stages is not what the recipe requires."""
     for stage in stages:
         STAGES[stage.name].accept(planned.recipe, stage.folder)
 

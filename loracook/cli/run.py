@@ -11,6 +11,7 @@ import click
 
 from loracook.cli.options import allow_options, recipe_argument, runs_option, set_option
 from loracook.cli.screen import noise_to, show
+from loracook.errors import GateError
 from loracook.recipe.allowed import Allowed
 from loracook.recipe.recipe import load
 from loracook.store.lock import make_run_folder, refuse_locked
@@ -47,7 +48,8 @@ def command(
     """Run the stages of RECIPE that are not done; after an interruption, run it again to resume."""
     loaded = load(recipe, overrides, allowed)
     refuse_locked(runs / loaded.name)  # what follows, its imports too, takes longer than a refusal may
-    from loracook.planner import examined, plan
+    from loracook.planner import plan
+    from loracook.runner import check_gates
     from loracook.stages.base import Consent
     from loracook.views.plan_text import stage_lines
     from loracook.views.result_text import result_lines
@@ -57,12 +59,23 @@ def command(
         click.echo(str(warning), err=True)
     show((*stage_lines(planned), ""))
     consent = Consent(_upload_allowed(planned, only, push=push), overwrite)
-    if reason := _nothing_to_do(planned, only, consent):
-        click.echo(reason)
-    else:
-        _run(planned, only, consent)
-        planned = replace(planned, stages=tuple(map(examined, planned.stages)))
-    show(result_lines(planned, only))
+    try:
+        if reason := _nothing_to_do(planned, only, consent):
+            click.echo(reason)
+            check_gates(planned, [stage for stage in planned.stages if only in (None, stage.name)])
+        else:
+            _run(planned, only, consent)
+    except GateError:
+        show(result_lines(_now(planned), only))
+        raise
+    show(result_lines(_now(planned), only))
+
+
+def _now(planned: Plan) -> Plan:
+    """The plan with what is done by now."""
+    from loracook.planner import examined
+
+    return replace(planned, stages=tuple(map(examined, planned.stages)))
 
 
 def _nothing_to_do(planned: Plan, only: str | None, consent: Consent) -> str:

@@ -155,3 +155,25 @@ def test_a_report_that_cannot_be_written_ends_no_run(kitchen: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert "report.html was not written; log.txt says why; " in done.stdout
     assert "IsADirectoryError" in (report.parent / "log.txt").read_text("utf-8")
+
+
+def test_a_gate_that_is_not_met_ends_every_run_until_it_is_lowered(tmp_path: Path) -> None:
+    def attempt(bound: float) -> subprocess.CompletedProcess[str]:
+        gate = {"loss": {"at_most": bound}}
+        evaluate = {"require": gate, "generation": {"max_new_tokens": 2}}
+        dataset = {"path": "./rows.jsonl", "eval": {"rows": 4}}
+        twin_file(
+            "opt-350m-lora",
+            tmp_path,
+            **SECTIONS | {"evaluate": evaluate, "dataset": dataset, "push": {"folder": "published"}},
+        )
+        return run(tmp_path)
+
+    for _ in range(2):  # the second one has nothing to do
+        failed = attempt(0.5)
+        assert failed.returncode == 7
+        assert "evaluate.require.loss.at_most: " in failed.stderr
+        assert "  loss " in failed.stdout  # the table
+        assert not list(tmp_path.glob("runs/*/merge-*"))
+    assert attempt(1000).returncode == 0
+    assert list(tmp_path.glob("runs/*/merge-*"))
