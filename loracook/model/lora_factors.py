@@ -44,6 +44,8 @@ FACTOR = re.compile(r"(.{1,400})\.lora_(embedding_)?([AB])(?:\.weight)?")
 KNOWN_APART = re.compile(r".*\.(lora_magnitude_vector(\.weight)?|lora_B\.bias)|.*\.base_layer\..*")
 """Tensors of a variant that a note names, and W itself, which PEFT saves beside adapted embeddings."""
 LARGEST_ALPHA = 1e9
+MOST_PATTERNS = 256
+"""Of a rank_pattern or alpha_pattern, each tried on every module; re keeps twice as many compiled."""
 COSTLY = re.compile(r"\)[*+?{]|(?:[*+{].*){3}", re.DOTALL)
 """What a stranger's pattern might take for ever to match with."""
 
@@ -212,6 +214,8 @@ def _stacked(a: Tensor, b: Tensor, r: int, *, many: bool) -> tuple[Tensor, Tenso
 
 def _matched(patterns: Mapping[str, float], name: str, default: float) -> float:
     """The value of the first pattern that matches a name as PEFT matches it (get_pattern_key)."""
+    if len(patterns) > MOST_PATTERNS:
+        raise LoracookError(f"{CONFIG} has {len(patterns):,} patterns; name an adapter with fewer")
     for pattern in patterns:
         if COSTLY.search(pattern) or len(pattern) > 400:
             raise LoracookError(

@@ -1,6 +1,7 @@
 """Push: the adapter or the merged model, with a model card, to the hub or to a local folder."""
 
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from loracook.progress import Progress
 from loracook.recipe.recipe import Recipe
 from loracook.report.card import model_card, usage_prompt
 from loracook.stages.base import Consent, Folders
-from loracook.store.files import mismatch, sync, write_atomic
+from loracook.store.files import mismatch, read_sealed, sha256, sync, write_atomic, write_sealed
 from loracook.store.read_back import NUMBER
 from loracook.store.record import read_metrics, read_record, read_result
 from loracook.store.release import CARD, ReleaseFiles, allowed, release_files
@@ -129,8 +130,12 @@ def _upload(
 def _publish(release: ReleaseFiles, place: Path) -> dict[str, Any]:
     """Build the folder aside, then swap it in; files that no push put there are never removed."""
     part, old = place.with_name(f"{place.name}.part"), place.with_name(f"{place.name}.old")
+    note = place.with_name(f".{place.name}.json")
+    published = _published(note)
     for folder in (place, part, old):
-        _check_ours(folder)
+        _check_ours(folder, published)
+    hashes = {fact["sha256"] for fact in release.facts.values()}
+    write_sealed(note, {"sha256": sorted(published | hashes)})
     _remove(part)
     part.mkdir(parents=True)
     for name, source in release.paths.items():
@@ -145,8 +150,16 @@ def _publish(release: ReleaseFiles, place: Path) -> dict[str, Any]:
     part.rename(place)
     sync(place.parent)
     _remove(old)
-    published = {f"../{place.name}/{name}": fact for name, fact in release.facts.items()}
-    return {"folder": place.name, "elsewhere": published}
+    elsewhere = {f"../{place.name}/{name}": fact for name, fact in release.facts.items()}
+    return {"folder": place.name, "elsewhere": elsewhere}
+
+
+def _published(note: Path) -> set[str]:
+    """The SHA-256 of every file that pushes have put into a folder, which they note beside it before."""
+    try:
+        return set(read_sealed(note, {"sha256": [str]})["sha256"])
+    except (OSError, ValueError):
+        return set()
 
 
 def _remove(folder: Path) -> None:
@@ -154,9 +167,15 @@ def _remove(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def _check_ours(folder: Path) -> None:
+def _check_ours(folder: Path, published: Collection[str]) -> None:
+    """Raise LoracookError unless a folder holds nothing but what a push put there, or began to."""
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise LoracookError(f"'{folder}' exists and is not a folder; remove it, or set another push.folder")
-    foreign = next((path for path in folder.rglob("*") if not allowed(path.name)), None)
-    if foreign is not None:
-        raise LoracookError(f"'{foreign}' was not created by a push; move it, or set another push.folder")
+    half_written = bool(published) and folder.suffix == ".part"
+    foreign = (
+        path
+        for path in folder.rglob("*")
+        if not (allowed(path.name) and path.is_file()) or not (half_written or sha256(path) in published)
+    )
+    for path in foreign:
+        raise LoracookError(f"'{path}' was not created by a push; move it, or set another push.folder")

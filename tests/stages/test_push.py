@@ -313,11 +313,26 @@ def test_a_local_push_takes_the_place_of_the_one_before(folders: Folders) -> Non
     published = {path.name: path.read_bytes() for path in (folders.run / "published").iterdir()}
     assert published == MODEL | card_of(folders)
     assert sorted(path.name for path in folders.run.iterdir()) == [
+        ".published.json",
         "merge-1",
         "published",
         "push-1",
         "train-1",
     ]
+
+
+def test_a_local_push_replaces_no_model_that_was_there_before(folders: Folders) -> None:
+    mine = folders.run / "mine"
+    mine.mkdir()
+    (mine / "README.md").write_text("my notes")
+    with pytest.raises(LoracookError, match=r"README\.md' was not created by a push"):
+        push.run(recipe(folders, "{folder: mine}"), folders, consent=Consent(), progress=Silent())
+    (mine / "README.md").unlink()
+    for _ in range(2):
+        push.run(recipe(folders, "{folder: mine}"), folders, consent=Consent(), progress=Silent())
+    (mine / "README.md").write_text("changed since")
+    with pytest.raises(LoracookError, match=r"README\.md' was not created by a push"):
+        push.run(recipe(folders, "{folder: mine}"), folders, consent=Consent(), progress=Silent())
 
 
 def test_a_local_push_replaces_nothing_that_was_not_pushed(folders: Folders) -> None:

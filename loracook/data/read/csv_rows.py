@@ -75,7 +75,7 @@ def _header(cells: list[str] | str) -> list[str]:
     if isinstance(cells, str):
         raise csv.Error(f"the header is {cells}")
     while cells and not cells[-1].strip():
-        cells = cells[:-1]
+        cells.pop()
     cells = [cell.strip() or f"column {number}" for number, cell in enumerate(cells, 1)]
     "".join(cells).encode()
     if twice := next((column for column, count in Counter(cells).items() if count > 1), None):

@@ -96,7 +96,7 @@ def _parquet(path: Path, name: str) -> Iterator[Record]:
                 yield Record(Place(name, number), plain(columns))
     except MemoryError as error:
         raise FileError(f"'{name}' unpacks to a row of more than {size(MAX_UNPACKED_BYTES)}") from error
-    except (pyarrow.ArrowException, ValueError, OverflowError, LookupError) as error:
+    except (pyarrow.ArrowException, ValueError, TypeError, OverflowError, LookupError) as error:
         what = "a value that cannot be read, such as a date after 9999 or of an unknown time zone"
         raise FileError(f"'{name}' has {what}: {error}") from error
 

@@ -79,13 +79,14 @@ def _nested(records: list[Record]) -> Iterator[Record]:
             yield Record(record.place, {}, f"duplicate message id: '{message_id}'")
         else:
             by_id[number if message_id is None else message_id] = record, {**record.columns, "replies": []}
+    cyclic = _in_cycles(by_id)
     for name, (record, node) in by_id.items():
         parent = _first(node, PARENT_KEYS)
         if parent is None:
             continue
         if parent not in by_id:
             yield Record(record.place, {}, f"missing parent: message '{parent}' is not in the data")
-        elif _in_cycle(name, by_id):
+        elif name in cyclic:
             yield Record(record.place, {}, f"no root: the parents of message '{name}' form a cycle")
         else:
             by_id[parent][1]["replies"].append(node)
@@ -94,13 +95,19 @@ def _nested(records: list[Record]) -> Iterator[Record]:
     )
 
 
-def _in_cycle(name: str | int, by_id: Mapping[str | int, tuple[Record, Node]]) -> bool:
-    """Whether the parents of a message lead back to it."""
-    seen, parent = {name}, _first(by_id[name][1], PARENT_KEYS)
-    while parent is not None and parent in by_id and parent not in seen:
-        seen.add(parent)
-        parent = _first(by_id[parent][1], PARENT_KEYS)
-    return parent == name
+def _in_cycles(by_id: Mapping[str | int, tuple[Record, Node]]) -> set[str | int]:
+    """The messages whose parents lead back to them; each message is walked through once."""
+    cyclic, walked = set[str | int](), set[str | int]()
+    for name in by_id:
+        path: dict[str | int, int] = {}
+        at: str | int | None = name
+        while at is not None and at in by_id and at not in walked:
+            walked.add(at)
+            path[at] = len(path)
+            at = _first(by_id[at][1], PARENT_KEYS)
+        if at in path:
+            cyclic.update(list(path)[path[at] :])
+    return cyclic
 
 
 def _first(columns: Mapping[str, Any], names: Iterable[str]) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from loracook.data.read import detect, files, formats, hub, oasst
 from loracook.data.read.formats import ReadOptions
-from loracook.data.read.rows import MAX_CHARACTERS, Record, characters
+from loracook.data.read.rows import MAX_CHARACTERS, Record, characters, json_fault
 from loracook.data.read.text_files import FileError
 from loracook.errors import Path as Entry
 from loracook.errors import RecipeError
@@ -22,6 +22,8 @@ from loracook.store.folders import SCHEME, shipped_file
 
 Admit = Callable[[str], Path]
 """Gives the file at a path, links followed, where the recipe may read it."""
+MOST_RECURSIONS = 2
+"""How often a pattern may descend into all folders; each time multiplies the places to look at."""
 DETECTION_SAMPLE = 100
 """How many records the format is detected from; the first one may be bad."""
 
@@ -158,6 +160,8 @@ class Source:
             raise self.fail(key, f"no data file matches '{pattern}'")
         for file in matches:
             real = admit(str(file.absolute()))
+            if not _is_text(file.name):
+                raise self.fail(key, f"the name of '{self.name(file)}' is not UTF-8; rename it")
             if not real.is_file():  # reading a pipe or device may never end
                 raise self.fail(key, f"'{self.name(file)}' is not a regular file; name a file or folder")
             # the hub's cache links to blobs without a suffix
@@ -167,6 +171,8 @@ class Source:
         """What a glob pattern matches below the folder it starts with, without hidden files."""
         admit = partial(self._resolve, key=key)
         start, rest = split_pattern(pattern, self.recipe.reach.folder)
+        if rest.split("/").count("**") > MOST_RECURSIONS:
+            raise self.fail(key, f"'{pattern}' has '**' more than {MOST_RECURSIONS} times; one is enough")
         if ".." in rest.split("/"):
             raise self.fail(key, f"'{pattern}' has '..' behind a wildcard; write it before")
         folder = admit(start)
@@ -228,6 +234,11 @@ def _glob(folder: Path, pattern: str, admit: Admit) -> Iterator[Path]:
     for start in folder.glob(before) if before else [folder]:
         for each in _folders(start, admit):
             yield from _glob(each, after, admit)
+
+
+def _is_text(name: str) -> bool:
+    """Whether a file's name is text, and not bytes that Python keeps as surrogates."""
+    return json_fault(name) == ""
 
 
 def _hidden(file: Path, folder: Path) -> bool:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import IO, Any
 
 MAX_LINE_BYTES = 64 * 2**20
+MOST_VALUES = 2**20
+"""Lists and mappings in a line; each takes a hundred times the memory of its two brackets."""
 MAX_WHOLE_BYTES = 2 * 2**30
 MAX_FILE_BYTES = 64 * 2**30
 MAX_PARSED_BYTES = 4 * 2**30
@@ -53,7 +55,14 @@ def lines(path: Path, name: str) -> Iterator[tuple[int, bytes]]:
                 raise FileError(f"line {number} of '{name}', or the file up to it, exceeds the size limit")
             if not line:
                 return
+            check_values(line, f"line {number} of '{name}'")
             yield number, line
+
+
+def check_values(text: bytes, what: str) -> None:
+    """Raise FileError for JSON of more lists and mappings than fit memory once they are read."""
+    if text.count(b"{") + text.count(b"[") > MOST_VALUES:
+        raise FileError(f"{what} has more than {MOST_VALUES:,} brackets, which no row of text has")
 
 
 def whole(path: Path, name: str) -> bytes:

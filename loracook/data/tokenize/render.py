@@ -18,6 +18,7 @@ from loracook.data.read.rows import (
     RowError,
     Text,
     TooLongError,
+    json_fault,
 )
 from loracook.data.tokenize.chat_mask import ChatRenderer, Spans
 from loracook.data.tokenize.sandbox import RunawayError
@@ -80,6 +81,8 @@ class Renderer:
         rendered = self._rendered(row)
         if rendered.characters > MAX_CHARACTERS:
             raise TooLongError(rendered.characters)
+        if fault := json_fault(rendered.text):
+            raise RowError("no text", fault)
         return rendered
 
     def _rendered(self, row: Row) -> Rendered:

@@ -48,7 +48,11 @@ def limited(function: Callable[..., Any], **arguments: Any) -> Any:
     own = (os.getpid(), threading.get_ident())
     worker = _workers.get(own) or _workers.setdefault(own, _fork())
     try:
-        answer = worker.ask((function, arguments))
+        request = pickle.dumps((function, arguments))
+    except RecursionError as error:
+        raise RenderingError("nested too deeply") from error
+    try:
+        answer = worker.ask(request)
     except (OSError, RunawayError) as error:
         del _workers[own]
         worker.end()
@@ -63,8 +67,8 @@ class _Worker:
     process: int
     connection: Connection
 
-    def ask(self, call: tuple[Callable[..., Any], dict[str, Any]]) -> dict[str, Any]:
-        self.connection.send_bytes(pickle.dumps(call))
+    def ask(self, request: bytes) -> dict[str, Any]:
+        self.connection.send_bytes(request)
         try:
             if not self.connection.poll(PATIENCE):
                 raise RunawayError("rendering takes too long")

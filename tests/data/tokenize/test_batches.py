@@ -97,3 +97,26 @@ def test_a_long_document_and_a_long_pair_are_rows(tmp_path: Path) -> None:
     renderer, text = Renderer(book, data.with_template(book, tokenizer())), "a" * 5_000_000
     assert renderer.render(Text(text)).text.startswith(text)
     assert renderer.render(Pair(text, "b")).prompt == text
+
+
+@pytest.mark.parametrize("row", [Text("leek \ud800"), Pair("leek", "\ud800"), Chat(({"role": "user", "content": "\ud800"}, {"role": "assistant", "content": "leek"}))], ids=lambda row: type(row).__name__)  # fmt: skip
+def test_a_lone_surrogate_is_no_text_wherever_it_comes_from(row: Any, tmp_path: Path) -> None:
+    book = book_of(tmp_path, [chat("a", "b")], template={"chat_template": "chatml"})
+    with pytest.raises(RowError, match="a lone surrogate"):
+        Renderer(book, data.with_template(book, tokenizer())).render(row)
+
+
+def test_arguments_nested_too_deeply_are_refused_for_their_row(tmp_path: Path) -> None:
+    deep: Any = []
+    for _ in range(2000):
+        deep = [deep]
+    call = {"type": "function", "function": {"name": "f", "arguments": {"a": deep}}}
+    messages = (
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "x"},
+        {"role": "assistant", "content": "k"},
+    )
+    book = book_of(tmp_path, [chat("a", "b")], template={"chat_template": "qwen3"})
+    with pytest.raises(RowError, match="nested too deeply"):
+        Renderer(book, data.with_template(book, tokenizer())).render(Chat(messages))
