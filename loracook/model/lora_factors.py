@@ -224,7 +224,7 @@ def _matched(patterns: Mapping[str, float], name: str, default: float) -> float:
         try:
             if re.match(rf"(.*\.)?({pattern})$", name):
                 return patterns[pattern]
-        except re.error as error:
+        except (re.error, OverflowError) as error:
             raise LoracookError(f"the pattern {quote(pattern)} in {CONFIG} is invalid: {error}") from error
     return default
 

@@ -101,7 +101,7 @@ def add_adapter(recipe: Recipe, tuned: PeftModel, name: str) -> None:
         tuned.add_adapter(name, _config_within_bounds(config_file))
         if not weights_fit(tuned, weights, name):
             raise ValueError("its weights do not fit this base model")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, IndexError) as error:  # IndexError: PEFT's, for a token that is not there
         fault = f"no LoRA adapter that can be used here: {error}"
         raise RecipeError([recipe.problem(path, shorten(fault, LINE_LIMIT))]) from error
     tuned.load_adapter(weights.parent, name)

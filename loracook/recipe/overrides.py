@@ -12,6 +12,7 @@ from loracook.recipe.text import invisible_characters
 from loracook.recipe.yaml_values import resolve
 
 FILE = "--set"
+DEEPEST = 32
 PART = re.compile(r'"([^"]*)"|([^".=]+)')
 PATH = re.compile(rf"(?:{PART.pattern})(?:\.(?:{PART.pattern}))*(?==)")
 
@@ -26,6 +27,9 @@ def override(text: str, number: int) -> Layer:
         message = f"{quote(text)} sets nothing; use --set section.key=value"
         raise RecipeError([Problem((), message, "set", position=whole)])
     path = path_of(match[0])
+    if len(path) > DEEPEST:
+        message = f"{quote(text)} is deeper than any key; use --set section.key=value"
+        raise RecipeError([Problem((), message, "set", position=whole)])
     if path[0] == "extends":
         message = "cannot be set on the command line; write it in the recipe"
         raise RecipeError([Problem(path, message, "set", position=whole)])

@@ -12,6 +12,7 @@ from loracook.cli.endings import ending
 from loracook.errors import LoracookError, MachineError, Problem, RecipeError, reworded
 from loracook.machine.faults import machine_errors
 
+ROOT = Path(__file__).parents[2]
 ON_WINDOWS = """
 import sys, click
 sys.platform, sys.modules["fcntl"] = "win32", None
@@ -119,3 +120,10 @@ def test_the_log_has_the_traceback_behind_an_error_in_other_words(
     with pytest.raises(LoracookError), machine_errors("train", tmp_path, advice=""):
         raise error
     assert "ValueError: size 3 is not size 4" in caplog.text
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_command_without_its_streams_ends_as_with_them(closed: str) -> None:
+    code = f"{sys.executable} -m loracook validate {{}} {closed}"
+    for recipe, exit_code in (("recipes/quickstart.yaml", 0), ("docs/examples/wrong.yaml", 2)):
+        assert subprocess.run(code.format(recipe), shell=True, cwd=ROOT, check=False).returncode == exit_code

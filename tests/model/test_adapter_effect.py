@@ -272,6 +272,7 @@ SETTINGS: list[tuple[dict[str, Any], str]] = [
     ),
     ({"alpha_pattern": {".*.*.*.*x": 4}}, "is too complex"),
     ({"rank_pattern": {f"q{n}": 2 for n in range(300)}}, "has 300 patterns; name an adapter with fewer"),
+    ({"rank_pattern": {"a{99999999999999999999}": 2}}, "is invalid"),
     ({"alpha_pattern": {"[": 4}}, "the pattern '[' in adapter_config.json is invalid"),
     ({"target_parameters": 3}, "is no config that PEFT wrote"),
     ({"base_model_name_or_path": {}}, "is no config that PEFT wrote"),

@@ -194,6 +194,7 @@ def test_set_replaces_a_mapping_as_it_does_a_list(tmp_path: Path) -> None:
         ("lora.rnk=8", "--set:1:1", "lora.rnk", "unknown-key"),
         ("lora", "--set:1:1", "", "set"),
         ("=8", "--set:1:1", "", "set"),
+        ("a." * 5000 + "b=1", "--set:1:1", "", "set"),
         ("extends=a.yaml", "--set:1:1", "extends", "set"),
         ("lora.target_modules=[q", "--set:1:21", "", "yaml"),
         ("train.run_name=soup\u202e", "--set:1:1", "", "text"),
