@@ -26,7 +26,8 @@ from loracook.data.tokenize.batches import truncate
 from loracook.data.tokenize.encode import MASKED, encode
 from loracook.data.tokenize.render import Renderer
 from loracook.data.tokenize.template import names
-from loracook.evaluation.measure import Evaluation, comparison
+from loracook.evaluation.answers import comparison
+from loracook.evaluation.measure import Evaluation
 from loracook.evaluation.metrics import final_answer, metric, opened_reasoning
 from loracook.progress import Silent
 from tests.data.samples import json_lines, recipe, tokenizer
