@@ -81,7 +81,11 @@ def test_a_chat_on_a_terminal_streams_and_ctrl_c_ends_an_answer_alone(cooked: Pa
 
     terminal.type("/system Be kind.\n")
     assert "there is no system message here, nothing is changed" in terminal.until("both> ")
-    terminal.type("half a question\x03")
+    terminal.type("half a question")
+    terminal.until(
+        "half a question"
+    )  # a signal just before readline waits for input is seen with the next key
+    terminal.type("\x03")
     terminal.until("Ctrl-D or /exit leaves\nboth> ")
     terminal.type("/base\n")
     terminal.until("base> ")
