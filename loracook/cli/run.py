@@ -12,12 +12,13 @@ import click
 from loracook.cli.options import allow_options, recipe_argument, runs_option, set_option
 from loracook.cli.screen import noise_to, show
 from loracook.errors import GateError
+from loracook.progress import Silent
 from loracook.recipe.allowed import Allowed
 from loracook.recipe.recipe import load
 from loracook.store.lock import make_run_folder, refuse_locked
 
 if TYPE_CHECKING:
-    from loracook.planner import Plan
+    from loracook.planner import Plan, PlannedStage
     from loracook.stages.base import Consent
 
 LOG = "log.txt"
@@ -49,10 +50,9 @@ def command(
     loaded = load(recipe, overrides, allowed)
     refuse_locked(runs / loaded.name)  # what follows, its imports too, takes longer than a refusal may
     from loracook.planner import plan
-    from loracook.runner import check_gates
     from loracook.stages.base import Consent
     from loracook.views.plan_text import stage_lines
-    from loracook.views.result_text import result_lines
+    from loracook.views.result_text import made_lines, result_lines
 
     planned = plan(loaded, runs)
     for warning in loaded.warnings:
@@ -62,13 +62,30 @@ def command(
     try:
         if reason := _nothing_to_do(planned, only, consent):
             click.echo(reason)
-            check_gates(planned, [stage for stage in planned.stages if only in (None, stage.name)])
+            _check_gates(planned, _up_to(planned, only))
         else:
             _run(planned, only, consent)
     except GateError:
-        show(result_lines(_now(planned), only))
+        show((*made_lines(_now(planned)), ""))
         raise
     show(result_lines(_now(planned), only))
+
+
+def _check_gates(planned: Plan, stages: tuple[PlannedStage, ...]) -> None:
+    """Raise GateError where one of these stages is not what the recipe requires; its report says so, too."""
+    if "require" not in planned.recipe.sections.get("evaluate", {}):
+        return
+    from loracook.runner import check_gates
+    from loracook.views.report import reported
+
+    with reported(planned, Silent()):
+        check_gates(planned, stages)
+
+
+def _up_to(planned: Plan, only: str | None) -> tuple[PlannedStage, ...]:
+    """The stages up to one, all of them without its name."""
+    names = [stage.name for stage in planned.stages]
+    return planned.stages[: names.index(only) + 1] if only in names else planned.stages
 
 
 def _now(planned: Plan) -> Plan:

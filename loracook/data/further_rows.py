@@ -13,6 +13,7 @@ from loracook.data import cache as prepared
 from loracook.data.eval_prompts import Asker, EvaluationPrompt
 from loracook.data.prepare import prepare
 from loracook.data.read.selection import select
+from loracook.data.read.sources import training
 from loracook.errors import RecipeError
 from loracook.progress import Progress, Silent
 from loracook.recipe.recipe import Recipe
@@ -70,8 +71,12 @@ def _alone(recipe: Recipe, entry: dict[str, Any]) -> Recipe:
     """The recipe with these rows as its only ones, none of them packed."""
     source = {key: value for key, value in entry.items() if key != "metrics"}
     dataset = {**with_defaults({"dataset": source})["dataset"], "on_bad_row": recipe["dataset"]["on_bad_row"]}
-    train = {**recipe["train"], "packing": False}
-    return replace(recipe, sections={**recipe.sections, "dataset": dataset, "train": train})
+    train, template = {**recipe["train"], "packing": False}, dict(recipe["template"])
+    own = replace(recipe, sections={**recipe.sections, "dataset": dataset, "train": train})
+    if training(own)[0].options.format != "text":
+        return own
+    template.pop("loss", None)  # a part of a chat, which plain text has none of
+    return replace(own, sections={**own.sections, "template": template})
 
 
 @contextmanager

@@ -68,8 +68,10 @@ def figures(
         if scored:
             scores[name] = RowScores({side: [row[side] for row in scored] for side in seen})
     return with_perplexity(compared(scores)) | {
-        "ended": {side: _mean(side not in row["cut"] for row in generations) for side in seen},
-        "answer_tokens": {side: _mean(row["tokens"][side] for row in generations) for side in seen},
+        "ended": {side: _mean(not answer.cut for answer in each.answers) for side, each in seen.items()},
+        "answer_tokens": {
+            side: _mean(len(answer.ids) for answer in each.answers) for side, each in seen.items()
+        },
     }
 
 

@@ -31,6 +31,7 @@ from loracook.store.release import ADAPTER
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
+    from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 CONFIG, WEIGHTS = ADAPTER
@@ -159,16 +160,30 @@ def weights_fit(tuned: PeftModel, file: Path, adapter: str = "default") -> bool:
 
     least, most = (
         get_peft_model_state_dict(tuned, adapter_name=adapter, save_embedding_layers=embeddings)
-        for embeddings in (False, adapter == "default")  # the embeddings are the base's, for all adapters
+        for embeddings in (False, True)
     )
     try:
         with safe_open(file, "pt") as saved:
-            shapes = {name: saved.get_slice(name).get_shape() for name in saved.keys()}  # noqa: SIM118 - it is no dictionary
+            names = set(saved.keys())
+            shapes = {name: saved.get_slice(name).get_shape() for name in names}
+            # The embeddings are the base model's, for all adapters on it: those of another must be the same.
+            others = names - set(least) if adapter != "default" else ()
+            same = all(name in most and _same(most[name], saved.get_tensor(name)) for name in others)
     except SafetensorError as error:
         raise ValueError(f"{file}: {error}") from error
-    return set(least) <= set(shapes) and all(
-        name in most and list(most[name].shape) == shape for name, shape in shapes.items()
+    return (
+        same
+        and set(least) <= names
+        and all(name in most and list(most[name].shape) == shape for name, shape in shapes.items())
     )
+
+
+def _same(ours: Tensor, saved: Tensor) -> bool:
+    """Whether two tensors are equal in the narrower of their dtypes."""
+    if ours.shape != saved.shape:
+        return False
+    narrower = min(ours.dtype, saved.dtype, key=lambda dtype: dtype.itemsize)
+    return bool((ours.to(narrower).cpu() == saved.to(narrower).cpu()).all())
 
 
 def _difference(ours: Mapping[str, Any], saved: Mapping[str, Any]) -> str | None:

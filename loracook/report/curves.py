@@ -29,7 +29,7 @@ CHARTS: dict[str, tuple[dict[str, str], Callable[[float], str]]] = {
     "Loss": ({"loss": "training", "eval_loss": "evaluation"}, _number),
     "Learning rate": ({"learning_rate": ""}, _number),
     "Gradient norm": ({"grad_norm": ""}, _number),
-    "Trained tokens per second": ({"tokens_per_second": ""}, _number),
+    "Tokens per second": ({"tokens_per_second": ""}, _number),
     "Peak memory so far": ({"memory_bytes": ""}, _size),
 }
 """Each chart with what it draws of the log, the names of its lines, and how its values are written."""

@@ -57,7 +57,9 @@ def read_result(folder: Path, shape: Any) -> dict[str, Any]:
 
 def read_metrics(folder: Path) -> dict[str, Any]:
     """The metrics in the record of an evaluation: the same of both models, and the rows behind each."""
-    measured = read_result(folder, MEASURED | {"also_trained": int | None, "also": {str: MEASURED}})
+    measured = read_result(
+        folder, MEASURED | {"also_trained": int | None, "also": {str: MEASURED}, "notes": [str]}
+    )
     read_result(folder, {"also": {name: _same(each) for name, each in measured["also"].items()}})
     return read_result(folder, _same(measured))
 

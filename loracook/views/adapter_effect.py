@@ -106,7 +106,7 @@ def _advice(effects: Iterable[Effect]) -> Iterator[str]:
             r, most = max(r for r, _ in ranks), max(used for _, used in ranks)
             lower = 1 << max(0, int(2 * most) - 1).bit_length()
             above = f"r {r} is far above the effective rank of {quote(kind)}, which is {most:.1f} at most"
-            yield f"{above}; try r: {lower}"
+            yield f"{above}; try rank_pattern: {{{kind}: {lower}}}"
 
 
 def _kinds(effects: Iterable[Effect]) -> dict[str, list[Effect]]:

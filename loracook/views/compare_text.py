@@ -113,7 +113,7 @@ def _by(standing: Standing) -> str:
 
 def _between(standing: Standing) -> str:
     if standing.interval is None:
-        return "of one row"
+        return NOTHING
     bounds = sorted(standing.interval, key=abs) if standing.is_clear else standing.interval
     low, high = (abs(bound) if standing.is_clear else bound for bound in bounds)
     return f"{_amount(standing.metric, low)} to {_amount(standing.metric, high)}"

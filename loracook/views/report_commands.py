@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from shlex import quote
 from typing import Any
 
@@ -16,8 +17,12 @@ OVERRIDDEN = "--set"
 
 def commands(shown: Shown) -> list[tuple[str, str]]:
     """What each command does, and the command."""
-    overridden = [path for path, origin in shown.origins.items() if origin == OVERRIDDEN]
-    given = "".join(f" --set {quote(f'{path}={flow(_at(shown.sections, path))}')}" for path in overridden)
+    overridden = [path for path, origin in shown.origins.items() if origin.startswith(OVERRIDDEN)]
+    values = {path: _at(shown.sections, path) for path in overridden}
+    name = shown.folder.name
+    if "name" not in shown.sections and name != Path(shown.file).stem:
+        values["name"] = name  # a record does not say where its name is written
+    given = "".join(f" --set {quote(f'{path}={flow(value)}')}" for path, value in values.items())
     recipe, runs, folder = (
         _word(shown.file) + given,
         _word(str(shown.folder.parent)),

@@ -25,11 +25,17 @@ def result_lines(plan: Plan, only: str | None) -> list[str]:
         only: the stage that alone was to be run.
     """
     done = {stage.name: stage.folder for stage in plan.stages if stage.done}
+    return [*made_lines(plan), "", *_next(plan, done, only)]
+
+
+def made_lines(plan: Plan) -> list[str]:
+    """The table of metrics before and after, and what is where."""
+    done = {stage.name: stage.folder for stage in plan.stages if stage.done}
     places = [f"  {name:<10}{_place(plan, name, folder)}" for name, folder in done.items()]
     report = plan.folder / FILE
     places += [f"  {'report':<10}{report}"] if report.is_file() else []
     losses = _losses(done["train"]) if "train" in done else []
-    return [*losses, *_table(done.get("evaluate")), "", *places, "", *_next(plan, done, only)]
+    return [*losses, *_table(done.get("evaluate")), "", *places]
 
 
 def _place(plan: Plan, name: str, folder: Path) -> str:
@@ -60,7 +66,11 @@ def _table(folder: Path | None) -> list[str]:
     rows = [("", *head(metrics)[1:]), *figures(metrics)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ([name.ljust(widths[0]), *map(str.rjust, values, widths[1:])] for name, *values in rows)
-    return ["", *("  " + "   ".join(line) for line in lines)]
+    return [
+        "",
+        *("  " + "   ".join(line) for line in lines),
+        *(f"  note: {note}" for note in metrics["notes"]),
+    ]
 
 
 def _next(plan: Plan, done: dict[str, Path], only: str | None) -> list[str]:

@@ -146,6 +146,29 @@ def test_further_rows_are_measured_like_the_recipe_s_own(tmp_path: Path) -> None
     assert stages == {"train": True, "evaluate": False}
 
 
+def test_plain_text_is_measured_beside_chats_whose_answers_are_trained(tmp_path: Path) -> None:
+    (tmp_path / "general.jsonl").write_text('{"text": "The soup is served."}\n' * 3)
+    section = {
+        "also": {"general": {"path": "./general.jsonl"}},
+        "rows": 2,
+        "generation": {"max_new_tokens": 2},
+    }
+    recipe = twin("phi2-oasst", tmp_path, evaluate=section, push=FOLDER)
+    assert recipe["template"]["loss"] == "assistant"
+    measured = (
+        runner.run(recipe, runs=tmp_path / "runs", only="train")
+        and runner.run(recipe, runs=tmp_path / "runs", only="evaluate")["evaluate"]["result"]
+    )
+    assert measured["also"]["general"]["rows"] == {"loss": 3, "perplexity": 3}
+
+    sections = json.loads((tmp_path / "recipe.yaml").read_text())
+    adapter = next((tmp_path / "runs").glob("*/train-*/adapter")).relative_to(tmp_path)
+    sections["evaluate"] |= {"adapters": {"same": f"./{adapter}"}}
+    (tmp_path / "recipe.yaml").write_text(json.dumps(sections))
+    again = runner.run(load(tmp_path / "recipe.yaml"), runs=tmp_path / "runs", only="evaluate")["evaluate"]
+    assert again["result"]["notes"] == ["'same' gives exactly the losses and answers of 'adapter'"]
+
+
 def test_what_is_wrong_with_further_rows_is_said_of_them(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("")
     section = {"prompts": ["?"], "also": {"sums": {"path": "./empty.jsonl"}}}

@@ -37,7 +37,7 @@ FIGURES: dict[str, Any] = {
     "intervals": {"loss": {"base": [1.9, 2.1]}}, "wins": {"loss": {"adapter": 20}}, "ended": {"base": 1.0},
     "answer_tokens": {"base": None}, "adapters": {},
 }  # fmt: skip
-MEASURED = FIGURES | {"also": {"general": FIGURES}, "also_trained": None}
+MEASURED = FIGURES | {"also": {"general": FIGURES}, "also_trained": None, "notes": []}
 
 
 @pytest.mark.parametrize(
@@ -48,6 +48,7 @@ MEASURED = FIGURES | {"also": {"general": FIGURES}, "also_trained": None}
         {"adapter": {"loss": "x"}},
         {"rows": None},
         {"also_trained": "x"},
+        {"notes": [1]},
         {"intervals": {"loss": 1}},
         {"also": {"general": FIGURES | {"adapter": {}}}},
         {"also": {"general": 1}},
