@@ -48,6 +48,7 @@ def evaluated(train: Path, json_match: float) -> Path:
         "rows": dict.fromkeys(metrics, 5),
         **{name: {} for name in ("intervals", "wins", "ended", "answer_tokens", "adapters", "also")},
         "also_trained": 0,
+        "notes": [],
     }
     of_recipe = sections(load("soup.yaml"), "evaluate")
     return finished_stage(train.parent, "evaluate-0000000a", {}, before=(train,), result=result, **of_recipe)

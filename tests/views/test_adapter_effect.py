@@ -38,7 +38,7 @@ def test_a_line_for_each_kind_of_module_and_what_follows_from_them() -> None:
         "",
         "changed most: model.layers.1 (4.00%), model.layers.3 (3.00%), model.layers.2 (2.00%)",
         "",
-        "r 64 is far above the effective rank of 'v_proj', which is 5.0 at most; try r: 16",
+        "r 64 is far above the effective rank of 'v_proj', which is 5.0 at most; try rank_pattern: {v_proj: 16}",
         "",
         "note: use_dora: the figures are those of BA alone, without what use_dora adds",
         "note: W is left out for 1 module: another shape in the base model",
