@@ -13,10 +13,10 @@ from loracook.progress import Progress
 from loracook.recipe.recipe import Recipe
 from loracook.report.card import model_card, usage_prompt
 from loracook.stages.base import Consent, Folders
-from loracook.store.files import mismatch, read_sealed, sha256, sync, write_atomic, write_sealed
+from loracook.store.files import mismatch, read_sealed, sync, write_atomic, write_sealed
 from loracook.store.read_back import NUMBER
 from loracook.store.record import read_metrics, read_record, read_result
-from loracook.store.release import CARD, ReleaseFiles, allowed, release_files
+from loracook.store.release import CARD, ReleaseFiles, release_files
 from loracook.units import size
 
 READS: tuple[str, ...] = ("name", "description", "push")
@@ -134,8 +134,7 @@ def _publish(release: ReleaseFiles, place: Path) -> dict[str, Any]:
     published = _published(note)
     for folder in (place, part, old):
         _check_ours(folder, published)
-    hashes = {fact["sha256"] for fact in release.facts.values()}
-    write_sealed(note, {"sha256": sorted(published | hashes)})
+    write_sealed(note, {"files": sorted(published | set(release.facts))})
     _remove(part)
     part.mkdir(parents=True)
     for name, source in release.paths.items():
@@ -155,9 +154,9 @@ def _publish(release: ReleaseFiles, place: Path) -> dict[str, Any]:
 
 
 def _published(note: Path) -> set[str]:
-    """The SHA-256 of every file that pushes have put into a folder, which they note beside it before."""
+    """The names of the files that pushes have put into a folder, which they note beside it before."""
     try:
-        return set(read_sealed(note, {"sha256": [str]})["sha256"])
+        return set(read_sealed(note, {"files": [str]})["files"])
     except (OSError, ValueError):
         return set()
 
@@ -171,11 +170,6 @@ def _check_ours(folder: Path, published: Collection[str]) -> None:
     """Raise LoracookError unless a folder holds nothing but what a push put there, or began to."""
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise LoracookError(f"'{folder}' exists and is not a folder; remove it, or set another push.folder")
-    half_written = bool(published) and folder.suffix == ".part"
-    foreign = (
-        path
-        for path in folder.rglob("*")
-        if not (allowed(path.name) and path.is_file()) or not (half_written or sha256(path) in published)
-    )
+    foreign = (path for path in folder.rglob("*") if str(path.relative_to(folder)) not in published)
     for path in foreign:
         raise LoracookError(f"'{path}' was not created by a push; move it, or set another push.folder")

@@ -306,7 +306,7 @@ def test_a_local_push_needs_no_word_and_no_hub(folders: Folders) -> None:
 def test_a_local_push_takes_the_place_of_the_one_before(folders: Folders) -> None:
     push.run(recipe(folders, "{folder: published}"), folders, consent=Consent(), progress=Silent())
     (folders.run / "published.part").mkdir()  # one that was killed
-    (folders.run / "published.part" / "config.json").write_text("half")
+    (folders.run / "published.part" / "adapter_config.json").write_text("half")
     merged = recipe(folders, "{folder: published, what: merged}\nmerge: {}")
     push.run(merged, folders, consent=Consent(), progress=Silent())
 
@@ -330,8 +330,8 @@ def test_a_local_push_replaces_no_model_that_was_there_before(folders: Folders) 
     (mine / "README.md").unlink()
     for _ in range(2):
         push.run(recipe(folders, "{folder: mine}"), folders, consent=Consent(), progress=Silent())
-    (mine / "README.md").write_text("changed since")
-    with pytest.raises(LoracookError, match=r"README\.md' was not created by a push"):
+    (mine / "config.json").mkdir()
+    with pytest.raises(LoracookError, match=r"config\.json' was not created by a push"):
         push.run(recipe(folders, "{folder: mine}"), folders, consent=Consent(), progress=Silent())
 
 
