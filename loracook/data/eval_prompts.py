@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from loracook.data.read.rows import Chat, Message, Pair, Row, RowError
 from loracook.data.read.selection import evaluation_rows
 from loracook.data.tokenize.batches import truncate
-from loracook.data.tokenize.chat_mask import ANSWER, ChatRenderer
+from loracook.data.tokenize.chat_mask import ChatRenderer
 from loracook.data.tokenize.encode import MASKED, Encoded, encode
+from loracook.data.tokenize.probes import ANSWER
 from loracook.data.tokenize.render import Renderer, as_chat, trained_answers
 from loracook.errors import RecipeError
 from loracook.model.inference import up_to_end

@@ -1,25 +1,17 @@
 """Where the base model comes from: the hub, a folder, or a GGUF file that is converted once and cached."""
 
-import os
-import shutil
-import tempfile
 from pathlib import Path
-from typing import Literal, TypeAlias
 
-from loracook.errors import MachineError, RecipeError, UnreachableError
+from loracook.errors import RecipeError, UnreachableError
 from loracook.hub.failures import rejection, unreachable
-from loracook.model.broken_files import reading
-from loracook.model.contents import check_contents, check_gguf, check_shards
-from loracook.model.own_code import BASE_MODEL, NO_CODE, check_own_code
+from loracook.model.contents import check_contents, check_shards
+from loracook.model.gguf import Part, conversion, converted
+from loracook.model.own_code import BASE_MODEL, check_own_code
 from loracook.recipe.locations import is_local
 from loracook.recipe.present import adapter_fault, look_alike
 from loracook.recipe.reach import OutOfReachError
 from loracook.recipe.recipe import Recipe
-from loracook.store.files import sha256, sync
 from loracook.store.folders import SCHEME, shipped_file
-
-Part: TypeAlias = Literal["tokenizer", "description", "weights"]
-"""How much of a base model is needed; each part includes the one before it."""
 
 SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -103,7 +95,7 @@ def fetched(recipe: Recipe, cache: Path) -> Path | None:
     files(recipe)
     path = local_path(recipe) or _in_hub_cache(recipe)
     gguf = path and _gguf(recipe, path)
-    folder = _conversion(gguf, cache) if gguf else path
+    folder = conversion(gguf, cache) if gguf else path
     if folder is None or not any(folder.glob("*.safetensors")):
         return None
     check_contents(recipe, folder)
@@ -129,7 +121,7 @@ def _fetch(recipe: Recipe, cache: Path, part: Part) -> Path:
     files(recipe)
     path = local_path(recipe) or _from_hub(recipe, weights=part == "weights")
     gguf = _gguf(recipe, path)
-    folder = _converted(recipe, gguf, cache=cache, part=part) if gguf else path
+    folder = converted(recipe, gguf, cache=cache, part=part) if gguf else path
     check_contents(recipe, folder)
     return _with_safetensors(recipe, folder) if part == "weights" else folder
 
@@ -198,57 +190,3 @@ def _weights_file(recipe: Recipe, path: Path) -> Path:
     reason = "a pickle can run code" if suffix in PICKLES else f"a {suffix or 'plain'} file is not a model"
     message = f"{reason}; name a folder with safetensors, or a .gguf file"
     raise RecipeError([recipe.problem(BASE_MODEL, message)])
-
-
-def _conversion(gguf: Path, cache: Path) -> Path:
-    """Where the whole model of a GGUF file is cached once it is converted."""
-    return cache / "models" / f"{gguf.stem}-{sha256(gguf)[:16]}"
-
-
-def _converted(recipe: Recipe, gguf: Path, *, cache: Path, part: Part) -> Path:
-    """The needed part of a GGUF file's model as a folder, cached under the hash of the file's content."""
-    whole = _conversion(gguf, cache)
-    described = part == "description" and whole.is_dir()
-    converted = whole if part == "weights" or described else whole.with_name(f"{whole.name}-{part}")
-    if converted.is_dir():
-        return converted
-    converted.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(dir=converted.parent, prefix=f".{converted.name}."))
-    try:
-        _convert(recipe, gguf, unfinished, part=part)
-        for file in unfinished.iterdir():
-            sync(file)
-        os.chmod(unfinished, 0o755)
-        unfinished.rename(converted)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    return converted
-
-
-def _convert(recipe: Recipe, gguf: Path, folder: Path, *, part: Part) -> None:
-    try:
-        check_gguf(recipe, gguf)
-        with reading(recipe, gguf.parent, gguf.name, RuntimeError), tempfile.TemporaryDirectory() as alone:
-            # Upstream would also read what lies beside the file, and one of its name in the working folder.
-            link = Path(alone, gguf.name)
-            link.symlink_to(gguf.resolve())
-            _save_parts(link, folder, part=part)
-    except ImportError as error:
-        raise MachineError(f"{gguf.name} needs one more package; run: pip install gguf") from error
-    except NotImplementedError as error:
-        message = f"transformers cannot convert {gguf.name}: {error}"
-        raise RecipeError([recipe.problem(BASE_MODEL, message)]) from error
-
-
-def _save_parts(gguf: Path, folder: Path, *, part: Part) -> None:
-    from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig, PreTrainedTokenizerFast
-
-    alone, file = gguf.parent, str(gguf)
-    PreTrainedTokenizerFast.from_pretrained(alone, gguf_file=file, **NO_CODE).save_pretrained(folder)
-    if part == "description":
-        AutoConfig.from_pretrained(alone, gguf_file=file, **NO_CODE).save_pretrained(folder)
-    if part == "weights":
-        # Packed GGUF blocks can neither be trained nor saved, so they are dequantized.
-        dequantized = {"dtype": "bfloat16", "quantization_config": GgufConfig(dequantize=True)}
-        model = AutoModelForCausalLM.from_pretrained(alone, gguf_file=file, **NO_CODE, **dequantized)
-        model.save_pretrained(folder)

@@ -7,13 +7,11 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerFast
 from trl.trainer.utils import add_fused_lm_head
 
 from loracook.model.inference import Generated, generate, row_losses
 from tests.tiny_families import tiny
-from tests.tiny_models import LINES, tokenizer_of
 
 PROMPTS = [[5, 6, 7], [8, 9, 10, 11, 12]]
 OWN: tuple[dict[str, Any], ...] = (
@@ -44,19 +42,6 @@ OWN: tuple[dict[str, Any], ...] = (
     {"bad_words_ids": [[token] for token in range(40)]},
     {"exponential_decay_length_penalty": [1, 9.0]},
 )
-
-
-@pytest.fixture(scope="module")
-def tuned() -> Any:
-    torch.manual_seed(0)
-    return get_peft_model(AutoModelForCausalLM.from_config(tiny("llama")), LoraConfig(r=2)).eval()
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> PreTrainedTokenizerFast:
-    tokenizer = tokenizer_of(LINES)
-    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
-    return tokenizer
 
 
 def answers(tuned: Any, tokenizer: PreTrainedTokenizerFast, **settings: Any) -> list[Generated]:

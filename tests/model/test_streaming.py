@@ -6,29 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, LogitsProcessor, PreTrainedTokenizerFast
+from transformers import LogitsProcessor, PreTrainedTokenizerFast
 
 from loracook.model.inference import Generated, generate
 from loracook.model.streaming import stream
-from tests.tiny_families import tiny
-from tests.tiny_models import LINES, tokenizer_of
 
 PROMPT = [5, 6, 7]
-
-
-@pytest.fixture(scope="module")
-def tuned() -> Any:
-    torch.manual_seed(0)
-    return get_peft_model(AutoModelForCausalLM.from_config(tiny("llama")), LoraConfig(r=2)).eval()
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> PreTrainedTokenizerFast:
-    tokenizer = tokenizer_of(LINES)
-    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
-    return tokenizer
 
 
 def streamed(

@@ -14,11 +14,11 @@ from loracook.data.read.formats import (
     beside_answers,
     column_list,
     named,
-    other_task,
     rename,
     template_texts,
 )
 from loracook.data.read.message_keys import OF_SOME_ROLE, ROLE
+from loracook.data.read.other_tasks import other_task
 from loracook.data.read.propose import proposal
 from loracook.recipe.did_you_mean import closest
 from loracook.recipe.yaml_values import flow

@@ -9,6 +9,7 @@ from loracook.data.read import oasst
 from loracook.data.read.chats import CHAT_COLUMNS, chat
 from loracook.data.read.message_keys import is_empty
 from loracook.data.read.messages import conversation
+from loracook.data.read.other_tasks import other_task
 from loracook.data.read.rows import (
     MAX_CHARACTERS,
     Chat,
@@ -26,19 +27,6 @@ SHAREGPT = ("conversations", "conversation")
 SHOWN = 20
 MISSING = "missing column"
 FIELD = re.compile(r"\{([^{}\"':,\n]+)\}")
-PREFERENCES = "pairs (chosen, rejected) are for DPO; for SFT on the chosen"
-OTHER_TASKS = {
-    "chosen": f"{PREFERENCES}, columns: {{completion: chosen}}",
-    "preferred_output": "pairs (preferred_output, non_preferred_output) are for DPO",
-    "label": "rated answers (label) are for KTO; for SFT on the good ones, where: {label: true}",
-    "kto_tag": "rated answers (kto_tag) are for KTO; for SFT on the good ones, where: {kto_tag: true}",
-    "images": "rows with images are for vision models; loracook trains on text only",
-    "image": "rows with an image are for vision models; loracook trains on text only",
-    "videos": "rows with videos are for vision models; loracook trains on text only",
-    "audios": "rows with audio are for audio models; loracook trains on text only",
-    "turns": "questions without answers cannot be trained on; list them in evaluate.prompts",
-}
-"""Columns that mark data for another kind of training than supervised fine-tuning on text."""
 WITH_ANSWERS = ("messages", "sharegpt", "alpaca", "prompt_completion")
 """Formats whose rows would train as answers, regardless of other columns."""
 
@@ -77,25 +65,6 @@ def _bounded(row: Row | RowError) -> Row | RowError:
     return TooLongError(count) if count > MAX_CHARACTERS else row
 
 
-def other_task(columns: Mapping[str, Any], filtered: Iterable[str]) -> str:
-    """Which other kind of training a record is for, or ""; columns that `where` filters on do not count."""
-    names = (name for name in OTHER_TASKS if name not in filtered and _marks(name, columns.get(name)))
-    name = next(names, "")
-    return _of_chosen(columns) if name == "chosen" else OTHER_TASKS.get(name, "")
-
-
-def _of_chosen(columns: Mapping[str, Any]) -> str:
-    """What to say of preferences, with the columns that train on the chosen answers in their shape."""
-    if isinstance(columns.get("messages"), list):
-        return f"{PREFERENCES}, set format: messages"
-    chosen = as_turns("messages", columns["chosen"])
-    if isinstance(chosen, list) and len(chosen) > 1:
-        return f"{PREFERENCES}, columns: {{messages: chosen}}"
-    if "prompt" in columns or isinstance(chosen, list):
-        return OTHER_TASKS["chosen"]
-    return f"{PREFERENCES}, columns: {{text: chosen}}"
-
-
 def beside_answers(options: ReadOptions) -> tuple[str, ...]:
     """The columns of other tasks that may stand beside messages, which have the answers already."""
     return ("chosen",) if options.format in ("messages", "sharegpt") else ()
@@ -132,13 +101,6 @@ def named(what: str, names: Sequence[str]) -> str:
 def fill(template: str, columns: Mapping[str, Any]) -> str:
     """A row template with each `{column}` replaced by that column's text; raises RowError."""
     return FIELD.sub(lambda match: _text(columns, match[1]), template)
-
-
-def _marks(name: str, value: object) -> bool:
-    """Whether a column of this name has the values it has in preference, rating or image data."""
-    if name in ("label", "turns"):
-        return isinstance(value, bool if name == "label" else list)
-    return not is_empty(value)
 
 
 def _messages(columns: Mapping[str, Any], options: ReadOptions) -> Iterator[Row | RowError]:

@@ -9,6 +9,15 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from loracook.data.read.rows import Message, RowError
+from loracook.data.tokenize.probes import (
+    ANSWER,
+    QUESTION,
+    TOOL,
+    TOOL_CALL,
+    TOOL_CALLS,
+    TOOL_PARTS,
+    TOOL_RESULT,
+)
 from loracook.data.tokenize.sandbox import RenderingError, limited
 from loracook.data.tokenize.template import MASKING_ADVICE, can_mask, chat_template
 from loracook.data.tokenize.tool_arguments import wants_text, with_text
@@ -21,30 +30,6 @@ Tools: TypeAlias = Sequence[dict[str, Any]]
 
 TEXT_ROLES = ("system", "user", "assistant")
 REWRITES = f"the chat template rewrites earlier turns; {MASKING_ADVICE}"
-QUESTION: Message = {"role": "user", "content": "?"}
-CALL = {
-    "id": "call00000",
-    "type": "function",
-    "function": {"name": "tool_name", "arguments": {"tool_key": "tool_value"}},
-}
-TOOL_CALL: Message = {"role": "assistant", "content": "", "tool_calls": [CALL]}
-TOOL_CALLS: Message = {**TOOL_CALL, "tool_calls": [CALL, CALL]}
-TOOL_RESULT: Message = {
-    "role": "tool",
-    "name": "tool_name",
-    "tool_call_id": CALL["id"],
-    "content": "tool_result",
-}
-TOOL: dict[str, Any] = {
-    "type": "function",
-    "function": {
-        "name": "tool_name",
-        "description": "tool_use",
-        "parameters": {"type": "object", "properties": {}},
-    },
-}
-TOOL_PARTS = ("tool_name", "tool_key", "tool_value", "tool_result")
-ANSWER: Message = {"role": "assistant", "content": "\u2603"}
 
 
 @dataclass(frozen=True)

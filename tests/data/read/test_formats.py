@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from loracook.data.read.detect import FormatError, check_columns, detect
-from loracook.data.read.formats import OTHER_TASKS, ReadOptions, rows
+from loracook.data.read.formats import ReadOptions, rows
+from loracook.data.read.other_tasks import OTHER_TASKS
 from loracook.data.read.rows import Chat, Pair, Row, RowError, Text
 from loracook.data.read.scan import has_placeholder
 

@@ -10,8 +10,9 @@ import pytest
 import loracook.data as data
 from loracook.data.read.rows import Chat, Message, Pair, Row, RowError
 from loracook.data.tokenize import chat_mask, statistics, template
-from loracook.data.tokenize.chat_mask import QUESTION, ChatRenderer
+from loracook.data.tokenize.chat_mask import ChatRenderer
 from loracook.data.tokenize.encode import MASKED, encode
+from loracook.data.tokenize.probes import QUESTION
 from loracook.data.tokenize.render import Rendered, Renderer
 from tests.data.samples import chat, recipe, tokenizer
 
