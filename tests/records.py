@@ -42,6 +42,10 @@ def finished_stage(
     return folder
 
 
+READS = ("base_model", "dataset", "template", "lora", "train")
+"""The sections that decide a training."""
+
+
 def sections(recipe: Recipe, *names: str) -> dict[str, Any]:
     """What the record of a stage states of a recipe: these sections, and who set each value."""
     read = {name: recipe[name] for name in names if name in recipe}

@@ -17,9 +17,8 @@ from loracook.evaluation.comparison import RowScores, compared
 from loracook.planner import plan
 from loracook.recipe.recipe import load
 from loracook.store.record import read_record, write_record
-from tests.records import finished_stage, sections
+from tests.records import READS, finished_stage, sections
 
-READS = ("base_model", "dataset", "template", "lora", "train")
 RECIPE = """\
 version: 1
 base_model: {name_or_path: org/model}

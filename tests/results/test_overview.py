@@ -15,7 +15,7 @@ from loracook.errors import LoracookError
 from loracook.recipe.recipe import load
 from loracook.store.lock import locked
 from loracook.store.record import read_record, write_record
-from tests.records import finished_stage, sections
+from tests.records import READS, finished_stage, sections
 
 RECIPE = """\
 version: 1
@@ -24,7 +24,6 @@ dataset: {path: org/rows, eval: {rows: 5}}
 lora: {r: 8}
 evaluate: {rows: 5, metrics: [json_match], require: {json_match: {at_least: 0.9}}}
 """
-READS = ("base_model", "dataset", "template", "lora", "train")
 TRAINED = {"losses": {"loss": 0.5, "eval_loss": 0.75}}
 
 

@@ -11,9 +11,8 @@ from click.testing import CliRunner, Result
 from loracook.cli import commands
 from loracook.errors import LoracookError, MachineError
 from loracook.recipe.recipe import load
-from tests.records import finished_stage, sections
+from tests.records import READS, finished_stage, sections
 
-READS = ("base_model", "dataset", "template", "lora", "train")
 SOUP = """\
 version: 1
 base_model: {name_or_path: org/model}
