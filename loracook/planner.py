@@ -55,10 +55,10 @@ class Plan:
         """The stages that are still to be run."""
         return tuple(stage for stage in self.stages if not stage.done)
 
-    def before(self, stage: PlannedStage) -> tuple[PlannedStage, ...]:
-        """The stages that are run before one, whether it reads them or not."""
-        names = [each.name for each in self.stages]
-        return self.stages[: names.index(stage.name)]
+    def up_to(self, name: str | None) -> tuple[PlannedStage, ...]:
+        """The stages that are run up to one and with it, whether it reads them or not; all without a name."""
+        names = [stage.name for stage in self.stages]
+        return self.stages if name is None else self.stages[: names.index(name) + 1]
 
 
 def plan(recipe: Recipe, runs: Path = RUNS) -> Plan:

@@ -121,7 +121,7 @@ def _run_stages(
     with locked(planned.folder):
         for stage in map(examined, stages):
             if not stage.done:
-                check_gates(planned, planned.before(stage))
+                check_gates(planned, planned.up_to(stage.name)[:-1])
                 _run_stage(planned, stage, consent=consent, cache=cache, progress=progress)
 
 

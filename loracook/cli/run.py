@@ -62,7 +62,7 @@ def command(
     try:
         if reason := _nothing_to_do(planned, only, consent):
             click.echo(reason)
-            _check_gates(planned, _up_to(planned, only))
+            _check_gates(planned, planned.up_to(only))
         else:
             _run(planned, only, consent)
     except GateError:
@@ -80,12 +80,6 @@ def _check_gates(planned: Plan, stages: tuple[PlannedStage, ...]) -> None:
 
     with reported(planned, Silent()):
         check_gates(planned, stages)
-
-
-def _up_to(planned: Plan, only: str | None) -> tuple[PlannedStage, ...]:
-    """The stages up to one, all of them without its name."""
-    names = [stage.name for stage in planned.stages]
-    return planned.stages[: names.index(only) + 1] if only in names else planned.stages
 
 
 def _now(planned: Plan) -> Plan:

@@ -16,11 +16,12 @@ from loracook.model.finite import not_finite
 from loracook.recipe.allowed import NOTHING, Allowed
 from loracook.recipe.reach import OutOfReachError, Reach
 from loracook.store.read_back import NUMBER, check_shape, read_json
+from loracook.store.release import ADAPTER
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+CONFIG, WEIGHTS = ADAPTER
 DEFAULTS: dict[str, Any] = {
     "peft_type": "LORA", "r": 8, "lora_alpha": 8, "use_rslora": False, "fan_in_fan_out": False,
     "rank_pattern": {}, "alpha_pattern": {}, "target_parameters": [], "layer_replication": [],

@@ -47,9 +47,18 @@ def difference(name: str, bounds: Sequence[float] | None) -> str:
     """What the 95 % interval of a difference from the base says, as text; empty where there is none."""
     if bounds is None:
         return ""
-    share = name not in UNBOUNDED
-    low, high = (f"{100 * bound:+.1f}" if share else f"{bound:+.3f}" for bound in bounds)
-    return f"{verdict(name, bounds)} ({low} to {high}{' points' if share else ''})"
+    low, high = (signed(name, bound) for bound in bounds)
+    return f"{verdict(name, bounds)} ({low} to {high}{unit(name)})"
+
+
+def signed(name: str, change: float) -> str:
+    """A change of a metric: shares in points of a percent, others in the metric's own unit."""
+    return f"{change:+.3f}" if name in UNBOUNDED else f"{100 * change:+.1f}"
+
+
+def unit(name: str) -> str:
+    """What comes after a change of a metric."""
+    return "" if name in UNBOUNDED else " points"
 
 
 def figure(name: str, value: float) -> str:

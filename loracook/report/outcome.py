@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from loracook.report.bootstrap import LOWER_IS_BETTER, verdict
-from loracook.report.generations import figure
+from loracook.report.generations import figure, signed, unit
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,7 @@ class Figure:
         base, adapter = self.sides[:2]
         bounds = [signed(self.metric, bound) for bound in self.difference or ()]
         sure = f" (95% interval {bounds[0]} to {bounds[1]})" if bounds else ""
-        points = "" if self.metric in LOWER_IS_BETTER else " points"
-        return f"{signed(self.metric, adapter.value - base.value)}{points}{sure}"
+        return f"{signed(self.metric, adapter.value - base.value)}{unit(self.metric)}{sure}"
 
     @property
     def from_to(self) -> str:
@@ -65,11 +64,6 @@ class Figure:
             return 0.0, 1.0
         ends = [bound for side in self.sides for bound in (*(side.bounds or ()), side.value, 0.0)]
         return min(ends), max(ends) or 1.0
-
-
-def signed(metric: str, change: float) -> str:
-    """A change of a metric: shares in points of a percent, others in the metric's own unit."""
-    return f"{change:+.3f}" if metric in LOWER_IS_BETTER else f"{100 * change:+.1f}"
 
 
 def figures(measured: Mapping[str, Any], row_set: str = "") -> Iterator[Figure]:

@@ -6,8 +6,7 @@ from itertools import groupby
 
 from loracook.errors import MachineError, shorten
 from loracook.evaluation.comparison import ADAPTER, BASE
-from loracook.report.bootstrap import LOWER_IS_BETTER
-from loracook.report.generations import figure, text_of
+from loracook.report.generations import figure, signed, text_of, unit
 from loracook.results.compare import AnsweredRow, Comparison, Standing
 from loracook.results.evaluated import Evaluated
 from loracook.results.recorded import alike, recorded
@@ -101,14 +100,13 @@ def _training(run: Evaluated) -> dict[str, str]:
 def _standing(standing: Standing) -> str:
     if standing.is_clear:
         return f"{standing.best} {_by(standing)}"
-    unit = "" if _plain(standing.metric) in LOWER_IS_BETTER else " points"
-    return f"no clear difference ({_between(standing)}{unit})"
+    return f"no clear difference ({_between(standing)}{unit(_plain(standing.metric))})"
 
 
 def _by(standing: Standing) -> str:
     """By how much the best run is better, and the interval of that."""
-    unit = "" if _plain(standing.metric) in LOWER_IS_BETTER else " points"
-    return f"by {_amount(standing.metric, abs(standing.difference))}{unit} ({_between(standing)})"
+    amount = _amount(standing.metric, abs(standing.difference))
+    return f"by {amount}{unit(_plain(standing.metric))} ({_between(standing)})"
 
 
 def _between(standing: Standing) -> str:
@@ -120,8 +118,8 @@ def _between(standing: Standing) -> str:
 
 
 def _amount(metric: str, value: float) -> str:
-    """A difference as text: in the unit of the loss, or in percentage points."""
-    return f"{value:.3f}" if _plain(metric) in LOWER_IS_BETTER else f"{100 * value:.1f}"
+    """A difference as text, without a plus sign."""
+    return signed(_plain(metric), value).removeprefix("+")
 
 
 def _plain(metric: str) -> str:
