@@ -14,11 +14,11 @@ quickstart: $(VENV)/.train ## set up .venv and run recipes/quickstart.yaml on th
 
 test: export OMP_NUM_THREADS := 1
 test: $(VENV)/.test ## run all tests
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: export OMP_NUM_THREADS := 1
 test-fast: $(VENV)/.test ## run the tests that take less than ten seconds each
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 crashtest: export OMP_NUM_THREADS := 1
 crashtest: $(VENV)/.test ## kill a run at two hundred changes of files, and finish it each time (ten minutes)
