@@ -19,7 +19,7 @@ from loracook.report.generations import measured_on
 from loracook.report.outcome import figures, sentences
 from loracook.store.files import write_atomic
 from loracook.store.read_back import NUMBER, check_shape
-from loracook.store.record import read_metrics
+from loracook.store.record import read_metrics, reason
 from loracook.views.page import page
 from loracook.views.report_commands import commands
 from loracook.views.report_facts import data_facts, training_facts
@@ -39,7 +39,7 @@ def reported(planned: Plan, progress: Progress) -> Iterator[None]:
     except LockedError:  # the run is another's
         raise
     except Exception as error:
-        _write_anyhow(planned, progress, ended=str(error))
+        _write_anyhow(planned, progress, ended=reason(error))
         raise
     if planned.to_do:  # a run that is done is left as it is
         _write_anyhow(planned, progress, ended="")

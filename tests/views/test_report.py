@@ -7,6 +7,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from loracook.cli.report import command
-from loracook.store.record import RECORD
+from loracook.store.record import RECORD, keeping_failure
 from loracook.store.runs import Run, newest
 from loracook.views.report import as_html, write
 from loracook.views.shown_run import Shown, of_run
@@ -143,6 +144,21 @@ def test_a_run_that_was_stopped_in_training_shows_the_curves_so_far(tmp_path: Pa
     page = html(run)
     assert "Training is not finished." in page
     assert page.count("<polyline ") == 6
+
+
+def test_stages_that_failed_stand_beside_the_outcome_and_a_later_refusal_beside_them(tmp_path: Path) -> None:
+    run = finished_run(tmp_path)
+    for name, before in (("merge-00000002", "train-00000000"), ("push-00000003", "train-ffffffff")):
+        (run / name).mkdir()
+        with pytest.raises(KeyError), keeping_failure(run / name, [run / before]):
+            raise KeyError("soup")
+    text = plain(as_html(replace(shown(run), ended="push needs merge, which is not done")))
+    assert "Better than the base model: loss" in text
+    assert "merge failed: KeyError: 'soup' The last command ended early: push needs merge" in text
+    assert "push failed" not in text  # that was another training's
+    text = plain(as_html(replace(shown(run), ended="KeyError: 'soup'")))
+    assert "merge failed" in text
+    assert "The last command" not in text
 
 
 @pytest.fixture(scope="module")
