@@ -19,6 +19,7 @@ from loracook.store.read_back import NUMBER, check_shape, read_json
 from loracook.store.release import ADAPTER
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 CONFIG, WEIGHTS = ADAPTER
@@ -113,6 +114,11 @@ class SavedAdapter:
         if not_finite([(name, tensor.float())]):  # squares of what float32 can hold fit float64
             raise DivergedError(f"the adapter's weight {name} holds NaN or infinity; {TRAIN_AGAIN}")
         return tensor
+
+    def dtype(self, name: str) -> torch.dtype:
+        """The dtype that a tensor is stored in."""
+        stored: torch.dtype = self.file.get_slice(name)[:0].dtype
+        return stored
 
     def factors(self, key: str) -> Factors:
         """The factors of a module by its name in the file.
