@@ -6,7 +6,7 @@ import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from loracook import data, model
 from loracook.errors import GateError, LoracookError
@@ -20,10 +20,6 @@ from loracook.recipe.recipe import Recipe
 from loracook.report.generations import side_by_side
 from loracook.stages.base import Consent, Folders
 from loracook.store.record import RECORD, read_metrics
-
-if TYPE_CHECKING:
-    pass
-
 
 READS: tuple[str, ...] = ("evaluate",)
 RESUMES = False
@@ -50,8 +46,14 @@ def describe(recipe: Recipe) -> str:
         _number(len(section.get("prompts") or ()), "prompt"),
     ]
     measures = ["loss" if "eval" in recipe["dataset"] else "", *section.get("metrics", [])]
-    parts = [" and ".join(filter(None, prompts)), ", ".join(filter(None, measures))]
-    return "base model vs adapter: " + "; ".join(filter(None, parts))
+    further = ", ".join(section.get("also", {}))
+    parts = [
+        " and ".join(filter(None, prompts)),
+        ", ".join(filter(None, measures)),
+        f"also on {further}" if further else "",
+    ]
+    adapters = ", ".join(["adapter", *section.get("adapters", ())])
+    return f"base model vs {adapters}: " + "; ".join(filter(None, parts))
 
 
 def _number(count: int, noun: str) -> str:
