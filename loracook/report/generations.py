@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from loracook.report.bootstrap import EQUAL, verdict
 from loracook.report.bootstrap import LOWER_IS_BETTER as UNBOUNDED
-from loracook.report.bootstrap import verdict
 from loracook.report.markdown import block, table
 
 
@@ -40,15 +40,17 @@ def _figures(metrics: Mapping[str, Any], start: str) -> Iterator[tuple[str, ...]
     for name, rows in metrics["rows"].items():
         values = (figure(name, model[name]) for model in models)
         bounds = metrics["intervals"].get(name, {}).get("difference")
-        yield start + name, *values, difference(name, bounds), f"{rows:,}"
+        wins = metrics["wins"].get(name, {})
+        yield start + name, *values, difference(name, bounds, wins), f"{rows:,}"
 
 
-def difference(name: str, bounds: Sequence[float] | None) -> str:
+def difference(name: str, bounds: Sequence[float] | None, wins: Mapping[str, int]) -> str:
     """What the 95 % interval of a difference from the base says, as text; empty where there is none."""
-    if bounds is None:
-        return ""
+    said = verdict(name, bounds, wins)
+    if bounds is None or said == EQUAL:
+        return said if said == EQUAL else ""
     low, high = (signed(name, bound) for bound in bounds)
-    return f"{verdict(name, bounds)} ({low} to {high}{unit(name)})"
+    return f"{said} ({low} to {high}{unit(name)})"
 
 
 def signed(name: str, change: float) -> str:
