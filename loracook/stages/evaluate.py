@@ -11,10 +11,11 @@ from typing import Any
 from loracook import data, model
 from loracook.errors import GateError, LoracookError
 from loracook.evaluation.answers import figures, lines, losses_by_row
-from loracook.evaluation.comparison import indistinct
+from loracook.evaluation.comparison import ADAPTER, indistinct
 from loracook.evaluation.gates import unmet
 from loracook.evaluation.measure import Evaluation, Seen, tuned
 from loracook.evaluation.metrics import Metric, metric
+from loracook.evaluation.other_batch import other_batch
 from loracook.progress import Progress
 from loracook.recipe.recipe import Recipe
 from loracook.report.generations import side_by_side
@@ -38,7 +39,7 @@ def files(recipe: Recipe) -> tuple[Path, ...]:
 
 
 def describe(recipe: Recipe) -> str:
-    """Say what is answered and measured."""
+    """Say what is answered and measured, of which models."""
     section = recipe["evaluate"]
     rows = section.get("rows") or 0
     prompts = [
@@ -106,6 +107,7 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
         "also": tables,
         "also_trained": _also_trained(rows.statistics),
         "notes": list(indistinct(seen)),
+        "other_batch": other_batch(evaluation, own, seen[ADAPTER][""], metrics=_metrics(recipe, own.metrics)),
     }
     _write(folders.own, generations, measured)
     _write_lines(folders.own / "losses.jsonl", losses_by_row(seen))

@@ -15,7 +15,7 @@ from loracook.progress import Progress
 from loracook.recipe.yaml_values import rows as yaml_rows
 from loracook.report.answers import read_answers, rows
 from loracook.report.curves import charts, not_finite, read_log
-from loracook.report.generations import measured_on
+from loracook.report.generations import in_other_batch, measured_on
 from loracook.report.outcome import figures, sentences
 from loracook.store.files import write_atomic
 from loracook.store.read_back import NUMBER, check_shape
@@ -81,6 +81,7 @@ def as_html(shown: Shown) -> str:
         "measured": measured,
         "findings": part("the findings", lambda: _findings(shown.record("evaluate"))) or [],
         "measured_on": measured_on(measured) if measured else "",
+        "in_other_batch": part("the other batch", lambda: in_other_batch(measured or {})),
         "gates": part("the gates", lambda: _gates(shown, measured)) if measured else [],
         "answers": part("the answers", lambda: _answers(shown)),
         "curves": part("the curves", lambda: _curves(shown)),

@@ -101,6 +101,16 @@ def test_the_outcome_comes_first_with_what_got_better_and_worse_and_the_gates(tm
     )
 
 
+def test_how_far_answers_depend_on_the_batch_is_said(tmp_path: Path) -> None:
+    again = {"rows": 8, "same": 5, "batch_size": 16, "dtype": "bfloat16", "metrics": {}}
+    text = plain(html(finished_run(tmp_path, measured=MEASURED | {"other_batch": again})))
+    assert "Asked again in another batch, 5 of 8 of the adapter's answers are the same (bfloat16, " in text
+    text = plain(
+        html(finished_run(tmp_path, name="salt", measured=MEASURED | {"other_batch": {"same": "<"}}))
+    )
+    assert "the other batch cannot be shown: " in text
+
+
 def test_rows_stand_in_order_with_the_worst_first_and_differing_words_marked(tmp_path: Path) -> None:
     page = html(finished_run(tmp_path))
     assert re.findall(r'data-outcome="(\w+)"', page) == ["worse", "unscored", "better"]
