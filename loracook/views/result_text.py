@@ -79,6 +79,7 @@ def _next(plan: Plan, done: dict[str, Path], only: str | None) -> list[str]:
         return [f"to upload it, run the same command with --push{' and without --only' if only else ''}"]
     if to_do:
         return [f"still to do: {', '.join(to_do)}; run the same command without --only"]
-    if "evaluate" in done:
-        return [f"compare the answers:  less {done['evaluate'] / 'generations.md'}"]
-    return [f"look at the losses:  less {done['train'] / 'log.jsonl'}"]
+    report, evaluated = plan.folder / FILE, "evaluate" in done
+    text = done["evaluate"] / "generations.md" if evaluated else done["train"] / "log.jsonl"
+    how = f"open {report} in a browser" if report.is_file() else f"less {text}"
+    return [f"{'compare the answers' if evaluated else 'look at the losses'}:  {how}"]
