@@ -57,6 +57,16 @@ CONTRAST = """(() => {
 })()"""
 
 
+SMALLEST = """Math.min(...[...document.querySelectorAll("body *:not(script)")].filter((element) =>
+  [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim()) && element.checkVisibility()
+).map((element) => {
+  const svg = element.closest("svg");
+  const scale = svg ? svg.getBoundingClientRect().width / svg.viewBox.baseVal.width : 1;
+  return parseFloat(getComputedStyle(element).fontSize) * scale;
+}))"""
+"""The height in pixels of the smallest text, which a drawing shrinks with itself."""
+
+
 class Tags(HTMLParser):
     """The tags of a page, and the names and values of their attributes."""
 
@@ -258,8 +268,25 @@ def test_a_browser_shows_it_without_complaint_or_request(
         page.open(file, width=width, scheme=scheme)
         assert page.value("document.documentElement.scrollWidth") <= width
         assert page.value(CONTRAST) == []
+        assert page.value(SMALLEST) >= 12
         assert page.said() == []
         assert page.asked_for() == [file.resolve().as_uri()]
+
+
+def test_on_paper_it_is_light_and_whole_and_has_nothing_to_click(
+    page: browser.Page, hostile: Path, tmp_path: Path
+) -> None:
+    shapes = (
+        """[...document.querySelectorAll("nav, .filter, button")].filter(e => e.checkVisibility()).length"""
+    )
+    cut = """[...document.querySelectorAll("body *")].filter(e => !e.closest("svg") && e.scrollWidth > e.clientWidth + 1
+      && getComputedStyle(e).overflowX !== "visible").length"""
+    for run in (finished_run(tmp_path), hostile):
+        page.open(write(shown(run)), width=680, scheme="dark", media="print")
+        assert page.value("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        assert page.value(CONTRAST) == []
+        assert (page.value(shapes), page.value(cut)) == (0, 0)
+        assert page.value("document.documentElement.scrollWidth") <= 680
 
 
 def test_rows_are_filtered_by_outcome_and_by_words(page: browser.Page, tmp_path: Path) -> None:
