@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,10 @@ from loracook.errors import TRAIN_AGAIN, DivergedError, LoracookError
 from loracook.estimate.disk import check_disk
 from loracook.machine import signals, upstream
 from loracook.machine.versions import WEIGHTS, versions
+from loracook.model.adapter_effect import effects
+from loracook.model.base_weights import open_weights
+from loracook.model.fetch import fetched
+from loracook.model.lora_factors import read_adapter
 from loracook.progress import Progress
 from loracook.recipe.recipe import Recipe
 from loracook.report.card import model_card, usage_prompt
@@ -112,6 +116,7 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
         "parameters": _parameters(sft.model),
         "settings": {"train": sft.args.to_dict(), "lora": sft.model.peft_config["default"].to_dict()},
         "steps": sft.state.global_step,
+        "effects": _effects(recipe, folders, progress) if sft.accelerator.is_main_process else [],
         "memory": memory.facts(),
         "base_commit": inputs.commit,
         "data": {
@@ -121,6 +126,17 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
         },
         "best_checkpoint": sft.state.best_model_checkpoint and Path(sft.state.best_model_checkpoint).name,
     }
+
+
+def _effects(recipe: Recipe, folders: Folders, progress: Progress) -> list[dict[str, Any]]:
+    """What the adapter changed in each module: the report has no time to read the base model's weights."""
+    try:
+        base = fetched(recipe, folders.cache)
+        found, _ = effects(read_adapter(folders.own / "adapter"), open_weights(base) if base else None)
+    except LoracookError as error:
+        progress.note(f"the report does not show what the adapter changed: {error}")
+        return []
+    return [asdict(each) for each in found]
 
 
 def save_adapter(sft: SFTTrainer, inputs: TrainerInputs, folders: Folders) -> None:

@@ -20,6 +20,7 @@ from loracook.report.outcome import figures, sentences
 from loracook.store.files import write_atomic
 from loracook.store.read_back import NUMBER, check_shape
 from loracook.store.record import read_metrics, reason
+from loracook.views.adapter_chart import bars
 from loracook.views.page import page
 from loracook.views.report_commands import commands
 from loracook.views.report_facts import data_facts, training_facts
@@ -85,6 +86,7 @@ def as_html(shown: Shown) -> str:
         "gates": part("the gates", lambda: _gates(shown, measured)) if measured else [],
         "answers": part("the answers", lambda: _answers(shown)),
         "curves": part("the curves", lambda: _curves(shown)),
+        "changed": part("what the adapter changed", lambda: bars(shown.record("train"))),
         "data": part("the data", lambda: data_facts(shown.record("train"))),
         "facts": part("what training took", lambda: training_facts(shown.record("train"))),
         "notes": part("the warnings", lambda: _notes(shown)),

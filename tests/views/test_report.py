@@ -145,6 +145,24 @@ def test_training_data_cost_recipe_and_commands_are_all_told(tmp_path: Path) -> 
     assert '<span class="trained">Leek.&lt;/s&gt;</span>' in page
 
 
+def test_what_the_adapter_changed_is_drawn_by_kind_of_module(tmp_path: Path) -> None:
+    effects = [
+        {"module": f"model.layers.{layer}.{kind}", "r": 8, "norm": norm * (layer + 1), "base_norm": 10.0}
+        for layer in range(30) for kind, norm in (("q_proj", 0.01), ("down_proj", 0.002))
+    ]  # fmt: skip
+    whole = {"module": "lm_head", "r": None, "norm": None, "base_norm": None}
+    page = html(finished_run(tmp_path, result={**TRAINED, "effects": [*effects, whole]}))
+    text = plain(page)
+    assert "What the adapter changed" in text
+    assert "q_proj · median 1.55%" in text
+    assert "down_proj · median 0.31%" in text
+    assert page.count('by layer">') == 2
+    assert "model.layers.29.q_proj: 3.00%" in text
+    assert "What the adapter changed" not in plain(html(finished_run(tmp_path, name="older")))
+    broken = finished_run(tmp_path, name="broken", result={**TRAINED, "effects": [{"module": 5}]})
+    assert "what the adapter changed cannot be shown: " in plain(html(broken))
+
+
 def test_what_cannot_be_read_is_said_and_the_rest_is_shown(tmp_path: Path) -> None:
     run = finished_run(tmp_path, result={**TRAINED, "data": {"statistics": {"rows": "many"}}})
     (run / "evaluate-00000001" / "generations.jsonl").write_text('{"prompt": 5}\n')
@@ -200,7 +218,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     device = {"name": NASTY, "bytes": 1}
     result = {
-        **TRAINED, "resumed_from": NASTY, "best_checkpoint": NASTY, "base_commit": NASTY,
+        **TRAINED, "effects": [{"module": NASTY, "r": 8, "norm": 1.0, "base_norm": 1e-300}], "resumed_from": NASTY, "best_checkpoint": NASTY, "base_commit": NASTY,
         "memory": {**TRAINED["memory"], "device": device},
         "data": {"digest": NASTY, "statistics": statistics, "first_row": [[NASTY, NASTY], ["trained", NASTY]]},
     }  # fmt: skip
