@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,6 +98,11 @@ class SavedAdapter:
         """The names of weights that are saved whole (modules_to_save …), by those of the base model."""
         names = [name for name in self.names if _is_whole(name)]
         return {_plain(name).replace(".modules_to_save", ""): name for name in names}
+
+    def factors_alone(self) -> SavedAdapter:
+        """The same without the weights that are saved whole, which take gigabytes to compare."""
+        whole = set(self.whole_weights.values())
+        return replace(self, names=tuple(name for name in self.names if name not in whole))
 
     def not_shown(self) -> list[str]:
         """The names of tensors that are neither."""

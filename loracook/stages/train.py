@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import traceback
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -129,11 +130,12 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
 
 
 def _effects(recipe: Recipe, folders: Folders, progress: Progress) -> list[dict[str, Any]]:
-    """What the adapter changed in each module: the report has no time to read the base model's weights."""
+    """What LoRA changed in each module: the report has no time to read the base model's weights."""
     try:
-        base = fetched(recipe, folders.cache)
-        found, _ = effects(read_adapter(folders.own / "adapter"), open_weights(base) if base else None)
-    except LoracookError as error:
+        base, adapter = fetched(recipe, folders.cache), read_adapter(folders.own / "adapter")
+        found, _ = effects(adapter.factors_alone(), open_weights(base) if base else None)
+    except Exception as error:  # noqa: BLE001  # what is trained does not fail over a chart; log.txt has the traceback
+        traceback.print_exc()
         progress.note(f"the report does not show what the adapter changed: {error}")
         return []
     return [asdict(each) for each in found]

@@ -157,6 +157,13 @@ def test_a_weight_that_is_saved_whole_is_compared_with_the_base(tmp_path: Path) 
     assert (effect.r, effect.effective_rank, effect.amplification) == (None, None, None)
 
 
+def test_weights_that_are_saved_whole_can_be_left_out(tmp_path: Path) -> None:
+    saved(tmp_path, causal("llama"), target_modules=["q_proj"], modules_to_save=["lm_head"])
+    adapter, base = read_adapter(tmp_path / "adapter"), open_weights(tmp_path / "base.safetensors")
+    found, notes = effects(adapter.factors_alone(), base)
+    assert ({effect.kind for effect in found}, notes) == ({"q_proj"}, [])
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_embeddings_that_were_resized_and_not_trained_are_said_to_be_the_base_models(
     dtype: torch.dtype, tmp_path: Path
