@@ -219,7 +219,11 @@ def test_rows_that_do_not_fit_and_a_missing_chat_template_are_found_before_train
 def test_a_name_is_looked_up_and_a_folder_of_the_user_is_no_data_set_of_the_hub(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("lm_eval")
+    manager = pytest.importorskip("lm_eval.tasks.manager")
+    build, place = manager.TaskIndex.build, Path(manager.__file__).parent / "hellaswag"
+    monkeypatch.setattr(
+        manager.TaskIndex, "build", staticmethod(lambda _: build([place]))
+    )  # all take half a minute
     recipe = write_recipe(tmp_path / "kitchen", "hellaswagg", CHOOSE, "utils")
     with pytest.raises(RecipeError, match=r"did you mean 'hellaswag'?") as error:
         runner.run(recipe, runs=tmp_path / "runs")
