@@ -85,6 +85,7 @@ def test_the_report_lists_them_and_a_strangers_names_stay_text(tmp_path: Path) -
     assert 'soup.acc<td>0.25 ± 0.1<td>0.75<td>+0.5 (+0.3 to +0.7)<td>20<td class="better">better' in " ".join(
         text.split()
     )
+    assert '<p class="better">Better than the base model on tasks: soup.acc.</p>' in text
     assert "<script>alert(1)" not in text
     assert "{{ 7 * 7 }}" in text
 
