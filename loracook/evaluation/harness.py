@@ -75,7 +75,7 @@ def _unknown(recipe: Recipe, at: int, names: Sequence[str]) -> Any:
 
 
 def _load(recipe: Recipe, at: int, *, manager: TaskManager, spec: str | dict[str, Any]) -> Mapping[str, Any]:
-    """One entry of the tasks with all that belongs to it.
+    """One entry of the tasks with all that belongs to it, tried on a first question.
 
     The working folder is an empty one, so that no folder of the user's passes for a data set of the hub.
     """
@@ -83,6 +83,9 @@ def _load(recipe: Recipe, at: int, *, manager: TaskManager, spec: str | dict[str
     try:
         with tempfile.TemporaryDirectory() as empty, chdir(empty):
             found: Mapping[str, Any] = manager.load([spec])
+            for task in found["tasks"].values():  # one question of each, with its solved examples
+                _set_fewshot(task, recipe[PACKAGE].get("num_fewshot"))
+                task.build_all_requests(limit=1)
     except ModuleNotFoundError as error:
         raise MachineError(f"the task {quote(name)} needs the package {error.name}; install it") from error
     except Exception as error:

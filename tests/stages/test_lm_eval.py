@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
@@ -19,6 +20,7 @@ import torch
 
 from loracook import model, runner
 from loracook.errors import LoracookError, MachineError, RecipeError
+from loracook.evaluation import harness
 from loracook.planner import plan
 from loracook.recipe.recipe import Recipe, load
 from loracook.store.record import read_record
@@ -154,7 +156,7 @@ def test_the_result_lines_have_the_scores(kitchen: Path) -> None:
 @pytest.fixture(scope="module")
 def untrained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Any, Any]:
     """A recipe with solved examples in turns, its tokenizer with a chat template, and a model to ask."""
-    harness = pytest.importorskip("lm_eval") and import_module("loracook.evaluation.harness")
+    pytest.importorskip("lm_eval")
     folder = tmp_path_factory.mktemp("raw") / "kitchen"
     recipe = write_recipe(folder, CHOOSE, WRITE, num_fewshot=2, limit=4)
     tokenizer = model.load_tokenizer(recipe, folder / "model")
@@ -168,12 +170,10 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Any, An
 def test_both_models_are_asked_the_same_and_the_process_is_left_as_it_was(
     untrained: tuple[Recipe, Any, Any],
 ) -> None:
-    from loracook.evaluation.harness import evaluate, load_tasks
-
     recipe, _, lm = untrained
-    tasks = load_tasks(recipe)
+    tasks = harness.load_tasks(recipe)
     before = _state()
-    first, second = evaluate(recipe, lm, tasks), evaluate(recipe, lm, tasks)
+    first, second = (harness.evaluate(recipe, lm, tasks) for _ in range(2))
     assert _state() == before
     assert first["samples"] == second["samples"]
     asked = first["samples"]["write"][0]["arguments"][0][0]
@@ -215,15 +215,45 @@ def test_rows_that_do_not_fit_and_a_missing_chat_template_are_found_before_train
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.fixture
+def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
+    """The folders of tasks that lm-evaluation-harness looks into: all of its own take half a minute."""
+    manager = pytest.importorskip("lm_eval.tasks.manager")
+    build, folders = manager.TaskIndex.build, list[Path]()
+    monkeypatch.setattr(manager.TaskIndex, "build", staticmethod(lambda _: build(folders)))
+    harness._manager.cache_clear()
+    yield folders
+    harness._manager.cache_clear()
+
+
+def test_a_task_of_lm_eval_is_tried_on_a_question_before_training(
+    index: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "datasets"))
+    recipe = write_recipe(tmp_path / "kitchen", "few", CHOOSE, limit=2)
+    (tmp_path / "index").mkdir()
+    index.append(tmp_path / "index")
+    task = {
+        "task": "few", "dataset_path": "json", "test_split": "test", "output_type": "generate_until",
+        "dataset_kwargs": {"data_files": {"test": str(tmp_path / "kitchen" / "rows.jsonl")}},
+        "doc_to_text": "{{question}}", "doc_to_target": "{{word}}", "generation_kwargs": {"until": ["\n"]},
+    }  # fmt: skip
+    (tmp_path / "index" / "few.yaml").write_text(json.dumps(task), "utf-8")
+    assert set(harness.load_tasks(recipe)["tasks"]) == {"few", "choose"}
+    with pytest.raises(MachineError, match="cannot load the task 'few'"):
+        runner.run(write_recipe(tmp_path / "kitchen", "few", num_fewshot=50), runs=tmp_path / "runs")
+    (tmp_path / "index" / "few.yaml").write_text(json.dumps(task | {"unsafe_code": True}), "utf-8")
+    harness._manager.cache_clear()
+    with pytest.raises(RecipeError, match="runs code that the model writes"):
+        runner.run(recipe, runs=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.slow
 def test_a_name_is_looked_up_and_a_folder_of_the_user_is_no_data_set_of_the_hub(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    index: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    manager = pytest.importorskip("lm_eval.tasks.manager")
-    build, place = manager.TaskIndex.build, Path(manager.__file__).parent / "hellaswag"
-    monkeypatch.setattr(
-        manager.TaskIndex, "build", staticmethod(lambda _: build([place]))
-    )  # all take half a minute
+    index.append(Path(import_module("lm_eval.tasks").__file__ or "").parent / "hellaswag")
     recipe = write_recipe(tmp_path / "kitchen", "hellaswagg", CHOOSE, "utils")
     with pytest.raises(RecipeError, match=r"did you mean 'hellaswag'?") as error:
         runner.run(recipe, runs=tmp_path / "runs")
