@@ -17,6 +17,7 @@ from loracook.report.answers import read_answers, rows
 from loracook.report.curves import charts, not_finite, read_log
 from loracook.report.generations import in_other_batch, measured_on
 from loracook.report.outcome import figures, sentences
+from loracook.report.task_scores import SCORES, TaskScore, read_scores
 from loracook.store.files import write_atomic
 from loracook.store.read_back import NUMBER, check_shape
 from loracook.store.record import read_metrics, reason
@@ -81,6 +82,7 @@ def as_html(shown: Shown) -> str:
         "figures": all_figures or [],
         "measured": measured,
         "findings": part("the findings", lambda: _findings(shown.record("evaluate"))) or [],
+        "tasks": part("the scores on tasks", lambda: _tasks(shown)) or [],
         "measured_on": measured_on(measured) if measured else "",
         "in_other_batch": part("the other batch", lambda: in_other_batch(measured or {})),
         "gates": part("the gates", lambda: _gates(shown, measured)) if measured else [],
@@ -98,6 +100,15 @@ def as_html(shown: Shown) -> str:
 
 def _measured(shown: Shown) -> dict[str, Any] | None:
     return None if shown.record("evaluate") is None else read_metrics(_folder(shown, "evaluate"))
+
+
+def _tasks(shown: Shown) -> list[TaskScore]:
+    """The scores on tasks of lm-evaluation-harness."""
+    record = shown.record("lm_eval")
+    if record is None:
+        return []
+    check_shape(record["result"], {"scores": SCORES})
+    return read_scores(record["result"]["scores"])
 
 
 def _folder(shown: Shown, name: str) -> Path:

@@ -24,6 +24,7 @@ ELSEWHERE = {
     "lora.task_type": "there is one",
     "evaluate.adapters": "names a trained adapter, which is tested where one is made",
     "evaluate.require": "decides what goes on, which is tested where that is done",
+    "lm_eval.tasks.0.output_type": "goes with other keys, which is tested where rows are rendered",
     "train.dataloader_pin_memory": "is off wherever there is no GPU",
 }
 REFUSING = {
