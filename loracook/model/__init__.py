@@ -17,8 +17,12 @@ from loracook.model.load import (
     load_unquantized,
     tokenizer_in,
 )
+from loracook.model.logits import agreement, logits_of
+from loracook.model.merged_check import Expected, expected_logits, unlike
 from loracook.model.merging import (
     PROBES,
+    PUSH_THE_ADAPTER,
+    WholeMerge,
     different_tokens,
     load_merged,
     load_to_merge,
@@ -37,4 +41,5 @@ from loracook.model.quantized import (
 )
 from loracook.model.reached import left_out
 from loracook.model.saved_adapter import add_adapter, load_tuned, other_adapter, saved_tokenizer
+from loracook.model.streamed_merge import NotStreamedError, StreamedMerge, streamed_merge
 from loracook.model.unsupported import check_prompts, check_rows, most_positions, unsupported

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from loracook.errors import LoracookError, RecipeError, shorten
 from loracook.machine.upstream import forget_quantized_file, saved_weights
 from loracook.model.broken_files import LIMIT
+from loracook.model.finite import not_finite
 from loracook.model.generation_config import generation_settings
 from loracook.model.load import load_config, load_model, load_on_meta, load_unquantized
 from loracook.model.own_code import own_code
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 MERGE = ("merge",)
 PUSH_THE_ADAPTER = "remove 'merge:' and push the adapter"
+MERGE_AGAIN = "remove its folder and run again"
 PROBES = (
     "The capital of France is",
     "def fibonacci(n):",
@@ -85,14 +88,34 @@ def _restore_conv1d(base: PreTrainedModel, as_saved: PreTrainedModel) -> None:
             base.set_submodule(name, module)
 
 
+@dataclass(frozen=True)
+class WholeMerge:
+    """A model in memory with an adapter in its weights."""
+
+    model: PreTrainedModel
+
+    def save(self, folder: Path, **sharding: Any) -> None:
+        """Write weights, config and generation settings."""
+        self.model.save_pretrained(folder, **sharding)
+
+
 def load_merged(recipe: Recipe, folder: Path) -> PreTrainedModel:
-    """A merged model, in the precision that it was saved in."""
+    """A merged model, in the precision that it was saved in.
+
+    Raises:
+        LoracookError: weights are missing, or not finite.
+    """
     from accelerate import PartialState
     from transformers import AutoModelForCausalLM
 
-    merged: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        folder, dtype="auto", use_safetensors=True, **own_code(recipe)
+    merged: PreTrainedModel
+    merged, report = AutoModelForCausalLM.from_pretrained(
+        folder, dtype="auto", use_safetensors=True, output_loading_info=True, **own_code(recipe)
     )
+    if missing := sorted(report["missing_keys"]):
+        raise LoracookError(f"the merged model has no weight {missing[0]}; {MERGE_AGAIN}")
+    if name := not_finite(merged.named_parameters()):
+        raise LoracookError(f"the merged weight {name} holds NaN or infinity; {MERGE_AGAIN}")
     return merged.to(PartialState().device).eval()
 
 
@@ -143,6 +166,10 @@ def different_tokens(tokenizer: PreTrainedTokenizerBase, loaded: PreTrainedToken
     """What a tokenizer does otherwise once it was saved and loaded; empty for nothing."""
     if len(tokenizer) != len(loaded):
         return f"it has {len(tokenizer)} tokens, and {len(loaded)} once saved and loaded"
+    if tokenizer.chat_template != loaded.chat_template:
+        return "it has another chat template"
+    if tokenizer.special_tokens_map != loaded.special_tokens_map:
+        return "it has other special tokens"
     texts = [*PROBES, " ".join(map(str, tokenizer.all_special_tokens))]
     changed = next((text for text in texts if tokenizer(text).input_ids != loaded(text).input_ids), None)
     return "" if changed is None else f"'{changed}' gives other tokens once it was saved and loaded"
