@@ -29,6 +29,7 @@ from loracook.model.merging import (
     trains_quantized,
     try_merge,
     try_tokenizer,
+    where_it_fits,
 )
 from loracook.model.own_code import own_code
 from loracook.model.quantized import (
@@ -41,5 +42,5 @@ from loracook.model.quantized import (
 )
 from loracook.model.reached import left_out
 from loracook.model.saved_adapter import add_adapter, load_tuned, other_adapter, saved_tokenizer
-from loracook.model.streamed_merge import NotStreamedError, StreamedMerge, streamed_merge
+from loracook.model.streamed_merge import NotStreamedError, StreamedMerge, streamed_merge, whole_merge_reason
 from loracook.model.unsupported import check_prompts, check_rows, most_positions, unsupported

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from loracook.errors import LoracookError, RecipeError, shorten
+from loracook.machine.memory import available
 from loracook.machine.upstream import forget_quantized_file, saved_weights
 from loracook.model.broken_files import LIMIT
 from loracook.model.finite import not_finite
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 MERGE = ("merge",)
 PUSH_THE_ADAPTER = "remove 'merge:' and push the adapter"
+FILLED = 0.8
+"""How much of free memory weights may take; the rest is for computing with them."""
 MERGE_AGAIN = "remove its folder and run again"
 PROBES = (
     "The capital of France is",
@@ -42,10 +45,38 @@ def trains_quantized(recipe: Recipe, folder: Path) -> bool:
     return is_quantized(quantization_in_training(recipe, load_config(recipe, folder)))
 
 
-def load_to_merge(recipe: Recipe, folder: Path, dtype: str) -> PreTrainedModel:
-    """The base model in unquantized weights of `dtype`: those it was trained with, or the original ones."""
+def where_it_fits(recipe: Recipe, folder: Path, *, dtype: str, spare: Path) -> dict[str, Any]:
+    """Arguments of from_pretrained that leave on the disk what the device and the memory cannot hold.
+
+    {} where the whole model fits its device, or PEFT computes with whole weights. `spare` is a folder.
+    """
+    import torch
+    from accelerate import PartialState
+
+    base = load_on_meta(recipe, folder)
+    itemsize = (base.dtype if dtype == "auto" else getattr(torch, dtype)).itemsize
+    needed = sum(weight.numel() for weight in base.parameters()) * itemsize
+    device, free = PartialState().device, int(available() * FILLED)
+    memory: dict[int | str, int] = {"cpu": free}
+    if device.type == "cuda":
+        free = memory[device.index or 0] = int(torch.cuda.mem_get_info(device)[0] * FILLED)
+    if needed <= free or computes_with_weights(recipe):
+        return {}
+    return {"device_map": "auto", "max_memory": memory, "offload_folder": spare / "offloaded"}
+
+
+def computes_with_weights(recipe: Recipe) -> bool:
+    """Whether PEFT reads weights of the base model to apply the adapter, which then have to be in memory."""
+    return bool(recipe["lora"].get("use_dora") or recipe["lora"].get("target_parameters"))
+
+
+def load_to_merge(recipe: Recipe, folder: Path, dtype: str, **place: Any) -> PreTrainedModel:
+    """The base model in unquantized weights of `dtype`: those it was trained with, or the original ones.
+
+    `place` is what `where_it_fits` gave.
+    """
     if recipe["merge"]["base"] == "original" or not trains_quantized(recipe, folder):
-        base = load_unquantized(recipe, folder, dtype)
+        base = load_unquantized(recipe, folder, dtype, **place)
     else:
         base = _dequantized(load_model(recipe, folder), dtype)
         _restore_conv1d(base, load_on_meta(recipe, folder))
@@ -99,8 +130,8 @@ class WholeMerge:
         self.model.save_pretrained(folder, **sharding)
 
 
-def load_merged(recipe: Recipe, folder: Path) -> PreTrainedModel:
-    """A merged model, in the precision that it was saved in.
+def load_merged(recipe: Recipe, folder: Path, **place: Any) -> PreTrainedModel:
+    """A merged model, in the precision that it was saved in, placed as `where_it_fits` says.
 
     Raises:
         LoracookError: weights are missing, or not finite.
@@ -110,17 +141,19 @@ def load_merged(recipe: Recipe, folder: Path) -> PreTrainedModel:
 
     merged: PreTrainedModel
     merged, report = AutoModelForCausalLM.from_pretrained(
-        folder, dtype="auto", use_safetensors=True, output_loading_info=True, **own_code(recipe)
+        folder, dtype="auto", use_safetensors=True, output_loading_info=True, **own_code(recipe), **place
     )
     if missing := sorted(report["missing_keys"]):
         raise LoracookError(f"the merged model has no weight {missing[0]}; {MERGE_AGAIN}")
     if name := not_finite(merged.named_parameters()):
         raise LoracookError(f"the merged weight {name} holds NaN or infinity; {MERGE_AGAIN}")
-    return merged.to(PartialState().device).eval()
+    return (merged if place else merged.to(PartialState().device)).eval()
 
 
-def try_merge(recipe: Recipe, folder: Path, tuned: PeftModel) -> None:
+def try_merge(recipe: Recipe, folder: Path, tuned: PeftModel) -> PreTrainedModel | None:
     """Merge a copy of an adapted model on the meta device, save what is saved beside weights, and load it.
+
+    Gives the copy; None where that cannot be done without weights.
 
     Raises:
         RecipeError: upstream refuses one of these, or would load other weights than were saved.
@@ -144,6 +177,8 @@ def try_merge(recipe: Recipe, folder: Path, tuned: PeftModel) -> None:
         lost = sorted({*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])})
         if lost:
             raise ValueError(f"{len(lost)} of its weights would not load again, such as {lost[0]}")
+        return merged
+    return None
 
 
 def try_tokenizer(recipe: Recipe, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:

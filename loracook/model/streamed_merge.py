@@ -14,7 +14,7 @@ from loracook.model.base_weights import BaseWeights, Weight, open_weights
 from loracook.model.finite import not_finite
 from loracook.model.generation_config import generation_settings
 from loracook.model.load import load_config, load_on_meta
-from loracook.model.merging import trains_quantized
+from loracook.model.merging import computes_with_weights, trains_quantized
 from loracook.model.own_code import own_code
 from loracook.model.parameters import is_base
 from loracook.model.quantized import stored_quantization
@@ -23,6 +23,7 @@ from loracook.model.saved_adapter import WEIGHTS, load_tuned
 from loracook.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from torch import Tensor
     from torch.nn import Module
     from transformers import PreTrainedModel
@@ -150,6 +151,21 @@ def streamed_merge(recipe: Recipe, folder: Path, adapter: Path, *, dtype: str) -
     return merge
 
 
+def whole_merge_reason(
+    recipe: Recipe, folder: Path, *, tuned: PeftModel, merged: PreTrainedModel | None
+) -> str | None:
+    """Why merging takes the whole model of which these are outlines; None where it goes weight by weight."""
+    if reason := needs_whole_model(recipe, folder):
+        return reason
+    if merged is not None:
+        names = saved_names(merged)
+        for key, _ in _adapted_modules(tuned.get_base_model()):
+            own = (name for name, _ in merged.get_submodule(key).named_parameters(key))
+            if parts := [name for name in own if name not in names]:
+                return f"the base model's files hold {parts[0]} in parts"
+    return "PEFT computes with whole weights" if computes_with_weights(recipe) else None
+
+
 def needs_whole_model(recipe: Recipe, folder: Path) -> str | None:
     """Why a merge into the base model in `folder` cannot go weight by weight, whatever the adapter holds."""
     if recipe.own_code:
@@ -180,10 +196,13 @@ def _without_weights(recipe: Recipe, folder: Path, weights: BaseWeights, *, dtyp
 
 def _changes_embeddings(base: PreTrainedModel, adapter: Path) -> bool:
     """Whether an adapter has weights for the embeddings or the output layer, as with added tokens."""
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(adapter / WEIGHTS, "pt") as saved:
-        names = tuple(saved.keys())
+    try:
+        with safe_open(adapter / WEIGHTS, "pt") as saved:
+            names = tuple(saved.keys())
+    except (OSError, SafetensorError):  # load_tuned says what is wrong with it
+        return False
     return any(f".{module}." in name for module, _ in _embeddings(base) for name in names)
 
 

@@ -18,7 +18,7 @@ from loracook.stages.base import Consent, Folders
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 READS: tuple[str, ...] = ("merge",)
@@ -78,10 +78,11 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
     quantized = model.trains_quantized(recipe, base)
     trained = model.logits_of(_as_trained(recipe, base, adapter), texts) if quantized else []
     progress.advance(1, 4, "loading the base model")
-    tuned = model.load_tuned(recipe, model.load_to_merge(recipe, base, dtype(recipe)), adapter)
+    streamed = _streamed(recipe, base, adapter)
+    place = model.where_it_fits(recipe, base, dtype=dtype(recipe), spare=folders.own) if streamed else {}
+    tuned = model.load_tuned(recipe, model.load_to_merge(recipe, base, dtype(recipe), **place), adapter)
     expected = model.expected_logits(tuned, texts)
     progress.advance(2, 4, "merging")
-    streamed = _streamed(recipe, base, adapter)
     merge = streamed or _in_memory(recipe, tuned)
     del tuned
     with _whole(folders.own / "model") as unfinished:
@@ -90,11 +91,12 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
         tokenizer.save_pretrained(unfinished)
         del merge
         progress.advance(3, 4, "loading the merged model")
-        reloaded = _reloaded(recipe, unfinished, tokenizer)
+        reloaded = _reloaded(recipe, unfinished, tokenizer, **place)
         if fault := model.unlike(reloaded, model.load_on_meta(recipe, base)):
             raise LoracookError(f"the merged model has other weights than its base model: {fault}")
         merged = model.logits_of(reloaded, texts)
         compared = expected.compare(merged)
+        shutil.rmtree(folders.own / "offloaded", ignore_errors=True)
         progress.advance(4, 4, f"logits differ by {compared['logits_difference']:.2%}")
     return {
         "dtype": dtype(recipe),
@@ -162,7 +164,9 @@ def _as_trained(recipe: Recipe, base: Path, adapter: Path) -> PeftModel:
     return model.load_tuned(recipe, model.load_model(recipe, base), adapter)
 
 
-def _reloaded(recipe: Recipe, folder: Path, tokenizer: PreTrainedTokenizerBase) -> Any:
+def _reloaded(
+    recipe: Recipe, folder: Path, tokenizer: PreTrainedTokenizerBase, **place: Any
+) -> PreTrainedModel:
     """A saved model, with the tokenizer of training.
 
     Raises:
@@ -173,7 +177,7 @@ def _reloaded(recipe: Recipe, folder: Path, tokenizer: PreTrainedTokenizerBase) 
     saved = AutoTokenizer.from_pretrained(folder, **model.own_code(recipe))
     if different := model.different_tokens(tokenizer, saved):
         raise LoracookError(f"the merged model's tokenizer is not the adapter's: {different}")
-    return model.load_merged(recipe, folder)
+    return model.load_merged(recipe, folder, **place)
 
 
 def _sharding(recipe: Recipe) -> dict[str, Any]:

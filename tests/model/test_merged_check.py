@@ -110,3 +110,21 @@ def test_another_chat_template_is_noticed(tmp_path: Path) -> None:
     assert model.different_tokens(tokenizer, other) == "it has another chat template"
     other.chat_template, other.pad_token = tokenizer.chat_template, tokenizer.decode([5])
     assert model.different_tokens(tokenizer, other) == "it has other special tokens"
+
+
+def test_a_model_that_does_not_fit_is_compared_from_the_disk(tmp_path: Path) -> None:
+    base = base_model(tmp_path / "base", "llama")
+    recipe = recipe_on(base)
+    adapter = adapter_for(recipe, tmp_path / "train") / "adapter"
+    assert model.where_it_fits(recipe, base, dtype="float32", spare=tmp_path) == {}
+    place = {"device_map": "auto", "max_memory": {"cpu": "40KB"}, "offload_folder": tmp_path / "offloaded"}
+    seen = []
+    for placed in ({}, place):
+        tuned = model.load_tuned(recipe, model.load_to_merge(recipe, base, "float32", **placed), adapter)
+        seen.append(model.expected_logits(tuned, [[3, 5, 8, 13]]))
+        assert any(weight.is_meta for weight in tuned.parameters()) == bool(placed)
+    model.streamed_merge(recipe, base, adapter, dtype="float32").save(tmp_path / "merged")
+    merged = model.load_merged(recipe, tmp_path / "merged", **place)
+    compared = seen[1].compare(model.logits_of(merged, [[3, 5, 8, 13]]))
+    assert model.agreement(seen[0].tuned, seen[1].tuned).difference == 0
+    assert compared["logits_difference"] < 1e-6
