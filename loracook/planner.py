@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from loracook.errors import RecipeError
+from loracook.model.start_from import started
 from loracook.recipe.layers import with_value
 from loracook.recipe.locations import local_paths
 from loracook.recipe.recipe import Recipe
@@ -64,12 +65,16 @@ class Plan:
 def plan(recipe: Recipe, runs: Path = RUNS) -> Plan:
     """Plan a recipe below the folder `runs`; reads local data files, loads no heavy library, changes nothing.
 
+    The recipe of the plan has what it leaves out of `lora` from the adapter that it starts from; one on the
+    hub is downloaded.
+
     Raises:
-        RecipeError: a local file that the recipe names does not exist.
+        RecipeError: a local file that the recipe names does not exist, or contradicts it.
         MachineError: the run folder, or something in it, leads elsewhere.
     """
     folder = runs / recipe.name
     check_run_folder(folder)
+    recipe = started(recipe)
     stages: dict[str, PlannedStage] = {}
     for name in STAGES:
         if name in recipe:

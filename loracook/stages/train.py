@@ -19,7 +19,8 @@ from loracook.recipe.recipe import Recipe
 from loracook.report.card import model_card, usage_prompt
 from loracook.report.shareable import shareable
 from loracook.stages.base import Consent, Folders
-from loracook.store.release import CARD
+from loracook.store.files import sha256
+from loracook.store.release import ADAPTER, CARD
 from loracook.training.checkpoints import differences, is_last, newest_sealed, skip, staging_folder
 from loracook.training.largest_batch import try_before_training
 from loracook.training.loadable import misfit
@@ -43,8 +44,8 @@ def after(recipe: Recipe) -> tuple[str, ...]:
 
 
 def files(recipe: Recipe) -> tuple[Path, ...]:
-    """The local base model, data files and template."""
-    return (*model.files(recipe), *data.files(recipe))
+    """The local base model, data files, template, and the adapter to start from."""
+    return (*model.files(recipe), *data.files(recipe), *model.start_files(recipe))
 
 
 def describe(recipe: Recipe) -> str:
@@ -57,7 +58,8 @@ def describe(recipe: Recipe) -> str:
     if train.get("max_steps", -1) > 0:
         length, unit = train["max_steps"], "steps"
     duration = f"{length:g} {unit if length != 1 else unit[:-1]}"
-    return f"LoRA r={lora['r']} on {recipe['base_model']['name_or_path']}{loaded}, {duration}"
+    start = f", from {lora['start_from']}" if "start_from" in lora else ""
+    return f"LoRA r={lora['r']} on {recipe['base_model']['name_or_path']}{loaded}, {duration}{start}"
 
 
 def uploads_to(recipe: Recipe) -> str | None:
@@ -86,7 +88,8 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
     for advice in memory.estimate.precision_advice.values():
         progress.note(advice)
     check_disk(memory.estimate, folders.own)
-    made_by = _made_by(inputs, folders, device=memory.estimate.device.kind)
+    start = _start(recipe)
+    made_by = _made_by(inputs, folders, device=memory.estimate.device.kind) | start
     checkpoints = folders.own / "checkpoints"
     checkpoint = _resumed(checkpoints, made_by, progress)
     memory.start()
@@ -114,6 +117,7 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
         "steps": sft.state.global_step,
         "memory": memory.facts(),
         "base_commit": inputs.commit,
+        **start,
         "data": {
             "digest": inputs.rows.digest,
             "statistics": inputs.rows.statistics,
@@ -167,6 +171,13 @@ def _made_by(inputs: TrainerInputs, folders: Folders, *, device: str) -> dict[st
         "seed": inputs.recipe["train"]["seed"],
         **{name: version for name, version in versions().items() if name in WEIGHTS},
     }
+
+
+def _start(recipe: Recipe) -> dict[str, str]:
+    """The hash of the weights that training starts from, where it starts from an adapter."""
+    if "start_from" not in recipe["lora"]:
+        return {}
+    return {"start_from": sha256(model.start_adapter(recipe) / ADAPTER[1])}
 
 
 def _resumed(checkpoints: Path, made_by: Mapping[str, Any], progress: Progress) -> Path | None:
