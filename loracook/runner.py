@@ -141,7 +141,7 @@ def _run_stage(
     with machine_errors(stage.name, stage.folder, cache, advice=module.OUT_OF_MEMORY):
         _begin(stage)
         before = {name: _verified(folder) for name, folder in stage.before.items()}
-        folders = Folders(stage.folder, before, planned.folder, cache)
+        folders = Folders(stage.folder, before, planned.folder, cache, stage.lengthens)
         progress.begin(stage.name)
         began = time.monotonic()
         result = module.run(planned.recipe, folders, consent=consent, progress=noted)

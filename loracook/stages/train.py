@@ -21,8 +21,17 @@ from loracook.report.shareable import shareable
 from loracook.stages.base import Consent, Folders
 from loracook.store.files import sha256
 from loracook.store.release import ADAPTER, CARD
-from loracook.training.checkpoints import differences, is_last, newest_sealed, skip, staging_folder
+from loracook.training.checkpoints import (
+    differences,
+    is_last,
+    newest_sealed,
+    skip,
+    staging_folder,
+    take_over,
+    taken_from,
+)
 from loracook.training.largest_batch import try_before_training
+from loracook.training.lengthened import Shorter
 from loracook.training.loadable import misfit
 from loracook.training.memory_check import ADVICE, MemoryCheck, check_memory
 from loracook.training.trainer import TrainerInputs, build, check_trackers, read_inputs
@@ -92,12 +101,15 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
     made_by = _made_by(inputs, folders, device=memory.estimate.device.kind) | start
     checkpoints = folders.own / "checkpoints"
     checkpoint = _resumed(checkpoints, made_by, progress)
+    if checkpoint is None and folders.shorter:
+        checkpoint = _lengthened(folders.shorter, checkpoints, made_by, progress=progress)
     memory.start()
     output = staging_folder(checkpoints)
     sft = build(inputs, output, cache=folders.cache, progress=progress)
     while checkpoint and (fault := misfit(checkpoint, sft)):
         progress.note(skip(checkpoint, fault))
         checkpoint = _resumed(checkpoints, made_by, progress)
+    lengthens = checkpoint and taken_from(checkpoint)
     _add_callbacks(sft, folders, made_by=made_by, memory=memory, progress=progress)
     for callback in consent.callbacks:
         sft.add_callback(callback)
@@ -112,6 +124,7 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
         "losses": _losses(sft),
         "loss_steps": _loss_steps(sft),
         "resumed_from": checkpoint and checkpoint.name,
+        "lengthens": lengthens,
         "parameters": _parameters(sft.model),
         "settings": {"train": sft.args.to_dict(), "lora": sft.model.peft_config["default"].to_dict()},
         "steps": sft.state.global_step,
@@ -196,6 +209,19 @@ def _resumed(checkpoints: Path, made_by: Mapping[str, Any], progress: Progress) 
         raise LoracookError(f"{message}; change that back, or remove {checkpoints} to start over")
     progress.note(f"resuming from {checkpoint.name}")
     return checkpoint
+
+
+def _lengthened(
+    shorter: Shorter, checkpoints: Path, made_by: Mapping[str, Any], *, progress: Progress
+) -> Path | None:
+    """The checkpoint of a shorter training to resume from, taken over; None to start from the beginning."""
+    progress.note(f"training {shorter}")
+    for checkpoint in shorter.checkpoints:
+        fault = take_over(checkpoint, checkpoints, made_by)
+        if fault is None:
+            return _resumed(checkpoints, made_by, progress)
+        progress.note(f"skipping {checkpoint.name} of {shorter.folder.name}: {fault}")
+    return None
 
 
 def _add_callbacks(
