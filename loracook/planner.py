@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from loracook.errors import RecipeError
+from loracook.errors import RecipeError, quote
 from loracook.model.start_from import started
 from loracook.recipe.layers import with_value
-from loracook.recipe.locations import local_paths
+from loracook.recipe.locations import LOCAL, local_paths
 from loracook.recipe.recipe import Recipe
 from loracook.stages import STAGES
 from loracook.store.files import sha256
 from loracook.store.folders import RUNS
 from loracook.store.record import why_not_done
-from loracook.store.run_folder import check_run_folder
+from loracook.store.run_folder import LATEST, check_run_folder
 from loracook.training.checkpoints import newest_name
 from loracook.training.lengthened import Shorter, shorter
 
@@ -77,12 +77,24 @@ def plan(recipe: Recipe, runs: Path = RUNS) -> Plan:
     """
     folder = runs / recipe.name
     check_run_folder(folder)
+    _refuse_own_newest(recipe, folder)
     recipe = started(recipe)
     stages: dict[str, PlannedStage] = {}
     for name in STAGES:
         if name in recipe:
             stages[name] = _planned(recipe, name, folder, before=stages)
     return Plan(recipe, folder, tuple(stages.values()))
+
+
+def _refuse_own_newest(recipe: Recipe, run: Path) -> None:
+    """Raise RecipeError where training would start from what it replaces, so that no run were the last."""
+    start = recipe["lora"].get("start_from", "")
+    place = os.path.abspath(recipe.reach.folder / start)
+    if start.startswith(LOCAL) and Path(place).is_relative_to(os.path.abspath(run / LATEST)):
+        folder = os.path.relpath(os.path.realpath(place), os.path.realpath(recipe.reach.folder))
+        named = folder if folder.startswith("../") else f"./{folder}"
+        message = f"would be another adapter after this run; write {quote(named)}, or another 'name:'"
+        raise RecipeError([recipe.problem(("lora", "start_from"), message)])
 
 
 def examined(stage: PlannedStage) -> PlannedStage:

@@ -248,6 +248,44 @@ def test_an_adapter_of_another_version_of_peft_is_taken(trained: Path) -> None:
     assert all(torch.equal(saved[name].float(), ours[name].float()) for name in saved)
 
 
+@pytest.mark.parametrize(
+    ("kind", "lora"),
+    [
+        ("opt", {"use_dora": True, "use_rslora": True}),
+        ("opt", {"bias": "lora_only", "alpha_pattern": {"layers.0.self_attn.q_proj": 3}}),
+        ("opt", {"modules_to_save": ["embed_tokens"], "ensure_weight_tying": True}),
+        ("gpt_neox", {"target_modules": "all-linear", "trainable_token_indices": [3, 5]}),
+    ],
+    ids=str,
+)
+def test_whatever_an_adapter_trains_carries_over(trained: Path, kind: str, lora: dict[str, Any]) -> None:
+    base = {"base_model": {"name_or_path": f"./{write_twin(trained / kind, kind).name}"}}
+    first = load(write_recipe(trained / "variant.yaml", "./recipe.yaml", base, {"lora": lora}))
+    sft = trainer(first, trained / "unused", cache=trained / "cache", progress=Silent())
+    torch.manual_seed(2)
+    for value in sft.model.parameters():
+        if value.requires_grad:
+            value.data += torch.randn_like(value)
+    sft.model.save_pretrained(trained / "variant")
+    further = second(trained, "./variant", **base)
+    again = trainer(further, trained / "unused", cache=trained / "cache", progress=Silent())
+    named = dict(again.model.named_parameters())
+    before = {name: value for name, value in sft.model.named_parameters() if value.requires_grad}
+    assert before.keys() == {name for name, value in named.items() if value.requires_grad}
+    assert all(torch.equal(value, named[name]) for name, value in before.items())
+
+
+def test_the_newest_run_of_the_recipe_itself_is_no_start(trained: Path) -> None:
+    """After the run it would be another one, and each run would start a further round."""
+    recipe = second(trained, name="opt-350m-lora")
+    with pytest.raises(
+        RecipeError, match=r"lora\.start_from: .* write './runs/opt-350m-lora/train-\w+/adapter'"
+    ):
+        plan(recipe, trained / "runs")
+    named = adapter_of(trained).resolve().relative_to(trained.resolve())
+    assert plan(second(trained, f"./{named}", name="opt-350m-lora"), trained / "runs").to_do
+
+
 def test_a_token_that_the_adapter_was_trained_with_has_to_be_there(trained: Path) -> None:
     token = {"tokenizer": {"extra_special_tokens": ["<dish>"]}}
     started = plan(second(trained, name="tokens", **token)).recipe
