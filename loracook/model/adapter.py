@@ -31,7 +31,7 @@ def lora_config(recipe: Recipe, left_out: Sequence[str] = ()) -> LoraConfig:
 
     section = {key: value for key, value in recipe["lora"].items() if key not in NOT_PASSED_ON}
     if left_out:
-        section["exclude_modules"] = [*_listed(recipe, "exclude_modules"), *left_out]
+        section["exclude_modules"] = list(dict.fromkeys([*_listed(recipe, "exclude_modules"), *left_out]))
     # PEFT changes the lists that it is given; the recipe must not change.
     return LoraConfig(**{"task_type": "CAUSAL_LM", **deepcopy(section)})
 

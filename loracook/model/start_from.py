@@ -14,9 +14,9 @@ from loracook.model.saved_adapter import (
     CONFIG,
     NAME_AN_ADAPTER,
     WEIGHTS,
-    check_fit,
     config_within_bounds,
     local_adapter,
+    misfit,
     of_a_stranger,
     settings_within_bounds,
 )
@@ -49,6 +49,8 @@ def started(recipe: Recipe) -> Recipe:
     folder = start_adapter(recipe)
     with of_a_stranger(recipe, START):
         saved = settings_within_bounds(folder / CONFIG)
+        if missing := sorted({"r", "lora_alpha"} - saved.keys()):
+            raise ValueError(f"its {CONFIG} has no {missing[0]}")
     if problems := [recipe.problem(("lora", key), text) for key, text in _contradictions(recipe, saved)]:
         raise RecipeError(problems)
     taken = {key: value for key, value in saved.items() if key not in recipe["lora"] and _says(key, value)}
@@ -116,7 +118,8 @@ def check_start(recipe: Recipe, tuned: PeftModel) -> None:
     folder = start_adapter(recipe)
     with of_a_stranger(recipe, START):
         config_within_bounds(folder / CONFIG)
-        check_fit(tuned, folder / WEIGHTS)
+        if fault := misfit(tuned, folder / WEIGHTS):
+            raise ValueError(f"its weights do not fit this base model{_said_base(recipe, folder)}: {fault}")
         with safe_open(folder / WEIGHTS, "pt") as saved:
             if name := not_finite((name, saved.get_tensor(name)) for name in saved.keys()):  # noqa: SIM118
                 raise ValueError(f"its weight {name} holds NaN or infinity")
@@ -130,8 +133,17 @@ def on_its_base(recipe: Recipe) -> Iterator[None]:
     except RecipeError as error:
         if recipe.origin(("lora", "target_modules")).kind != "start_from":
             raise
-        fault = f"the adapter is of another base model: {error.problems[0].message.partition('; ')[0]}"
+        said = _said_base(recipe, start_adapter(recipe))
+        fault = f"the adapter is of another base model{said}: {error.problems[0].message.partition('; ')[0]}"
         raise RecipeError([recipe.problem(START, fault)]) from error
+
+
+def _said_base(recipe: Recipe, folder: Path) -> str:
+    """The base model that a config names, which may be any text, where it is not the recipe's."""
+    name = read_json(folder / CONFIG, dict).get("base_model_name_or_path")
+    return (
+        f" (its config says {quote(name)})" if name and name != recipe["base_model"]["name_or_path"] else ""
+    )
 
 
 def load_start(recipe: Recipe, tuned: PeftModel) -> None:
@@ -155,7 +167,7 @@ def start_notes(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> tuple[str
     for token in tokens:
         if ids.get(token["content"]) != token["id"]:
             fault = f"the adapter was trained with the token {quote(token['content'])} as {token['id']}"
-            advice = "write the same tokenizer section as there"
+            advice = "write its tokenizer section, or name an adapter of this base model"
             raise RecipeError([recipe.problem(START, f"{fault}, which it is not here; {advice}")])
     return tuple(_notes(recipe, folder / CHAT_TEMPLATE, tokenizer.chat_template))
 
@@ -165,7 +177,7 @@ def _notes(recipe: Recipe, template: Path, ours: str | None) -> Iterator[str]:
         key: value for key, value in recipe["lora"].items() if recipe.origin(("lora", key)).kind == START[-1]
     }
     if taken:
-        settings = ", ".join(f"{key}: {quote(value)}" for key, value in taken.items())
+        settings = ", ".join(f"{key}: {quote(value)[1:-1]}" for key, value in taken.items())
         yield f"taken from lora.start_from: {settings}"
     if template.is_file() and template.read_text("utf-8", errors="replace") != (ours or ""):
         yield "lora.start_from was trained with another chat template than this recipe's"

@@ -139,7 +139,7 @@ def test_a_plan_says_what_is_taken_from_the_adapter(trained: Path) -> None:
     planned = plan(second(trained))
     assert planned.stages[0].summary.startswith("LoRA r=4 on ./model, 2 steps, from ./runs/")
     notes = read_and_estimate(planned.recipe, trained / "cache", device_here()).meta_model.notes
-    taken = "r: '4', lora_alpha: '12', target_modules: '[q_proj, v_proj]'"
+    taken = "r: 4, lora_alpha: 12, target_modules: [q_proj, v_proj]"
     assert notes == (f"taken from lora.start_from: {taken}",)
 
 
@@ -182,7 +182,12 @@ def test_names_of_modules_and_dropout_may_be_written_in_another_way(trained: Pat
         ({"init_lora_weights": "pissa"}, "init_lora_weights: "),
         ({"target_modules": "(.*.*)*Z"}, "target_modules: "),
         ({"use_qalora": True}, "'use_qalora' is not supported"),
+        ({"r": None}, "its adapter_config.json has no r"),
         ({"target_modules": ["c_attn"]}, "the adapter is of another base model: 'c_attn' matches no module"),
+        (
+            {"target_modules": ["c_attn"], "base_model_name_or_path": "org/other"},
+            "the adapter is of another base model (its config says 'org/other'): 'c_attn' matches no module",
+        ),
         ({"r": 5}, "its weights do not fit this base model: model.decoder"),
         ({"target_modules": ["lm_head", "q_proj"]}, "an adapter on 'lm_head' is not trained"),
     ],
@@ -195,13 +200,12 @@ def test_an_adapter_that_no_recipe_could_make_is_refused(
     assert says in refusal(second(trained, "./strange"), trained)
 
 
-def test_an_adapter_of_another_base_model_is_refused_by_its_weights(
-    trained: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_adapter_of_another_base_model_is_refused_by_its_weights(trained: Path) -> None:
     write_twin(trained / "neo", "gpt_neo")
     neo = {"base_model": {"name_or_path": "./neo"}}
-    assert "its weights do not fit this base model: has no transformer.h.0" in refusal(
-        second(trained, name="neo-second", **neo), trained
+    assert (
+        "its weights do not fit this base model (its config says './model'): has no transformer.h.0"
+        in refusal(second(trained, name="neo-second", **neo), trained)
     )
 
 
@@ -295,7 +299,7 @@ def test_a_token_that_the_adapter_was_trained_with_has_to_be_there(trained: Path
     number = len(sft.processing_class) - 1
     assert refusal(second(trained, "./tokens"), trained) == (
         f"lora.start_from: the adapter was trained with the token '<dish>' as {number}, "
-        "which it is not here; write the same tokenizer section as there"
+        "which it is not here; write its tokenizer section, or name an adapter of this base model"
     )
     planned = plan(second(trained, "./tokens", name="again", **token))
     again = trainer(planned.recipe, trained / "unused", cache=trained / "cache", progress=Silent())
