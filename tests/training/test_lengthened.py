@@ -37,6 +37,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def long_run(trained: Path) -> bytes:
+    """The weights of a run of eight steps."""
+    return undisturbed(trained, max_steps=8)
+
+
 @pytest.fixture
 def kitchen(trained: Path, tmp_path: Path) -> Path:
     """The same in a place of its own."""
@@ -73,11 +79,13 @@ def undisturbed(folder: Path, **train: Any) -> bytes:
 
 
 @pytest.mark.slow
-def test_a_lengthened_run_ends_with_the_bits_of_a_long_one_and_leaves_the_short_one(kitchen: Path) -> None:
+def test_a_lengthened_run_ends_with_the_bits_of_a_long_one_and_leaves_the_short_one(
+    kitchen: Path, long_run: bytes
+) -> None:
     short = stage(kitchen)
     before = {path: path.read_bytes() for path in short.folder.rglob("*") if path.is_file()}
     weights, result, notes = trained_on(kitchen, max_steps=8)
-    assert weights == undisturbed(kitchen, max_steps=8)
+    assert weights == long_run
     assert (result["steps"], result["resumed_from"], result["lengthens"]) == (
         8,
         "checkpoint-5",
@@ -91,6 +99,11 @@ def test_a_lengthened_run_ends_with_the_bits_of_a_long_one_and_leaves_the_short_
     assert tokens == sorted(set(tokens))
     assert {path: path.read_bytes() for path in short.folder.rglob("*") if path.is_file()} == before
     assert stage(kitchen).done
+    interrupted = stage(kitchen, max_steps=8).folder
+    (interrupted / "record.json").unlink()
+    shutil.rmtree(interrupted / "checkpoints" / "checkpoint-8")
+    again, result, _ = trained_on(kitchen, max_steps=8)
+    assert (again, result["resumed_from"], result["lengthens"]) == (weights, "checkpoint-6", None)
 
 
 @pytest.mark.slow
@@ -107,23 +120,12 @@ def test_epochs_are_added_at_the_end_of_an_epoch(kitchen: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_lengthened_run_resumes_from_its_own_checkpoints(kitchen: Path) -> None:
-    weights, _, _ = trained_on(kitchen, max_steps=8)
-    folder = stage(kitchen, max_steps=8).folder
-    (folder / "record.json").unlink()
-    shutil.rmtree(folder / "adapter")
-    shutil.rmtree(folder / "checkpoints" / "checkpoint-8")
-    again, result, _ = trained_on(kitchen, max_steps=8)
-    assert (again, result["resumed_from"], result["lengthens"]) == (weights, "checkpoint-6", None)
-
-
-@pytest.mark.slow
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(kitchen: Path) -> None:
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(kitchen: Path, long_run: bytes) -> None:
     newest = stage(kitchen).folder / "checkpoints" / "checkpoint-5"
     turn_the_last_bit(newest / "optimizer.pt")
     weights, result, notes = trained_on(kitchen, max_steps=8)
     assert result["resumed_from"] == "checkpoint-3"
-    assert weights == undisturbed(kitchen, max_steps=8)
+    assert weights == long_run
     said = f"skipping checkpoint-5 of {stage(kitchen).folder.name}: optimizer.pt is corrupt (hash mismatch)"
     assert said in notes
     assert newest.exists()
@@ -192,16 +194,6 @@ def test_another_recipe_or_a_shorter_one_lengthens_nothing(kitchen: Path, train:
 def test_without_checkpoints_a_plan_says_so(kitchen: Path) -> None:
     shutil.rmtree(stage(kitchen).folder / "checkpoints")
     assert str(stage(kitchen, max_steps=8).lengthens).endswith("shorter: it has no checkpoints")
-
-
-@pytest.mark.slow
-def test_an_evaluation_at_the_end_leaves_the_bits_of_a_long_run(tmp_path: Path) -> None:
-    train, rows = CONSTANT | EVALUATES, {"rows": 24, "eval": {"rows": 4}}
-    twin_file("opt-350m-lora", tmp_path, train=train, evaluate=None, dataset=rows)
-    trained_on(tmp_path)
-    weights, result, _ = trained_on(tmp_path, max_steps=8)
-    assert result["resumed_from"] == "checkpoint-3"
-    assert weights == undisturbed(tmp_path, max_steps=8)
 
 
 @pytest.mark.parametrize(
