@@ -8,16 +8,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from loracook.errors import RecipeError
+from loracook.errors import RecipeError, quote
+from loracook.model.start_from import started
 from loracook.recipe.layers import with_value
-from loracook.recipe.locations import local_paths
+from loracook.recipe.locations import LOCAL, local_paths
 from loracook.recipe.recipe import Recipe
 from loracook.stages import STAGES
 from loracook.store.files import sha256
 from loracook.store.folders import RUNS
 from loracook.store.record import why_not_done
-from loracook.store.run_folder import check_run_folder
+from loracook.store.run_folder import LATEST, check_run_folder
 from loracook.training.checkpoints import newest_name
+from loracook.training.lengthened import Shorter, shorter
 
 LOGGING = {"logging_steps", "logging_strategy", "logging_first_step"}
 SAVING = {"save_steps", "save_strategy"}
@@ -29,7 +31,8 @@ does how often a checkpoint is saved, unless the best one is the result."""
 @dataclass(frozen=True)
 class PlannedStage:
     """A stage of this run: `digest` covers all that decides its result, `before` has the folders it reads,
-    `fault` says why it has to run again, and `resumes_from` names the checkpoint that it resumes from.
+    `fault` says why it has to run again, `resumes_from` names the checkpoint that it resumes from, and
+    `lengthens` is the shorter training that it starts with otherwise.
     """
 
     name: str
@@ -40,6 +43,7 @@ class PlannedStage:
     done: bool = False
     fault: str = ""
     resumes_from: str = ""
+    lengthens: Shorter | None = None
 
 
 @dataclass(frozen=True)
@@ -64,17 +68,33 @@ class Plan:
 def plan(recipe: Recipe, runs: Path = RUNS) -> Plan:
     """Plan a recipe below the folder `runs`; reads local data files, loads no heavy library, changes nothing.
 
+    The recipe of the plan has what it leaves out of `lora` from the adapter that it starts from; one on the
+    hub is downloaded.
+
     Raises:
-        RecipeError: a local file that the recipe names does not exist.
+        RecipeError: a local file that the recipe names does not exist, or contradicts it.
         MachineError: the run folder, or something in it, leads elsewhere.
     """
     folder = runs / recipe.name
     check_run_folder(folder)
+    _refuse_own_newest(recipe, folder)
+    recipe = started(recipe)
     stages: dict[str, PlannedStage] = {}
     for name in STAGES:
         if name in recipe:
             stages[name] = _planned(recipe, name, folder, before=stages)
     return Plan(recipe, folder, tuple(stages.values()))
+
+
+def _refuse_own_newest(recipe: Recipe, run: Path) -> None:
+    """Raise RecipeError where training would start from what it replaces, so that no run were the last."""
+    start = recipe["lora"].get("start_from", "")
+    place = os.path.abspath(recipe.reach.folder / start)
+    if start.startswith(LOCAL) and Path(place).is_relative_to(os.path.abspath(run / LATEST)):
+        folder = os.path.relpath(os.path.realpath(place), os.path.realpath(recipe.reach.folder))
+        named = folder if folder.startswith("../") else f"./{folder}"
+        message = f"would be another adapter after this run; write {quote(named)}, or another 'name:'"
+        raise RecipeError([recipe.problem(("lora", "start_from"), message)])
 
 
 def examined(stage: PlannedStage) -> PlannedStage:
@@ -90,18 +110,32 @@ def _planned(recipe: Recipe, name: str, run: Path, *, before: Mapping[str, Plann
     if missing:
         message = f"requires the section '{missing[0]}'; write '{missing[0]}: {{}}'"
         raise RecipeError([recipe.problem((name,), message)])
-    digest = _digest(recipe, name, before)
+    decides = _decides(recipe, name, before)
+    digest = _digest(decides)
     reads = {earlier: before[earlier].folder for earlier in stage.after(recipe)}
-    return examined(PlannedStage(name, run / f"{name}-{digest}", digest, stage.describe(recipe), reads))
+    planned = examined(PlannedStage(name, run / f"{name}-{digest}", digest, stage.describe(recipe), reads))
+    if planned.done or planned.resumes_from or not stage.RESUMES:
+        return planned
+    found = shorter(name, recipe["train"], run, digest=lambda train: _digest(_with_train(decides, train)))
+    return replace(planned, lengthens=found)
 
 
-def _digest(recipe: Recipe, name: str, before: Mapping[str, PlannedStage]) -> str:
+def _decides(recipe: Recipe, name: str, before: Mapping[str, PlannedStage]) -> dict[str, Any]:
+    """All that decides the result of a stage."""
     stage, sections = STAGES[name], _without_folders(recipe)
-    decides = {
+    return {
         "sections": {name: _deciding(sections[name]) for name in stage.READS if name in sections},
         "before": [before[earlier].digest for earlier in stage.after(recipe)],
         "files": [(path.name, sha256(path)) for path in stage.files(recipe)],
     }
+
+
+def _with_train(decides: Mapping[str, Any], train: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with another `train` section."""
+    return {**decides, "sections": {**decides["sections"], "train": _deciding(train)}}
+
+
+def _digest(decides: Mapping[str, Any]) -> str:
     text = json.dumps(decides, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 

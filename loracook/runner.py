@@ -144,7 +144,7 @@ def _run_stage(
     ):
         _begin(stage)
         before = {name: _verified(folder) for name, folder in stage.before.items()}
-        folders = Folders(stage.folder, before, planned.folder, cache)
+        folders = Folders(stage.folder, before, planned.folder, cache, stage.lengthens)
         progress.begin(stage.name)
         began = time.monotonic()
         result = module.run(planned.recipe, folders, consent=consent, progress=noted)

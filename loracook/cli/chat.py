@@ -14,6 +14,7 @@ import click
 from loracook.cli.options import allow_options, runs_option, set_option
 from loracook.cli.screen import going_on_without_reader, noise_to
 from loracook.errors import LoracookError, MachineError, quote
+from loracook.model.start_from import started
 from loracook.recipe.allowed import Allowed
 from loracook.recipe.kept import KEPT
 from loracook.recipe.recipe import Recipe, load
@@ -64,7 +65,7 @@ def _found(
     if fault := why_not_done(train, ()):
         raise MachineError(f"'{train}': {fault}; run its recipe again")
     if recipe is not None:
-        return recipe, run.stages
+        return started(recipe), run.stages
     if not (train / KEPT).is_file():
         raise LoracookError(f"'{train}' has no {KEPT}; name the recipe that was run instead")
     # Its paths may lead to where a recipe lies by default: beside the folder of all runs.

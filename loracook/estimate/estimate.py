@@ -133,7 +133,8 @@ def read_and_estimate(recipe: Recipe, cache: Path, device: Device) -> Estimate:
         rows = row_stats(recipe, tokenizer, cache)
     except UnreachableError as error:
         unknown.append(f"tokens and steps: {message_of(error)}")
-    base = meta_model(recipe, folder, len(tokenizer))
+    notes = model.start_notes(recipe, tokenizer)
+    base = meta_model(recipe, folder, len(tokenizer)).noting(notes)
     return estimate(recipe, base, rows, device=device, unknown=tuple(unknown))
 
 

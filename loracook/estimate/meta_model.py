@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +56,10 @@ class MetaModel:
     whole_merge: str | None
     notes: tuple[str, ...]
 
+    def noting(self, notes: Sequence[str]) -> MetaModel:
+        """The same with more notes."""
+        return replace(self, notes=(*self.notes, *notes))
+
     @property
     def base(self) -> PreTrainedModel:
         """The base model, its modules adapted."""
@@ -82,7 +86,8 @@ def meta_model(recipe: Recipe, folder: Path, vocabulary: int | None) -> MetaMode
     base = model.load_on_meta(recipe, folder)
     if problems := list(model.quantization_problems(recipe, base.config)):
         raise RecipeError(problems)
-    model.check_modules(base, recipe)
+    with model.on_its_base(recipe):
+        model.check_modules(base, recipe)
     quantization = model.quantization_in_training(recipe, base.config)
     dtype = _dtype(recipe["base_model"]["dtype"], base.config)
     base_parameters = sum(tensor.numel() for tensor in base.parameters())
@@ -92,7 +97,9 @@ def meta_model(recipe: Recipe, folder: Path, vocabulary: int | None) -> MetaMode
     weights = weight_bytes(base, quantization)
     left_out = model.left_out(base, recipe["lora"].get("target_modules"))
     parts, lora_config = Counter(left_out.values()), model.lora_config(recipe, list(left_out))
-    tuned = _adapted(base, lora_config, recipe)
+    with model.on_its_base(recipe):
+        tuned = _adapted(base, lora_config, recipe)
+    model.check_start(recipe, tuned)
     set_dtypes(tuned, quantized=model.is_quantized(quantization))
     if problems := list(model.unsupported(tuned, recipe)):
         raise RecipeError(problems)

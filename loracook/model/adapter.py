@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 
-NESTED = ("loraplus",)
+NOT_PASSED_ON = ("loraplus", "start_from", "start_from_revision")
 NAMING = ("target_modules", "exclude_modules", "modules_to_save")
 
 
@@ -29,9 +29,9 @@ def lora_config(recipe: Recipe, left_out: Sequence[str] = ()) -> LoraConfig:
     """The recipe's `lora` section as PEFT's own config, more modules left out."""
     from peft import LoraConfig
 
-    section = {key: value for key, value in recipe["lora"].items() if key not in NESTED}
+    section = {key: value for key, value in recipe["lora"].items() if key not in NOT_PASSED_ON}
     if left_out:
-        section["exclude_modules"] = [*_listed(recipe, "exclude_modules"), *left_out]
+        section["exclude_modules"] = list(dict.fromkeys([*_listed(recipe, "exclude_modules"), *left_out]))
     # PEFT changes the lists that it is given; the recipe must not change.
     return LoraConfig(**{"task_type": "CAUSAL_LM", **deepcopy(section)})
 

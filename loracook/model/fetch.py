@@ -1,7 +1,9 @@
 """Where the base model comes from: the hub, a folder, or a GGUF file that is converted once and cached."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from loracook.errors import Path as Key
 from loracook.errors import RecipeError, UnreachableError
 from loracook.hub.failures import rejection, unreachable
 from loracook.model.contents import check_contents, check_shards
@@ -138,30 +140,44 @@ def _gguf(recipe: Recipe, path: Path) -> Path | None:
 
 
 def _from_hub(recipe: Recipe, *, weights: bool) -> Path:
+    base = recipe["base_model"]
+    gguf = base.get("gguf_file")
+    code, large = (["*.py"] if recipe.own_code else []), (["*.safetensors"] if weights else [])
+    patterns = [gguf] if gguf else [*SMALL_FILES, *code, *large]
+    folder = downloaded(
+        recipe, BASE_MODEL, name=base["name_or_path"], revision=base.get("revision"), patterns=patterns
+    )
+    _refuse_adapter(recipe, folder)
+    check_own_code(recipe, folder)
+    return folder
+
+
+def downloaded(
+    recipe: Recipe, path: Key, *, name: str, revision: str | None, patterns: Sequence[str]
+) -> Path:
+    """The folder of the files of a hub repository, which the recipe names at `path`.
+
+    Raises:
+        RecipeError: the hub has no such repository or revision, or does not give it out.
+        UnreachableError: the hub cannot be reached.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, HTTPError
 
-    base = recipe["base_model"]
-    name, gguf = base["name_or_path"], base.get("gguf_file")
-    code, large = (["*.py"] if recipe.own_code else []), (["*.safetensors"] if weights else [])
-    patterns = [gguf] if gguf else [*SMALL_FILES, *code, *large]
     local = look_alike(name, recipe.reach)
     meant = f"; did you mean '{local}'?" if local else ""
     try:
-        folder = snapshot_download(name, revision=base.get("revision"), allow_patterns=patterns)
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
     except HFValidationError as error:
-        raise RecipeError([recipe.problem(BASE_MODEL, _refusal(name, error))]) from error
+        raise RecipeError([recipe.problem(path, _refusal(name, error))]) from error
     except (HTTPError, OSError) as error:
         if no := rejection(error):
-            raise RecipeError([recipe.problem(BASE_MODEL, _refusal(name, no) + meant)]) from error
+            raise RecipeError([recipe.problem(path, _refusal(name, no) + meant)]) from error
         if why := unreachable(error):
             advice = meant or f"; with a network connection, run: hf download {name}"
-            problem = recipe.problem(BASE_MODEL, f"{why} and '{name}' is not cached{advice}")
+            problem = recipe.problem(path, f"{why} and '{name}' is not cached{advice}")
             raise UnreachableError([problem]) from error
         raise
-    _refuse_adapter(recipe, Path(folder))
-    check_own_code(recipe, Path(folder))
-    return Path(folder)
 
 
 def _refusal(name: str, error: Exception) -> str:

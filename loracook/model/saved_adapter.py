@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from loracook.errors import (
     quote,
     shorten,
 )  # fmt: skip
+from loracook.errors import Path as Key
 from loracook.model.adapter import lora_config
 from loracook.model.contents import check_contents
 from loracook.model.finite import not_finite
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
 CONFIG, WEIGHTS = ADAPTER
 NOT_COMPARED = {"auto_mapping", "base_model_name_or_path", "fan_in_fan_out", "peft_version", "revision"}
 """Settings of where and with what an adapter was made; PEFT sets fan_in_fan_out by the kind of module."""
+NAME_AN_ADAPTER = "name the folder of a LoRA adapter"
+PREFIX = "base_model.model."
+"""What PEFT puts before the names of a model's own weights."""
 _AGAIN = "remove '{}' and run again"
 
 
@@ -76,7 +81,7 @@ def load_tuned(recipe: Recipe, model: PreTrainedModel, adapter: Path) -> PeftMod
         config.exclude_modules, config.inference_mode = saved["exclude_modules"], True
         tuned = get_peft_model(model, config)
         fault = _difference(tuned.peft_config["default"].to_dict(), saved)
-        if fault is None and not weights_fit(tuned, adapter / WEIGHTS):
+        if fault is None and misfit(tuned, adapter / WEIGHTS):
             fault = f"{WEIGHTS} does not fit the model"
     except (OSError, ValueError) as error:  # ValueError is also PEFT's, for a list that excludes everything
         logging.getLogger("loracook").exception("%s cannot be read", adapter)
@@ -109,15 +114,10 @@ def add_adapter(recipe: Recipe, tuned: PeftModel, name: str) -> None:
         RecipeError: its folder holds no LoRA adapter for this base model that a recipe could make.
         DivergedError: a weight of the adapter is not finite.
     """
-    path = ("evaluate", "adapters", name)
     config_file, weights = other_adapter(recipe, name)
-    try:
-        tuned.add_adapter(name, _config_within_bounds(config_file))
-        if not weights_fit(tuned, weights, name):
-            raise ValueError("its weights do not fit this base model")
-    except (OSError, ValueError, IndexError) as error:  # IndexError: PEFT's, for a token that is not there
-        fault = f"no LoRA adapter that can be used here: {error}"
-        raise RecipeError([recipe.problem(path, shorten(fault, LINE_LIMIT))]) from error
+    with of_a_stranger(recipe, ("evaluate", "adapters", name)):
+        tuned.add_adapter(name, config_within_bounds(config_file))
+        check_fit(tuned, weights, name)
     tuned.load_adapter(weights.parent, name)
     own = ((key, value) for key, value in tuned.named_parameters() if f".{name}." in key)
     if key := not_finite(own):
@@ -126,29 +126,53 @@ def add_adapter(recipe: Recipe, tuned: PeftModel, name: str) -> None:
 
 def other_adapter(recipe: Recipe, name: str) -> tuple[Path, Path]:
     """Config and weights of an adapter of `evaluate.adapters`; raises RecipeError for files elsewhere."""
-    path = ("evaluate", "adapters", name)
-    folder = recipe["evaluate"]["adapters"][name]
+    return local_adapter(recipe, ("evaluate", "adapters", name), recipe["evaluate"]["adapters"][name])
+
+
+def local_adapter(recipe: Recipe, path: Key, folder: str) -> tuple[Path, Path]:
+    """Config and weights of the adapter in a folder that a recipe names at `path`.
+
+    Raises:
+        RecipeError: one of them is missing, or a place that the recipe may not read.
+    """
     for file in ADAPTER:
         try:
             place = recipe.resolve(f"{folder}/{file}")
         except RecipeError as error:
             raise RecipeError([recipe.problem(path, error.problems[0].message)]) from error
         if not place.is_file():
-            raise RecipeError([recipe.problem(path, f"has no {file}; name the folder of a LoRA adapter")])
+            raise RecipeError([recipe.problem(path, f"has no {file}; {NAME_AN_ADAPTER}")])
     config, weights = (recipe.reach.folder / folder / file for file in ADAPTER)
     return config, weights
 
 
-def _config_within_bounds(file: Path) -> LoraConfig:
-    """A stranger's config of LoRA, within the bounds of a recipe's; raises ValueError for any other."""
-    from peft import LoraConfig
+@contextmanager
+def of_a_stranger(recipe: Recipe, path: Key) -> Iterator[None]:
+    """Make a problem at `path` of what is wrong with the adapter that the recipe names there."""
+    try:
+        yield
+    except (OSError, ValueError, IndexError) as error:  # IndexError: PEFT's, for a token that is not there
+        fault = f"no LoRA adapter that can be used here: {error}"
+        raise RecipeError([recipe.problem(path, shorten(fault, LINE_LIMIT))]) from error
 
+
+def settings_within_bounds(file: Path) -> dict[str, Any]:
+    """What a stranger's config of LoRA sets that a recipe could; raises ValueError where no recipe could."""
     saved, part = read_json(file, {"peft_type": str}), part_at(("lora",)) or {}
     if saved["peft_type"] != "LORA":
         raise ValueError("it is of another kind")
-    known = {key: saved[key] for key in part["properties"] if saved.get(key) not in (None, {}, [])}
+    names = [name for name, inner in part["properties"].items() if "x-ours" not in inner]
+    known = {name: saved[name] for name in names if saved.get(name) not in (None, {}, [])}
     if fault := next(check(known, part, ()), None):
         raise ValueError(f"{dotted(fault.path)}: {fault.message}")
+    return known
+
+
+def config_within_bounds(file: Path) -> LoraConfig:
+    """A stranger's config of LoRA, within the bounds of a recipe's; raises ValueError for any other."""
+    from peft import LoraConfig
+
+    known, saved = settings_within_bounds(file), read_json(file, dict)
     own = LoraConfig(**{"task_type": "CAUSAL_LM", **known})
     if strange := next((key for key in saved if key not in known and _decides(key, saved, own)), None):
         raise ValueError(f"{quote(strange)} is not supported")
@@ -162,8 +186,14 @@ def _decides(key: str, saved: Mapping[str, Any], own: LoraConfig) -> bool:
     return bool(saved[key]) and _unordered(getattr(own, key)) != _unordered(saved[key])
 
 
-def weights_fit(tuned: PeftModel, file: Path, adapter: str = "default") -> bool:
-    """Whether a file holds the weights of a model's adapter: all of them, in their shapes, and nothing else.
+def check_fit(tuned: PeftModel, weights: Path, adapter: str = "default") -> None:
+    """Raise ValueError where a file does not hold the weights of a model's adapter."""
+    if fault := misfit(tuned, weights, adapter):
+        raise ValueError(f"its weights do not fit this base model: {fault}")
+
+
+def misfit(tuned: PeftModel, file: Path, adapter: str = "default") -> str | None:
+    """Why a file does not hold a model's adapter: all of its weights, in their shapes, and nothing else.
 
     Raises:
         ValueError: it is no safetensors file.
@@ -181,14 +211,19 @@ def weights_fit(tuned: PeftModel, file: Path, adapter: str = "default") -> bool:
             shapes = {name: saved.get_slice(name).get_shape() for name in names}
             # The embeddings are the base model's, for all adapters on it: those of another must be the same.
             others = names - set(least) if adapter != "default" else ()
-            same = all(name in most and _same(most[name], saved.get_tensor(name)) for name in others)
+            same = (name in most and _same(most[name], saved.get_tensor(name)) for name in others)
+            differs = not all(same)
     except SafetensorError as error:
         raise ValueError(f"{file}: {error}") from error
-    return (
-        same
-        and set(least) <= names
-        and all(name in most and list(most[name].shape) == shape for name, shape in shapes.items())
-    )
+    ours = {name: list(tensor.shape) for name, tensor in most.items()}
+    faults = [f"has no {name}" for name in sorted(set(least) - names)]
+    faults += [
+        f"{name} is {shape}, not {ours.get(name, 'one of its weights')}"
+        for name, shape in sorted(shapes.items())
+        if ours.get(name) != shape
+    ]
+    faults += ["its embeddings are others"] if differs else []
+    return next(iter(faults), "").replace(PREFIX, "") or None
 
 
 def _same(ours: Tensor, saved: Tensor) -> bool:

@@ -14,7 +14,8 @@ from loracook.recipe.yaml_values import rows
 from loracook.store.folders import SCHEME
 
 KEPT = "recipe.yaml"
-PLACES = {"name_or_path", "path", "chat_template", "dataset_path"}
+PLACES = {"name_or_path", "path", "chat_template", "dataset_path", "start_from"}
+ADAPTERS = ("evaluate", "adapters")
 BY_COLUMN = {"where", "columns", "map_roles"}
 """Mappings whose keys are those of the data."""
 
@@ -32,7 +33,7 @@ def _local(data: Data) -> Iterator[tuple[Path, str]]:
     lists = {(*at, "data_files") for at, source in all_sources(data) if builder(source)}
     for path, text in entries(data):
         if isinstance(text, str) and not text.startswith(SCHEME) and BY_COLUMN.isdisjoint(path):
-            is_place = path[-1] in PLACES and text.startswith(LOCAL)
+            is_place = (path[-1] in PLACES or path[:-1] == ADAPTERS) and text.startswith(LOCAL)
             if is_place or not lists.isdisjoint((path, path[:-1])):
                 yield path, text
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from loracook.errors import Path, Problem, RecipeError
 from loracook.recipe.source import Entry
 
-Kind = Literal["recipe", "set", "loracook"]
+Kind = Literal["recipe", "set", "loracook", "start_from"]
 
 
 @dataclass(frozen=True)

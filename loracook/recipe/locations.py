@@ -63,6 +63,9 @@ def local_paths(data: Data) -> Iterator[tuple[Path, str]]:
     for at, source in all_sources(data):
         if is_local(source):
             yield from _paths_of(at, source)
+    start = data.get("lora", {}).get("start_from", "")
+    if start.startswith(LOCAL):
+        yield ("lora", "start_from"), start
     for name, folder in data.get("evaluate", {}).get("adapters", {}).items():
         yield ("evaluate", "adapters", name), folder
     for at, task in own_tasks(data):

@@ -25,13 +25,17 @@ AT_KEY = {"unknown-key", "declined-key", "required", "foreign-key"}
 
 @dataclass(frozen=True)
 class Origin:
-    """Who set a value, and where it is written; loracook's own defaults have no position."""
+    """Who set a value, and where it is written; loracook's own defaults have no position, and those of
+    `start_from` that of the key which names the adapter.
+    """
 
     kind: Kind
     position: Position | None = None
 
     def __str__(self) -> str:
-        return self.kind if self.position is None else f"{self.position.file}:{self.position.line}"
+        if self.position is None or self.kind == "start_from":
+            return self.kind
+        return f"{self.position.file}:{self.position.line}"
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,26 @@ class Recipe:
     def problem(self, path: Path, message: str) -> Problem:
         """A problem with the value at `path`, with its position in the recipe."""
         return placed(Problem(path, message), self.layers)
+
+    def taking(self, section: str, values: Mapping[str, Any], key: str) -> "Recipe":
+        """The recipe with values of a section that the file named by its `key` decides, and it does not.
+
+        Raises:
+            RecipeError: they contradict the recipe.
+        """
+        named = next(filter(None, (layer.entry((section, key)) for layer in self.layers)))
+        paths = ((section, *path) for path, _ in entries(values))
+        layer = Layer("start_from", (), {section: values}, dict.fromkeys(paths, named))
+        sections = {**self.sections, section: {**self.sections[section], **values}}
+        taken = replace(self, sections=sections, layers=(layer, *self.layers))
+        problems = [
+            placed(problem, taken.layers)
+            for problem in rule_problems(sections)
+            if problem.severity == "error"
+        ]
+        if problems:
+            raise RecipeError(problems)
+        return taken
 
     def resolve(self, text: str) -> FilePath:
         """The file at a path, links followed; raises RecipeError where the recipe may not read it."""

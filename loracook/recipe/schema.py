@@ -110,7 +110,10 @@ def _collect(data: Any, path: Path, into: list[tuple[Path, Any]]) -> None:
 
 
 def with_defaults(data: dict[str, Any]) -> dict[str, Any]:
-    """The data with loracook's own defaults filled in, its keys in the order of the schema."""
+    """The data with loracook's own defaults filled in, its keys in the order of the schema.
+
+    A default is not filled in beside the key that it gives way to (`x-unless`).
+    """
     return dict(_filled(data, resolved(schema())))
 
 
@@ -123,5 +126,9 @@ def _filled(value: Any, part: Schema) -> Any:
         others = part.get("additionalProperties")
         return {name: _filled(each, resolved(others or {})) for name, each in value.items()}
     parts = {name: resolved(inner) for name, inner in part["properties"].items()}
-    values = {name: inner["default"] for name, inner in parts.items() if "x-decided-by" in inner} | value
+    decided = {name: inner for name, inner in parts.items() if "x-decided-by" in inner}
+    defaults = {
+        name: inner["default"] for name, inner in decided.items() if inner.get("x-unless") not in value
+    }
+    values = defaults | value
     return {name: _filled(values[name], inner) for name, inner in parts.items() if name in values}

@@ -14,6 +14,7 @@ LOCATIONS = {"name_or_path", "path", "data_files", "gguf_file"} | {
     "extends",
     "folder",
     "repo_id",
+    "start_from",
 }
 PROSE = {"description", "template", "evaluate", "lm_eval", "tokenizer"}
 VARIABLE = re.compile(r"\$\{[^}]*\}|\$[A-Za-z_]\w*|%[A-Za-z_]\w*%|\{\{.*\}\}|env:.*|\$\(.*\)", re.DOTALL)
@@ -65,6 +66,7 @@ def _template_file(text: str) -> str | None:
 MORE_CHECKS: dict[str, Callable[[str], str | None]] = {
     "name_or_path": invalid_hub_id,
     "path": invalid_hub_id,
+    "start_from": invalid_hub_id,
     "chat_template": _template_file,
     "gguf_file": invalid_name,
     "folder": invalid_name,

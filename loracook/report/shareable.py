@@ -10,7 +10,7 @@ from typing import Any
 
 from loracook.recipe.recipe import Recipe
 
-PLACES = ("name_or_path", "path", "data_files", "chat_template")
+PLACES = ("name_or_path", "path", "data_files", "chat_template", "start_from")
 NOT_PLACES = ("where", "columns", "map_roles")
 SNAPSHOT = re.compile(r"/models--([\w.-]+?)--([\w.-]+)/snapshots/([0-9a-f]{40})/?$")
 """How the hub's cache names the folder of a model's commit."""
@@ -21,7 +21,7 @@ def shareable(recipe: Recipe) -> Recipe:
 
     A model from the hub's cache gets its id and its commit.
     """
-    parts = {name: recipe[name] for name in ("base_model", "dataset", "template") if name in recipe}
+    parts = {name: recipe[name] for name in ("base_model", "dataset", "template", "lora") if name in recipe}
     shared = {name: _shared(recipe, name, part) for name, part in parts.items()}
     if found := SNAPSHOT.search(recipe["base_model"]["name_or_path"]):
         organization, name, commit = found.groups()

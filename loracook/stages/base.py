@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from loracook.progress import Progress
 from loracook.recipe.recipe import Recipe
+from loracook.training.lengthened import Shorter
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -25,12 +26,15 @@ class Consent:
 
 @dataclass(frozen=True)
 class Folders:
-    """Where a stage works: its own folder, those of the stages it reads, the run folder and the cache."""
+    """Where a stage works: its own folder, those of the stages it reads, the run folder and the cache;
+    `shorter` is a finished training that this one lengthens.
+    """
 
     own: Path
     before: Mapping[str, Path]
     run: Path
     cache: Path
+    shorter: Shorter | None = None
 
 
 class Stage(Protocol):

@@ -24,9 +24,19 @@ from loracook.recipe.recipe import Recipe
 from loracook.report.card import model_card, usage_prompt
 from loracook.report.shareable import shareable
 from loracook.stages.base import Consent, Folders
-from loracook.store.release import CARD
-from loracook.training.checkpoints import differences, is_last, newest_sealed, skip, staging_folder
+from loracook.store.files import sha256
+from loracook.store.release import ADAPTER, CARD
+from loracook.training.checkpoints import (
+    differences,
+    is_last,
+    newest_sealed,
+    skip,
+    staging_folder,
+    take_over,
+    taken_from,
+)
 from loracook.training.largest_batch import try_before_training
+from loracook.training.lengthened import Shorter
 from loracook.training.loadable import misfit
 from loracook.training.memory_check import ADVICE, MemoryCheck, check_memory
 from loracook.training.trainer import TrainerInputs, build, check_trackers, read_inputs
@@ -51,8 +61,8 @@ def after(recipe: Recipe) -> tuple[str, ...]:
 
 
 def files(recipe: Recipe) -> tuple[Path, ...]:
-    """The local base model, data files and template."""
-    return (*model.files(recipe), *data.files(recipe))
+    """The local base model, data files, template, and the adapter to start from."""
+    return (*model.files(recipe), *data.files(recipe), *model.start_files(recipe))
 
 
 def describe(recipe: Recipe) -> str:
@@ -65,7 +75,8 @@ def describe(recipe: Recipe) -> str:
     if train.get("max_steps", -1) > 0:
         length, unit = train["max_steps"], "steps"
     duration = f"{length:g} {unit if length != 1 else unit[:-1]}"
-    return f"LoRA r={lora['r']} on {recipe['base_model']['name_or_path']}{loaded}, {duration}"
+    start = f", from {lora['start_from']}" if "start_from" in lora else ""
+    return f"LoRA r={lora['r']} on {recipe['base_model']['name_or_path']}{loaded}, {duration}{start}"
 
 
 def uploads_to(recipe: Recipe) -> str | None:
@@ -94,15 +105,19 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
     for advice in memory.estimate.precision_advice.values():
         progress.note(advice)
     check_disk(memory.estimate, folders.own)
-    made_by = _made_by(inputs, folders, device=memory.estimate.device.kind)
+    start = _start(recipe)
+    made_by = _made_by(inputs, folders, device=memory.estimate.device.kind) | start
     checkpoints = folders.own / "checkpoints"
     checkpoint = _resumed(checkpoints, made_by, progress)
+    if checkpoint is None and folders.shorter:
+        checkpoint = _lengthened(folders.shorter, checkpoints, made_by, progress=progress)
     memory.start()
     output = staging_folder(checkpoints)
     sft = build(inputs, output, cache=folders.cache, progress=progress)
     while checkpoint and (fault := misfit(checkpoint, sft)):
         progress.note(skip(checkpoint, fault))
         checkpoint = _resumed(checkpoints, made_by, progress)
+    lengthens = checkpoint and taken_from(checkpoint)
     _add_callbacks(sft, folders, made_by=made_by, memory=memory, progress=progress)
     for callback in consent.callbacks:
         sft.add_callback(callback)
@@ -117,12 +132,14 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
         "losses": _losses(sft),
         "loss_steps": _loss_steps(sft),
         "resumed_from": checkpoint and checkpoint.name,
+        "lengthens": lengthens,
         "parameters": _parameters(sft.model),
         "settings": {"train": sft.args.to_dict(), "lora": sft.model.peft_config["default"].to_dict()},
         "steps": sft.state.global_step,
         "effects": _effects(recipe, folders, progress) if sft.accelerator.is_main_process else [],
         "memory": memory.facts(),
         "base_commit": inputs.commit,
+        **start,
         "data": {
             "digest": inputs.rows.digest,
             "statistics": inputs.rows.statistics,
@@ -192,6 +209,13 @@ def _made_by(inputs: TrainerInputs, folders: Folders, *, device: str) -> dict[st
     }
 
 
+def _start(recipe: Recipe) -> dict[str, str]:
+    """The hash of the weights that training starts from, where it starts from an adapter."""
+    if "start_from" not in recipe["lora"]:
+        return {}
+    return {"start_from": sha256(model.start_adapter(recipe) / ADAPTER[1])}
+
+
 def _resumed(checkpoints: Path, made_by: Mapping[str, Any], progress: Progress) -> Path | None:
     """The checkpoint to resume from, None to start from the beginning.
 
@@ -208,6 +232,19 @@ def _resumed(checkpoints: Path, made_by: Mapping[str, Any], progress: Progress) 
         raise LoracookError(f"{message}; change that back, or remove {checkpoints} to start over")
     progress.note(f"resuming from {checkpoint.name}")
     return checkpoint
+
+
+def _lengthened(
+    shorter: Shorter, checkpoints: Path, made_by: Mapping[str, Any], *, progress: Progress
+) -> Path | None:
+    """The checkpoint of a shorter training to resume from, taken over; None to start from the beginning."""
+    progress.note(f"training {shorter}")
+    for checkpoint in shorter.checkpoints:
+        fault = take_over(checkpoint, checkpoints, made_by)
+        if fault is None:
+            return _resumed(checkpoints, made_by, progress)
+        progress.note(f"skipping {checkpoint.name} of {shorter.folder.name}: {fault}")
+    return None
 
 
 def _add_callbacks(

@@ -33,17 +33,38 @@ def final(written: Path) -> Path:
     return written.parent.parent / written.name
 
 
-def seal(written: Path, made_by: Mapping[str, Any], *, tokens: int) -> None:
+def seal(written: Path, made_by: Mapping[str, Any], *, tokens: int, **facts: str) -> None:
     """Sync a checkpoint to disk with a manifest of its files and of what made it, then move it in.
 
     Args:
         written: the folder of the checkpoint, written aside.
         made_by: what decides the run.
         tokens: the number of tokens trained so far, which TRL does not save.
+        facts: what else the manifest is to state.
     """
-    files.seal(written, made=made_by, tokens=tokens)
+    files.seal(written, made=made_by, tokens=tokens, **facts)
     written.rename(final(written))
     files.sync(final(written).parent)
+
+
+def take_over(checkpoint: Path, folder: Path, made_by: Mapping[str, Any]) -> str | None:
+    """Copy a checkpoint of a shorter training below `folder`, or say why it cannot be resumed from."""
+    written = staging_folder(folder) / checkpoint.name
+    shutil.copytree(checkpoint, written)
+    if fault := damage(written):
+        return fault
+    sealed_as = files.manifest(written)
+    same_recipe = {**made_by, "recipe": sealed_as["made"].get("recipe")}
+    if changed := differences(written, same_recipe):
+        return "; ".join(changed)
+    (written / files.MANIFEST).unlink()
+    seal(written, made_by, tokens=sealed_as["tokens"], taken_from=checkpoint.parent.parent.name)
+    return None
+
+
+def taken_from(checkpoint: Path) -> str | None:
+    """The name of the folder of the shorter training that a checkpoint was taken over from."""
+    return files.manifest(checkpoint).get("taken_from")
 
 
 def verify(checkpoint: Path) -> None:
@@ -55,7 +76,7 @@ def verify(checkpoint: Path) -> None:
 def newest_first(folder: Path) -> list[Path]:
     """The checkpoints below `folder`, by the step in their names, never by the clock."""
     paths = [path for path in folder.glob("checkpoint-*") if NAME.fullmatch(path.name)]
-    return sorted(paths, key=_step, reverse=True)
+    return sorted(paths, key=step, reverse=True)
 
 
 def sealed(folder: Path) -> list[Path]:
@@ -110,8 +131,10 @@ def best(checkpoint: Path) -> Path | None:
 
 
 def is_last(checkpoint: Path) -> bool:
-    """Whether training ended with this checkpoint."""
-    return _step(checkpoint) >= int(read_json(checkpoint / STATE, TRAINED)["max_steps"])
+    """Whether training ended with this checkpoint; that of a shorter one has more steps to go."""
+    return not taken_from(checkpoint) and step(checkpoint) >= int(
+        read_json(checkpoint / STATE, TRAINED)["max_steps"]
+    )
 
 
 def tokens(checkpoint: Path) -> int:
@@ -144,7 +167,7 @@ def damage(checkpoint: Path) -> str | None:
     except (OSError, ValueError):
         return f"{STATE} is corrupt"
     named = state["best_model_checkpoint"]
-    if state["global_step"] != _step(checkpoint) or not (named is None or NAME.fullmatch(Path(named).name)):
+    if state["global_step"] != step(checkpoint) or not (named is None or NAME.fullmatch(Path(named).name)):
         return f"{STATE} is of another checkpoint"
     return None
 
@@ -163,5 +186,6 @@ def _is_sealed(checkpoint: Path) -> bool:
     return True
 
 
-def _step(checkpoint: Path) -> int:
+def step(checkpoint: Path) -> int:
+    """The step after which a checkpoint was made, by its name."""
     return int(checkpoint.name.rpartition("-")[2])

@@ -55,7 +55,7 @@ def trainer(recipe: Recipe, folder: Path, *, cache: Path, progress: Progress) ->
         MachineError: this machine cannot run it.
     """
     check_trackers(recipe)
-    inputs = read_inputs(recipe, cache, progress)
+    inputs = read_inputs(model.started(recipe), cache, progress)
     return build(inputs, folder / "checkpoints", cache=cache, progress=progress)
 
 
@@ -73,7 +73,8 @@ def read_inputs(recipe: Recipe, cache: Path, progress: Progress) -> TrainerInput
     tokenizer = data.with_template(recipe, loaded)
     if not pads:
         progress.note(f"the tokenizer has no padding token; '{tokenizer.pad_token}' pads")
-    structure = meta_model(recipe, folder, len(tokenizer))
+    notes = model.start_notes(recipe, tokenizer)
+    structure = meta_model(recipe, folder, len(tokenizer)).noting(notes)
     model.check_loadable(structure.config)
     if "merge" in recipe:
         model.try_tokenizer(recipe, folder, tokenizer)
@@ -126,6 +127,7 @@ def build(inputs: TrainerInputs, output: Path, *, cache: Path, progress: Progres
         peft_config=deepcopy(inputs.meta_model.lora_config),
         callbacks=_early_stopping(recipe),
     )
+    model.load_start(recipe, sft.model)
     _use_loraplus(sft, recipe)
     return sft
 

@@ -81,7 +81,7 @@ def _adapter_growth(before: Values, after: Values) -> float | None:
         return None
     if any(old.get(name) != new.get(name) for name in SHAPE) or any(map(_not_linear, (old, new))):
         return None
-    return float(new["r"] / old["r"])
+    return float(new["r"] / old["r"]) if "r" in old.keys() & new.keys() else None
 
 
 def _not_linear(lora: Values) -> bool:

@@ -68,7 +68,8 @@ def allowed(part: Schema) -> str:
     if part.get("default") is None:
         return f"Type: {values}"
     origin = "loracook" if part.get("x-decided-by") else "upstream"
-    return f"Type: {values}; default: {flow(part['default'])} ({origin})"
+    unless = f", unless {part['x-unless']} is set" if "x-unless" in part else ""
+    return f"Type: {values}; default: {flow(part['default'])} ({origin}){unless}"
 
 
 def _type(name: str, part: Schema) -> str:

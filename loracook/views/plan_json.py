@@ -15,7 +15,8 @@ def as_json(details: PlanDetails) -> dict[str, Any]:
     """A plan and its forecast as plain JSON values."""
     plan, forecast, probe = details.plan, details.forecast, details.probe
     stages = [
-        {name: getattr(stage, name) for name in STAGE} | {"folder": str(stage.folder)}
+        {name: getattr(stage, name) for name in STAGE}
+        | {"folder": str(stage.folder), "lengthens": str(stage.lengthens or "")}
         for stage in plan.stages
     ]
     time = {"seconds_per_step": details.seconds_per_step, "seconds": details.seconds}

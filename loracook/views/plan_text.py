@@ -31,7 +31,7 @@ def stage_lines(plan: Plan) -> list[str]:
 def detail_lines(details: PlanDetails) -> list[str]:
     """The forecast of a plan, each kind of fact under its label."""
     forecast = details.forecast
-    parts = {"resumes": [_resumes(stage) for stage in details.plan.stages if stage.resumes_from]}
+    parts = {"resumes": [text for stage in details.plan.to_do if (text := _resumes(stage))]}
     parts |= {} if forecast is None else _facts(details, forecast)
     parts["unknown"] = details.all_unknown
     return [line for label, texts in parts.items() for line in _labelled(label, texts)]
@@ -43,7 +43,9 @@ def _labelled(label: str, texts: Sequence[str]) -> Iterator[str]:
 
 
 def _resumes(stage: PlannedStage) -> str:
-    return f"{stage.name} from {stage.resumes_from}, if its files are intact"
+    place = f"from {stage.resumes_from}" if stage.resumes_from else str(stage.lengthens or "")
+    whether = "" if stage.lengthens and stage.lengthens.why_not else ", if its files are intact"
+    return f"{stage.name} {place}{whether}" if place else ""
 
 
 def _facts(details: PlanDetails, forecast: Forecast) -> dict[str, list[str]]:

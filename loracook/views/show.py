@@ -53,7 +53,11 @@ def as_json(recipe: Recipe) -> str:
 def effective(recipe: Stated) -> tuple[dict[str, Any], set[Path]]:
     """The values of a recipe, with upstream's defaults for the keys worth showing and the paths of those."""
     values: dict[str, Any] = deepcopy(dict(recipe.sections))
-    unset = [(section, name) for section, name in UPSTREAM if name not in values.get(section, {name})]
+    unset = [
+        (section, name)
+        for section, name in UPSTREAM
+        if {name, (part_at((section, name)) or {}).get("x-unless")}.isdisjoint(values.get(section, {name}))
+    ]
     defaults = {path: part["default"] for path in unset if "default" in (part := part_at(path) or {})}
     for (section, name), default in defaults.items():
         values[section][name] = default

@@ -23,6 +23,8 @@ ELSEWHERE = {
     "extends": "joins files, which is tested where that is done",
     "lora.task_type": "there is one",
     "evaluate.adapters": "names a trained adapter, which is tested where one is made",
+    "lora.start_from": "names a trained adapter, which is tested where one is made",
+    "lora.start_from_revision": "names a commit of one on the hub, which is tested where there is a hub",
     "evaluate.require": "decides what goes on, which is tested where that is done",
     "lm_eval.tasks.0.output_type": "goes with other keys, which is tested where rows are rendered",
     "train.dataloader_pin_memory": "is off wherever there is no GPU",

@@ -20,7 +20,7 @@ KEYWORDS = {
     "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minLength", "maxLength", "pattern",
     "items", "minItems", "maxItems", "uniqueItems",
     "properties", "required", "additionalProperties", "propertyNames", "minProperties", "maxProperties",
-    "x-upstream", "x-declined", "x-ours", "x-decided-by",
+    "x-upstream", "x-declined", "x-ours", "x-decided-by", "x-unless",
 }  # fmt: skip
 DOCUMENTED = (
     "trl.SFTConfig",

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from loracook.recipe.allowed import allowed
-from loracook.recipe.recipe import load
+from loracook.recipe.recipe import Recipe, load
 from loracook.report.shareable import shareable
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -45,6 +45,15 @@ def test_a_model_is_named_as_others_can_name_it(tmp_path: Path, written: str, pu
     named = shared(tmp_path, base, {"path": "org/rows"})["base_model"]
     assert named["name_or_path"] == published
     assert named.get("revision") == (COMMIT if "snapshots" in written else None)
+
+
+def test_an_adapter_to_start_from_is_named_likewise(tmp_path: Path) -> None:
+    sections = {
+        "base_model": {"name_or_path": "org/model"},
+        "lora": {"start_from": f"{tmp_path}/runs/adapter"},
+    }
+    recipe = Recipe(tmp_path / "repo" / "recipe.yaml", sections, ())
+    assert shareable(recipe)["lora"] == {"start_from": "./adapter"}
 
 
 def test_rows_and_templates_are_named_likewise_and_texts_stay(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_explain_says_meaning_bounds_origin_and_where_it_goes(recipe: Recipe) ->
     assert explain(recipe, "lora.r") == (
         "lora.r: 4  # child.yaml:3\n"
         f"{part_at(('lora', 'r'))['description']}\n"
-        "Type: an integer from 1 to 4096; default: 16 (loracook)\n"
+        "Type: an integer from 1 to 4096; default: 16 (loracook), unless start_from is set\n"
         "Examples: 16, 64\n"
         "Passed as peft.LoraConfig(r=4)"
     )
@@ -198,3 +198,15 @@ def test_diff_of_the_same_meaning_in_other_words_is_none(tmp_path: Path, recipe:
     flat = as_yaml(recipe).replace("./b.jsonl", '"./b.jsonl"') + "\n# a comment\n"
     (tmp_path / "flat.yaml").write_text(flat)
     assert diff(recipe, load(tmp_path / "flat.yaml")) == "no difference in effective values"
+
+
+def test_what_an_adapter_to_start_from_decides_is_not_shown_as_a_default(tmp_path: Path) -> None:
+    rounds = [{"r": 8, "lora_alpha": 16}, {"start_from": "org/adapter"}]
+    files = [tmp_path / f"{number}.json" for number in (1, 2)]
+    for file, lora in zip(files, rounds, strict=True):
+        named = {"base_model": {"name_or_path": "org/model"}, "dataset": {"path": "org/rows"}}
+        file.write_text(json.dumps({"version": 1, "name": "soup"} | named | {"lora": lora}))
+    first, second = map(load, files)
+    assert not {"r", "lora_alpha", "lora_dropout"} & set(json.loads(as_json(second))["recipe"]["lora"])
+    assert explain(second, "lora.r").startswith("lora.r is not set")
+    assert "lora.start_from" in diff(first, second)

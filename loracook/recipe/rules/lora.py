@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from loracook.errors import Problem, quote
 from loracook.recipe.derived import Data
+from loracook.recipe.locations import LOCAL, NOT_FOR_LOCAL_FILES
 
 EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings")
 HEADS = ("lm_head", "embed_out")
@@ -144,10 +145,20 @@ def odd_rank_orthogonal(data: Data) -> Iterator[Problem]:
             yield Problem(path, f"the 'orthogonal' initialization requires an even rank; use '{rank + 1}'")
 
 
+def revision_without_start_from(data: Data) -> Iterator[Problem]:
+    """Only an adapter on the hub has revisions."""
+    lora = data.get("lora", {})
+    if "start_from_revision" in lora and "start_from" not in lora:
+        message = "only used with 'start_from'; set that too, or remove it"
+        yield Problem(("lora", "start_from_revision"), message)
+    elif "start_from_revision" in lora and lora["start_from"].startswith(LOCAL):
+        yield Problem(("lora", "start_from_revision"), NOT_FOR_LOCAL_FILES)
+
+
 def unusual_scaling(data: Data) -> Iterator[Problem]:
     """A scaling far from 1 makes training unstable, or too slow to matter."""
     lora = data.get("lora")
-    if lora is None:
+    if lora is None or not {"r", "lora_alpha"} <= lora.keys():  # what is left out is start_from's
         return
     scale = lora["lora_alpha"] / (lora["r"] ** 0.5 if lora.get("use_rslora") else lora["r"])
     if not SCALES[0] <= scale <= SCALES[1]:
