@@ -42,5 +42,6 @@ from loracook.model.quantized import (
 )
 from loracook.model.reached import left_out
 from loracook.model.saved_adapter import add_adapter, load_tuned, other_adapter, saved_tokenizer
+from loracook.model.serving import Serving, adapter_serving, merged_serving
 from loracook.model.streamed_merge import NotStreamedError, StreamedMerge, streamed_merge, whole_merge_reason
 from loracook.model.unsupported import check_prompts, check_rows, most_positions, unsupported
