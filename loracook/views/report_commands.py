@@ -56,10 +56,11 @@ def serving(shown: Shown, servings: Sequence[Serving]) -> list[tuple[str, str]]:
         return []
     name, local = str(base["name_or_path"]), is_local(base)
     word = _word(str(Path(shown.file).parent / name) if local else name)
+    revision = "" if local else str(base.get("revision") or "")
     places = Places(
         name=_word(shown.name),
         base=word,
-        revision=f" --revision {_word(str(base['revision']))}" if base.get("revision") else "",
+        revision=f" --revision {_word(revision)}" if revision else "",
         converter_base=f"--{'base' if local else 'base-model-id'} {word}",
         adapter=_word(f"{shown.place('train')}/adapter"),
         merged=_word(f"{shown.place('merge')}/model"),
