@@ -19,7 +19,7 @@ class Forecast:
     """An estimate with its base model's origin, disk use, upload, and the changes that would make it fit.
 
     `without_checkpointing` has the bytes that activations take where checkpointing does not recompute them;
-    `external` says what reaches beyond this machine.
+    `external` says what reaches beyond this machine, `serving` what loads the adapter as it will be.
     """
 
     estimate: Estimate
@@ -29,6 +29,7 @@ class Forecast:
     changes: tuple[Change, ...]
     without_checkpointing: int | None
     external: tuple[str, ...]
+    serving: tuple[model.Serving, ...]
 
 
 def forecast(estimate: Estimate, runs: Path) -> Forecast:
@@ -41,6 +42,7 @@ def forecast(estimate: Estimate, runs: Path) -> Forecast:
         changes=tuple(fitting_changes(estimate)) if estimate.too_large else (),
         without_checkpointing=_without_checkpointing(estimate),
         external=tuple(_external(estimate.recipe)),
+        serving=estimate.meta_model.serving(estimate.recipe),
     )
 
 

@@ -70,6 +70,10 @@ class MetaModel:
         """The base model's config."""
         return self.base.config
 
+    def serving(self, recipe: Recipe) -> tuple[model.Serving, ...]:
+        """What loads the adapter as it will be saved."""
+        return model.adapter_serving(recipe, self.tuned, new_rows=self.added_tokens > 0)
+
 
 def meta_model(recipe: Recipe, folder: Path, vocabulary: int | None) -> MetaModel:
     """The model of a recipe, from the config.json in `folder`.

@@ -51,5 +51,6 @@ from loracook.model.start_from import (
     start_notes,
     started,
 )
+from loracook.model.serving import Serving, adapter_serving, merged_serving
 from loracook.model.streamed_merge import NotStreamedError, StreamedMerge, streamed_merge, whole_merge_reason
 from loracook.model.unsupported import check_prompts, check_rows, most_positions, unsupported

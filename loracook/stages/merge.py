@@ -105,6 +105,7 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
         **compared,
         "logits_difference_from_trained": model.agreement(trained, merged).difference if trained else None,
         "prompts": len(texts),
+        "serving": [each.facts() for each in model.merged_serving(recipe)],
         "generation_settings_left_out": dict(model.generation_settings(base).left_out),
     }
 

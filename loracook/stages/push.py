@@ -88,7 +88,13 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
         place = _upload(_target(recipe, consent), release, folders=folders, progress=progress)
     else:
         place = _publish(release, folders.run / recipe["push"]["folder"])
-    return place | {"files": dict(release.facts)}
+    return place | {"files": dict(release.facts), "serving": _serving(folders.before[stage])}
+
+
+def _serving(made: Path) -> list[Any]:
+    """What loads the files, as the stage that made them found; one of before did not look."""
+    stated: list[Any] = read_result(made, {}).get("serving", [])
+    return stated
 
 
 def _target(recipe: Recipe, consent: Consent) -> push_process.Target:

@@ -137,6 +137,7 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
         "settings": {"train": sft.args.to_dict(), "lora": sft.model.peft_config["default"].to_dict()},
         "steps": sft.state.global_step,
         "effects": _effects(recipe, folders, progress) if sft.accelerator.is_main_process else [],
+        "serving": [each.facts() for each in inputs.meta_model.serving(recipe)],
         "memory": memory.facts(),
         "base_commit": inputs.commit,
         **start,

@@ -41,6 +41,7 @@ def _forecast(forecast: Forecast) -> dict[str, Any]:
         "memory": _memory(forecast),
         "disk": asdict(disk) | total,
         "push": asdict(forecast.upload) if forecast.upload else {},
+        "serving": [each.facts() for each in forecast.serving],
         "external": list(forecast.external),
         "notes": list(estimate.meta_model.notes),
         "over_limits": list(estimate.rows.over_limits) if estimate.rows else [],

@@ -10,6 +10,7 @@ from loracook.estimate.memory import StageMemory
 from loracook.planner import Plan, PlannedStage
 from loracook.units import size
 from loracook.views.plan_details import PlanDetails
+from loracook.views.serving import serving_lines
 from loracook.views.unadapted import unadapted_lines
 
 LABEL = 10
@@ -60,6 +61,7 @@ def _facts(details: PlanDetails, forecast: Forecast) -> dict[str, list[str]]:
         "probe": _probe(details),
         "disk": _disk(forecast.disk),
         "push": _upload(forecast.upload),
+        "serving": list(serving_lines(forecast.serving)),
         "external": list(forecast.external),
         "notes": list(estimate.meta_model.notes),
         "stops": list(estimate.rows.over_limits) if estimate.rows else [],

@@ -23,8 +23,9 @@ from loracook.store.read_back import NUMBER, check_shape
 from loracook.store.record import read_metrics, reason
 from loracook.views.adapter_chart import bars
 from loracook.views.page import page
-from loracook.views.report_commands import commands
+from loracook.views.report_commands import commands, serving, servings_of
 from loracook.views.report_facts import data_facts, training_facts
+from loracook.views.serving import serving_lines
 from loracook.views.shown_run import Shown, of_plan
 
 FILE = "report.html"
@@ -77,6 +78,7 @@ def as_html(shown: Shown) -> str:
 
     measured = part("the evaluation", lambda: _measured(shown))
     all_figures = part("the metrics", lambda: list(figures(measured))) if measured else None
+    servings = part("what can serve it", lambda: servings_of(shown)) or []
     values = {
         "sentences": sentences(all_figures) if all_figures else [],
         "figures": all_figures or [],
@@ -93,7 +95,8 @@ def as_html(shown: Shown) -> str:
         "facts": part("what training took", lambda: training_facts(shown.record("train"))),
         "notes": part("the warnings", lambda: _notes(shown)),
         "recipe": part("the recipe", lambda: _recipe(shown)) or [],
-        "commands": commands(shown),
+        "commands": [*commands(shown), *serving(shown, servings)],
+        "serving": list(serving_lines(servings)),
     }
     return page("report.html.jinja", script="report.js", shown=shown, faults=faults, **values)
 

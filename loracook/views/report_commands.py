@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
 from loracook.errors import clean
+from loracook.model.serving import Serving
+from loracook.recipe.locations import is_local
 from loracook.recipe.yaml_values import flow
+from loracook.views.serving import Places, read_servings, serve_commands
 from loracook.views.shown_run import Shown
 
 OVERRIDDEN = "--set"
@@ -38,6 +41,31 @@ def commands(shown: Shown) -> list[tuple[str, str]]:
         ("see every row as it was trained", f"loracook preview {recipe} --format html > preview.html"),
         ("make this page anew", f"loracook report {folder}"),
     ]
+
+
+def servings_of(shown: Shown) -> list[Serving]:
+    """What the stages that are done say of serving."""
+    records = [shown.record(name) for name in ("train", "merge")]
+    return read_servings(record["result"] for record in records if record)
+
+
+def serving(shown: Shown, servings: Sequence[Serving]) -> list[tuple[str, str]]:
+    """What each command does that serves a result, and the command; none without a base model."""
+    base = shown.sections.get("base_model")
+    if not isinstance(base, Mapping) or "name_or_path" not in base:
+        return []
+    name, local = str(base["name_or_path"]), is_local(base)
+    word = _word(str(Path(shown.file).parent / name) if local else name)
+    revision = "" if local else str(base.get("revision") or "")
+    places = Places(
+        name=_word(shown.name),
+        base=word,
+        revision=f" --revision {_word(revision)}" if revision else "",
+        converter_base=f"--{'base' if local else 'base-model-id'} {word}",
+        adapter=_word(f"{shown.place('train')}/adapter"),
+        merged=_word(f"{shown.place('merge')}/model"),
+    )
+    return list(serve_commands(servings, places))
 
 
 def _word(text: str) -> str:

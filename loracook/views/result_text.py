@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from loracook.planner import Plan
 from loracook.report.generations import figures, head
@@ -10,6 +11,7 @@ from loracook.runner import upload_to_allow
 from loracook.store.read_back import NUMBER
 from loracook.store.record import read_metrics, read_result
 from loracook.views.report import FILE
+from loracook.views.serving import SHAPE, read_servings, serving_lines
 
 MAIN = {"train": "adapter", "evaluate": "generations.md", "lm_eval": "results.json", "merge": "model"}
 """The file or folder of a stage to look at first; others name it in their result, or it is their folder."""
@@ -38,7 +40,20 @@ def made_lines(plan: Plan) -> list[str]:
     places += [f"  {'report':<10}{report}"] if report.is_file() else []
     losses = _losses(done["train"]) if "train" in done else []
     tables = [*_table(done.get("evaluate")), *_scores(done.get("lm_eval"))]
-    return [*losses, *tables, "", *places]
+    return [*losses, *tables, "", *places, *_serving(done)]
+
+
+def _serving(done: dict[str, Path]) -> list[str]:
+    """What loads the adapter, and the merged model where there is one."""
+    made = [_with_serving(done[name]) for name in ("train", "merge") if name in done]
+    lines = serving_lines(read_servings(made))
+    return [f"  {'' if number else 'serving':<10}{line}" for number, line in enumerate(lines)]
+
+
+def _with_serving(folder: Path) -> dict[str, Any]:
+    """The result of a stage, checked for what it says of serving; those of before say nothing."""
+    stated = "serving" in read_result(folder, {})
+    return read_result(folder, {"serving": SHAPE} if stated else {})
 
 
 def _place(plan: Plan, name: str, folder: Path) -> str:

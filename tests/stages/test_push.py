@@ -128,6 +128,7 @@ def test_a_push_makes_a_private_repository_with_the_adapter_and_its_card(
     assert repository.files() == files
     assert result == {
         "repo_id": "me/soup",
+        "serving": [],
         "commit": repository.branches["main"],
         "url": f"{server.url}/me/soup/commit/{repository.branches['main']}",
         "files": {
@@ -300,7 +301,7 @@ def test_a_local_push_needs_no_word_and_no_hub(folders: Folders) -> None:
     assert {path.name: path.read_bytes() for path in published.iterdir()} == ADAPTER | card_of(folders)
     facts = file_facts(published)
     elsewhere = {f"../published/{name}": fact for name, fact in facts.items()}
-    assert result == {"folder": "published", "files": facts, "elsewhere": elsewhere}
+    assert result == {"folder": "published", "files": facts, "elsewhere": elsewhere, "serving": []}
 
 
 def test_a_local_push_takes_the_place_of_the_one_before(folders: Folders) -> None:

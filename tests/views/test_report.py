@@ -328,3 +328,30 @@ def test_without_scripts_every_row_is_shown_and_no_filter(page: browser.Page, tm
     )
     assert set(hidden) <= {"filter", "BUTTON", "INPUT", "SELECT", "OPTION", "dim", "SCRIPT", "title"}
     assert page.value("document.querySelectorAll('[data-outcome]').length") == 3
+
+
+def test_the_commands_serve_what_each_server_loads_and_the_page_says_who_cannot(tmp_path: Path) -> None:
+    stated = [
+        {"result": "adapter", "server": "vLLM", "flags": ["--enable-lora", ";", "reboot"], "reasons": []},
+        {
+            "result": "adapter", "server": "SGLang", "flags": [],
+            "reasons": [{"text": "does not read modules_to_save", "source": "lora.py"}],
+        },
+    ]  # fmt: skip
+    run = finished_run(
+        tmp_path,
+        sections={"base_model": {"name_or_path": "org/model", "revision": "a1"}},
+        result={**TRAINED, "serving": stated},
+    )
+    text = plain(html(run))
+    adapter = f"--lora-modules soup={run}/train-00000000/adapter"
+    assert f"vllm serve org/model --revision a1 {adapter} --enable-lora ';' reboot" in text
+    assert "not SGLang: it does not read modules_to_save (lora.py)" in text
+    assert "sglang.launch_server" not in text
+
+
+@pytest.mark.parametrize("stated", ["vLLM", [{"server": "vLLM"}], [5]])
+def test_serving_that_cannot_be_read_is_said(tmp_path: Path, stated: Any) -> None:
+    assert "what can serve it cannot be shown" in plain(
+        html(finished_run(tmp_path, result={**TRAINED, "serving": stated}))
+    )

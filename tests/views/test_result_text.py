@@ -35,3 +35,16 @@ def test_a_finished_run_ends_with_what_to_open_first(tmp_path: Path, stages: lis
     assert result_lines(plan, None)[-1] == f"{start}:  less {text}"
     report = write(of_plan(plan))
     assert result_lines(plan, None)[-1] == f"{start}:  open {report} in a browser"
+
+
+def test_a_finished_run_says_what_can_load_its_adapter(tmp_path: Path) -> None:
+    (tmp_path / "soup.yaml").write_text(RECIPE)
+    stated = [
+        {"result": "adapter", "server": "vLLM", "flags": ["--enable-lora"], "reasons": []},
+        {"result": "adapter", "server": "SGLang", "flags": [], "reasons": [{"text": "refuses it", "source": "x.py"}]},
+    ]  # fmt: skip
+    run = finished_run(tmp_path, result={**TRAINED, "losses": {}, "loss_steps": 1, "serving": stated})
+    done = PlannedStage("train", next(run.glob("train-*")), "", "", before={}, done=True)
+    lines = result_lines(Plan(load(tmp_path / "soup.yaml"), run, (done,)), None)
+    assert "  serving   adapter: vLLM (--enable-lora)" in lines
+    assert "            not SGLang: it refuses it (x.py)" in lines
