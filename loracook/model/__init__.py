@@ -5,6 +5,7 @@ from loracook.model.contents import unused_keys
 from loracook.model.fetch import fetch, fetch_description, fetch_tokenizer, files
 from loracook.model.finite import not_finite
 from loracook.model.generation_config import generation_settings
+from loracook.model.gguf_export import try_export
 from loracook.model.hub_info import HubInfo, hub_info
 from loracook.model.inference import Generated, RowLoss, generate, row_losses
 from loracook.model.load import (

@@ -1,6 +1,7 @@
 """What a run leaves, as the lines shown at its end."""
 
 from pathlib import Path
+from shlex import quote
 
 from loracook.planner import Plan
 from loracook.report.generations import figures, head
@@ -9,7 +10,7 @@ from loracook.store.read_back import NUMBER
 from loracook.store.record import read_metrics, read_result
 from loracook.views.report import FILE
 
-MAIN = {"train": "adapter", "evaluate": "generations.md", "merge": "model"}
+MAIN = {"train": "adapter", "evaluate": "generations.md", "merge": "model", "export": "Modelfile"}
 """The file or folder of a stage to look at first; others name it in their result, or it is their folder."""
 TRAINED = {
     "losses": {str: NUMBER}, "loss_steps": int, "data": {"statistics": {"rows": {"evaluation": int}}},
@@ -32,6 +33,7 @@ def made_lines(plan: Plan) -> list[str]:
     """The table of metrics before and after, and what is where."""
     done = {stage.name: stage.folder for stage in plan.stages if stage.done}
     places = [f"  {name:<10}{_place(plan, name, folder)}" for name, folder in done.items()]
+    places += _serving(plan, done["export"]) if "export" in done else []
     report = plan.folder / FILE
     places += [f"  {'report':<10}{report}"] if report.is_file() else []
     losses = _losses(done["train"]) if "train" in done else []
@@ -44,6 +46,15 @@ def _place(plan: Plan, name: str, folder: Path) -> str:
     result = read_result(folder, {"folder": str | None, "url": str | None})
     published = plan.folder / result["folder"] if result.get("folder") else folder
     return str(result.get("url") or published)
+
+
+def _serving(plan: Plan, export: Path) -> list[str]:
+    """The commands that serve an exported model."""
+    file = export / read_result(export, {"file": str})["file"]
+    return [
+        f"  {'llama.cpp':<10}llama-server -m {quote(str(file))} --jinja",
+        f"  {'Ollama':<10}ollama create {plan.recipe.name} -f {quote(str(export / MAIN['export']))}",
+    ]
 
 
 def _losses(train: Path) -> list[str]:

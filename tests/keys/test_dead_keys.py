@@ -23,6 +23,7 @@ ELSEWHERE = {
     "extends": "joins files, which is tested where that is done",
     "lora.task_type": "there is one",
     "evaluate.adapters": "names a trained adapter, which is tested where one is made",
+    "export.format": "there is one",
     "evaluate.require": "decides what goes on, which is tested where that is done",
     "train.dataloader_pin_memory": "is off wherever there is no GPU",
 }
