@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from loracook.errors import LoracookError, MachineError, RecipeError, shorten
 from loracook.model.load import load_config
+from loracook.model.merging import PROBES
 from loracook.model.own_code import NO_CODE
 from loracook.recipe.recipe import Recipe
 
@@ -154,6 +155,10 @@ def check_description(file: Path, config: PretrainedConfig, tokenizer: PreTraine
 
     fields = {name: field.contents() for name, field in GGUFReader(file).fields.items()}
     _check_tokens(fields["tokenizer.ggml.tokens"], tokenizer)
+    if fields["tokenizer.ggml.model"] == "llama":  # of the other kind, the converter has tried a longer text
+        if len(set(fields["tokenizer.ggml.scores"])) == 1:
+            raise ConversionError(f"its tokenizer can be written from a {SENTENCEPIECE} alone")
+        _check_pieces(file, tokenizer)
     if fields.get("tokenizer.chat_template") != tokenizer.chat_template:
         raise ConversionError("the GGUF file has another chat template")
     for name, value in _numbers(fields).items():
@@ -173,6 +178,16 @@ def _check_tokens(written: list[str], tokenizer: PreTrainedTokenizerBase) -> Non
     for index, (text, token) in enumerate(zip(written, expected, strict=False)):
         if token is not None and text.replace(SPACE, " ") != token.replace(SPACE, " "):
             raise ConversionError(f"token {index} is {token!r}, in the GGUF file {text!r}")
+
+
+def _check_pieces(file: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise ConversionError where a SentencePiece tokenizer splits texts otherwise."""
+    from transformers import AutoTokenizer
+
+    read = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, **NO_CODE)
+    for text in PROBES:
+        if read.tokenize(text) != tokenizer.tokenize(text):
+            raise ConversionError(f"the GGUF file splits {text!r} into other tokens")
 
 
 def _numbers(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -206,6 +221,21 @@ def load_exported(file: Path, config: PretrainedConfig) -> PreTrainedModel:
         raise ConversionError(f"{missing[0]} is missing in the GGUF file")
     loaded: PreTrainedModel = exported.to(PartialState().device).eval()
     return loaded
+
+
+def check_rope(file: Path, merged: PreTrainedModel) -> None:
+    """Raise ConversionError where a GGUF file does not slow each RoPE frequency as Llama 3's scaling does."""
+    import torch
+    from gguf import GGUFReader
+
+    (rope, *_), held = _rope(merged.config), {tensor.name: tensor for tensor in GGUFReader(file).tensors}
+    if rope.get("rope_type", "default") == "default":
+        return
+    scaled = merged.get_decoder().rotary_emb.inv_freq.float().cpu()
+    unscaled = rope["rope_theta"] ** -(torch.arange(len(scaled)) / len(scaled))
+    written = held["rope_freqs.weight"].data if "rope_freqs.weight" in held else [0.0]
+    if len(written) != len(scaled) or not torch.allclose(unscaled / scaled, torch.tensor(written), rtol=1e-3):
+        raise ConversionError("the GGUF file has other RoPE frequencies")
 
 
 def check_weights(merged: PreTrainedModel, exported: PreTrainedModel, outtype: str) -> float:

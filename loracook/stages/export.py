@@ -13,6 +13,7 @@ from loracook.model.gguf_export import (
     PACKAGE,
     check_converter,
     check_description,
+    check_rope,
     check_weights,
     load_exported,
     write_gguf,
@@ -103,6 +104,7 @@ def _compared(
     outtype = recipe["export"]["outtype"]
     merged: PreTrainedModel = model.load_merged(recipe, source)
     check_description(file, merged.config, tokenizer)
+    check_rope(file, merged)
     exported = load_exported(file, merged.config)
     largest = check_weights(merged, exported, outtype)
     texts = [tokenizer(text).input_ids for text in model.PROBES]

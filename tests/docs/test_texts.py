@@ -13,7 +13,10 @@ from tests.docs.texts import PAGES, REPOSITORY, ROOT, SITE, command_lines, links
 OPTIONS = pages.options()
 ANY_OPTION = {option for options in OPTIONS.values() for option in options} | {"--version", "--help"}
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
-FOREIGN = {"--all-files", "--config", "--enable-lora", "--jinja", "--lora-modules", "--no-deps"}
+FOREIGN = {
+    "--all-files", "--config", "--enable-lora", "--jinja", "--lora-modules", "--model-name", "--no-deps", "--outfile",
+    "--outtype", "--vocab-only",
+}  # fmt: skip
 """Options of pre-commit, trl, vllm, llama.cpp and pip."""
 MODULES = sorted((ROOT / "loracook").rglob("*.py"))
 TEMPLATES = [file for file in (ROOT / "loracook").rglob("*") if file.suffix in (".jinja", ".html")]

@@ -13,12 +13,27 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaTokenizer, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GemmaTokenizer,
+    LlamaTokenizer,
+    PreTrainedModel,
+)
 
 from loracook import data, model
 from loracook.errors import LoracookError, RecipeError
 from loracook.machine.versions import installed
-from loracook.model.gguf_export import PACKAGE, check_description, check_weights, try_export
+from loracook.model.gguf_export import (
+    PACKAGE,
+    check_description,
+    check_rope,
+    check_weights,
+    load_exported,
+    try_export,
+    write_gguf,
+)
 from loracook.progress import Silent
 from loracook.recipe.recipe import Recipe, load
 from loracook.stages import export
@@ -29,6 +44,15 @@ SIZES: dict[str, Any] = {
     "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 256,
     "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+}  # fmt: skip
+LLAMA_TOKENS = {"pad_id": -1, "unk_id": 0, "bos_id": 1, "eos_id": 2}
+GEMMA_TOKENS = {
+    "pad_id": 0, "eos_id": 1, "bos_id": 2, "unk_id": 3,
+    "pad_piece": "<pad>", "eos_piece": "<eos>", "bos_piece": "<bos>", "add_dummy_prefix": False,
+}  # fmt: skip
+LLAMA3 = {
+    "rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
 }  # fmt: skip
 CHATS = [
     {"messages": [{"role": "user", "content": line}, {"role": "assistant", "content": "yes"}]}
@@ -44,13 +68,16 @@ def base_model(folder: Path, kind: str, **config: Any) -> Path:
     from sentencepiece import SentencePieceTrainer
 
     folder.mkdir()
-    written, special = io.BytesIO(), {"pad_id": -1, "unk_id": 0, "bos_id": 1, "eos_id": 2}
+    written, gemma = io.BytesIO(), kind.startswith("gemma")
     SentencePieceTrainer.train(
         sentence_iterator=iter(LINES), model_writer=written, vocab_size=340, model_type="bpe",
-        byte_fallback=True, minloglevel=2, **special,
+        byte_fallback=True, minloglevel=2, **(GEMMA_TOKENS if gemma else LLAMA_TOKENS),
     )  # fmt: skip
     (folder / "tokenizer.model").write_bytes(written.getvalue())
-    LlamaTokenizer.from_pretrained(folder).save_pretrained(folder)
+    (GemmaTokenizer if gemma else LlamaTokenizer).from_pretrained(folder).save_pretrained(folder)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings.pop("vocab_file", None)  # which transformers writes where there was no tokenizer.json
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     random_model(kind, vocabulary=340, **config).save_pretrained(folder)
     return folder
 
@@ -84,10 +111,10 @@ def recipe_on(folder: Path, **sections: Any) -> Recipe:
     return load(folder.parent / "recipe.yaml")
 
 
-def merge_into(folder: Path, recipe: Recipe, base: Path, kind: str) -> Path:
+def merge_into(folder: Path, recipe: Recipe, base: Path, kind: str, **config: Any) -> Path:
     """A folder of the merge stage with a random model, and the tokenizer as training saves it."""
     tokenizer = data.with_template(recipe, model.load_tokenizer(recipe, base))
-    causal = random_model(kind, vocabulary=len(tokenizer))
+    causal = random_model(kind, vocabulary=len(tokenizer), **config)
     causal.generation_config.eos_token_id = [2, tokenizer.eos_token_id]
     causal.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
@@ -104,11 +131,11 @@ class Exported:
     result: dict[str, Any]
 
 
-def exported(folder: Path, kind: str, outtype: str) -> Exported:
+def exported(folder: Path, kind: str, outtype: str, **config: Any) -> Exported:
     """An export of a random merged model, whose files name code."""
-    base = base_model(folder / "base", kind)
+    base = base_model(folder / "base", kind, **config)
     recipe = recipe_on(base, export={"outtype": outtype})
-    merge = merge_into(folder / "merge", recipe, base, kind)
+    merge = merge_into(folder / "merge", recipe, base, kind, **config)
     name_code(merge / "model", does=f"open({str(folder / 'ran')!r}, 'w')")
     (folder / "export").mkdir()
     folders = Folders(folder / "export", {"merge": merge}, folder, folder / "cache")
@@ -128,7 +155,7 @@ def name_code(folder: Path, does: str) -> None:
 
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    return exported(tmp_path_factory.mktemp("llama"), "llama", "bf16")
+    return exported(tmp_path_factory.mktemp("llama"), "llama", "bf16", rope_parameters=LLAMA3)
 
 
 def check_exported(made: Exported, outtype: str) -> None:
@@ -143,10 +170,22 @@ def check_exported(made: Exported, outtype: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "outtype"),
-    [("gemma2", "f16"), ("gemma3_text", "bf16"), ("phi3", "f16"), ("qwen2", "q8_0"), ("qwen3", "bf16")],
+    [("gemma2", "f16"), ("gemma3_text", "bf16"), ("phi3", "f16"), ("qwen3", "q8_0")],
 )
 def test_the_exported_model_is_the_merged_one(kind: str, outtype: str, tmp_path: Path) -> None:
     check_exported(exported(tmp_path, kind, outtype), outtype)
+
+
+@converting
+@pytest.mark.slow
+def test_the_weights_of_a_qwen2_model_are_exported(tmp_path: Path) -> None:
+    base, file = base_model(tmp_path / "base", "qwen2"), tmp_path / "a.gguf"
+    write_gguf(base, base, file, outtype="f16")
+    merged = AutoModelForCausalLM.from_pretrained(base, dtype="auto").eval()
+    read = load_exported(file, merged.config)
+    assert check_weights(merged, read, "f16") < 1e-6
+    text = torch.tensor([[5, 7, 9, 11]])
+    assert torch.allclose(merged(text).logits, read(text).logits, atol=1e-3)
 
 
 @converting
@@ -208,6 +247,24 @@ def test_a_file_that_describes_another_model_is_refused(said: str, llama: Export
     CHANGES[said](config, tokenizer)
     with pytest.raises(LoracookError, match=said):
         check_description(llama.folder / llama.result["file"], config, tokenizer)
+
+
+@converting
+@pytest.mark.slow
+def test_other_rope_frequencies_are_refused(llama: Exported) -> None:
+    other = random_model("llama", vocabulary=342, rope_parameters={**LLAMA3, "factor": 16.0})
+    with pytest.raises(LoracookError, match="other RoPE frequencies"):
+        check_rope(llama.folder / llama.result["file"], other)
+
+
+@converting
+@pytest.mark.slow
+def test_a_sentencepiece_tokenizer_without_its_file_is_refused_before_training(llama: Exported) -> None:
+    recipe, tokenizer = load(llama.base.parent / "recipe.yaml"), AutoTokenizer.from_pretrained(llama.base)
+    tokenizer.save_pretrained(llama.base.parent / "without")
+    AutoConfig.from_pretrained(llama.base).save_pretrained(llama.base.parent / "without")
+    with pytest.raises(RecipeError, match=r"from a tokenizer\.model alone"):
+        try_export(recipe, llama.base.parent / "without", tokenizer)
 
 
 @converting
