@@ -105,7 +105,6 @@ def try_export(recipe: Recipe, folder: Path, tokenizer: PreTrainedTokenizerBase)
         RecipeError: this model cannot be exported, or would be another one.
         MachineError: the converter is not installed.
     """
-    check_converter()
     config = load_config(recipe, folder)
     with _refusing(recipe), TemporaryDirectory(prefix="loracook-") as scratch:
         _check_family(recipe, config)
