@@ -20,7 +20,7 @@ from loracook.stages.base import Consent, Folders
 from loracook.store.files import file_facts, mismatch, sync_all
 from loracook.store.folders import RUNS, default_cache
 from loracook.store.lock import locked, make_run_folder
-from loracook.store.record import RECORD, read_record, weight_hashes, write_record
+from loracook.store.record import FAILURE, RECORD, keeping_failure, read_record, weight_hashes, write_record
 from loracook.store.run_folder import LATEST
 
 CHECKPOINTS = "checkpoints"
@@ -138,7 +138,10 @@ def _run_stage(
     if stage.fault:
         noted.note(f"running {stage.name} again: {stage.fault}")
     module = STAGES[stage.name]
-    with machine_errors(stage.name, stage.folder, cache, advice=module.OUT_OF_MEMORY):
+    with (
+        keeping_failure(stage.folder, stage.before.values()),
+        machine_errors(stage.name, stage.folder, cache, advice=module.OUT_OF_MEMORY),
+    ):
         _begin(stage)
         before = {name: _verified(folder) for name, folder in stage.before.items()}
         folders = Folders(stage.folder, before, planned.folder, cache)
@@ -155,11 +158,12 @@ def _run_stage(
 
 
 def _begin(stage: PlannedStage) -> None:
-    """Make the folder of a stage, without a record, and empty unless the stage resumes from what is there."""
+    """Make a stage's folder: without record or failure, and empty unless it resumes from what is there."""
     if not STAGES[stage.name].RESUMES:
         shutil.rmtree(stage.folder, ignore_errors=True)
     stage.folder.mkdir(exist_ok=True)
-    (stage.folder / RECORD).unlink(missing_ok=True)
+    for name in (RECORD, FAILURE):
+        (stage.folder / name).unlink(missing_ok=True)
 
 
 def _verified(folder: Path) -> Path:

@@ -51,12 +51,14 @@ class Page:
         message: dict[str, Any] = json.loads(text)
         return message
 
-    def open(self, file: Path, *, width: int, scheme: str, scripts: bool = True) -> None:
-        """Show a file on a screen of that width, in the light or dark color scheme."""
+    def open(
+        self, file: Path, *, width: int, scheme: str, scripts: bool = True, media: str = "screen"
+    ) -> None:
+        """Show a file on a screen (or in print) of that width, in the light or dark color scheme."""
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
         self.call("Emulation.setDeviceMetricsOverride", **size)
         feature = {"name": "prefers-color-scheme", "value": scheme}
-        self.call("Emulation.setEmulatedMedia", features=[feature])
+        self.call("Emulation.setEmulatedMedia", media=media, features=[feature])
         self.call("Emulation.setScriptExecutionDisabled", value=not scripts)
         self.events.clear()
         self.call("Page.navigate", url=file.resolve().as_uri())

@@ -159,10 +159,14 @@ def _evaluate(recipe: Recipe, meta_model: MetaModel, batch: Batch, *, device: st
 
 
 def _merge(recipe: Recipe, meta_model: MetaModel) -> Parts:
-    """The unquantized weights, the adapter, and one weight with its difference in float32."""
+    """The adapter, one weight with its difference in float32, and all weights where they are needed at once.
+
+    Else the model that is compared is loaded as far as it fits.
+    """
     largest = max(int(tensor.numel()) for tensor in meta_model.tuned.parameters())
+    weights = {"weights": merged_bytes(recipe, meta_model)} if meta_model.whole_merge else {}
     return {
-        "weights": merged_bytes(recipe, meta_model),
+        **weights,
         "adapter": _adapter_bytes(meta_model.tuned),
         "weight_being_merged": 2 * 4 * largest,
     }

@@ -36,7 +36,8 @@ class MetaModel:
     `lora_config` makes the adapter, `left_out` counts modules that it leaves out by part of the model, and
     `unadapted` has the weights that are not trained. `folder` holds its config; `vocabulary` is the
     tokenizer's size, None where it is unknown; `base_parameters` are those before tokens are added;
-    `quantization` is how its weights are quantized while training; `notes` say what is done to its files
+    `quantization` is how its weights are quantized while training; `whole_merge` says why merging takes the
+    whole model, where it does not go weight by weight; `notes` say what is done to its files
     beyond the recipe.
     """
 
@@ -52,6 +53,7 @@ class MetaModel:
     dtype: torch.dtype
     added_tokens: int
     quantization: Mapping[str, Any]
+    whole_merge: str | None
     notes: tuple[str, ...]
 
     @property
@@ -94,8 +96,10 @@ def meta_model(recipe: Recipe, folder: Path, vocabulary: int | None) -> MetaMode
     set_dtypes(tuned, quantized=model.is_quantized(quantization))
     if problems := list(model.unsupported(tuned, recipe)):
         raise RecipeError(problems)
+    whole_merge = None
     if "merge" in recipe:
-        model.try_merge(recipe, folder, tuned)
+        merged = model.try_merge(recipe, folder, tuned)
+        whole_merge = model.whole_merge_reason(recipe, folder, tuned=tuned, merged=merged)
     return MetaModel(
         folder=folder,
         vocabulary=vocabulary,
@@ -109,7 +113,8 @@ def meta_model(recipe: Recipe, folder: Path, vocabulary: int | None) -> MetaMode
         dtype=dtype,
         added_tokens=added,
         quantization=quantization,
-        notes=(*_notes(recipe, folder, base.config), *_new_rows(base, added)),
+        whole_merge=whole_merge,
+        notes=(*_notes(recipe, folder, base.config), *_new_rows(base, added), *_whole_merge(whole_merge)),
     )
 
 
@@ -145,6 +150,11 @@ def _notes(recipe: Recipe, folder: Path, config: PretrainedConfig) -> Iterator[s
     yield from model.quantization_notes(recipe, config)
     if "merge" in recipe and (note := model.generation_settings(folder).note):
         yield note
+
+
+def _whole_merge(reason: str | None) -> Iterator[str]:
+    if reason:
+        yield f"merge holds the whole model in memory: {reason}"
 
 
 def _new_rows(adapted: PreTrainedModel, added: int) -> Iterator[str]:

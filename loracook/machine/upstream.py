@@ -194,6 +194,15 @@ def saved_weights(model: Any) -> dict[str, Tensor]:
     return dict(revert_weight_conversion(model, weights))
 
 
+def saved_names(model: Any) -> dict[str, str]:
+    """The names that save_pretrained gives the weights of a transformers model which it saves as they are."""
+    from transformers.core_model_loading import revert_weight_conversion
+
+    weights = dict(model.state_dict())
+    saved = {id(weight): name for name, weight in revert_weight_conversion(model, dict(weights)).items()}
+    return {name: saved[id(weight)] for name, weight in weights.items() if id(weight) in saved}
+
+
 def forget_quantized_file(model: Any) -> None:
     """Let save_pretrained write a dequantized model as it is (transformers 5.23).
 

@@ -18,14 +18,19 @@ from loracook.model.load import (
     load_unquantized,
     tokenizer_in,
 )
+from loracook.model.logits import agreement, logits_of
+from loracook.model.merged_check import Expected, expected_logits, unlike
 from loracook.model.merging import (
     PROBES,
+    PUSH_THE_ADAPTER,
+    WholeMerge,
     different_tokens,
     load_merged,
     load_to_merge,
     trains_quantized,
     try_merge,
     try_tokenizer,
+    where_it_fits,
 )
 from loracook.model.own_code import own_code
 from loracook.model.quantized import (
@@ -38,4 +43,5 @@ from loracook.model.quantized import (
 )
 from loracook.model.reached import left_out
 from loracook.model.saved_adapter import add_adapter, load_tuned, other_adapter, saved_tokenizer
+from loracook.model.streamed_merge import NotStreamedError, StreamedMerge, streamed_merge, whole_merge_reason
 from loracook.model.unsupported import check_prompts, check_rows, most_positions, unsupported

@@ -182,10 +182,16 @@ def _replaced(adapter: SavedAdapter, base: BaseWeights | None, *, name: str) -> 
     if weight.quantized or not fits or len(trained) < weight.shape[0]:
         return Effect(module, None, None, unknown=SHAPE)
     changed = squares = 0.0
+    same, dtype = True, adapter.dtype(adapter.whole_weights[name])
     flat = trained.flatten(1) if trained.ndim > 1 else trained.unsqueeze(1)
     for _, rows, block in weight.blocks(1):
         squares += float(block.norm().square())
         changed += float((flat[rows] - block).norm().square())
+        same &= bool((flat[rows] == block.to(dtype)).all())
     if not isfinite(squares):
         return Effect(module, None, None, unknown=NOT_FINITE)
+    if same:  # PEFT saves embeddings that were resized (save_embedding_layers)
+        new = len(trained) - weight.shape[0]
+        rows_more = f" and {new:,} new row{'s' * (new != 1)}" if new else ""
+        raise MisfitError(f"{module} is saved whole, with the base model's values{rows_more}: it has no ΔW")
     return Effect(module, None, sqrt(changed), base_norm=sqrt(squares))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loracook.errors import LoracookError
+from loracook.model.safetensors_file import dtype_in_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,6 +29,7 @@ class Weight:
     name: str
     rows: Any
     """A slice of safetensors, which reads what it is indexed with."""
+    file: Path
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
@@ -39,6 +41,20 @@ class Weight:
         """What it is stored as, where its numbers are not the weight's own; else None."""
         dtype = str(self.rows.get_dtype())
         return None if dtype in FLOATS else dtype
+
+    def outline(self) -> Tensor:
+        """A tensor of its shape and dtype on the meta device; raises ValueError where torch has no such."""
+        import torch
+
+        return torch.empty(self.shape, dtype=dtype_in_file(self.rows.get_dtype()), device="meta")
+
+    def read(self) -> Tensor:
+        """All of it, out of a mapping of its own, so that no memory counts as used once it is let go."""
+        from safetensors import safe_open
+
+        with safe_open(self.file, "pt") as opened:
+            tensor: Tensor = opened.get_tensor(self.name)
+        return tensor
 
     def as_stack(self, experts: int) -> tuple[int, int, int]:
         """Its shape as a stack of so many matrices; a convolution is one with a row for each output."""
@@ -60,10 +76,23 @@ class Weight:
 
 @dataclass(frozen=True)
 class BaseWeights:
-    """The weights in some safetensors files: each file, open, by the names in it."""
+    """The weights in some safetensors files: each file, and the same open, by the names in it."""
 
     place: Path
-    files: Mapping[str, Any]
+    files: Mapping[str, tuple[Path, Any]]
+
+    def __iter__(self) -> Iterator[Weight]:
+        """Every weight, by the order of the files."""
+        return map(self._weight, self.files)
+
+    @property
+    def bytes(self) -> int:
+        """What the files take on the disk."""
+        return sum(file.stat().st_size for file in {file for file, _ in self.files.values()})
+
+    def _weight(self, name: str) -> Weight:
+        file, opened = self.files[name]
+        return Weight(name, opened.get_slice(name), file)
 
     def find(self, name: str) -> Weight | None:
         """The weight that a module's is stored as.
@@ -72,7 +101,7 @@ class BaseWeights:
         """
         named = (each if each in self.files else self._prefixed.get(each) for each in _endings(name))
         found = next(filter(None, named), None)
-        return Weight(found, self.files[found].get_slice(found)) if found else None
+        return self._weight(found) if found else None
 
     @cached_property
     def _prefixed(self) -> dict[str, str | None]:
@@ -88,14 +117,14 @@ def open_weights(place: Path) -> BaseWeights:
     """The weights in a safetensors file, or in those of a folder; raises LoracookError for a broken one."""
     from safetensors import SafetensorError, safe_open
 
-    files: dict[str, Any] = {}
+    files: dict[str, tuple[Path, Any]] = {}
     file: Any
     for path in filter(Path.is_file, [place, *sorted(place.glob("*.safetensors"))]):
         try:
             file = safe_open(path, "pt")
         except (OSError, SafetensorError) as error:
             raise LoracookError(f"'{path}' cannot be read: {error}; copy or download it again") from error
-        files |= dict.fromkeys(file.keys(), file)
+        files |= dict.fromkeys(file.keys(), (path, file))
     if not files:
         raise LoracookError(f"'{place}' has no weights; name a .safetensors file, or a folder with some")
     return BaseWeights(place, files)

@@ -24,7 +24,11 @@ def _numbers(weight: Tensor) -> Iterator[Tensor]:
     constants = [getattr(each, name, None) for each in (state, nested) for name in ("absmax", "offset")]
     own = weight.detach() if state is None else None  # packed, whatever dtype it is stored as
     tensors = (own, *constants, getattr(weight, "SCB", None))
-    return (each for each in tensors if each is not None and each.is_floating_point() and each.numel())
+    return (
+        each
+        for each in tensors
+        if each is not None and each.is_floating_point() and each.numel() and not each.is_meta
+    )
 
 
 def _is_finite(tensor: Tensor) -> bool:

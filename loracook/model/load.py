@@ -135,9 +135,9 @@ def load_on_meta(recipe: Recipe, folder: Path) -> PreTrainedModel:
         raise MachineError(f"the base model cannot be built here: {reason}") from error
 
 
-def load_unquantized(recipe: Recipe, folder: Path, dtype: str) -> PreTrainedModel:
-    """The base model in unquantized weights of `dtype`, as a merge needs them."""
-    return _load(recipe, folder, dtype=dtype, **stored_settings(load_config(recipe, folder)))
+def load_unquantized(recipe: Recipe, folder: Path, dtype: str, **place: Any) -> PreTrainedModel:
+    """The base model in unquantized weights of `dtype`, as a merge needs them; `place` is for accelerate."""
+    return _load(recipe, folder, dtype=dtype, **stored_settings(load_config(recipe, folder)), **place)
 
 
 def fit_embeddings(model: PreTrainedModel, vocabulary: int) -> int:
@@ -168,13 +168,12 @@ def _load(recipe: Recipe, folder: Path, **settings: Any) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
     # One whole copy on each process's own device: training shards nothing by layer.
-    device_map = {"": PartialState().device} if has_accelerator() else None
+    settings.setdefault("device_map", {"": PartialState().device} if has_accelerator() else None)
     try:
         with reading(recipe, folder, "its weights", RuntimeError):  # torch's, of a device
             loaded, report = AutoModelForCausalLM.from_pretrained(
                 folder,
                 config=load_config(recipe, folder),
-                device_map=device_map,
                 use_safetensors=True,
                 **own_code(recipe),
                 generation_config=generation_settings(folder).config,

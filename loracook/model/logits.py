@@ -32,8 +32,11 @@ def logits_of(causal: Any, texts: Sequence[Sequence[int]]) -> list[Tensor]:
     """
     import torch
 
+    place = (
+        None if causal.device.type == "meta" else causal.device
+    )  # accelerate moves it to weights from the disk
     with torch.no_grad():
-        inputs = (torch.tensor([list(text)], device=causal.device) for text in texts)
+        inputs = (torch.tensor([list(text)], device=place) for text in texts)
         logits = [causal(input_ids=each).logits[0].float().cpu() for each in inputs]
     if not all(0 < each.norm() < torch.inf for each in logits):
         seen = f"the {causal.dtype} model's logits are NaN, infinite or all zero"

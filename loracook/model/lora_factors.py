@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from loracook.store.read_back import NUMBER, check_shape, read_json
 from loracook.store.release import ADAPTER
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 CONFIG, WEIGHTS = ADAPTER
@@ -98,6 +99,11 @@ class SavedAdapter:
         names = [name for name in self.names if _is_whole(name)]
         return {_plain(name).replace(".modules_to_save", ""): name for name in names}
 
+    def factors_alone(self) -> SavedAdapter:
+        """The same without the weights that are saved whole, which take gigabytes to compare."""
+        whole = set(self.whole_weights.values())
+        return replace(self, names=tuple(name for name in self.names if name not in whole))
+
     def not_shown(self) -> list[str]:
         """The names of tensors that are neither."""
         shown = {name for parts in self.modules.values() for name in parts.values()}
@@ -113,6 +119,11 @@ class SavedAdapter:
         if not_finite([(name, tensor.float())]):  # squares of what float32 can hold fit float64
             raise DivergedError(f"the adapter's weight {name} holds NaN or infinity; {TRAIN_AGAIN}")
         return tensor
+
+    def dtype(self, name: str) -> torch.dtype:
+        """The dtype that a tensor is stored in."""
+        stored: torch.dtype = self.file.get_slice(name)[:0].dtype
+        return stored
 
     def factors(self, key: str) -> Factors:
         """The factors of a module by its name in the file.

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from loracook.errors import LoracookError, RecipeError, shorten
+from loracook.machine.memory import available
 from loracook.machine.upstream import forget_quantized_file, saved_weights
 from loracook.model.broken_files import LIMIT
+from loracook.model.finite import not_finite
 from loracook.model.generation_config import generation_settings
 from loracook.model.load import load_config, load_model, load_on_meta, load_unquantized
 from loracook.model.own_code import own_code
@@ -24,6 +27,9 @@ if TYPE_CHECKING:
 
 MERGE = ("merge",)
 PUSH_THE_ADAPTER = "remove 'merge:' and push the adapter"
+FILLED = 0.8
+"""How much of free memory weights may take; the rest is for computing with them."""
+MERGE_AGAIN = "remove its folder and run again"
 PROBES = (
     "The capital of France is",
     "def fibonacci(n):",
@@ -39,10 +45,38 @@ def trains_quantized(recipe: Recipe, folder: Path) -> bool:
     return is_quantized(quantization_in_training(recipe, load_config(recipe, folder)))
 
 
-def load_to_merge(recipe: Recipe, folder: Path, dtype: str) -> PreTrainedModel:
-    """The base model in unquantized weights of `dtype`: those it was trained with, or the original ones."""
+def where_it_fits(recipe: Recipe, folder: Path, *, dtype: str, spare: Path) -> dict[str, Any]:
+    """Arguments of from_pretrained that leave on the disk what the device and the memory cannot hold.
+
+    {} where the whole model fits its device, or PEFT computes with whole weights. `spare` is a folder.
+    """
+    import torch
+    from accelerate import PartialState
+
+    base = load_on_meta(recipe, folder)
+    itemsize = (base.dtype if dtype == "auto" else getattr(torch, dtype)).itemsize
+    needed = sum(weight.numel() for weight in base.parameters()) * itemsize
+    device, free = PartialState().device, int(available() * FILLED)
+    memory: dict[int | str, int] = {"cpu": free}
+    if device.type == "cuda":
+        free = memory[device.index or 0] = int(torch.cuda.mem_get_info(device)[0] * FILLED)
+    if needed <= free or computes_with_weights(recipe):
+        return {}
+    return {"device_map": "auto", "max_memory": memory, "offload_folder": spare / "offloaded"}
+
+
+def computes_with_weights(recipe: Recipe) -> bool:
+    """Whether PEFT reads weights of the base model to apply the adapter, which then have to be in memory."""
+    return bool(recipe["lora"].get("use_dora") or recipe["lora"].get("target_parameters"))
+
+
+def load_to_merge(recipe: Recipe, folder: Path, dtype: str, **place: Any) -> PreTrainedModel:
+    """The base model in unquantized weights of `dtype`: those it was trained with, or the original ones.
+
+    `place` is what `where_it_fits` gave.
+    """
     if recipe["merge"]["base"] == "original" or not trains_quantized(recipe, folder):
-        base = load_unquantized(recipe, folder, dtype)
+        base = load_unquantized(recipe, folder, dtype, **place)
     else:
         base = _dequantized(load_model(recipe, folder), dtype)
         _restore_conv1d(base, load_on_meta(recipe, folder))
@@ -85,19 +119,41 @@ def _restore_conv1d(base: PreTrainedModel, as_saved: PreTrainedModel) -> None:
             base.set_submodule(name, module)
 
 
-def load_merged(recipe: Recipe, folder: Path) -> PreTrainedModel:
-    """A merged model, in the precision that it was saved in."""
+@dataclass(frozen=True)
+class WholeMerge:
+    """A model in memory with an adapter in its weights."""
+
+    model: PreTrainedModel
+
+    def save(self, folder: Path, **sharding: Any) -> None:
+        """Write weights, config and generation settings."""
+        self.model.save_pretrained(folder, **sharding)
+
+
+def load_merged(recipe: Recipe, folder: Path, **place: Any) -> PreTrainedModel:
+    """A merged model, in the precision that it was saved in, placed as `where_it_fits` says.
+
+    Raises:
+        LoracookError: weights are missing, or not finite.
+    """
     from accelerate import PartialState
     from transformers import AutoModelForCausalLM
 
-    merged: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        folder, dtype="auto", use_safetensors=True, **own_code(recipe)
+    merged: PreTrainedModel
+    merged, report = AutoModelForCausalLM.from_pretrained(
+        folder, dtype="auto", use_safetensors=True, output_loading_info=True, **own_code(recipe), **place
     )
-    return merged.to(PartialState().device).eval()
+    if missing := sorted(report["missing_keys"]):
+        raise LoracookError(f"the merged model has no weight {missing[0]}; {MERGE_AGAIN}")
+    if name := not_finite(merged.named_parameters()):
+        raise LoracookError(f"the merged weight {name} holds NaN or infinity; {MERGE_AGAIN}")
+    return (merged if place else merged.to(PartialState().device)).eval()
 
 
-def try_merge(recipe: Recipe, folder: Path, tuned: PeftModel) -> None:
+def try_merge(recipe: Recipe, folder: Path, tuned: PeftModel) -> PreTrainedModel | None:
     """Merge a copy of an adapted model on the meta device, save what is saved beside weights, and load it.
+
+    Gives the copy; None where that cannot be done without weights.
 
     Raises:
         RecipeError: upstream refuses one of these, or would load other weights than were saved.
@@ -121,6 +177,8 @@ def try_merge(recipe: Recipe, folder: Path, tuned: PeftModel) -> None:
         lost = sorted({*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])})
         if lost:
             raise ValueError(f"{len(lost)} of its weights would not load again, such as {lost[0]}")
+        return merged
+    return None
 
 
 def try_tokenizer(recipe: Recipe, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -143,6 +201,10 @@ def different_tokens(tokenizer: PreTrainedTokenizerBase, loaded: PreTrainedToken
     """What a tokenizer does otherwise once it was saved and loaded; empty for nothing."""
     if len(tokenizer) != len(loaded):
         return f"it has {len(tokenizer)} tokens, and {len(loaded)} once saved and loaded"
+    if tokenizer.chat_template != loaded.chat_template:
+        return "it has another chat template"
+    if tokenizer.special_tokens_map != loaded.special_tokens_map:
+        return "it has other special tokens"
     texts = [*PROBES, " ".join(map(str, tokenizer.all_special_tokens))]
     changed = next((text for text in texts if tokenizer(text).input_ids != loaded(text).input_ids), None)
     return "" if changed is None else f"'{changed}' gives other tokens once it was saved and loaded"

@@ -65,7 +65,8 @@ def load_tuned(recipe: Recipe, model: PreTrainedModel, adapter: Path) -> PeftMod
         MachineError: the folder holds another adapter than the recipe's.
         DivergedError: a weight of the adapter is not finite.
     """
-    from peft import get_peft_model
+    from peft import get_peft_model, set_peft_model_state_dict
+    from safetensors.torch import load_file
 
     fit_embeddings(model, len(saved_tokenizer(recipe, adapter)))
     try:
@@ -82,11 +83,23 @@ def load_tuned(recipe: Recipe, model: PreTrainedModel, adapter: Path) -> PeftMod
         raise MachineError(f"'{adapter}' is no LoRA adapter; {_AGAIN.format(adapter.parent)}") from error
     if fault:
         raise MachineError(f"'{adapter}' is not the recipe's: {fault}; {_AGAIN.format(adapter.parent)}")
-    tuned.load_adapter(adapter, "default")
+    _allocate(tuned)
+    set_peft_model_state_dict(tuned, load_file(adapter / WEIGHTS), "default")
     own = (named for named in tuned.named_parameters() if not is_base(named[0]))
     if name := not_finite(own):
         raise DivergedError(f"the adapter's weight {name} holds NaN or infinity; {TRAIN_AGAIN}")
     return tuned.eval()
+
+
+def _allocate(tuned: PeftModel) -> None:
+    """Give the adapter's weights memory where those of the base model have none."""
+    import torch
+
+    for name, weight in list(tuned.named_parameters()):
+        if weight.is_meta and not is_base(name):
+            holder, _, key = name.rpartition(".")
+            weight = torch.nn.Parameter(torch.empty_like(weight, device="cpu"), requires_grad=False)
+            tuned.get_submodule(holder).register_parameter(key, weight)
 
 
 def add_adapter(recipe: Recipe, tuned: PeftModel, name: str) -> None:

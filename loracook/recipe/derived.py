@@ -38,6 +38,13 @@ def all_sources(data: Data) -> Iterator[tuple[Path, Data]]:
         yield ("evaluate", "also", name), source
 
 
+def own_tasks(data: Data) -> Iterator[tuple[Path, Data]]:
+    """Every task of `lm_eval` that the recipe describes itself, with its path in the recipe."""
+    for index, task in enumerate(data.get("lm_eval", {}).get("tasks", ())):
+        if not isinstance(task, str):
+            yield ("lm_eval", "tasks", index), task
+
+
 def batch(data: Data) -> int:
     """The effective batch size on one device: the rows of one optimizer step."""
     train = data["train"]

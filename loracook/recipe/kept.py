@@ -14,7 +14,7 @@ from loracook.recipe.yaml_values import rows
 from loracook.store.folders import SCHEME
 
 KEPT = "recipe.yaml"
-PLACES = {"name_or_path", "path", "chat_template"}
+PLACES = {"name_or_path", "path", "chat_template", "dataset_path"}
 BY_COLUMN = {"where", "columns", "map_roles"}
 """Mappings whose keys are those of the data."""
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from loracook.errors import Path, quote
-from loracook.recipe.derived import Data, all_sources
+from loracook.recipe.derived import Data, all_sources, own_tasks
 from loracook.store.folders import SCHEME
 
 LOCAL = ("./", "../", "/", SCHEME)
@@ -65,6 +65,8 @@ def local_paths(data: Data) -> Iterator[tuple[Path, str]]:
             yield from _paths_of(at, source)
     for name, folder in data.get("evaluate", {}).get("adapters", {}).items():
         yield ("evaluate", "adapters", name), folder
+    for at, task in own_tasks(data):
+        yield (*at, "dataset_path"), task["dataset_path"]
     template = data.get("template", {}).get("chat_template", "")
     if template.startswith(LOCAL):
         yield ("template", "chat_template"), template

@@ -10,11 +10,12 @@ from loracook.recipe.schema import entries
 
 LOCATIONS = {"name_or_path", "path", "data_files", "gguf_file"} | {
     "chat_template",
+    "dataset_path",
     "extends",
     "folder",
     "repo_id",
 }
-PROSE = {"description", "template", "evaluate", "tokenizer"}
+PROSE = {"description", "template", "evaluate", "lm_eval", "tokenizer"}
 VARIABLE = re.compile(r"\$\{[^}]*\}|\$[A-Za-z_]\w*|%[A-Za-z_]\w*%|\{\{.*\}\}|env:.*|\$\(.*\)", re.DOTALL)
 TEMPLATE_FILE = re.compile(r"(?!\.{0,2}/).*\.(?:jinja2?|j2|txt)")
 LONGEST_LOCATION = 400

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 LOWER_IS_BETTER = frozenset({"loss", "perplexity"})
+EQUAL = "equal on every row"
 RESAMPLES, COVERAGE, SEED = 2000, 0.95, 0
 AT_ONCE = 1 << 22
 """Rows that are drawn at once, so that memory stays below 100 MB."""
@@ -35,8 +36,12 @@ def interval(values: Sequence[float], weights: Sequence[float] | None = None) ->
     return float(low), float(high)
 
 
-def verdict(metric: str, difference: Sequence[float] | None) -> str:
-    """What the interval of a difference from another model says: better, worse or no clear difference."""
+def verdict(metric: str, difference: Sequence[float] | None, wins: Mapping[str, int]) -> str:
+    """What the interval of a difference from another model says, unless no row tells the two apart: better,
+    worse or no clear difference. `wins` are the rows on which each does better, or neither ("equal").
+    """
+    if 0 < sum(wins.values()) == wins.get("equal"):
+        return EQUAL
     if difference is None or difference[0] <= 0 <= difference[1]:
         return "no clear difference"
     return "better" if (difference[0] > 0) != (metric in LOWER_IS_BETTER) else "worse"

@@ -4,9 +4,16 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from loracook.report.bootstrap import EQUAL, verdict
 from loracook.report.bootstrap import LOWER_IS_BETTER as UNBOUNDED
-from loracook.report.bootstrap import verdict
 from loracook.report.markdown import block, table
+from loracook.store.read_back import NUMBER, check_shape
+
+OTHER_BATCH = {
+    "rows": int, "same": int, "batch_size": int, "dtype": str,
+    "metrics": {str: {"first": NUMBER, "again": NUMBER}},
+}  # fmt: skip
+ALIKE = "With unquantized weights, evaluate.dtype: float32 gives the same answers in every batch."
 
 
 def side_by_side(generations: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> str:
@@ -16,6 +23,7 @@ def side_by_side(generations: Sequence[Mapping[str, Any]], metrics: Mapping[str,
         "# Base model and adapter side by side",
         table(head(metrics), rows, align="---:") if rows else "",
         measured_on(metrics) if rows else "",
+        in_other_batch(metrics),
         *(_row(number, row, metrics["adapters"]) for number, row in enumerate(generations, 1)),
     ]
     return "\n\n".join(filter(None, parts)) + "\n"
@@ -40,15 +48,17 @@ def _figures(metrics: Mapping[str, Any], start: str) -> Iterator[tuple[str, ...]
     for name, rows in metrics["rows"].items():
         values = (figure(name, model[name]) for model in models)
         bounds = metrics["intervals"].get(name, {}).get("difference")
-        yield start + name, *values, difference(name, bounds), f"{rows:,}"
+        wins = metrics["wins"].get(name, {})
+        yield start + name, *values, difference(name, bounds, wins), f"{rows:,}"
 
 
-def difference(name: str, bounds: Sequence[float] | None) -> str:
+def difference(name: str, bounds: Sequence[float] | None, wins: Mapping[str, int]) -> str:
     """What the 95 % interval of a difference from the base says, as text; empty where there is none."""
-    if bounds is None:
-        return ""
+    said = verdict(name, bounds, wins)
+    if bounds is None or said == EQUAL:
+        return said if said == EQUAL else ""
     low, high = (signed(name, bound) for bound in bounds)
-    return f"{verdict(name, bounds)} ({low} to {high}{unit(name)})"
+    return f"{said} ({low} to {high}{unit(name)})"
 
 
 def signed(name: str, change: float) -> str:
@@ -76,6 +86,27 @@ def measured_on(metrics: Mapping[str, Any]) -> str:
     if also_trained:
         return f"Measured on evaluation rows, {also_trained:,} of which were trained on, too."
     return "Measured on evaluation rows that were not trained on."
+
+
+def in_other_batch(metrics: Mapping[str, Any]) -> str:
+    """A sentence on how far the adapter's answers depend on the batch; empty where that was not tried.
+
+    Raises:
+        ValueError: a stranger's record states something else.
+    """
+    found = metrics.get("other_batch")
+    if found is None:
+        return ""
+    check_shape(found, OTHER_BATCH)
+    moved = (
+        f", {name} {' → '.join(figure(name, both[time]) for time in ('first', 'again'))}"
+        for name, both in found["metrics"].items()
+    )
+    said = (
+        f"Asked again in another batch, {found['same']:,} of {found['rows']:,} of the adapter's answers are "
+        f"the same ({found['dtype']}, batch_size {found['batch_size']:,}{''.join(moved)})."
+    )
+    return said if found["same"] == found["rows"] else f"{said} {ALIKE}"
 
 
 def _row(number: int, row: Mapping[str, Any], others: Iterable[str]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from loracook.report.bootstrap import LOWER_IS_BETTER, verdict
+from loracook.report.bootstrap import EQUAL, LOWER_IS_BETTER, verdict
 from loracook.report.generations import figure, signed, unit
 
 
@@ -41,11 +41,13 @@ class Figure:
         """What the interval of the difference says; empty where none is compared."""
         if self.metric == "perplexity":  # the exponential of the loss, which is compared
             return ""
-        return verdict(self.metric, self.difference)
+        return verdict(self.metric, self.difference, self.wins)
 
     @property
     def change(self) -> str:
         """By how much the adapter differs from the base, with the interval."""
+        if self.verdict == EQUAL:
+            return "no difference"
         base, adapter = self.sides[:2]
         bounds = [signed(self.metric, bound) for bound in self.difference or ()]
         sure = f" (95% interval {bounds[0]} to {bounds[1]})" if bounds else ""
@@ -84,18 +86,22 @@ def figures(measured: Mapping[str, Any], row_set: str = "") -> Iterator[Figure]:
 
 
 def sentences(all_figures: Sequence[Figure]) -> list[tuple[str, str]]:
-    """What got better, what got worse and what is unclear: the kind of each sentence, and the sentence."""
+    """What got better, worse, neither or is unclear: the kind of each sentence, and the sentence."""
     by_verdict = {
         kind: [each for each in all_figures if each.verdict == kind]
-        for kind in ("better", "worse", "no clear difference")
+        for kind in ("better", "worse", "no clear difference", EQUAL)
     }
-    better, worse, unclear = by_verdict.values()
+    better, worse, unclear, equal = by_verdict.values()
     said = [("better", f"Better than the base model: {_changes(better)}.")] if better else []
     said += [("worse", f"Worse than the base model: {_changes(worse)}.")] if worse else []
     if better and not worse:
         said += [("", "Nothing that was measured got worse.")]
-    names = ", ".join(each.name for each in unclear)
-    return [*said, *([("", f"No clear difference from the base model: {names}.")] if unclear else [])]
+    unchanged = {
+        "No clear difference from the base model": unclear,
+        "Equal to the base model on every row": equal,
+    }
+    names = {start: ", ".join(each.name for each in some) for start, some in unchanged.items() if some}
+    return [*said, *(("", f"{start}: {listed}.") for start, listed in names.items())]
 
 
 def _changes(some: Sequence[Figure]) -> str:

@@ -22,7 +22,7 @@ from loracook.store.runs import newest, records, stage_folders
 from loracook.training.checkpoints import UNFINISHED, sealed
 
 CHECKPOINTS = "checkpoints"
-ASIDE = re.compile(r"\.(?:[a-z]+-[0-9a-f]{8}|checkpoint-[0-9]+|unfinished|[0-9a-f]{16})\.part")
+ASIDE = re.compile(r"\.(?:[a-z_]+-[0-9a-f]{8}|checkpoint-[0-9]+|unfinished|[0-9a-f]{16})\.part")
 """The name of a folder that was moved aside to be removed."""
 
 

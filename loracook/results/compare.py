@@ -7,7 +7,7 @@ from typing import Any
 
 from loracook.errors import LoracookError
 from loracook.evaluation.comparison import ADAPTER, BASE, RowScores
-from loracook.report.bootstrap import LOWER_IS_BETTER, verdict
+from loracook.report.bootstrap import EQUAL, LOWER_IS_BETTER, verdict
 from loracook.results.evaluated import Evaluated, Row, evaluated
 from loracook.store.runs import Run
 
@@ -29,7 +29,16 @@ class Standing:
     @property
     def is_clear(self) -> bool:
         """Whether the difference is more than the choice of rows explains."""
-        return verdict(self.metric.rpartition(".")[2], self.interval) == "better"
+        return self._verdict == "better"
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether both runs are the same on every row."""
+        return self._verdict == EQUAL
+
+    @property
+    def _verdict(self) -> str:
+        return verdict(self.metric.rpartition(".")[2], self.interval, self.wins)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from loracook.results.recorded import recorded
 from loracook.stages import STAGES
 from loracook.store.lock import refuse_locked
 from loracook.store.read_back import NUMBER
-from loracook.store.record import RECORD, own_fault, read_metrics, read_record, read_result
+from loracook.store.record import RECORD, own_fault, read_failure, read_metrics, read_record, read_result
 from loracook.store.runs import Run, finished_runs, records, run_folders, stage_folders
 from loracook.training.checkpoints import newest_name
 
@@ -25,13 +25,14 @@ FIRST = next(iter(STAGES))
 """The stage that every run starts with."""
 SIZES_ALONE = 1 << 63
 """A change time that no file has, so that none is read: hashes of many gigabytes are not for a list."""
-FINISHED, UNFINISHED, RUNNING, GATE, BROKEN = "finished", "unfinished", "running", "gate not met", "broken"
+FINISHED, UNFINISHED, FAILED, RUNNING = "finished", "unfinished", "failed", "running"
+GATE, BROKEN = "gate not met", "broken"
 
 
 @dataclass(frozen=True)
 class Overview:
-    """A run in a line: `detail` says what is unfinished, not met or broken; `metrics` has base and adapter,
-    `losses` those that training ended with.
+    """A run in a line: `detail` says what is unfinished, not met or broken, or failed and why; `metrics` has
+    base and adapter, `losses` those that training ended with.
     """
 
     name: str
@@ -77,7 +78,8 @@ def _lines(folder: Path) -> list[Overview]:
         if newer and lines[-1].outcome in (FINISHED, GATE):  # a stage after training is under way
             lines[-1] = replace(lines[-1], outcome=newer[-1].outcome, detail=newer[-1].detail)
         if _is_locked(folder):
-            lines[-1] = replace(lines[-1], outcome=RUNNING)
+            under_way = lines[-1].detail if lines[-1].outcome == UNFINISHED else ""
+            lines[-1] = replace(lines[-1], outcome=RUNNING, detail=under_way)
     except (OSError, ValueError, MachineError) as error:
         return [Overview(folder.name, folder, _written(folder), BROKEN, str(error))]
     return lines
@@ -133,9 +135,11 @@ def _started(stage: Path) -> Overview:
         return Overview(
             f"{run.name}/{stage.name}", run, _written(stage), BROKEN, f"{stage.name}/{RECORD} is corrupt"
         )
-    checkpoint = newest_name(stage / "checkpoints")
-    detail = f"{name}, {checkpoint}" if checkpoint else name
-    return Overview(f"{run.name}/{stage.name}", run, _written(stage), UNFINISHED, detail, bytes_below(stage))
+    checkpoint, (failure, _) = newest_name(stage / "checkpoints"), read_failure(stage)
+    outcome, detail = UNFINISHED, f"{name}, {checkpoint}" if checkpoint else name
+    if failure:
+        outcome, detail = FAILED, f"{name}: {'; '.join(failure.splitlines())}"
+    return Overview(f"{run.name}/{stage.name}", run, _written(stage), outcome, detail, bytes_below(stage))
 
 
 def _finished_at(stage: Path) -> datetime:

@@ -6,24 +6,21 @@ import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from loracook import data, model
 from loracook.errors import GateError, LoracookError
 from loracook.evaluation.answers import figures, lines, losses_by_row
-from loracook.evaluation.comparison import indistinct
+from loracook.evaluation.comparison import ADAPTER, indistinct
 from loracook.evaluation.gates import unmet
 from loracook.evaluation.measure import Evaluation, Seen, tuned
 from loracook.evaluation.metrics import Metric, metric
+from loracook.evaluation.other_batch import other_batch
 from loracook.progress import Progress
 from loracook.recipe.recipe import Recipe
 from loracook.report.generations import side_by_side
 from loracook.stages.base import Consent, Folders
 from loracook.store.record import RECORD, read_metrics
-
-if TYPE_CHECKING:
-    pass
-
 
 READS: tuple[str, ...] = ("evaluate",)
 RESUMES = False
@@ -42,7 +39,7 @@ def files(recipe: Recipe) -> tuple[Path, ...]:
 
 
 def describe(recipe: Recipe) -> str:
-    """Say what is answered and measured."""
+    """Say what is answered and measured, of which models."""
     section = recipe["evaluate"]
     rows = section.get("rows") or 0
     prompts = [
@@ -50,8 +47,14 @@ def describe(recipe: Recipe) -> str:
         _number(len(section.get("prompts") or ()), "prompt"),
     ]
     measures = ["loss" if "eval" in recipe["dataset"] else "", *section.get("metrics", [])]
-    parts = [" and ".join(filter(None, prompts)), ", ".join(filter(None, measures))]
-    return "base model vs adapter: " + "; ".join(filter(None, parts))
+    further = ", ".join(section.get("also", {}))
+    parts = [
+        " and ".join(filter(None, prompts)),
+        ", ".join(filter(None, measures)),
+        f"also on {further}" if further else "",
+    ]
+    adapters = ", ".join(["adapter", *section.get("adapters", ())])
+    return f"base model vs {adapters}: " + "; ".join(filter(None, parts))
 
 
 def _number(count: int, noun: str) -> str:
@@ -104,6 +107,7 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
         "also": tables,
         "also_trained": _also_trained(rows.statistics),
         "notes": list(indistinct(seen)),
+        "other_batch": other_batch(evaluation, own, seen[ADAPTER][""], metrics=_metrics(recipe, own.metrics)),
     }
     _write(folders.own, generations, measured)
     _write_lines(folders.own / "losses.jsonl", losses_by_row(seen))

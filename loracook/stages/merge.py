@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loracook import data, model
-from loracook.errors import TRAIN_AGAIN, DivergedError, LoracookError
+from loracook.errors import TRAIN_AGAIN, LoracookError
 from loracook.model.inference import end_tokens
 from loracook.progress import Progress
 from loracook.recipe.recipe import Recipe
@@ -17,16 +18,14 @@ from loracook.stages.base import Consent, Folders
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from torch import Tensor
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 READS: tuple[str, ...] = ("merge",)
 RESUMES = False
 OUT_OF_MEMORY = "set merge.dtype: bfloat16, or merge on a machine with more memory: --only merge"
-TOLERANCE = 0.05
-"""The largest difference between the merged model's logits and the adapter's, relative to their L2 norm:
-bfloat16 keeps 8 bits (a rounding error of 2^-9 = 0.2 %) and a merge rounds every adapted weight once."""
+ROWS, LONGEST = 4, 64
+"""How many rows of the data models are compared on, and up to which token."""
 
 
 def after(recipe: Recipe) -> tuple[str, ...]:
@@ -70,43 +69,67 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
     `model/` is there once the comparison has passed, and whole.
 
     Raises:
-        LoracookError: the saved model's logits are not the adapter's.
+        LoracookError: the saved model is not what was trained.
     """
     adapter, base = folders.before["train"] / "adapter", model.fetch(recipe, folders.cache)
     tokenizer = model.saved_tokenizer(recipe, adapter)
+    texts = _texts(recipe, tokenizer, folders.cache, progress=progress)
     progress.advance(0, 4, "loading the trained model")
-    trained = _trained_logits(recipe, base, adapter)
+    quantized = model.trains_quantized(recipe, base)
+    trained = model.logits_of(_as_trained(recipe, base, adapter), texts) if quantized else []
     progress.advance(1, 4, "loading the base model")
-    tuned = model.load_tuned(recipe, model.load_to_merge(recipe, base, dtype(recipe)), adapter)
-    expected = _logits(tuned, tokenizer)
+    streamed = _streamed(recipe, base, adapter)
+    place = model.where_it_fits(recipe, base, dtype=dtype(recipe), spare=folders.own) if streamed else {}
+    tuned = model.load_tuned(recipe, model.load_to_merge(recipe, base, dtype(recipe), **place), adapter)
+    expected = model.expected_logits(tuned, texts)
     progress.advance(2, 4, "merging")
-    merged = _merged(recipe, tuned)
+    merge = streamed or _in_memory(recipe, tuned)
     del tuned
     with _whole(folders.own / "model") as unfinished:
-        _stop_as_trained(merged, tokenizer)
-        merged.save_pretrained(unfinished, **_sharding(recipe))
+        _stop_as_trained(merge.model, tokenizer)
+        merge.save(unfinished, **_sharding(recipe))
         tokenizer.save_pretrained(unfinished)
-        del merged
+        del merge
         progress.advance(3, 4, "loading the merged model")
-        logits = _reloaded_logits(recipe, unfinished, tokenizer)
-        difference = _difference(expected, logits)
-        progress.advance(4, 4, f"logits differ by {difference:.2%}")
-        if not difference <= TOLERANCE:
-            raise LoracookError(
-                f"the merged model's logits differ from the adapter's by {difference:.1%} of their norm, "
-                f"more than the {TOLERANCE:.0%} of rounding; write merge.dtype: float32"
-            )
+        reloaded = _reloaded(recipe, unfinished, tokenizer, **place)
+        if fault := model.unlike(reloaded, model.load_on_meta(recipe, base)):
+            raise LoracookError(f"the merged model has other weights than its base model: {fault}")
+        merged = model.logits_of(reloaded, texts)
+        compared = expected.compare(merged)
+        shutil.rmtree(folders.own / "offloaded", ignore_errors=True)
+        progress.advance(4, 4, f"logits differ by {compared['logits_difference']:.2%}")
     return {
         "dtype": dtype(recipe),
         "base": recipe["merge"]["base"],
-        "logits_difference": difference,
-        "logits_difference_from_trained": _difference(trained, logits) if trained else None,
-        "prompts": len(model.PROBES),
+        "weight_by_weight": streamed is not None,
+        **compared,
+        "logits_difference_from_trained": model.agreement(trained, merged).difference if trained else None,
+        "prompts": len(texts),
         "generation_settings_left_out": dict(model.generation_settings(base).left_out),
     }
 
 
-def _merged(recipe: Recipe, tuned: PeftModel) -> Any:
+def _texts(
+    recipe: Recipe, tokenizer: PreTrainedTokenizerBase, cache: Path, *, progress: Progress
+) -> list[list[int]]:
+    """What models are compared on, as token ids: fixed texts, and the beginnings of some rows."""
+    rows = data.prepare(recipe, tokenizer, cache, progress=progress)
+    some = itertools.islice(rows.train if rows.evaluation is None else rows.evaluation, ROWS)
+    return [
+        *(tokenizer(text).input_ids for text in model.PROBES),
+        *(row["input_ids"][:LONGEST] for row in some),
+    ]
+
+
+def _streamed(recipe: Recipe, base: Path, adapter: Path) -> model.StreamedMerge | None:
+    """The merge weight by weight, None where it takes the whole model."""
+    try:
+        return model.streamed_merge(recipe, base, adapter, dtype=dtype(recipe))
+    except model.NotStreamedError:
+        return None
+
+
+def _in_memory(recipe: Recipe, tuned: PeftModel) -> model.WholeMerge:
     """The model with the adapter in its weights; raises LoracookError where these are not finite."""
     try:
         merged = tuned.merge_and_unload(safe_merge=recipe["merge"]["safe_merge"])
@@ -115,7 +138,7 @@ def _merged(recipe: Recipe, tuned: PeftModel) -> Any:
     if name := model.not_finite(merged.named_parameters()):
         held = f"the merged weight {name} holds NaN or infinity as {merged.dtype}"
         raise LoracookError(f"{held}; write merge.dtype: float32, or {TRAIN_AGAIN}")
-    return merged
+    return model.WholeMerge(merged)
 
 
 @contextmanager
@@ -136,49 +159,26 @@ def _stop_as_trained(merged: Any, tokenizer: PreTrainedTokenizerBase) -> None:
     merged.generation_config.pad_token_id = tokenizer.pad_token_id
 
 
-def _trained_logits(recipe: Recipe, base: Path, adapter: Path) -> list[Tensor]:
-    """The logits of the model as it was trained, where its base is quantized; else none."""
-    if not model.trains_quantized(recipe, base):
-        return []
-    tuned = model.load_tuned(recipe, model.load_model(recipe, base), adapter)
-    return _logits(tuned, model.saved_tokenizer(recipe, adapter))
+def _as_trained(recipe: Recipe, base: Path, adapter: Path) -> PeftModel:
+    """The model as it was trained."""
+    return model.load_tuned(recipe, model.load_model(recipe, base), adapter)
 
 
-def _reloaded_logits(recipe: Recipe, folder: Path, tokenizer: PreTrainedTokenizerBase) -> list[Tensor]:
-    """The logits of a saved model on the tokens of its own tokenizer, which are those trained on.
+def _reloaded(
+    recipe: Recipe, folder: Path, tokenizer: PreTrainedTokenizerBase, **place: Any
+) -> PreTrainedModel:
+    """A saved model, with the tokenizer of training.
 
     Raises:
-        LoracookError: they are not.
+        LoracookError: it is another.
     """
     from transformers import AutoTokenizer
 
     saved = AutoTokenizer.from_pretrained(folder, **model.own_code(recipe))
     if different := model.different_tokens(tokenizer, saved):
         raise LoracookError(f"the merged model's tokenizer is not the adapter's: {different}")
-    return _logits(model.load_merged(recipe, folder), saved)
+    return model.load_merged(recipe, folder, **place)
 
 
 def _sharding(recipe: Recipe) -> dict[str, Any]:
     return {key: recipe["merge"][key] for key in ("max_shard_size",) if key in recipe["merge"]}
-
-
-def _logits(causal: Any, tokenizer: PreTrainedTokenizerBase) -> list[Tensor]:
-    """The logits of a model on some texts.
-
-    Raises:
-        DivergedError: they are not finite, or all zero, so that nothing can be compared with them.
-    """
-    import torch
-
-    with torch.no_grad():
-        inputs = (tokenizer(text, return_tensors="pt").to(causal.device) for text in model.PROBES)
-        logits = [causal(**each).logits.float().cpu() for each in inputs]
-    if not all(0 < each.norm() < torch.inf for each in logits):
-        seen = f"the {causal.dtype} model's logits are NaN, infinite or all zero"
-        raise DivergedError(f"{seen}; write merge.dtype: float32, or {TRAIN_AGAIN}")
-    return logits
-
-
-def _difference(expected: list[Tensor], actual: list[Tensor]) -> float:
-    """The largest relative L2 distance between two lists of logits, as a fraction (0 is equal)."""
-    return max(float((a - b).norm() / a.norm()) for a, b in zip(expected, actual, strict=True))

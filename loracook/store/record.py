@@ -1,15 +1,19 @@
-"""The record of a finished stage: written last, sealed, and compared with the files in its folder."""
+"""The record of a finished stage: written last, sealed, and compared with the files in its folder; and the
+error that is kept of one that failed.
+"""
 
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from loracook.errors import MachineError
+from loracook.errors import LoracookError, MachineError, StoppedError, clean_lines, shorten
 from loracook.store.files import mismatch, read_sealed, write_sealed
 from loracook.store.read_back import FACTS, NUMBER, check_names, check_shape
 
-RECORD = "record.json"
+RECORD, FAILURE = "record.json", "failure.json"
+LONGEST = 2000
+"""Characters of an error that are kept; a stranger's may have more."""
 SHAPE = {
     "stage": str, "digest": str, "name": str, "finished": str, "seconds": NUMBER, "sections": dict,
     "origins": {str: str}, "result": dict, "before": {str: {str: str}}, "versions": {str: str},
@@ -35,6 +39,35 @@ def read_record(folder: Path) -> dict[str, Any]:
     record = read_sealed(folder / RECORD, SHAPE)
     check_names(name.removeprefix("../") for name in record["files"])  # a folder beside it is published to
     return record
+
+
+@contextmanager
+def keeping_failure(folder: Path, before: Iterable[Path]) -> Iterator[None]:
+    """Leave in the folder of a stage why it failed, where it did; a signal only stops it."""
+    try:
+        yield
+    except StoppedError:
+        raise
+    except Exception as error:
+        with suppress(OSError):  # on a full disk, which the error says
+            names = [path.name for path in before]
+            write_sealed(folder / FAILURE, {"error": reason(error), "before": names})
+        raise
+
+
+def reason(error: Exception) -> str:
+    """Why something failed, in words that are safe to keep."""
+    said = str(error) if isinstance(error, LoracookError) else f"{type(error).__name__}: {error}"
+    return shorten(clean_lines(said), LONGEST)
+
+
+def read_failure(folder: Path) -> tuple[str, list[str]]:
+    """Why a stage failed, empty where it did not, and the names of the folders of the stages it read."""
+    try:
+        failure = read_sealed(folder / FAILURE, {"error": str, "before": [str]})
+    except (OSError, ValueError):
+        return "", []
+    return shorten(failure["error"], LONGEST), failure["before"]
 
 
 def own_fault(folder: Path, record: Mapping[str, Any], *, since: int) -> str | None:

@@ -15,7 +15,7 @@ from loracook.store.lock import OTHER_FOLDER, cause
 
 LATEST = "latest"
 """The folder of links to each stage's newest folder, the only links in a run folder."""
-STAGE = re.compile(r"\.\./([a-z]+)-[0-9a-f]{8}")
+STAGE = re.compile(r"\.\./([a-z_]+)-[0-9a-f]{8}")
 """Where such a link leads to."""
 DEEPEST = 32
 """Levels of folders; to remove a folder a thousand levels deep ends in a RecursionError."""

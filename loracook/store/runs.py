@@ -12,7 +12,7 @@ from loracook.store.lock import LOCK
 from loracook.store.record import read_record
 from loracook.store.run_folder import LATEST, check_run_folder
 
-STAGE = re.compile(r"([a-z]+)-([0-9a-f]{8})")
+STAGE = re.compile(r"([a-z_]+)-([0-9a-f]{8})")
 """The name of a stage's folder: the stage and its digest."""
 
 
@@ -59,7 +59,9 @@ def newest(run: Path) -> dict[str, Path]:
     """The folder of each stage that `latest` names."""
     links = run / LATEST
     names = sorted(os.listdir(links)) if links.is_dir() else []
-    found = {name: run / os.readlink(links / name).rpartition("/")[2] for name in names if name.isalpha()}
+    found = {
+        name: run / os.readlink(links / name).rpartition("/")[2] for name in names if name.isidentifier()
+    }
     return {name: path for name, path in found.items() if path.is_dir()}
 
 

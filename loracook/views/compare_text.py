@@ -6,6 +6,7 @@ from itertools import groupby
 
 from loracook.errors import MachineError, shorten
 from loracook.evaluation.comparison import ADAPTER, BASE
+from loracook.report.bootstrap import EQUAL
 from loracook.report.generations import figure, signed, text_of, unit
 from loracook.results.compare import AnsweredRow, Comparison, Standing
 from loracook.results.evaluated import Evaluated
@@ -44,8 +45,10 @@ def outcome(comparison: Comparison) -> list[str]:
     lines = []
     for best, those in groupby(clear, key=lambda one: one.best):
         lines.append(f"{best} is better: {', '.join(f'{one.metric} {_by(one)}' for one in those)}")
-    unclear = [one.metric for one in standings if not one.is_clear]
-    return [*lines, *([f"no clear difference: {', '.join(unclear)}"] if unclear else [])]
+    unclear = [one.metric for one in standings if not (one.is_clear or one.is_equal)]
+    equal = [one.metric for one in standings if one.is_equal]
+    unchanged = {"no clear difference": unclear, EQUAL: equal}
+    return [*lines, *(f"{said}: {', '.join(names)}" for said, names in unchanged.items() if names)]
 
 
 def recipe_changes(comparison: Comparison) -> list[str]:
@@ -100,6 +103,8 @@ def _training(run: Evaluated) -> dict[str, str]:
 def _standing(standing: Standing) -> str:
     if standing.is_clear:
         return f"{standing.best} {_by(standing)}"
+    if standing.is_equal:
+        return EQUAL
     return f"no clear difference ({_between(standing)}{unit(_plain(standing.metric))})"
 
 

@@ -15,11 +15,13 @@ from loracook.progress import Progress
 from loracook.recipe.yaml_values import rows as yaml_rows
 from loracook.report.answers import read_answers, rows
 from loracook.report.curves import charts, not_finite, read_log
-from loracook.report.generations import measured_on
+from loracook.report.generations import in_other_batch, measured_on
 from loracook.report.outcome import figures, sentences
+from loracook.report.task_scores import SCORES, TaskScore, read_scores
 from loracook.store.files import write_atomic
 from loracook.store.read_back import NUMBER, check_shape
-from loracook.store.record import read_metrics
+from loracook.store.record import read_metrics, reason
+from loracook.views.adapter_chart import bars
 from loracook.views.page import page
 from loracook.views.report_commands import commands
 from loracook.views.report_facts import data_facts, training_facts
@@ -39,7 +41,7 @@ def reported(planned: Plan, progress: Progress) -> Iterator[None]:
     except LockedError:  # the run is another's
         raise
     except Exception as error:
-        _write_anyhow(planned, progress, ended=str(error))
+        _write_anyhow(planned, progress, ended=reason(error))
         raise
     if planned.to_do:  # a run that is done is left as it is
         _write_anyhow(planned, progress, ended="")
@@ -80,10 +82,13 @@ def as_html(shown: Shown) -> str:
         "figures": all_figures or [],
         "measured": measured,
         "findings": part("the findings", lambda: _findings(shown.record("evaluate"))) or [],
+        "tasks": part("the scores on tasks", lambda: _tasks(shown)) or [],
         "measured_on": measured_on(measured) if measured else "",
+        "in_other_batch": part("the other batch", lambda: in_other_batch(measured or {})),
         "gates": part("the gates", lambda: _gates(shown, measured)) if measured else [],
         "answers": part("the answers", lambda: _answers(shown)),
         "curves": part("the curves", lambda: _curves(shown)),
+        "changed": part("what the adapter changed", lambda: bars(shown.record("train"))),
         "data": part("the data", lambda: data_facts(shown.record("train"))),
         "facts": part("what training took", lambda: training_facts(shown.record("train"))),
         "notes": part("the warnings", lambda: _notes(shown)),
@@ -95,6 +100,15 @@ def as_html(shown: Shown) -> str:
 
 def _measured(shown: Shown) -> dict[str, Any] | None:
     return None if shown.record("evaluate") is None else read_metrics(_folder(shown, "evaluate"))
+
+
+def _tasks(shown: Shown) -> list[TaskScore]:
+    """The scores on tasks of lm-evaluation-harness."""
+    record = shown.record("lm_eval")
+    if record is None:
+        return []
+    check_shape(record["result"], {"scores": SCORES})
+    return read_scores(record["result"]["scores"])
 
 
 def _folder(shown: Shown, name: str) -> Path:

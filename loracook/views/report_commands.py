@@ -33,6 +33,7 @@ def commands(shown: Shown) -> list[tuple[str, str]]:
         ("run again, which does only what is missing", f"loracook run {recipe} --runs {runs}"),
         ("merge adapter and base model", f"loracook run {recipe}{merge} --runs {runs} --only merge"),
         ("talk to it", f"loracook chat {folder}"),
+        ("see what the adapter changed in each module", f"loracook inspect {folder}"),
         ("repeat it from the start, in another folder", f"loracook run {recipe} --runs again"),
         ("see every row as it was trained", f"loracook preview {recipe} --format html > preview.html"),
         ("make this page anew", f"loracook report {folder}"),

@@ -1,16 +1,21 @@
 """What a run leaves, as the lines shown at its end."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
 
 from loracook.planner import Plan
 from loracook.report.generations import figures, head
+from loracook.report.task_scores import SCORES, SIDES, read_scores
 from loracook.runner import upload_to_allow
 from loracook.store.read_back import NUMBER
 from loracook.store.record import read_metrics, read_result
 from loracook.views.report import FILE
 
-MAIN = {"train": "adapter", "evaluate": "generations.md", "merge": "model", "export": "Modelfile"}
+MAIN = {
+    "train": "adapter", "evaluate": "generations.md", "lm_eval": "results.json", "merge": "model",
+    "export": "Modelfile",
+}  # fmt: skip
 """The file or folder of a stage to look at first; others name it in their result, or it is their folder."""
 TRAINED = {
     "losses": {str: NUMBER}, "loss_steps": int, "data": {"statistics": {"rows": {"evaluation": int}}},
@@ -37,7 +42,8 @@ def made_lines(plan: Plan) -> list[str]:
     report = plan.folder / FILE
     places += [f"  {'report':<10}{report}"] if report.is_file() else []
     losses = _losses(done["train"]) if "train" in done else []
-    return [*losses, *_table(done.get("evaluate")), "", *places]
+    tables = [*_table(done.get("evaluate")), *_scores(done.get("lm_eval"))]
+    return [*losses, *tables, "", *places]
 
 
 def _place(plan: Plan, name: str, folder: Path) -> str:
@@ -75,13 +81,22 @@ def _table(folder: Path | None) -> list[str]:
         return []
     metrics = read_metrics(folder)
     rows = [("", *head(metrics)[1:]), *figures(metrics)]
+    return ["", *_aligned(rows), *(f"  note: {note}" for note in metrics["notes"])]
+
+
+def _scores(folder: Path | None) -> list[str]:
+    """The scores on tasks; those of a group stand for its parts."""
+    if folder is None:
+        return []
+    scores = read_scores(read_result(folder, {"scores": SCORES})["scores"])
+    rows = [(each.name, *each.texts, each.verdict) for each in scores if not each.group]
+    return ["", *_aligned([("", *SIDES, ""), *rows])]
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ([name.ljust(widths[0]), *map(str.rjust, values, widths[1:])] for name, *values in rows)
-    return [
-        "",
-        *("  " + "   ".join(line) for line in lines),
-        *(f"  note: {note}" for note in metrics["notes"]),
-    ]
+    return [f"  {'   '.join(line)}".rstrip() for line in lines]
 
 
 def _next(plan: Plan, done: dict[str, Path], only: str | None) -> list[str]:
@@ -90,6 +105,7 @@ def _next(plan: Plan, done: dict[str, Path], only: str | None) -> list[str]:
         return [f"to upload it, run the same command with --push{' and without --only' if only else ''}"]
     if to_do:
         return [f"still to do: {', '.join(to_do)}; run the same command without --only"]
-    if "evaluate" in done:
-        return [f"compare the answers:  less {done['evaluate'] / 'generations.md'}"]
-    return [f"look at the losses:  less {done['train'] / 'log.jsonl'}"]
+    report, evaluated = plan.folder / FILE, "evaluate" in done
+    text = done["evaluate"] / "generations.md" if evaluated else done["train"] / "log.jsonl"
+    how = f"open {report} in a browser" if report.is_file() else f"less {text}"
+    return [f"{'compare the answers' if evaluated else 'look at the losses'}:  {how}"]

@@ -11,24 +11,27 @@ from loracook.errors import dotted
 from loracook.planner import Plan
 from loracook.recipe.yaml_values import rows as yaml_rows
 from loracook.stages import STAGES
-from loracook.store.record import RECORD, read_record
-from loracook.store.runs import Run
+from loracook.store.record import RECORD, read_failure, read_record
+from loracook.store.runs import Run, stage_folders
 from loracook.views.show import effective, origin_of
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage of a run: its folder, its record where it is done, else why it is not."""
+    """A stage of a run: its folder, its record where it is done, else why it is not; `failure` is the error
+    that it ended with.
+    """
 
     name: str
     folder: Path
     record: Mapping[str, Any] | None
     why: str = ""
+    failure: str = ""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What a report is made of: the stages in order, the effective recipe, and how the run ended.
+    """What a report is made of: the stages in order, the effective recipe, and how the last command ended.
 
     `origins` are those of `sections` by dotted path; `file` is the recipe's, as it was named.
     """
@@ -40,6 +43,16 @@ class Shown:
     origins: Mapping[str, str]
     file: str
     ended: str = ""
+
+    @property
+    def failures(self) -> list[str]:
+        """Why stages failed, and why the last command ended early where that is something else."""
+        failed = [stage for stage in self.stages if stage.failure]
+        again = [] if self.ended in ("", *(stage.failure for stage in failed)) else [self.ended]
+        return [
+            *(f"{stage.name} failed: {stage.failure}" for stage in failed),
+            *(f"The last command ended early: {why}" for why in again),
+        ]
 
     def record(self, name: str) -> Mapping[str, Any] | None:
         """The record of a stage that is done."""
@@ -60,8 +73,9 @@ def of_plan(planned: Plan, ended: str = "") -> Shown:
 
 
 def of_run(run: Run) -> Shown:
-    """What the report of finished stages shows."""
-    stages = tuple(_stage(name, run.stages[name]) for name in STAGES if name in run.stages)
+    """What the report of finished stages shows, and of those that failed after them."""
+    places = {**_failed(run), **run.stages}
+    stages = tuple(_stage(name, places[name]) for name in STAGES if name in places)
     records = [stage.record for stage in stages if stage.record]
     sections = {name: section for record in records for name, section in record["sections"].items()}
     origins = {path: origin for record in records for path, origin in record["origins"].items()}
@@ -71,8 +85,21 @@ def of_run(run: Run) -> Shown:
 
 def _stage(name: str, folder: Path) -> Stage:
     if not (folder / RECORD).is_file():
-        return Stage(name, folder, None, "started, not done" if folder.exists() else "not done")
+        failure, _ = read_failure(folder)
+        why = "failed" if failure else "started, not done" if folder.exists() else "not done"
+        return Stage(name, folder, None, why, failure)
     try:
         return Stage(name, folder, read_record(folder))
     except (OSError, ValueError):
         return Stage(name, folder, None, f"{RECORD} is corrupt")
+
+
+def _failed(run: Run) -> dict[str, Path]:
+    """The folders of stages that failed on what the run made, by the name of the stage."""
+    made = {folder.name for folder in run.stages.values()}
+    found = {}
+    for folder, name in sorted(stage_folders(run.folder).items(), key=lambda each: each[0].stat().st_mtime):
+        failure, before = read_failure(folder)
+        if failure and made >= set(before):
+            found[name] = folder
+    return found

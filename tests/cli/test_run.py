@@ -144,7 +144,16 @@ def test_a_run_leaves_a_report_and_one_that_fails_says_in_it_why(kitchen: Path) 
     os.chmod(record, 0o600)
     code, _, said = ends(kitchen)
     assert code == 2
-    assert f"The run ended early: {said.strip()}" in unescape(report.read_text("utf-8"))
+    assert f"merge failed: {said.strip()}" in unescape(report.read_text("utf-8"))
+    code, _, refused = ends(kitchen, "--only", "push")  # which does not replace why the run failed
+    assert code == 2
+    both = (
+        f'merge failed: {said.strip()}</p>\n<p class="worse">The last command ended early: {refused.strip()}'
+    )
+    assert both in unescape(report.read_text("utf-8"))
+    listed = processes.run("runs", cwd=kitchen).stdout
+    assert "failed" in listed
+    assert f"merge: {said.strip()}" in listed
 
 
 def test_a_report_that_cannot_be_written_ends_no_run(kitchen: Path) -> None:

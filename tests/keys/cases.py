@@ -35,6 +35,13 @@ ANSWERED = {
     "evaluate.metrics": ["exact_match"],
 }
 
+TASK = {
+    "task": "soups",
+    "dataset_path": "./asked.jsonl",
+    "doc_to_text": "{{question}}",
+    "doc_to_target": "answer",
+}
+CHOICE = TASK | {"output_type": "multiple_choice", "doc_to_target": "0", "doc_to_choice": ["soup", "stew"]}
 ASKS, ANSWERS = {"role": "user", "content": "{question}"}, {"role": "assistant", "content": "{answer}"}
 STARTS = {"role": "system", "content": "You cook."}
 POLYNOMIAL = {"train.lr_scheduler_type": "polynomial"}
@@ -135,6 +142,9 @@ CONTEXT: dict[str, dict[str, Any]] = {
     **{f"evaluate.generation.{key}": {"evaluate.generation.do_sample": True} for key in SAMPLING},
     "evaluate.generation.early_stopping": {"evaluate.generation.num_beams": 2},
     "evaluate.generation.length_penalty": {"evaluate.generation.num_beams": 2},
+    "lm_eval": {"lm_eval.tasks": [TASK]},
+    "lm_eval.tasks.0.doc_to_choice": {"lm_eval.tasks": [CHOICE]},
+    "lm_eval.fewshot_as_multiturn": {"lm_eval.apply_chat_template": True, "lm_eval.num_fewshot": 2},
     "merge": {"merge": {}},
     "merge.base": {"quantization.load_in_4bit": True},
     "push": {"push.repo_id": "me/soup"},
@@ -175,6 +185,10 @@ CHANGED: dict[str, Any] = {
     "evaluate.rows": 1,
     "evaluate.also": {"more": {"path": "./more/a.jsonl", "rows": 1}},
     "evaluate.regex": "soup",
+    "lm_eval.tasks": [TASK | {"task": "stews"}],
+    "lm_eval.tasks.0.dataset_path": "./few.jsonl",
+    "lm_eval.limit": 2,
+    "lm_eval.bootstrap_iters": 0,
     "merge.max_shard_size": "10KB",
     "merge.dtype": "float32",
     "push.revision": "next",

@@ -56,7 +56,7 @@ def write_data(root: Path) -> None:
     long = {"messages": [{"role": "user", "content": "soup " * 50}, {"role": "assistant", "content": "yes"}]}
     files = {
         "chat": CHATS, "copy": CHATS, "twice": CHATS * 2, "more/a": CHATS[3:7], "more/b": CHATS[5:],
-        "asked": asked, "spoken": spoken, "both": both, "trees": [TREE] * 4, "long": [*CHATS, long],
+        "asked": asked, "few": asked[:3], "spoken": spoken, "both": both, "trees": [TREE] * 4, "long": [*CHATS, long],
         "bad": [*CHATS, {"messages": []}],
     }  # fmt: skip
     for name, rows in files.items():
@@ -193,6 +193,44 @@ def _evaluate(kitchen: Kitchen, recipe: Recipe) -> Any:
     return _stage(kitchen, recipe, "evaluate"), (kitchen.own / "generations.jsonl").read_text("utf-8")
 
 
+def _lm_eval(kitchen: Kitchen, recipe: Recipe) -> Any:
+    """What lm-evaluation-harness asks a model, and what comes of its answers."""
+    pytest.importorskip("lm_eval")
+    from lm_eval.api.model import LM
+
+    from loracook.evaluation.harness import evaluate, load_tasks
+
+    asked: list[Any] = []
+
+    class Asked(LM):
+        tokenizer_name = "tiny"
+
+        def loglikelihood(self, requests: Any) -> Any:
+            asked.extend(each.args for each in requests)
+            return [(float(len(each.args[1])), False) for each in requests]
+
+        def generate_until(self, requests: Any) -> Any:
+            asked.extend(each.args for each in requests)
+            return ["soup 2"] * len(requests)
+
+        loglikelihood_rolling = generate_until
+
+        def apply_chat_template(self, chat_history: Any, add_generation_prompt: bool = True) -> str:
+            return json.dumps([chat_history, add_generation_prompt])
+
+    return evaluate(recipe, Asked(), load_tasks(recipe)), asked
+
+
+def _lm_eval_batch(kitchen: Kitchen, recipe: Recipe) -> Any:
+    """How many texts a model is asked at once."""
+    pytest.importorskip("lm_eval")
+    from loracook.evaluation.harness import language_model
+
+    causal = model.load_model(recipe, kitchen.root / "llama")
+    tokenizer = model.load_tokenizer(recipe, kitchen.root / "llama")
+    return language_model(causal, tokenizer, recipe["lm_eval"]["batch_size"]).batch_size
+
+
 def _merge(kitchen: Kitchen, recipe: Recipe) -> Any:
     """What merging returns and leaves, and how PEFT was asked to."""
     from peft.tuners.tuners_utils import BaseTuner
@@ -246,6 +284,8 @@ EFFECTS: dict[str, Callable[[Kitchen, Recipe], Any]] = {
     "train.early_stopping": _trainer,
     "evaluate": _evaluate,
     "evaluate.generation": _generation,
+    "lm_eval": _lm_eval,
+    "lm_eval.batch_size": _lm_eval_batch,
     "merge": _merge,
     "export": _stages,
     "push": _push,

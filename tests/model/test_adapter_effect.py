@@ -157,15 +157,28 @@ def test_a_weight_that_is_saved_whole_is_compared_with_the_base(tmp_path: Path) 
     assert (effect.r, effect.effective_rank, effect.amplification) == (None, None, None)
 
 
-def test_rows_of_new_tokens_are_not_a_change(tmp_path: Path) -> None:
+def test_weights_that_are_saved_whole_can_be_left_out(tmp_path: Path) -> None:
+    saved(tmp_path, causal("llama"), target_modules=["q_proj"], modules_to_save=["lm_head"])
+    adapter, base = read_adapter(tmp_path / "adapter"), open_weights(tmp_path / "base.safetensors")
+    found, notes = effects(adapter.factors_alone(), base)
+    assert ({effect.kind for effect in found}, notes) == ({"q_proj"}, [])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_embeddings_that_were_resized_and_not_trained_are_said_to_be_the_base_models(
+    dtype: torch.dtype, tmp_path: Path
+) -> None:
+    """PEFT saves them whole: in the precision of training, with rows of new tokens."""
     saved(tmp_path, causal("llama"), target_modules=["q_proj"], modules_to_save=["lm_head"])
     file = tmp_path / "adapter/adapter_model.safetensors"
     grown = load_file(file)
     grown["base_model.model.lm_head.weight"] = torch.cat(
         [grown["base_model.model.lm_head.weight"], torch.ones(2, 24)]
-    )
+    ).to(dtype)
     save_file(grown, file)
-    assert read(tmp_path)["lm_head"].norm == 0
+    found, notes = effects(read_adapter(tmp_path / "adapter"), open_weights(tmp_path / "base.safetensors"))
+    assert "lm_head" not in {effect.module for effect in found}
+    assert notes == ["lm_head is saved whole, with the base model's values and 2 new rows: it has no ΔW"]
 
 
 def test_an_untrained_adapter_has_changed_nothing(tmp_path: Path) -> None:

@@ -26,7 +26,11 @@ BASE: dict[str, Any] = {
     "dataset": {"path": "org/rows"},
     "lora": {"r": 8},
 }
-NEEDED = {"sources": {"path": "org/rows"}, "messages": {"role": "user", "content": "x"}}
+NEEDED = {
+    "sources": {"path": "org/rows"},
+    "messages": {"role": "user", "content": "x"},
+    "tasks": {"task": "mine", "dataset_path": "./rows.jsonl", "doc_to_text": "{{q}}", "doc_to_target": "a"},
+}
 MISSHAPEN = ("no way!", " x", "a:b", "?", "a\\b")
 WRONG: dict[str, tuple[Any, ...]] = {
     "integer": ("many", 1.5, True, [4], {"value": 4}),
@@ -105,6 +109,8 @@ def _recipe(path: tuple[str | int, ...], value: Any) -> dict[str, Any]:
 
 def _needed(path: tuple[str | int, ...]) -> dict[str, Any]:
     """What a recipe must say besides, so that the one value alone is wrong."""
+    if path[0] == "lm_eval" and path[1:2] != ("tasks",):
+        return {"lm_eval": {"tasks": ["hellaswag"]}}
     return {"lora": {"loraplus": {"loraplus_lr_ratio": 16}}} if "loraplus" in path[:2] else {}
 
 

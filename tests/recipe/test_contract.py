@@ -62,7 +62,15 @@ def test_every_call_that_the_schema_names_is_held_against_upstream() -> None:
         "train",
         "train.early_stopping",
         "evaluate.generation",
+        "lm_eval",
     ]
+
+
+def test_a_task_of_ones_own_has_keys_of_upstream_and_declines_others() -> None:
+    theirs = parameters(pytest.importorskip("lm_eval.config.task").__name__ + ".TaskConfig").keys()
+    task = schema()["properties"]["lm_eval"]["properties"]["tasks"]["items"]
+    assert task["properties"].keys() - theirs == set()
+    assert task["x-declined"].keys() - theirs == {"class", "include"}  # of its YAML files
 
 
 def test_scheduler_settings_are_those_of_the_schedulers() -> None:

@@ -47,4 +47,9 @@ def test_one_row_says_nothing_of_others() -> None:
 def test_a_difference_counts_where_its_interval_leaves_out_zero(
     metric: str, difference: tuple[float, float] | None, says: str
 ) -> None:
-    assert verdict(metric, difference) == says
+    assert verdict(metric, difference, {}) == says
+
+
+def test_what_no_row_tells_apart_is_equal() -> None:
+    assert verdict("chrf", (0.0, 0.0), {"adapter": 0, "base": 0, "equal": 40}) == "equal on every row"
+    assert verdict("chrf", (0.0, 0.0), {"adapter": 1, "base": 0, "equal": 4000}) == "no clear difference"

@@ -35,6 +35,7 @@ METRICS = {
     "adapters": {},
     "base": {"loss": 2.13333, "json_match": 0.0},
     "adapter": {"loss": 0.2, "json_match": 0.93},
+    "wins": {},
     "intervals": {"loss": {"difference": [-2.1, -1.75]}, "json_match": {"difference": [0.8, 1.0]}},
 }
 VERSIONS = {"trl": "1.16.0", "peft": "0.21.2", "bitsandbytes": "not installed", "platform": "Linux-6.1"}

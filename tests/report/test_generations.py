@@ -24,6 +24,7 @@ MEASURED = {
     "base": {"loss": 2.5, "exact_match": 0.0},
     "adapter": {"loss": 0.5, "exact_match": 1.0},
     "rows": {"loss": 1200, "exact_match": 1},
+    "wins": {},
     "intervals": {"loss": {"difference": [-2.25, -1.751]}},
     "also_trained": 0,
     "also": {},
@@ -118,6 +119,7 @@ def test_white_space_is_not_called_empty() -> None:
             "base": {},
             "adapter": {},
             "rows": {},
+            "wins": {},
             "intervals": {},
             "also": {},
             "adapters": {},
@@ -131,7 +133,7 @@ def test_other_adapters_and_further_rows_stand_in_the_same_table() -> None:
     general = {"base": {"loss": 1.0}, "adapter": {"loss": 1.5}, "rows": {"loss": 90}}
     general |= {"intervals": {"loss": {"difference": [0.25, 0.75]}}, "adapters": {"old": {"loss": 1.25}}}
     measured = MEASURED | {
-        "also": {"general": general},
+        "also": {"general": general | {"wins": {}}},
         "adapters": {"old": {"loss": 1.0, "exact_match": 0.5}},
     }
     row = {"prompt": "Hi", "reference": None, "base": "a", "adapter": "b", "old": "the old one"}

@@ -10,6 +10,7 @@ from loracook.report.outcome import figures, sentences
 
 RISES = {"base": 0.1, "adapter": 0.9, "difference": [0.7, 0.9]}
 FALLS = {"base": 0.9, "adapter": 0.8, "difference": [-0.2, -0.05]}
+SAME = {"base": 0.0, "adapter": 0.0, "difference": [0.0, 0.0]}
 STAYS = {"base": 0.5, "adapter": 0.55, "difference": [-0.1, 0.2]}
 
 
@@ -43,6 +44,10 @@ def measured(also: dict[str, Any] | None = None, **metrics: dict[str, Any]) -> d
              "Nothing that was measured got worse.", "No clear difference from the base model: chrf."],
         ),
         (measured(chrf={**RISES, "difference": None}), ["No clear difference from the base model: chrf."]),
+        (
+            {**measured(chrf=STAYS, rouge=SAME), "wins": {"rouge": {"adapter": 0, "base": 0, "equal": 20}}},
+            ["No clear difference from the base model: chrf.", "Equal to the base model on every row: rouge."],
+        ),
         (measured(), []),
     ],
 )  # fmt: skip

@@ -142,6 +142,15 @@ def test_a_difference_is_paired_by_row_whatever_the_order_and_number_of_rows() -
     ]
 
 
+def test_what_is_the_same_on_every_row_is_called_equal() -> None:
+    trained("stew", HARD, [False] * ROWS)
+    trained("soda", HARD, [False] * ROWS, rate="2e-4")
+    lines = compare("stew", "soda")
+    assert lines[0] == "equal on every row: loss, exact_match"
+    (row,) = (line for line in lines if line.startswith("exact_match "))
+    assert row.endswith("  equal on every row  40")
+
+
 def test_of_three_runs_the_best_is_held_against_the_next() -> None:
     trained("stew", HARD, [False] * ROWS, rate="4e-4")
     lines = compare("stew", "soup", "salt")
@@ -227,7 +236,7 @@ def test_other_base_figures_on_the_same_rows_are_named() -> None:
 def test_too_few_rows_decide_nothing(rows: int) -> None:
     trained("few", [0.1] * rows, [True] * rows)
     first = compare("soup", "few")[0]
-    assert first == ("no clear difference: loss, exact_match" if rows else
+    assert first == ("no clear difference: loss" if rows else
                      "no metric was measured on rows that all of them have")  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ import pytest
 from click.testing import CliRunner
 
 from loracook.cli import commands
-from loracook.errors import LoracookError
+from loracook.errors import LoracookError, MachineError, StoppedError
 from loracook.recipe.recipe import load
 from loracook.store.lock import locked
-from loracook.store.record import read_record, write_record
+from loracook.store.record import keeping_failure, read_record, write_record
 from tests.records import READS, finished_stage, sections
 
 RECIPE = """\
@@ -117,6 +118,29 @@ def test_a_stage_that_is_not_finished_is_named_with_its_checkpoint() -> None:
     assert outcomes()["soup"] == ("unfinished", "evaluate")
     at(train.parent / "evaluate-0000000b", -10)  # of an earlier run that was stopped
     assert outcomes()["soup"] == ("finished", "")
+
+
+def test_a_stage_that_failed_is_named_with_its_error_until_it_is_done() -> None:
+    train = trained("soup")
+    failed = train.parent / "evaluate-0000000a"
+    failed.mkdir()
+    with pytest.raises(MachineError), keeping_failure(failed, [train]):
+        raise MachineError("out of memory; set evaluate.batch_size: 1")
+    assert outcomes() == {"soup": ("failed", "evaluate: out of memory; set evaluate.batch_size: 1")}
+    assert runs()[-1].endswith("evaluate: out of memory; set evaluate.batch_size: 1")
+    with locked(train.parent):
+        assert outcomes() == {"soup": ("running", "")}
+    shutil.rmtree(failed)
+    evaluated(train, 0.95)
+    assert outcomes() == {"soup": ("finished", "")}
+
+
+def test_a_stage_that_a_signal_stopped_has_not_failed() -> None:
+    train = trained("soup")
+    (train.parent / "evaluate-0000000a").mkdir()
+    with pytest.raises(StoppedError), keeping_failure(train.parent / "evaluate-0000000a", [train]):
+        raise StoppedError("stopped")
+    assert outcomes() == {"soup": ("unfinished", "evaluate")}
 
 
 def test_a_training_that_was_stopped_is_listed_beside_the_finished_one() -> None:

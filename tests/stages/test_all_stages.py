@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import loracook
 from loracook import model
+from loracook.model.adapter_effect import effects
+from loracook.model.base_weights import open_weights
+from loracook.model.lora_factors import read_adapter
+from loracook.store.record import read_record
 from tests.tiny_recipes import RECIPES, TWINS, twin
 
 SHORT = {"rows": 2, "generation": {"max_new_tokens": 4}}
@@ -53,6 +58,15 @@ def test_a_recipe_runs_through_every_stage(phi: Path) -> None:
     assert set(generations[0]) == {"prompt", "reference", "base", "adapter", "cut", "tokens", "scores", "set"}
     metrics = json.loads((run / "latest/evaluate/metrics.json").read_text())
     assert set(metrics["base"]) == set(metrics["adapter"]) == {"loss", "perplexity", "rouge", "chrf"}
+
+
+def test_the_report_draws_what_the_adapter_changed_as_inspect_computes_it(phi: Path) -> None:
+    run = phi / "runs" / "phi2-oasst"
+    stated = read_record(run / "latest/train")["result"]["effects"]
+    found, _ = effects(read_adapter(run / "latest/train/adapter"), open_weights(phi / "model"))
+    assert stated == [asdict(each) for each in found]
+    assert all(each["norm"] > 0 and each["base_norm"] > 0 for each in stated)
+    assert "What the adapter changed" in (run / "report.html").read_text("utf-8")
 
 
 def test_the_merged_model_answers_as_the_adapter_does(phi: Path, cache: Path) -> None:

@@ -461,3 +461,26 @@ def test_a_tokenizer_that_changes_on_its_way_is_named() -> None:
     assert "tokens, and" in model.different_tokens(one, other)
     one.add_tokens(["France"])
     assert "'The capital of France is' gives other tokens" in model.different_tokens(one, other)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sections", "reason"),
+    [
+        ("llama", {}, None),
+        ("mixtral", {"lora": {"target_modules": ["q_proj"]}}, None),
+        ("mixtral", {}, "the base model's files hold model.layers.0.mlp.experts.gate_up_proj in parts"),
+        ("llama", {"quantization": NF4}, "the base model is quantized while training; merge.base: original"),
+        (
+            "llama",
+            {"lora": {"use_dora": True, "target_modules": ["q_proj"]}},
+            "PEFT computes with whole weig",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")  # PEFT's, of experts
+def test_the_plan_says_what_merging_takes_the_whole_model_for(
+    kind: str, sections: dict[str, Any], reason: str | None, tmp_path: Path
+) -> None:
+    notes = planned(recipe_on(base_model(tmp_path / "base", kind), **sections))
+    said = [note for note in notes if note.startswith("merge holds the whole model in memory: ")]
+    assert [note.partition(": ")[2][: len(reason or "")] for note in said] == ([reason] if reason else [])

@@ -7,6 +7,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from loracook.cli.report import command
-from loracook.store.record import RECORD
+from loracook.store.record import RECORD, keeping_failure
 from loracook.store.runs import Run, newest
 from loracook.views.report import as_html, write
 from loracook.views.shown_run import Shown, of_run
@@ -54,6 +55,16 @@ CONTRAST = """(() => {
     return [(Math.max(...both) + 0.05) / (Math.min(...both) + 0.05), element.className, element.textContent.slice(0, 40)];
   }).filter(([ratio]) => ratio < 4.5);
 })()"""
+
+
+SMALLEST = """Math.min(...[...document.querySelectorAll("body *:not(script)")].filter((element) =>
+  [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim()) && element.checkVisibility()
+).map((element) => {
+  const svg = element.closest("svg");
+  const scale = svg ? svg.getBoundingClientRect().width / svg.viewBox.baseVal.width : 1;
+  return parseFloat(getComputedStyle(element).fontSize) * scale;
+}))"""
+"""The height in pixels of the smallest text, which a drawing shrinks with itself."""
 
 
 class Tags(HTMLParser):
@@ -100,6 +111,16 @@ def test_the_outcome_comes_first_with_what_got_better_and_worse_and_the_gates(tm
     )
 
 
+def test_how_far_answers_depend_on_the_batch_is_said(tmp_path: Path) -> None:
+    again = {"rows": 8, "same": 5, "batch_size": 16, "dtype": "bfloat16", "metrics": {}}
+    text = plain(html(finished_run(tmp_path, measured=MEASURED | {"other_batch": again})))
+    assert "Asked again in another batch, 5 of 8 of the adapter's answers are the same (bfloat16, " in text
+    text = plain(
+        html(finished_run(tmp_path, name="salt", measured=MEASURED | {"other_batch": {"same": "<"}}))
+    )
+    assert "the other batch cannot be shown: " in text
+
+
 def test_rows_stand_in_order_with_the_worst_first_and_differing_words_marked(tmp_path: Path) -> None:
     page = html(finished_run(tmp_path))
     assert re.findall(r'data-outcome="(\w+)"', page) == ["worse", "unscored", "better"]
@@ -124,6 +145,24 @@ def test_training_data_cost_recipe_and_commands_are_all_told(tmp_path: Path) -> 
     assert '<span class="trained">Leek.&lt;/s&gt;</span>' in page
 
 
+def test_what_the_adapter_changed_is_drawn_by_kind_of_module(tmp_path: Path) -> None:
+    effects = [
+        {"module": f"model.layers.{layer}.{kind}", "r": 8, "norm": norm * (layer + 1), "base_norm": 10.0}
+        for layer in range(30) for kind, norm in (("q_proj", 0.01), ("down_proj", 0.002))
+    ]  # fmt: skip
+    whole = {"module": "lm_head", "r": None, "norm": None, "base_norm": None}
+    page = html(finished_run(tmp_path, result={**TRAINED, "effects": [*effects, whole]}))
+    text = plain(page)
+    assert "What the adapter changed" in text
+    assert "q_proj · median 1.55%" in text
+    assert "down_proj · median 0.31%" in text
+    assert page.count('by layer">') == 2
+    assert "model.layers.29.q_proj: 3.00%" in text
+    assert "What the adapter changed" not in plain(html(finished_run(tmp_path, name="older")))
+    broken = finished_run(tmp_path, name="broken", result={**TRAINED, "effects": [{"module": 5}]})
+    assert "what the adapter changed cannot be shown: " in plain(html(broken))
+
+
 def test_what_cannot_be_read_is_said_and_the_rest_is_shown(tmp_path: Path) -> None:
     run = finished_run(tmp_path, result={**TRAINED, "data": {"statistics": {"rows": "many"}}})
     (run / "evaluate-00000001" / "generations.jsonl").write_text('{"prompt": 5}\n')
@@ -145,6 +184,21 @@ def test_a_run_that_was_stopped_in_training_shows_the_curves_so_far(tmp_path: Pa
     assert page.count("<polyline ") == 6
 
 
+def test_stages_that_failed_stand_beside_the_outcome_and_a_later_refusal_beside_them(tmp_path: Path) -> None:
+    run = finished_run(tmp_path)
+    for name, before in (("merge-00000002", "train-00000000"), ("push-00000003", "train-ffffffff")):
+        (run / name).mkdir()
+        with pytest.raises(KeyError), keeping_failure(run / name, [run / before]):
+            raise KeyError("soup")
+    text = plain(as_html(replace(shown(run), ended="push needs merge, which is not done")))
+    assert "Better than the base model: loss" in text
+    assert "merge failed: KeyError: 'soup' The last command ended early: push needs merge" in text
+    assert "push failed" not in text  # that was another training's
+    text = plain(as_html(replace(shown(run), ended="KeyError: 'soup'")))
+    assert "merge failed" in text
+    assert "The last command" not in text
+
+
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run in which everything that comes from outside attacks the page."""
@@ -164,7 +218,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     device = {"name": NASTY, "bytes": 1}
     result = {
-        **TRAINED, "resumed_from": NASTY, "best_checkpoint": NASTY, "base_commit": NASTY,
+        **TRAINED, "effects": [{"module": NASTY, "r": 8, "norm": 1.0, "base_norm": 1e-300}], "resumed_from": NASTY, "best_checkpoint": NASTY, "base_commit": NASTY,
         "memory": {**TRAINED["memory"], "device": device},
         "data": {"digest": NASTY, "statistics": statistics, "first_row": [[NASTY, NASTY], ["trained", NASTY]]},
     }  # fmt: skip
@@ -232,8 +286,25 @@ def test_a_browser_shows_it_without_complaint_or_request(
         page.open(file, width=width, scheme=scheme)
         assert page.value("document.documentElement.scrollWidth") <= width
         assert page.value(CONTRAST) == []
+        assert page.value(SMALLEST) >= 12
         assert page.said() == []
         assert page.asked_for() == [file.resolve().as_uri()]
+
+
+def test_on_paper_it_is_light_and_whole_and_has_nothing_to_click(
+    page: browser.Page, hostile: Path, tmp_path: Path
+) -> None:
+    shapes = (
+        """[...document.querySelectorAll("nav, .filter, button")].filter(e => e.checkVisibility()).length"""
+    )
+    cut = """[...document.querySelectorAll("body *")].filter(e => !e.closest("svg") && e.scrollWidth > e.clientWidth + 1
+      && getComputedStyle(e).overflowX !== "visible").length"""
+    for run in (finished_run(tmp_path), hostile):
+        page.open(write(shown(run)), width=680, scheme="dark", media="print")
+        assert page.value("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        assert page.value(CONTRAST) == []
+        assert (page.value(shapes), page.value(cut)) == (0, 0)
+        assert page.value("document.documentElement.scrollWidth") <= 680
 
 
 def test_rows_are_filtered_by_outcome_and_by_words(page: browser.Page, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from loracook.recipe.rules import (
     dataset,
     eval_during_training,
     evaluate,
+    lm_eval,
     lora,
     schedule,
     train,
@@ -19,7 +20,10 @@ from loracook.recipe.rules import (
 
 Rule = Callable[[dict[str, Any]], Iterator[Problem]]
 
-MODULES = (base_model, lora, dataset, train, schedule, eval_during_training, evaluate, after_training)
+MODULES = (
+    *(base_model, lora, dataset, train, schedule, eval_during_training),
+    *(evaluate, lm_eval, after_training),
+)
 RULES: tuple[Rule, ...] = tuple(
     rule
     for module in MODULES

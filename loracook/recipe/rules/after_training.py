@@ -11,7 +11,7 @@ QUANTIZED = re.compile(
     r"[-_.](gptq|awq|aqlm|hqq|eetq|vptq|spqr|exl[23]|quanto|torchao)(?![a-z])", re.IGNORECASE
 )
 RUN_FOLDER_NAMES = re.compile(
-    r"(train|evaluate|merge|export|push)-.*|latest|trainer|log\.txt|.*\.(part|old)", re.IGNORECASE
+    r"(train|evaluate|lm_eval|merge|export|push)-.*|latest|trainer|log\.txt|.*\.(part|old)", re.IGNORECASE
 )
 
 

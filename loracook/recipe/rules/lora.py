@@ -117,9 +117,12 @@ def lora_bias_conflicts(data: Data) -> Iterator[Problem]:
 
 def base_bias_with_evaluate(data: Data) -> Iterator[Problem]:
     """PEFT keeps trained biases in the base model when the adapter is disabled."""
-    if data.get("lora", {}).get("bias", "none") != "none" and "evaluate" in data:
-        message = "the base model would answer with trained biases; set 'bias: none', or remove 'evaluate:'"
-        yield Problem(("lora", "bias"), message)
+    for name in ("evaluate", "lm_eval"):
+        if data.get("lora", {}).get("bias", "none") != "none" and name in data:
+            message = (
+                f"the base model would answer with trained biases; set 'bias: none', or remove '{name}:'"
+            )
+            yield Problem(("lora", "bias"), message)
 
 
 def initialization_of_quantized(data: Data) -> Iterator[Problem]:

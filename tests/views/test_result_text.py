@@ -1,0 +1,37 @@
+"""What a run shows at its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from loracook.planner import Plan, PlannedStage
+from loracook.recipe.recipe import load
+from loracook.views.report import write
+from loracook.views.result_text import result_lines
+from loracook.views.shown_run import of_plan
+from tests.finished_runs import TRAINED, finished_run
+
+RECIPE = """\
+version: 1
+base_model: {name_or_path: org/model}
+dataset: {path: org/rows, eval: {rows: 4}}
+lora: {r: 8}
+evaluate: {rows: 4}
+"""
+
+
+@pytest.mark.parametrize("stages", [["train"], ["train", "evaluate"]])
+def test_a_finished_run_ends_with_what_to_open_first(tmp_path: Path, stages: list[str]) -> None:
+    (tmp_path / "soup.yaml").write_text(RECIPE)
+    run = finished_run(tmp_path, result={**TRAINED, "losses": {"loss": 0.5}, "loss_steps": 2})
+    done = [PlannedStage(name, next(run.glob(f"{name}-*")), "", "", before={}, done=True) for name in stages]
+    plan = Plan(load(tmp_path / "soup.yaml"), run, tuple(done))
+    start, text = {
+        1: ("look at the losses", run / "train-00000000/log.jsonl"),
+        2: ("compare the answers", run / "evaluate-00000001/generations.md"),
+    }[len(stages)]
+    assert result_lines(plan, None)[-1] == f"{start}:  less {text}"
+    report = write(of_plan(plan))
+    assert result_lines(plan, None)[-1] == f"{start}:  open {report} in a browser"
