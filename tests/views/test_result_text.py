@@ -9,9 +9,10 @@ import pytest
 from loracook.planner import Plan, PlannedStage
 from loracook.recipe.recipe import load
 from loracook.views.report import write
-from loracook.views.result_text import result_lines
+from loracook.views.result_text import made_lines, result_lines
 from loracook.views.shown_run import of_plan
 from tests.finished_runs import TRAINED, finished_run
+from tests.records import finished_stage
 
 RECIPE = """\
 version: 1
@@ -35,3 +36,14 @@ def test_a_finished_run_ends_with_what_to_open_first(tmp_path: Path, stages: lis
     assert result_lines(plan, None)[-1] == f"{start}:  less {text}"
     report = write(of_plan(plan))
     assert result_lines(plan, None)[-1] == f"{start}:  open {report} in a browser"
+
+
+def test_an_exported_model_is_shown_with_the_commands_that_serve_it(tmp_path: Path) -> None:
+    (tmp_path / "soup.yaml").write_text(RECIPE)
+    export = finished_stage(tmp_path / "runs", "export-0000000a", {}, result={"file": "soup-f16.gguf"})
+    stage = PlannedStage("export", export, "", "", before={}, done=True)
+    plan = Plan(load(tmp_path / "soup.yaml"), tmp_path / "runs", (stage,))
+    assert made_lines(plan)[-2:] == [
+        f"  llama.cpp llama-server -m {export}/soup-f16.gguf --jinja",
+        f"  Ollama    ollama create soup -f {export}/Modelfile",
+    ]
