@@ -6,7 +6,7 @@ from pathlib import Path
 
 from loracook.errors import MachineError
 from loracook.estimate.estimate import Estimate
-from loracook.estimate.memory import merged_bytes
+from loracook.estimate.memory import exported_bytes, merged_bytes
 from loracook.estimate.meta_model import MetaModel
 from loracook.estimate.weight_bytes import optimizer_bytes
 from loracook.recipe.derived import Steps
@@ -28,6 +28,7 @@ class DiskUse:
     checkpoints_written: int | None
     checkpoints_kept: int
     merged_bytes: int
+    exported_bytes: int
     published_bytes: int
     free_bytes: int
 
@@ -40,7 +41,7 @@ class DiskUse:
     @property
     def total_bytes(self) -> int:
         """The most that all stages take together."""
-        return self.training_bytes + self.merged_bytes + self.published_bytes
+        return self.training_bytes + self.merged_bytes + self.exported_bytes + self.published_bytes
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ def disk_use(estimate: Estimate, runs: Path) -> DiskUse:
         checkpoints_written=written,
         checkpoints_kept=_kept(recipe, written),
         merged_bytes=merged_bytes(recipe, base) if "merge" in recipe else 0,
+        exported_bytes=exported_bytes(recipe, base) + SMALL if "export" in recipe else 0,
         published_bytes=_pushed_bytes(recipe, base) if "folder" in push else 0,
         free_bytes=free_bytes(runs),
     )

@@ -129,6 +129,8 @@ def read_and_estimate(recipe: Recipe, cache: Path, device: Device) -> Estimate:
     tokenizer, rows = data.with_template(recipe, tokenizer), None
     if "merge" in recipe:
         model.try_tokenizer(recipe, folder, tokenizer)
+    if "export" in recipe:
+        model.try_export(recipe, folder, tokenizer)
     try:
         rows = row_stats(recipe, tokenizer, cache)
     except UnreachableError as error:

@@ -16,7 +16,7 @@ HELPS = {
     "train": {"train"},
     "quantization": {"train", "evaluate"},
     "evaluate": {"evaluate"},
-    "merge": {"merge"},
+    "merge": {"merge", "export"},
 }
 """The stages that take less memory after a change to a section."""
 WORTH = 100

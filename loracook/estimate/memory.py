@@ -64,6 +64,8 @@ def stage_memory(recipe: Recipe, meta_model: MetaModel, batch: Batch, *, device:
         stages["evaluate"] = _evaluate(recipe, meta_model, batch, device=device)
     if "merge" in recipe:
         stages["merge"] = _merge(recipe, meta_model)
+    if "export" in recipe:
+        stages["export"] = _export(recipe, meta_model)
     return StageMemory(stages)
 
 
@@ -98,6 +100,12 @@ def merged_bytes(recipe: Recipe, meta_model: MetaModel) -> int:
     """Bytes of the merged model in the dtype that it is saved in."""
     dtype = recipe["merge"].get("dtype", recipe["base_model"]["dtype"]) if "merge" in recipe else "auto"
     return _unquantized_bytes(meta_model, dtype)
+
+
+def exported_bytes(recipe: Recipe, meta_model: MetaModel) -> int:
+    """Bytes of the GGUF file: 16 bits a weight, or 8 and a scale of 16 bits for every 32."""
+    file = _unquantized_bytes(meta_model, "bfloat16")
+    return file * 34 // 64 if recipe["export"]["outtype"] == "q8_0" else file
 
 
 def _unquantized_bytes(meta_model: MetaModel, dtype: str) -> int:
@@ -162,6 +170,12 @@ def _merge(recipe: Recipe, meta_model: MetaModel) -> Parts:
         "adapter": _adapter_bytes(meta_model.tuned),
         "weight_being_merged": 2 * 4 * largest,
     }
+
+
+def _export(recipe: Recipe, meta_model: MetaModel) -> Parts:
+    """The merged model and the exported one, which transformers reads before it has a model to put it in."""
+    merged = merged_bytes(recipe, meta_model)
+    return {"weights": merged, "exported_weights": 2 * merged}
 
 
 def _loaded(meta_model: MetaModel) -> Parts:

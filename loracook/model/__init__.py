@@ -5,6 +5,7 @@ from loracook.model.contents import unused_keys
 from loracook.model.fetch import fetch, fetch_description, fetch_tokenizer, files
 from loracook.model.finite import not_finite
 from loracook.model.generation_config import generation_settings
+from loracook.model.gguf_export import try_export
 from loracook.model.hub_info import HubInfo, hub_info
 from loracook.model.inference import Generated, RowLoss, generate, row_losses
 from loracook.model.load import (
@@ -42,6 +43,7 @@ from loracook.model.quantized import (
 )
 from loracook.model.reached import left_out
 from loracook.model.saved_adapter import add_adapter, load_tuned, other_adapter, saved_tokenizer
+from loracook.model.serving import Serving, adapter_serving, merged_serving
 from loracook.model.start_from import (
     check_start,
     load_start,
@@ -51,6 +53,5 @@ from loracook.model.start_from import (
     start_notes,
     started,
 )
-from loracook.model.serving import Serving, adapter_serving, merged_serving
 from loracook.model.streamed_merge import NotStreamedError, StreamedMerge, streamed_merge, whole_merge_reason
 from loracook.model.unsupported import check_prompts, check_rows, most_positions, unsupported

@@ -1,6 +1,6 @@
 """The stages of a run, in the order they are run in."""
 
-from loracook.stages import evaluate, lm_eval, merge, push, train
+from loracook.stages import evaluate, export, lm_eval, merge, push, train
 from loracook.stages.base import Stage
 
 STAGES: dict[str, Stage] = {
@@ -8,5 +8,6 @@ STAGES: dict[str, Stage] = {
     "evaluate": evaluate,
     "lm_eval": lm_eval,
     "merge": merge,
+    "export": export,
     "push": push,
 }

@@ -51,8 +51,8 @@ READS: tuple[str, ...] = ("base_model", "tokenizer", "dataset", "template", "qua
 RESUMES = True
 OUT_OF_MEMORY = ADVICE
 MOST_READ = 16 << 30
-"""Bytes of a base model that are read once more for the report's chart of what the adapter changed: 135 million
-weights took 1.6 s of one core. Larger ones have no chart; `loracook inspect` reads any."""
+"""Bytes of a base model that are read once more for the report's chart of what the adapter changed: 135
+million weights took 1.6 s of one core. Larger ones have no chart; `loracook inspect` reads any."""
 
 
 def after(recipe: Recipe) -> tuple[str, ...]:

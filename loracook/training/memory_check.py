@@ -15,7 +15,7 @@ from loracook.machine.faults import shortage
 from loracook.training.trainer import TrainerInputs
 from loracook.units import size
 
-OTHER_STAGES = ("evaluate", "merge")
+OTHER_STAGES = ("evaluate", "merge", "export")
 """Sections of stages whose memory is not checked here."""
 ADVICE = (
     "set train.per_device_train_batch_size: 1 with a larger gradient_accumulation_steps, "

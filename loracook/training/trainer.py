@@ -78,6 +78,8 @@ def read_inputs(recipe: Recipe, cache: Path, progress: Progress) -> TrainerInput
     model.check_loadable(structure.config)
     if "merge" in recipe:
         model.try_tokenizer(recipe, folder, tokenizer)
+    if "export" in recipe:
+        model.try_export(recipe, folder, tokenizer)
     rows = data.prepare(recipe, tokenizer, cache, progress=progress)
     for note in (*structure.notes, *rows.notes):
         progress.note(note)

@@ -201,6 +201,7 @@ def _disk(disk: DiskUse) -> list[str]:
         f"adapter {size(disk.adapter_bytes)}",
         f"{disk.checkpoints_kept} checkpoints of {size(disk.checkpoint_bytes)}",
         f"merged model {size(disk.merged_bytes)}" if disk.merged_bytes else "",
+        f"GGUF file {size(disk.exported_bytes)}" if disk.exported_bytes else "",
         f"published copy {size(disk.published_bytes)}" if disk.published_bytes else "",
     ]
     total = f"at most {size(disk.total_bytes)}, {size(disk.free_bytes)} free"

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from loracook.planner import Plan
@@ -13,7 +14,10 @@ from loracook.store.record import read_metrics, read_result
 from loracook.views.report import FILE
 from loracook.views.serving import SHAPE, read_servings, serving_lines
 
-MAIN = {"train": "adapter", "evaluate": "generations.md", "lm_eval": "results.json", "merge": "model"}
+MAIN = {
+    "train": "adapter", "evaluate": "generations.md", "lm_eval": "results.json", "merge": "model",
+    "export": "Modelfile",
+}  # fmt: skip
 """The file or folder of a stage to look at first; others name it in their result, or it is their folder."""
 TRAINED = {
     "losses": {str: NUMBER}, "loss_steps": int, "data": {"statistics": {"rows": {"evaluation": int}}},
@@ -36,6 +40,7 @@ def made_lines(plan: Plan) -> list[str]:
     """The table of metrics before and after, and what is where."""
     done = {stage.name: stage.folder for stage in plan.stages if stage.done}
     places = [f"  {name:<10}{_place(plan, name, folder)}" for name, folder in done.items()]
+    places += _exported(plan, done["export"]) if "export" in done else []
     report = plan.folder / FILE
     places += [f"  {'report':<10}{report}"] if report.is_file() else []
     losses = _losses(done["train"]) if "train" in done else []
@@ -62,6 +67,15 @@ def _place(plan: Plan, name: str, folder: Path) -> str:
     result = read_result(folder, {"folder": str | None, "url": str | None})
     published = plan.folder / result["folder"] if result.get("folder") else folder
     return str(result.get("url") or published)
+
+
+def _exported(plan: Plan, export: Path) -> list[str]:
+    """The commands that serve an exported model."""
+    file = export / read_result(export, {"file": str})["file"]
+    return [
+        f"  {'llama.cpp':<10}llama-server -m {quote(str(file))} --jinja",
+        f"  {'Ollama':<10}ollama create {plan.recipe.name} -f {quote(str(export / MAIN['export']))}",
+    ]
 
 
 def _losses(train: Path) -> list[str]:

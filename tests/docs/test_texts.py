@@ -14,10 +14,10 @@ OPTIONS = pages.options()
 ANY_OPTION = {option for options in OPTIONS.values() for option in options} | {"--version", "--help"}
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 FOREIGN = {
-    "--all-files", "--config", "--no-deps",
-    "--enable-lora", "--lora-modules", "--lora-paths", "--max-lora-rank", "--model-path", "--trust-remote-code",
+    "--all-files", "--config", "--enable-lora", "--jinja", "--lora-modules", "--lora-paths", "--max-lora-rank",
+    "--model-name", "--model-path", "--no-deps", "--outfile", "--outtype", "--trust-remote-code", "--vocab-only",
 }  # fmt: skip
-"""Options of pre-commit, trl and pip; of vllm and sglang."""
+"""Options of pre-commit, trl, pip, vllm, sglang and llama.cpp."""
 MODULES = sorted((ROOT / "loracook").rglob("*.py"))
 TEMPLATES = [file for file in (ROOT / "loracook").rglob("*") if file.suffix in (".jinja", ".html")]
 OTHERS = [

@@ -150,6 +150,7 @@ CONTEXT: dict[str, dict[str, Any]] = {
     "push": {"push.repo_id": "me/soup"},
     "push.commit_message": {"push.create_pr": True},
     "push.folder": {"push.folder": "published", "push.repo_id": ABSENT},
+    "export": {"merge": {}, "export": {}},
     "push.what": {"merge": {}},
 }  # fmt: skip
 """What else a recipe needs to say for a key to matter; the entry of a key holds for those below it."""

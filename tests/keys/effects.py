@@ -92,6 +92,10 @@ def _plan(kitchen: Kitchen, recipe: Recipe) -> Any:
     return str(loracook.plan(recipe, kitchen.own).folder.relative_to(kitchen.own))
 
 
+def _stages(kitchen: Kitchen, recipe: Recipe) -> Any:
+    return [stage.summary for stage in loracook.plan(recipe, kitchen.own).stages]
+
+
 def _card(kitchen: Kitchen, recipe: Recipe) -> Any:
     return model_card(recipe, name="soup", files=(), metrics={}, versions={})
 
@@ -283,6 +287,7 @@ EFFECTS: dict[str, Callable[[Kitchen, Recipe], Any]] = {
     "lm_eval": _lm_eval,
     "lm_eval.batch_size": _lm_eval_batch,
     "merge": _merge,
+    "export": _stages,
     "push": _push,
 }
 """Where a key's value ends up; the entry of a key holds for those below it that have none."""

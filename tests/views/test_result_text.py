@@ -9,9 +9,10 @@ import pytest
 from loracook.planner import Plan, PlannedStage
 from loracook.recipe.recipe import load
 from loracook.views.report import write
-from loracook.views.result_text import result_lines
+from loracook.views.result_text import made_lines, result_lines
 from loracook.views.shown_run import of_plan
 from tests.finished_runs import TRAINED, finished_run
+from tests.records import finished_stage
 
 RECIPE = """\
 version: 1
@@ -48,3 +49,14 @@ def test_a_finished_run_says_what_can_load_its_adapter(tmp_path: Path) -> None:
     lines = result_lines(Plan(load(tmp_path / "soup.yaml"), run, (done,)), None)
     assert "  serving   adapter: vLLM (--enable-lora)" in lines
     assert "            not SGLang: it refuses it (x.py)" in lines
+
+
+def test_an_exported_model_is_shown_with_the_commands_that_serve_it(tmp_path: Path) -> None:
+    (tmp_path / "soup.yaml").write_text(RECIPE)
+    export = finished_stage(tmp_path / "runs", "export-0000000a", {}, result={"file": "soup-f16.gguf"})
+    stage = PlannedStage("export", export, "", "", before={}, done=True)
+    plan = Plan(load(tmp_path / "soup.yaml"), tmp_path / "runs", (stage,))
+    assert made_lines(plan)[-2:] == [
+        f"  llama.cpp llama-server -m {export}/soup-f16.gguf --jinja",
+        f"  Ollama    ollama create soup -f {export}/Modelfile",
+    ]

@@ -1,4 +1,4 @@
-"""Rules for the stages after evaluation: merge and push."""
+"""Rules for the stages after evaluation: merge, export and push."""
 
 import re
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ QUANTIZED = re.compile(
     r"[-_.](gptq|awq|aqlm|hqq|eetq|vptq|spqr|exl[23]|quanto|torchao)(?![a-z])", re.IGNORECASE
 )
 RUN_FOLDER_NAMES = re.compile(
-    r"(train|evaluate|lm_eval|merge|push)-.*|latest|trainer|log\.txt|.*\.(part|old)", re.IGNORECASE
+    r"(train|evaluate|lm_eval|merge|export|push)-.*|latest|trainer|log\.txt|.*\.(part|old)", re.IGNORECASE
 )
 
 
@@ -41,6 +41,12 @@ def merge_of_a_quantized_base(data: Data) -> Iterator[Problem]:
             "name the unquantized base model, or push the adapter"
         )
         yield Problem(("merge",), message, severity="warning")
+
+
+def export_without_merge(data: Data) -> Iterator[Problem]:
+    """Only a merged model can be exported."""
+    if "export" in data and "merge" not in data:
+        yield Problem(("export",), "requires a merged model; add a 'merge:' section")
 
 
 def push_without_destination(data: Data) -> Iterator[Problem]:
