@@ -125,6 +125,7 @@ def test_a_hub_that_says_no_is_heard(asked: str, hub: Hub, recipe: Path) -> None
     assert (refused.returncode, asked in refused.stderr, refused.stderr.count("\n")) == (2, True, 1)
 
 
+@pytest.mark.slow
 def test_a_locked_run_refuses_a_moved_branch_with_both_commits(hub: Hub, home: Path, recipe: Path) -> None:
     assert loracook(recipe, "lock").returncode == 0
     model = hub.repositories["team/opt"]

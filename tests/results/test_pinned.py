@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests import processes
 from tests.tiny_recipes import twin_file
 
 
+@pytest.mark.slow
 def test_a_lock_is_the_same_each_time_and_names_each_thing_that_has_changed(tmp_path: Path) -> None:
     file = twin_file("opt-350m-lora", tmp_path)
     without = processes.run("validate", "--locked", file.name, cwd=tmp_path)
