@@ -25,6 +25,7 @@ COMMANDS = {
     "diff": "Compare the effective values of two recipes or runs.",
     "init": "Write a commented recipe to start from.",
     "migrate": "Rename other tools' keys to loracook's, comments kept.",
+    "lock": "Write down the files, commits and versions that decide a result.",
     "schema": "Print the JSON Schema of recipes.",
 }
 """Each command with its short help; the module of its name under loracook/cli has the function `command`."""

@@ -35,6 +35,7 @@ LOG = "log.txt"
     is_flag=True,
     help="Allow the recipe's push stage to upload to the hub; asked on a terminal if left out.",
 )
+@click.option("--locked", is_flag=True, help="Refuse what differs from RECIPE.lock.")
 @click.option("--overwrite", is_flag=True, help="Allow uploading into a repository that already has files.")
 def command(
     *,
@@ -44,11 +45,17 @@ def command(
     allowed: Allowed,
     only: str | None,
     push: bool,
+    locked: bool,
     overwrite: bool,
 ) -> None:
     """Run the stages of RECIPE that are not done; after an interruption, run it again to resume."""
     loaded = load(recipe, overrides, allowed)
     refuse_locked(runs / loaded.name)  # what follows, its imports too, takes longer than a refusal may
+    if locked:
+        from loracook.results.pinned import here, hub_commits, refuse_drift
+
+        refuse_drift(loaded, here(loaded))
+        refuse_drift(loaded, hub_commits(loaded))
     from loracook.planner import plan
     from loracook.stages.base import Consent
     from loracook.views.plan_text import stage_lines

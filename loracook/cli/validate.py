@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from itertools import chain
 
 import click
 
@@ -9,6 +10,7 @@ from loracook.cli.options import allow_options, set_option
 from loracook.cli.screen import wants_color
 from loracook.errors import Problem
 from loracook.recipe.allowed import Allowed
+from loracook.recipe.recipe import load
 from loracook.recipe.validate import checked, recipes, refused, strict
 from loracook.views.problems import FORMATS
 from loracook.views.snippets import COLOURED, as_snippets
@@ -27,6 +29,7 @@ from loracook.views.snippets import COLOURED, as_snippets
     show_default=True,
 )
 @click.option("--strict", "warnings", flag_value="errors", help="Treat warnings as errors.")
+@click.option("--locked", is_flag=True, help="Refuse what differs from RECIPE.lock.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 def command(
     *,
@@ -35,6 +38,7 @@ def command(
     allowed: Allowed,
     kind: str,
     warnings: str | None,
+    locked: bool,
     quiet: bool,
 ) -> int:
     """Check recipes: files, folders or glob patterns. Prints one line per problem; errors exit with 2."""
@@ -42,12 +46,22 @@ def command(
     by_file += [(problem,) for problem in refused(names, allowed)]
     if warnings == "errors":
         by_file = [strict(problems) for problems in by_file]
+    if locked and not any(map(_is_error, chain.from_iterable(by_file))):
+        for file in recipes(names, allowed):
+            _refuse_drift(file, overrides, allowed)
     invalid = sum(any(map(_is_error, problems)) for problems in by_file)
     shown = [problem for problems in by_file for problem in problems if _is_error(problem) or not quiet]
     _show(shown, kind)
     if kind in ("text", "github") and not quiet:
         click.echo(f"{len(by_file)} checked, {invalid} invalid", err=bool(invalid) or kind != "text")
     return 2 if invalid else 0
+
+
+def _refuse_drift(file: str, overrides: tuple[str, ...], allowed: Allowed) -> None:
+    from loracook.results.pinned import here, refuse_drift
+
+    recipe = load(file, overrides, allowed)
+    refuse_drift(recipe, here(recipe))
 
 
 def _is_error(problem: Problem) -> bool:

@@ -123,3 +123,15 @@ def test_a_hub_that_says_no_is_heard(asked: str, hub: Hub, recipe: Path) -> None
     hub.faults["info"] = [*first, *["403"] * 99]
     refused = loracook(recipe, "preview")
     assert (refused.returncode, asked in refused.stderr, refused.stderr.count("\n")) == (2, True, 1)
+
+
+@pytest.mark.slow
+def test_a_locked_run_refuses_a_moved_branch_with_both_commits(hub: Hub, home: Path, recipe: Path) -> None:
+    assert loracook(recipe, "lock").returncode == 0
+    model = hub.repositories["team/opt"]
+    before = model.branches["main"]
+    after = model.commit("main", {**model.commits[before], "note.txt": b"new"})
+    refused = loracook(recipe, "run", "--locked")
+    assert refused.returncode == 2
+    assert f"team/opt@main was {before}, now {after}" in refused.stderr
+    assert not list(home.glob("**/*.safetensors"))
