@@ -96,6 +96,10 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
             raise LoracookError(f"the merged model has other weights than its base model: {fault}")
         merged = model.logits_of(reloaded, texts)
         compared = expected.compare(merged)
+        if compared["adapter_difference"] == 0:
+            progress.note(
+                "the adapter changes no logits, so the merged model is the base model; train longer"
+            )
         shutil.rmtree(folders.own / "offloaded", ignore_errors=True)
         progress.advance(4, 4, f"logits differ by {compared['logits_difference']:.2%}")
     return {

@@ -484,3 +484,13 @@ def test_the_plan_says_what_merging_takes_the_whole_model_for(
     notes = planned(recipe_on(base_model(tmp_path / "base", kind), **sections))
     said = [note for note in notes if note.startswith("merge holds the whole model in memory: ")]
     assert [note.partition(": ")[2][: len(reason or "")] for note in said] == ([reason] if reason else [])
+
+
+def test_an_adapter_that_changes_nothing_is_merged_as_such(tmp_path: Path) -> None:
+    recipe = recipe_on(base_model(tmp_path / "base", "llama"))
+    train = adapter_for(recipe, tmp_path / "train")
+    weights = load_file(train / "adapter/adapter_model.safetensors")
+    zero = {name: weight * ("lora_A" in name) for name, weight in weights.items()}
+    save_file(zero, train / "adapter/adapter_model.safetensors", metadata={"format": "pt"})
+    result = merged_from(train, recipe, tmp_path)
+    assert (result["adapter_difference"], result["effect_kept"]) == (0, None)
