@@ -4,7 +4,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -78,6 +78,8 @@ def _write(file: Path, text: str) -> None:
     except FileExistsError as error:
         raise LoracookError(f"{quote(file)} already exists; choose another name") from error
     except OSError as error:
+        with suppress(OSError):
+            file.unlink()
         raise LoracookError(f"cannot write {quote(file)}: {error.strerror}") from error
 
 

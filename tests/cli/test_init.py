@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -187,6 +188,18 @@ def test_no_recipe_is_written_that_preview_would_refuse(folder: Path, content: s
     assert isinstance(done.exception, LoracookError) or done.return_value == 2
     assert said in done.output + str(done.exception)
     assert "soup.yaml" not in done.output
+    assert not Path("soup.yaml").exists()
+
+
+def test_a_recipe_that_cannot_be_written_leaves_nothing(folder: Path) -> None:
+    Path("rows.jsonl").write_text('{"text": "Soup"}\n')
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        done = CliRunner().invoke(commands, ["init", "soup", "--model", "./model", "--data", "./rows.jsonl"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "cannot write 'soup.yaml'" in str(done.exception)
     assert not Path("soup.yaml").exists()
 
 
