@@ -151,9 +151,7 @@ def _line(instruction: str, text: str) -> str:
 
 def _stops(recipe: Recipe, source: Path, tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """What ends an answer: the end tokens that the merge has saved, and what evaluation stops at."""
-    from transformers import GenerationConfig
-
-    own = GenerationConfig.from_pretrained(source).eos_token_id
+    own = model.generation_settings(source).config.eos_token_id
     strings = recipe.sections.get("evaluate", {}).get("generation", {}).get("stop_strings", [])
     tokens = tokenizer.convert_ids_to_tokens(own if isinstance(own, list) else [own])
     return list(dict.fromkeys([*tokens, *([strings] if isinstance(strings, str) else strings)]))

@@ -19,6 +19,7 @@ from tests.tiny_models import write_twin
 
 pytestmark = pytest.mark.slow
 ELSEWHERE = {
+    "merge.safe_merge": "is PEFT's where it merges the whole model, which is tested where that is done",
     "version": "there is one",
     "extends": "joins files, which is tested where that is done",
     "lora.task_type": "there is one",
