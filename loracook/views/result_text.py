@@ -95,8 +95,10 @@ def _table(folder: Path | None) -> list[str]:
     if folder is None:
         return []
     metrics = read_metrics(folder)
-    rows = [("", *head(metrics)[1:]), *figures(metrics)]
-    return ["", *_aligned(rows), *(f"  note: {note}" for note in metrics["notes"])]
+    notes = [f"  note: {note}" for note in metrics["notes"]]
+    measured = figures(metrics)
+    table = _aligned([("", *head(metrics)[1:]), *measured]) if measured else []
+    return ["", *table, *notes] if table or notes else []
 
 
 def _scores(folder: Path | None) -> list[str]:
