@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-import traceback
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loracook import data, model
-from loracook.errors import TRAIN_AGAIN, DivergedError, LoracookError
+from loracook.errors import TRAIN_AGAIN, DivergedError
 from loracook.estimate.disk import check_disk
 from loracook.machine import signals, upstream
 from loracook.machine.versions import WEIGHTS, versions
-from loracook.model.adapter_effect import effects
-from loracook.model.base_weights import open_weights
-from loracook.model.fetch import fetched
-from loracook.model.lora_factors import read_adapter
 from loracook.progress import Progress
 from loracook.recipe.recipe import Recipe
 from loracook.report.card import model_card, usage_prompt
@@ -27,22 +22,19 @@ from loracook.stages.base import Consent, Folders
 from loracook.store.files import sha256
 from loracook.store.release import ADAPTER, CARD
 from loracook.training.checkpoints import (
-    differences,
     is_last,
-    newest_sealed,
     skip,
     staging_folder,
-    take_over,
     taken_from,
 )
 from loracook.training.largest_batch import try_before_training
-from loracook.training.lengthened import Shorter
 from loracook.training.loadable import misfit
 from loracook.training.memory_check import ADVICE, MemoryCheck, check_memory
+from loracook.training.result import adapter_effects, loss_steps, losses, parameters
+from loracook.training.resume import lengthened, resumed
 from loracook.training.trainer import TrainerInputs, build, check_trackers, read_inputs
 
 if TYPE_CHECKING:
-    from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
     from trl import SFTTrainer
 
@@ -50,9 +42,6 @@ if TYPE_CHECKING:
 READS: tuple[str, ...] = ("base_model", "tokenizer", "dataset", "template", "quantization", "lora", "train")
 RESUMES = True
 OUT_OF_MEMORY = ADVICE
-MOST_READ = 16 << 30
-"""Bytes of a base model that are read once more for the report's chart of what the adapter changed: 135
-million weights took 1.6 s of one core. Larger ones have no chart; `loracook inspect` reads any."""
 
 
 def after(recipe: Recipe) -> tuple[str, ...]:
@@ -108,15 +97,15 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
     start = _start(recipe)
     made_by = _made_by(inputs, folders, device=memory.estimate.device.kind) | start
     checkpoints = folders.own / "checkpoints"
-    checkpoint = _resumed(checkpoints, made_by, progress)
+    checkpoint = resumed(checkpoints, made_by, progress)
     if checkpoint is None and folders.shorter:
-        checkpoint = _lengthened(folders.shorter, checkpoints, made_by, progress=progress)
+        checkpoint = lengthened(folders.shorter, checkpoints, made_by, progress=progress)
     memory.start()
     output = staging_folder(checkpoints)
     sft = build(inputs, output, cache=folders.cache, progress=progress)
     while checkpoint and (fault := misfit(checkpoint, sft)):
         progress.note(skip(checkpoint, fault))
-        checkpoint = _resumed(checkpoints, made_by, progress)
+        checkpoint = resumed(checkpoints, made_by, progress)
     lengthens = checkpoint and taken_from(checkpoint)
     _add_callbacks(sft, folders, made_by=made_by, memory=memory, progress=progress)
     for callback in consent.callbacks:
@@ -124,19 +113,21 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
     try_before_training(sft, memory, progress)
     with memory.guarding():
         metrics = _train(sft, checkpoint)
+    changed = []
     if sft.accelerator.is_main_process:
         save_adapter(sft, inputs, folders)
         shutil.rmtree(output, ignore_errors=True)
+        changed = adapter_effects(recipe, folders.own / "adapter", cache=folders.cache, progress=progress)
     return {
         "metrics": metrics,
-        "losses": _losses(sft),
-        "loss_steps": _loss_steps(sft),
+        "losses": losses(sft),
+        "loss_steps": loss_steps(sft),
         "resumed_from": checkpoint and checkpoint.name,
         "lengthens": lengthens,
-        "parameters": _parameters(sft.model),
+        "parameters": parameters(sft.model),
         "settings": {"train": sft.args.to_dict(), "lora": sft.model.peft_config["default"].to_dict()},
         "steps": sft.state.global_step,
-        "effects": _effects(recipe, folders, progress) if sft.accelerator.is_main_process else [],
+        "effects": changed,
         "serving": [each.facts() for each in inputs.meta_model.serving(recipe)],
         "memory": memory.facts(),
         "base_commit": inputs.commit,
@@ -148,20 +139,6 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
         },
         "best_checkpoint": sft.state.best_model_checkpoint and Path(sft.state.best_model_checkpoint).name,
     }
-
-
-def _effects(recipe: Recipe, folders: Folders, progress: Progress) -> list[dict[str, Any]]:
-    """What LoRA changed in each module: the report has no time to read the base model's weights."""
-    try:
-        base, adapter = fetched(recipe, folders.cache), read_adapter(folders.own / "adapter")
-        weights = open_weights(base) if base else None
-        small = weights if weights and weights.bytes <= MOST_READ else None
-        found, _ = effects(adapter.factors_alone(), small)
-    except Exception as error:  # noqa: BLE001  # what is trained does not fail over a chart; log.txt has the traceback
-        traceback.print_exc()
-        progress.note(f"the report does not show what the adapter changed: {error}")
-        return []
-    return [asdict(each) for each in found]
 
 
 def save_adapter(sft: SFTTrainer, inputs: TrainerInputs, folders: Folders) -> None:
@@ -217,37 +194,6 @@ def _start(recipe: Recipe) -> dict[str, str]:
     return {"start_from": sha256(model.start_adapter(recipe) / ADAPTER[1])}
 
 
-def _resumed(checkpoints: Path, made_by: Mapping[str, Any], progress: Progress) -> Path | None:
-    """The checkpoint to resume from, None to start from the beginning.
-
-    Raises:
-        LoracookError: resuming would give another result, since something has changed.
-    """
-    checkpoint, notes = newest_sealed(checkpoints)
-    for note in notes:
-        progress.note(note)
-    if checkpoint is None:
-        return None
-    if changed := differences(checkpoint, made_by):
-        message = f"cannot resume from {checkpoint.name}: {'; '.join(changed)}"
-        raise LoracookError(f"{message}; change that back, or remove {checkpoints} to start over")
-    progress.note(f"resuming from {checkpoint.name}")
-    return checkpoint
-
-
-def _lengthened(
-    shorter: Shorter, checkpoints: Path, made_by: Mapping[str, Any], *, progress: Progress
-) -> Path | None:
-    """The checkpoint of a shorter training to resume from, taken over; None to start from the beginning."""
-    progress.note(f"training {shorter}")
-    for checkpoint in shorter.checkpoints:
-        fault = take_over(checkpoint, checkpoints, made_by)
-        if fault is None:
-            return _resumed(checkpoints, made_by, progress)
-        progress.note(f"skipping {checkpoint.name} of {shorter.folder.name}: {fault}")
-    return None
-
-
 def _add_callbacks(
     sft: SFTTrainer,
     folders: Folders,
@@ -283,28 +229,3 @@ def _train(sft: SFTTrainer, checkpoint: Path | None) -> Mapping[str, float]:
         raise signals.stopped_error()
     metrics: dict[str, float] = output.metrics
     return of_all_steps(metrics) if checkpoint else metrics
-
-
-def _losses(sft: SFTTrainer) -> dict[str, float]:
-    """The last training and evaluation loss up to the step whose weights are the adapter's."""
-    from loracook.training.callbacks import LOSSES
-
-    return {name: entry[name] for entry in _entries(sft) for name in LOSSES if name in entry}
-
-
-def _loss_steps(sft: SFTTrainer) -> int:
-    """How many steps the last training loss is the mean of."""
-    steps = [0, *(entry["step"] for entry in _entries(sft) if "loss" in entry)]
-    return int(steps[-1] - steps[-2]) if len(steps) > 1 else 0
-
-
-def _entries(sft: SFTTrainer) -> list[dict[str, float]]:
-    """The log up to the step whose weights are the adapter's."""
-    state = sft.state
-    best = state.best_global_step if sft.args.load_best_model_at_end else None
-    return [entry for entry in state.log_history if entry["step"] <= (best or state.global_step)]
-
-
-def _parameters(tuned: PeftModel) -> dict[str, int]:
-    trainable, all_parameters = tuned.get_nb_trainable_parameters()
-    return {"trainable": trainable, "all": all_parameters}
