@@ -6,17 +6,24 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from loracook.errors import TRAIN_AGAIN, LoracookError
 from loracook.machine.upstream import saved_names, saved_weights
+from loracook.model.adapted_modules import (
+    adapted_modules,
+    embeddings,
+    lacks_numbers,
+    merge_into_base,
+    set_parameter,
+    untie,
+)
 from loracook.model.base_weights import BaseWeights, Weight, open_weights
 from loracook.model.finite import not_finite
 from loracook.model.generation_config import generation_settings
 from loracook.model.load import load_config, load_on_meta
 from loracook.model.merging import computes_with_weights, trains_quantized
 from loracook.model.own_code import own_code
-from loracook.model.parameters import is_base
 from loracook.model.quantized import stored_quantization
 from loracook.model.safetensors_file import write_safetensors
 from loracook.model.saved_adapter import WEIGHTS, load_tuned
@@ -110,10 +117,10 @@ class StreamedMerge:
         base = self.model.get_submodule(key)
         outlines = dict(base.named_parameters())
         _read_parameters(base, key, self.stored)
-        _merge_into_base(self.adapted[key])
+        merge_into_base(self.adapted[key])
         merged = {self.stored.names[name]: weight.detach() for name, weight in base.named_parameters(key)}
         for name, outline in outlines.items():
-            _set_parameter(base, name, outline)
+            set_parameter(base, name, outline)
         return merged
 
     def check(self) -> None:
@@ -141,11 +148,11 @@ def streamed_merge(recipe: Recipe, folder: Path, adapter: Path, *, dtype: str) -
     if _changes_embeddings(base, adapter):
         _read_embeddings(base, stored)
     tuned = load_tuned(recipe, base, adapter)
-    adapted = dict(_adapted_modules(tuned.get_base_model()))
-    for key in [key for key, module in adapted.items() if not _lacks_numbers(module)]:
-        _merge_into_base(adapted.pop(key))
+    adapted = dict(adapted_modules(tuned.get_base_model()))
+    for key in [key for key, module in adapted.items() if not lacks_numbers(module)]:
+        merge_into_base(adapted.pop(key))
     plain = tuned.unload()
-    _untie(plain)
+    untie(plain)
     merge = StreamedMerge(plain, adapted, saved_weights(plain), stored)
     merge.check()
     return merge
@@ -159,7 +166,7 @@ def whole_merge_reason(
         return reason
     if merged is not None:
         names = saved_names(merged)
-        for key, _ in _adapted_modules(tuned.get_base_model()):
+        for key, _ in adapted_modules(tuned.get_base_model()):
             own = (name for name, _ in merged.get_submodule(key).named_parameters(key))
             if parts := [name for name in own if name not in names]:
                 return f"the base model's files hold {parts[0]} in parts"
@@ -203,18 +210,12 @@ def _changes_embeddings(base: PreTrainedModel, adapter: Path) -> bool:
             names = tuple(saved.keys())
     except (OSError, SafetensorError):  # load_tuned says what is wrong with it
         return False
-    return any(f".{module}." in name for module, _ in _embeddings(base) for name in names)
-
-
-def _embeddings(base: PreTrainedModel) -> Iterator[tuple[str, Module]]:
-    """The modules of the input embeddings and the output layer, with their names."""
-    both = (base.get_input_embeddings(), base.get_output_embeddings())
-    return ((name, module) for name, module in base.named_modules() if any(module is each for each in both))
+    return any(f".{module}." in name for module, _ in embeddings(base) for name in names)
 
 
 def _read_embeddings(base: PreTrainedModel, stored: Stored) -> None:
     """Give the embeddings their numbers, of which PEFT compares those that may be tied."""
-    for name, module in _embeddings(base):
+    for name, module in embeddings(base):
         _read_parameters(module, name, stored)
     base.tie_weights()
 
@@ -223,49 +224,4 @@ def _read_parameters(module: Module, name: str, stored: Stored) -> None:
     """Replace a module's parameters on the meta device by those that the files have."""
     for key, outline in list(module.named_parameters()):
         if outline.is_meta and (found := stored.find(f"{name}.{key}")):
-            _set_parameter(module, key, found.read().to(outline.dtype))
-
-
-def _set_parameter(module: Module, name: str, numbers: Tensor) -> None:
-    """Put a parameter that is not trained in place of a module's own."""
-    from torch.nn import Parameter
-
-    path, _, key = name.rpartition(".")
-    module.get_submodule(path).register_parameter(key, Parameter(numbers, requires_grad=False))
-
-
-def _lacks_numbers(module: Module) -> bool:
-    """Whether what is to be merged into has no numbers yet."""
-    return any(weight.is_meta and is_base(name) for name, weight in module.named_parameters())
-
-
-def _adapted_modules(base: Module) -> Iterator[tuple[str, Module]]:
-    """Every module that PEFT has put in place of one of the base model, not those within another."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-    from peft.utils.other import AuxiliaryTrainingWrapper
-
-    last = None
-    for name, module in base.named_modules():
-        inside = last is not None and name.startswith(f"{last}.")
-        if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper) and not inside:
-            last = name
-            yield name, module
-
-
-def _merge_into_base(module: Any) -> None:
-    """Merge what PEFT has put around a module of the base model into it, by PEFT's own arithmetic.
-
-    Whether the result is finite is looked at when it is written; PEFT's safe_merge rounds once more.
-    """
-    if hasattr(module, "unload_and_optionally_merge_module"):
-        module.unload_and_optionally_merge_module(merge=True, safe_merge=False, adapter_names=None)
-    else:
-        module.merge()
-
-
-def _untie(base: PreTrainedModel) -> None:
-    """Say in the config that the embeddings are no longer tied, where the adapter has changed one of them."""
-    modules = dict(_embeddings(base))
-    first, *others = (module.weight for module in modules.values())
-    if any(each is not first and (each.is_meta or each.data_ptr() != first.data_ptr()) for each in others):
-        base.config.tie_word_embeddings = False
+            set_parameter(module, key, found.read().to(outline.dtype))
