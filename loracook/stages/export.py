@@ -9,13 +9,11 @@ from loracook import model
 from loracook.data.ollama import TemplateError, ollama_template
 from loracook.errors import LoracookError, shorten
 from loracook.machine.versions import installed
+from loracook.model.gguf_check import check_rope, check_weights, load_exported
 from loracook.model.gguf_export import (
     PACKAGE,
     check_converter,
     check_description,
-    check_rope,
-    check_weights,
-    load_exported,
     write_gguf,
 )
 from loracook.model.logits import agreement, logits_of

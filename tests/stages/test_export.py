@@ -25,12 +25,10 @@ from transformers import (
 from loracook import data, model
 from loracook.errors import LoracookError, RecipeError
 from loracook.machine.versions import installed
+from loracook.model.gguf_check import check_rope, check_weights, load_exported
 from loracook.model.gguf_export import (
     PACKAGE,
     check_description,
-    check_rope,
-    check_weights,
-    load_exported,
     try_export,
     write_gguf,
 )
