@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from loracook.errors import LoracookError
 from loracook.model.safetensors_file import dtype_in_file
+from loracook.store.read_back import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -119,7 +120,7 @@ def open_weights(place: Path) -> BaseWeights:
 
     files: dict[str, tuple[Path, Any]] = {}
     file: Any
-    for path in filter(Path.is_file, [place, *sorted(place.glob("*.safetensors"))]):
+    for path in _loaded_files(place):
         try:
             file = safe_open(path, "pt")
         except (OSError, SafetensorError) as error:
@@ -128,6 +129,19 @@ def open_weights(place: Path) -> BaseWeights:
     if not files:
         raise LoracookError(f"'{place}' has no weights; name a .safetensors file, or a folder with some")
     return BaseWeights(place, files)
+
+
+def _loaded_files(place: Path) -> list[Path]:
+    """A file, or those of a folder that transformers loads: others may hold other weights of these names."""
+    found = [file for file in (place, *sorted(place.glob("*.safetensors"))) if file.is_file()]
+    index = place / "model.safetensors.index.json"
+    names = {"model.safetensors"}
+    if index.is_file() and place / "model.safetensors" not in found:
+        try:
+            names = set(read_json(index, {"weight_map": {str: str}})["weight_map"].values())
+        except ValueError as error:
+            raise LoracookError(f"'{index}' is no index of weights; copy or download it again") from error
+    return [file for file in found if file.name in names] or found
 
 
 def _endings(name: str) -> Iterator[str]:

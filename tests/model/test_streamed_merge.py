@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from loracook import model
 from loracook.errors import LoracookError
+from loracook.model.base_weights import open_weights
 from tests.stages.test_merge import ADDED, NF4, adapter_for, base_model, change, recipe_on
 
 pytestmark = pytest.mark.filterwarnings(
@@ -126,6 +127,17 @@ def test_weights_that_come_from_another_file_are_taken_from_it(tmp_path: Path) -
         assert all(torch.equal(weight, expected[name]) for name, weight in merged.items())
 
 
+@pytest.mark.parametrize("shard", ["10GB", "30KB"])
+def test_files_that_transformers_does_not_load_are_left_alone(shard: str, tmp_path: Path) -> None:
+    folder = base_model(tmp_path / "base", "llama")
+    loaded = AutoModelForCausalLM.from_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    loaded.save_pretrained(folder, max_shard_size=shard)
+    other = {name: weight + 1 for name, weight in loaded.state_dict().items()}
+    save_file(other, folder / "z.safetensors", metadata={"format": "pt"})
+    check_against_peft(folder, {}, dtype="float32")
+
+
 def test_a_weight_that_overflows_is_named(tmp_path: Path) -> None:
     folder = base_model(tmp_path / "base", "llama")
     recipe = recipe_on(folder)
@@ -138,3 +150,11 @@ def test_a_weight_that_overflows_is_named(tmp_path: Path) -> None:
         LoracookError, match=r"weight model\.layers\.1\.mlp\.up_proj\.weight holds NaN or infinity"
     ):
         merge.save(tmp_path / "merged")
+
+
+def test_an_index_that_is_none_is_said_to_be(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": ["a"]}')
+    with pytest.raises(
+        LoracookError, match=r"index\.json' is no index of weights; copy or download it again"
+    ):
+        open_weights(tmp_path)
