@@ -47,13 +47,14 @@ def logits_of(causal: Any, texts: Sequence[Sequence[int]]) -> list[Tensor]:
 def agreement(expected: Sequence[Tensor], actual: Sequence[Tensor]) -> Agreement:
     """How near one list of logits is to another, text by text."""
     import torch
+    from torch.nn.functional import kl_div
 
     pairs = list(zip(expected, actual, strict=True))
     before, after = (torch.cat(list(side)) for side in zip(*pairs, strict=True))
     logs = (after.log_softmax(-1), before.log_softmax(-1))
     return Agreement(
         difference=max(float((a - b).norm() / a.norm()) for a, b in pairs),
-        kl_divergence=float(torch.nn.functional.kl_div(*logs, reduction="batchmean", log_target=True)),
+        kl_divergence=max(0.0, float(kl_div(*logs, reduction="batchmean", log_target=True))),
         same_token=float((before.argmax(-1) == after.argmax(-1)).float().mean()),
     )
 

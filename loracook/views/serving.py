@@ -13,7 +13,9 @@ from loracook.store.read_back import check_shape
 
 SHAPE = [{"result": str, "server": str, "flags": [str], "reasons": [{"text": str, "source": str}]}]
 """What records say of serving."""
-ORDINARY = "merged model: whatever knows its base model's architecture; llama.cpp after convert_hf_to_gguf.py"
+ORDINARY = (
+    "merged model: anything that loads its base model's architecture; llama.cpp after convert_hf_to_gguf.py"
+)
 
 
 SGLANG_SERVE = "python -m sglang.launch_server --model-path"
