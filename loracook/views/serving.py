@@ -14,7 +14,7 @@ from loracook.store.read_back import check_shape
 SHAPE = [{"result": str, "server": str, "flags": [str], "reasons": [{"text": str, "source": str}]}]
 """What records say of serving."""
 ORDINARY = (
-    "merged model: anything that loads its base model's architecture; llama.cpp after convert_hf_to_gguf.py"
+    "merged model: whatever loads its base model's kind; llama.cpp after convert_hf_to_gguf.py"
 )
 
 
