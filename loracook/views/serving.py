@@ -13,9 +13,7 @@ from loracook.store.read_back import check_shape
 
 SHAPE = [{"result": str, "server": str, "flags": [str], "reasons": [{"text": str, "source": str}]}]
 """What records say of serving."""
-ORDINARY = (
-    "merged model: whatever loads its base model's kind; llama.cpp after convert_hf_to_gguf.py"
-)
+ORDINARY = "merged model: whatever loads its base model's kind; llama.cpp after convert_hf_to_gguf.py"
 
 
 SGLANG_SERVE = "python -m sglang.launch_server --model-path"
