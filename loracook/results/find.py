@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from loracook.errors import LoracookError, MachineError, quote
+from loracook.errors import LoracookError, MachineError, RecipeError, quote
 from loracook.model.start_from import started
 from loracook.recipe.allowed import NOTHING, Allowed
 from loracook.recipe.did_you_mean import closest
@@ -91,7 +91,11 @@ def trained(text: str, runs: Path, *, overrides: tuple[str, ...], allowed: Allow
         raise LoracookError(f"'{train}' has no {KEPT}; name the recipe that was run instead")
     # Its paths may lead to where a recipe lies by default: beside the folder of all runs.
     beside = run.folder.parent.absolute().parent
-    return load(train / KEPT, (), allowed.and_path(beside)), run
+    try:
+        return load(train / KEPT, (), allowed.and_path(beside)), run
+    except RecipeError as error:
+        error.add_note("or name the recipe that was run instead")
+        raise
 
 
 def _found(text: str, runs: Path) -> Run:
