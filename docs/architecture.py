@@ -24,7 +24,7 @@ LAYERS = (
     (FACE,),  # loracook/__init__.py, the public functions
     ("views",),
     ("results",),
-    ("runner",),
+    ("runner", "rank"),
     ("planner",),
     ("stages",),
     ("training", "evaluation"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,9 @@ from loracook.cli.screen import noise_to, show
 from loracook.errors import GateError
 from loracook.progress import Silent
 from loracook.recipe.allowed import Allowed
-from loracook.recipe.recipe import load
+from loracook.recipe.recipe import Recipe, load
 from loracook.store.lock import make_run_folder, refuse_locked
+from loracook.training import group
 
 if TYPE_CHECKING:
     from loracook.planner import Plan, PlannedStage
@@ -36,6 +38,12 @@ LOG = "log.txt"
     help="Allow the recipe's push stage to upload to the hub; asked on a terminal if left out.",
 )
 @click.option("--locked", is_flag=True, help="Refuse what differs from RECIPE.lock.")
+@click.option(
+    "--processes",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Train in so many processes; by default one for each GPU of this machine.",
+)
 @click.option("--overwrite", is_flag=True, help="Allow uploading into a repository that already has files.")
 def command(
     *,
@@ -46,18 +54,41 @@ def command(
     only: str | None,
     push: bool,
     locked: bool,
+    processes: int | None,
     overwrite: bool,
-) -> None:
-    """Run the stages of RECIPE that are not done; after an interruption, run it again to resume."""
-    loaded = load(recipe, overrides, allowed)
-    refuse_locked(runs / loaded.name)  # what follows, its imports too, takes longer than a refusal may
-    if locked:
-        from loracook.results.pinned import here, hub_commits, refuse_drift
+) -> int:
+    """Run the stages of RECIPE that are not done; after an interruption, run it again to resume.
 
-        refuse_drift(loaded, here(loaded))
-        refuse_drift(loaded, hub_commits(loaded))
+    Under torchrun, srun and others it trains in the processes that they have started.
+    """
+    group.join_slurm_step()
+    if group.size() > 1 and processes not in (None, group.size()):
+        raise click.UsageError(f"{group.size()} processes were started around this; leave out --processes")
+    loaded = load(recipe, overrides, allowed)
+    if not group.is_first():
+        return _follow()
+    with group.followed():
+        refuse_locked(runs / loaded.name)  # what follows, its imports too, takes longer than a refusal may
+        if locked:
+            _refuse_drift(loaded)
+        _planned_and_run(loaded, runs, only=only, push=push, overwrite=overwrite, processes=processes)
+    return 0
+
+
+def _refuse_drift(loaded: Recipe) -> None:
+    from loracook.results.pinned import here, hub_commits, refuse_drift
+
+    refuse_drift(loaded, here(loaded))
+    refuse_drift(loaded, hub_commits(loaded))
+
+
+def _planned_and_run(
+    loaded: Recipe, runs: Path, *, only: str | None, push: bool, overwrite: bool, processes: int | None
+) -> None:
+    from loracook.machine.devices import visible_gpus
     from loracook.planner import plan
     from loracook.stages.base import Consent
+    from loracook.training.processes import Processes
     from loracook.views.plan_text import stage_lines
     from loracook.views.result_text import made_lines, result_lines
 
@@ -65,7 +96,8 @@ def command(
     for warning in loaded.warnings:
         click.echo(str(warning), err=True)
     show((*stage_lines(planned), ""))
-    consent = Consent(_upload_allowed(planned, only, push=push), overwrite)
+    spread = Processes(processes or max(group.size(), visible_gpus(), 1))
+    consent = Consent(_upload_allowed(planned, only, push=push), overwrite, processes=spread)
     try:
         if reason := _nothing_to_do(planned, only, consent):
             click.echo(reason)
@@ -76,6 +108,14 @@ def command(
         show((*made_lines(_now(planned)), ""))
         raise
     show(result_lines(_now(planned), only))
+
+
+def _follow() -> int:
+    """Train beside the first process, which says all there is to say; gives its exit code."""
+    from loracook.rank import follow
+
+    with noise_to(Path(os.devnull)):
+        return follow()
 
 
 def _check_gates(planned: Plan, stages: tuple[PlannedStage, ...]) -> None:

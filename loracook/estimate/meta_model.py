@@ -70,6 +70,15 @@ class MetaModel:
         """The base model's config."""
         return self.base.config
 
+    @property
+    def drops_units(self) -> bool:
+        """Whether units are dropped at random while training."""
+        from torch.nn import Dropout
+
+        rates = (rate for name, rate in self.config.to_dict().items() if "dropout" in name or "pdrop" in name)
+        dropouts = (module.p for module in self.tuned.modules() if isinstance(module, Dropout))
+        return any(isinstance(rate, int | float) and rate > 0 for rate in (*rates, *dropouts))
+
     def serving(self, recipe: Recipe) -> tuple[model.Serving, ...]:
         """What loads the adapter as it will be saved."""
         return model.adapter_serving(recipe, self.tuned, new_rows=self.added_tokens > 0)

@@ -1,5 +1,6 @@
 """Devices that recipes train on: common GPUs by name, and the device of this machine."""
 
+import os
 import re
 from dataclasses import dataclass
 
@@ -93,6 +94,15 @@ def device_here() -> Device:
         limit = int(torch.mps.recommended_max_memory())
         return Device("this machine's Apple GPU (MPS)", "mps", min(limit, available()))
     return Device("this machine's CPU", "cpu", available(), upstream.cpu_has_bfloat16())
+
+
+def visible_gpus() -> int:
+    """How many CUDA GPUs this machine has; does not import torch where the driver is missing."""
+    if not os.path.exists("/proc/driver/nvidia/version") and "CUDA_VISIBLE_DEVICES" not in os.environ:
+        return 0
+    import torch
+
+    return int(torch.cuda.device_count())
 
 
 def computed_on() -> dict[str, str | int]:

@@ -11,12 +11,13 @@ from loracook.errors import StoppedError
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 INTERRUPTED = 130
-STOPPED = "stopped; run the same command again to resume"
+RESUME = "run the same command again to resume"
+STOPPED = f"stopped; {RESUME}"
 STOPPING = "stopping once this step is saved; Ctrl-C again stops at once, without saving"
 CLEAR_LINE = "\r\x1b[2K\x1b[?25h"
 """Clears the live line and shows the cursor, which rich hides."""
 
-_deferred: list[bool] = [False]
+_deferred: list[Callable[[], Any] | None] = [None]
 _received: list[int] = []
 
 
@@ -32,12 +33,14 @@ def stopping_on_signals() -> Iterator[None]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         _received.append(number)
-        at_once = not _deferred[0] or len(_received) > 1
+        deferred = _deferred[0]
+        at_once = deferred is None or len(_received) > 1
         with suppress(OSError):  # the terminal may be gone, which SIGHUP says
             message = STOPPED if at_once else STOPPING
             os.write(terminal, f"{CLEAR_LINE if os.isatty(terminal) else ''}{message}\n".encode())
-        if at_once:
+        if deferred is None or at_once:
             os._exit(_exit_code())
+        deferred()
 
     handled = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
     previous = {number: signal.signal(number, handle) for number in handled}
@@ -61,13 +64,23 @@ def on_interrupt(handle: Callable[[int, FrameType | None], Any]) -> Iterator[Non
 
 
 @contextmanager
-def deferring_first() -> Iterator[None]:
-    """Defer the first signal until the block checks `stop_requested`; a second one still exits at once."""
-    _deferred[0] = True
+def deferring_first(then: Callable[[], Any] = lambda: None) -> Iterator[None]:
+    """Defer the first signal until the block checks `stop_requested`, and call a function for it.
+
+    A second one still exits at once.
+    """
+    _deferred[0] = then
     try:
         yield
     finally:
-        _deferred[0] = False
+        _deferred[0] = None
+
+
+def request_stop() -> None:
+    """Do as for a signal: another process of this training has received one."""
+    _received.append(signal.SIGTERM)
+    if _deferred[0] is None:
+        os._exit(_exit_code())
 
 
 def stop_requested() -> bool:

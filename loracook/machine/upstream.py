@@ -5,7 +5,9 @@ tests/machine/test_upstream.py notices when one of them goes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,9 +43,15 @@ def load_finished(trainer: SFTTrainer, checkpoint: Path) -> None:
     trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
 
 
-def clear_metrics(trainer: SFTTrainer) -> None:
-    """Drop the training metrics that TRL has gathered since its last log entry."""
-    trainer._metrics["train"].clear()
+@contextmanager
+def metrics_aside(trainer: SFTTrainer) -> Iterator[None]:
+    """Let losses be computed that TRL's training metrics and count of tokens do not notice."""
+    metrics, tokens = deepcopy(trainer._metrics["train"]), trained_tokens(trainer)
+    try:
+        yield
+    finally:
+        trainer._metrics["train"] = metrics
+        set_trained_tokens(trainer, tokens)
 
 
 def on_device(trainer: SFTTrainer, batch: dict[str, Any]) -> Any:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from loracook.progress import Progress
 from loracook.recipe.recipe import Recipe
 from loracook.training.lengthened import Shorter
+from loracook.training.processes import ONE, Processes
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -17,11 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Consent:
-    """What the user allows, or adds, when he runs a recipe; a recipe cannot do so itself."""
+    """What the user allows, adds or asks for when he runs a recipe; a recipe cannot do so itself."""
 
     push: bool = False
     overwrite: bool = False
     callbacks: tuple[TrainerCallback, ...] = ()
+    processes: Processes = ONE
 
 
 @dataclass(frozen=True)

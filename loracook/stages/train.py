@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loracook import data, model
-from loracook.errors import TRAIN_AGAIN, DivergedError
 from loracook.estimate.disk import check_disk
 from loracook.machine import signals, upstream
 from loracook.machine.devices import computed_on
 from loracook.machine.versions import WEIGHTS, versions
-from loracook.progress import Progress
+from loracook.progress import Kept, Progress
 from loracook.recipe.recipe import Recipe
-from loracook.report.card import model_card, usage_prompt
-from loracook.report.shareable import shareable
 from loracook.stages.base import Consent, Folders
 from loracook.store.files import sha256
-from loracook.store.release import ADAPTER, CARD
+from loracook.store.release import ADAPTER
+from loracook.training import group
 from loracook.training.checkpoints import (
     is_last,
     skip,
@@ -29,14 +27,17 @@ from loracook.training.checkpoints import (
     taken_from,
 )
 from loracook.training.largest_batch import try_before_training
+from loracook.training.launch import launched
 from loracook.training.loadable import misfit
 from loracook.training.memory_check import ADVICE, MemoryCheck, check_memory
+from loracook.training.processes import divided
 from loracook.training.result import adapter_effects, loss_steps, losses, parameters
 from loracook.training.resume import lengthened, resumed
+from loracook.training.save import save_adapter
 from loracook.training.trainer import TrainerInputs, build, check_trackers, read_inputs
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import TrainerCallback
     from trl import SFTTrainer
 
 
@@ -90,35 +91,65 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
         DivergedError: a loss, gradient or weight is not finite.
         StoppedError: a signal came; a checkpoint of the current step is kept.
     """
+    count, noted = consent.processes.count, Kept(progress)
+    own = divided(recipe, count)
+    job = ("train", recipe, folders, replace(consent, callbacks=()))
+    if count > group.size():
+        _read(own, folders, noted)
+        model.fetch(own, folders.cache)
+        return launched(job, count, noted)
+    with group.together(job):
+        with group.first_before_others():
+            inputs, memory = _read(own, folders, noted)
+        return _train(inputs, folders, memory, callbacks=consent.callbacks, progress=progress)
+
+
+def _read(recipe: Recipe, folders: Folders, progress: Progress) -> tuple[TrainerInputs, MemoryCheck]:
+    """What training needs besides weights, all of it checked; data is prepared where it is not cached."""
     inputs = read_inputs(recipe, folders.cache, progress)
     memory = check_memory(inputs)
     for advice in memory.estimate.precision_advice.values():
         progress.note(advice)
     check_disk(memory.estimate, folders.own)
-    start = _start(recipe)
+    return inputs, memory
+
+
+def _train(
+    inputs: TrainerInputs,
+    folders: Folders,
+    memory: MemoryCheck,
+    *,
+    callbacks: tuple[TrainerCallback, ...],
+    progress: Progress,
+) -> dict[str, Any]:
+    """Train in this process, and in those that it trains together with; only the first one writes."""
+    start = _start(inputs.recipe)
     made_by = _made_by(inputs, folders, device=memory.estimate.device.kind) | start
+    group.check_same(made_by, "the processes would not train the same")
     checkpoints = folders.own / "checkpoints"
-    checkpoint = resumed(checkpoints, made_by, progress)
-    if checkpoint is None and folders.shorter:
-        checkpoint = lengthened(folders.shorter, checkpoints, made_by, progress=progress)
+    checkpoint = group.from_first(
+        lambda: _to_resume_from(folders, checkpoints, made_by=made_by, progress=progress)
+    )
     memory.start()
-    output = staging_folder(checkpoints)
+    output = group.from_first(lambda: staging_folder(checkpoints))
     sft = build(inputs, output, cache=folders.cache, progress=progress)
-    while checkpoint and (fault := misfit(checkpoint, sft)):
-        progress.note(skip(checkpoint, fault))
-        checkpoint = resumed(checkpoints, made_by, progress)
+    while checkpoint and (fault := group.first_of(misfit(checkpoint, sft))):
+        progress.note(group.from_first(partial(skip, checkpoint, fault)))
+        checkpoint = group.from_first(lambda: resumed(checkpoints, made_by, progress))
     lengthens = checkpoint and taken_from(checkpoint)
-    _add_callbacks(sft, folders, made_by=made_by, memory=memory, progress=progress)
-    for callback in consent.callbacks:
+    proofs = _add_callbacks(sft, inputs, folders=folders, made_by=made_by, memory=memory, progress=progress)
+    for callback in callbacks:
         sft.add_callback(callback)
     try_before_training(sft, memory, progress)
     with memory.guarding():
-        metrics = _train(sft, checkpoint)
+        metrics = _trained(sft, checkpoint)
     changed = []
-    if sft.accelerator.is_main_process:
-        save_adapter(sft, inputs, folders)
+    if group.is_first():
+        save_adapter(sft, inputs, folders.own / "adapter", sections=READS)
         shutil.rmtree(output, ignore_errors=True)
-        changed = adapter_effects(recipe, folders.own / "adapter", cache=folders.cache, progress=progress)
+        changed = adapter_effects(
+            inputs.recipe, folders.own / "adapter", cache=folders.cache, progress=progress
+        )
     return {
         "metrics": metrics,
         "losses": losses(sft),
@@ -129,9 +160,10 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
         "settings": {"train": sft.args.to_dict(), "lora": sft.model.peft_config["default"].to_dict()},
         "steps": sft.state.global_step,
         "effects": changed,
-        "serving": [each.facts() for each in inputs.meta_model.serving(recipe)],
+        "serving": [each.facts() for each in inputs.meta_model.serving(inputs.recipe)],
         "memory": memory.facts(),
         "computed_on": computed_on(),
+        "processes": {"count": group.size(), **proofs},
         "base_commit": inputs.commit,
         **start,
         "data": {
@@ -143,37 +175,14 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
     }
 
 
-def save_adapter(sft: SFTTrainer, inputs: TrainerInputs, folders: Folders) -> None:
-    """Write `adapter/`: weights, tokenizer and template, a card, the base model as others can name it.
-
-    Raises:
-        DivergedError: a trained weight is not finite.
-    """
-    recipe, tuned, folder = inputs.recipe, sft.model, folders.own / "adapter"
-    trained = (named for named in tuned.named_parameters() if named[1].requires_grad)
-    if name := model.not_finite(trained):
-        raise DivergedError(f"the trained weight {name} holds NaN or infinity; {TRAIN_AGAIN}")
-    config = tuned.peft_config["default"]
-    base = shareable(recipe)["base_model"]
-    config.base_model_name_or_path, config.revision = base["name_or_path"], base.get("revision")
-    for name, value in vars(config).items():
-        if isinstance(value, set):  # PEFT would write it in an order that differs from process to process
-            setattr(config, name, sorted(value))
-    shutil.rmtree(folder, ignore_errors=True)  # what an interrupted run left, or a stranger put there
-    # Grown embeddings are saved along, since nobody else has those rows.
-    tuned.save_pretrained(folder, save_embedding_layers=inputs.meta_model.added_tokens > 0)
-    sft.processing_class.save_pretrained(folder)
-    card = _card(recipe, folder, sft.processing_class)
-    (folder / CARD).write_text(card, "utf-8")  # PEFT's is a form to fill in
-
-
-def _card(recipe: Recipe, folder: Path, tokenizer: PreTrainedTokenizerBase) -> str:
-    """The card of an adapter where it was trained, from the sections that decide the adapter alone."""
-    sections = {name: recipe[name] for name in ("version", *READS) if name in recipe}
-    own = replace(recipe, sections={**sections, "name": recipe.name, "push": {"what": "adapter"}})
-    files = [path.name for path in folder.iterdir()]
-    exact = data.exact_text(own, tokenizer, usage_prompt(own))
-    return model_card(own, name=f"./{folder.name}", files=files, metrics={}, versions=versions(), exact=exact)
+def _to_resume_from(
+    folders: Folders, checkpoints: Path, *, made_by: Mapping[str, Any], progress: Progress
+) -> Path | None:
+    """The checkpoint to resume from, taken over from a shorter training where there is none of its own."""
+    checkpoint = resumed(checkpoints, made_by, progress)
+    if checkpoint is None and folders.shorter:
+        return lengthened(folders.shorter, checkpoints, made_by, progress=progress)
+    return checkpoint
 
 
 def _made_by(inputs: TrainerInputs, folders: Folders, *, device: str) -> dict[str, Any]:
@@ -183,7 +192,7 @@ def _made_by(inputs: TrainerInputs, folders: Folders, *, device: str) -> dict[st
         "data": inputs.rows.digest,
         "base": inputs.commit,
         "device": device,
-        "world size": int(os.environ.get("WORLD_SIZE", "1")),
+        "world size": group.size() if inputs.draws_random_numbers else 1,  # else it decides nothing
         "seed": inputs.recipe["train"]["seed"],
         **{name: version for name, version in versions().items() if name in WEIGHTS},
     }
@@ -198,13 +207,17 @@ def _start(recipe: Recipe) -> dict[str, str]:
 
 def _add_callbacks(
     sft: SFTTrainer,
-    folders: Folders,
+    inputs: TrainerInputs,
     *,
+    folders: Folders,
     made_by: Mapping[str, Any],
     memory: MemoryCheck,
     progress: Progress,
-) -> None:
-    """Add loracook's own callbacks, and keep TensorBoard's log out of the unfinished checkpoints' folder."""
+) -> dict[str, Any]:
+    """Add loracook's own callbacks, and keep TensorBoard's log out of the unfinished checkpoints' folder.
+
+    Gives what processes that train together prove, once they have trained.
+    """
     from transformers.integrations import TensorBoardCallback
 
     from loracook.training.callbacks import FiniteGradients, ProgressLog, SealedCheckpoints
@@ -212,14 +225,22 @@ def _add_callbacks(
     kept, log = folders.own / "checkpoints", folders.own / "log.jsonl"
     # The first one restores the count of tokens, from which the second goes on.
     sft.add_callback(SealedCheckpoints(sft, kept, made_by))
-    sft.add_callback(ProgressLog(sft, log, kept=kept, memory=memory, progress=progress))
+    if group.is_first():
+        sft.add_callback(ProgressLog(sft, log, kept=kept, memory=memory, progress=progress))
     sft.add_callback(FiniteGradients(kept))
     for callback in sft.callback_handler.callbacks:
         if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
             callback.logging_dir = str(folders.own / "tensorboard")
+    if group.size() == 1:
+        return {}
+    from loracook.training.proofs import Proofs
+
+    proofs = Proofs(sft, random=inputs.draws_random_numbers)
+    sft.add_callback(proofs)
+    return proofs.facts
 
 
-def _train(sft: SFTTrainer, checkpoint: Path | None) -> Mapping[str, float]:
+def _trained(sft: SFTTrainer, checkpoint: Path | None) -> Mapping[str, float]:
     from loracook.training.callbacks import of_all_steps
 
     if checkpoint and is_last(checkpoint):

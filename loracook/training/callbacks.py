@@ -17,7 +17,7 @@ from transformers import TrainerCallback
 from loracook.errors import DivergedError
 from loracook.machine import signals, upstream
 from loracook.progress import Progress
-from loracook.training import checkpoints
+from loracook.training import checkpoints, group
 from loracook.training.memory_check import MemoryCheck
 from loracook.training.time_left import Stopwatch
 from loracook.units import duration
@@ -130,7 +130,7 @@ class SealedCheckpoints(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Stop upon a signal; save after the first step, so that a fault shows early, not hours later."""
-        if signals.stop_requested():
+        if group.any_of(signals.stop_requested()):
             control.should_save = control.should_training_stop = True
         if state.global_step == self.first and args.save_strategy != "no":
             control.should_save = True
@@ -146,14 +146,21 @@ class SealedCheckpoints(TrainerCallback):
         final = checkpoints.final(written)
         if state.best_model_checkpoint == str(written):
             state.best_model_checkpoint = str(final)
-        if not state.is_world_process_zero:
-            return
+        group.gathered(None)  # each process has written its part
+        if group.is_first():
+            self._move_in(written, args.save_total_limit, state)
+        group.gathered(None)
+
+    def _move_in(self, written: Path, limit: int, state: Any) -> None:
+        """Seal what all processes have written, and move it in."""
+        final = checkpoints.final(written)
         state.save_to_json(str(written / checkpoints.STATE))
-        checkpoints.seal(written, self.made_by, tokens=upstream.trained_tokens(self.trainer))
+        tokens, processes = upstream.trained_tokens(self.trainer), str(group.size())
+        checkpoints.seal(written, self.made_by, tokens=tokens, processes=processes)
         if state.global_step == self.first:
             checkpoints.verify(final)
         best = state.best_model_checkpoint
-        checkpoints.rotate(self.kept, args.save_total_limit, best and Path(best))
+        checkpoints.rotate(self.kept, limit, best and Path(best))
 
 
 class UntilStep(TrainerCallback):

@@ -97,10 +97,9 @@ def _try(sft: SFTTrainer, rows: list[dict[str, Any]]) -> float:
     """Seconds of the passes; random numbers, gradients and TRL's running metrics stay as they are."""
     import torch
 
-    tokens = upstream.trained_tokens(sft)
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     began = time.monotonic()
-    with torch.random.fork_rng(devices=devices):
+    with torch.random.fork_rng(devices=devices), upstream.metrics_aside(sft):
         sft.model_wrapped.train()
         with sft.compute_loss_context_manager():
             batch = upstream.on_device(sft, sft.data_collator(rows))
@@ -108,6 +107,4 @@ def _try(sft: SFTTrainer, rows: list[dict[str, Any]]) -> float:
         loss.backward()
     loss.item()  # waits for a GPU to finish
     sft.model_wrapped.zero_grad()
-    upstream.set_trained_tokens(sft, tokens)
-    upstream.clear_metrics(sft)
     return round(time.monotonic() - began, 3)

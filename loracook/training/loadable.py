@@ -68,8 +68,11 @@ def _checks(checkpoint: Path, sft: SFTTrainer) -> Iterator[tuple[Path, Callable[
     yield checkpoint / SCHEDULER, _scheduler_fits
     if sft.accelerator.scaler is not None:
         yield checkpoint / SCALER, _scaler_fits
-    if sft.args.world_size == 1:
-        yield checkpoint / RANDOM, _random_state_fits
+    state = checkpoint / RANDOM
+    if sft.args.world_size > 1:
+        state = checkpoint / f"rng_state_{sft.args.process_index}.pth"
+    if state.exists() or not any(checkpoint.glob("rng_state*.pth")):  # else of another number of processes
+        yield state, _random_state_fits
 
 
 def _state_fits(path: Path, sft: SFTTrainer) -> bool:

@@ -18,6 +18,7 @@ from loracook.model.packing_isolation import isolates_packed_sequences
 from loracook.progress import Progress
 from loracook.recipe.recipe import Recipe
 from loracook.store.folders import commit
+from loracook.training import group
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -42,6 +43,12 @@ class TrainerInputs:
     def commit(self) -> str | None:
         """The base model's commit on the hub, None for a local one."""
         return commit(self.meta_model.folder)
+
+    @property
+    def draws_random_numbers(self) -> bool:
+        """Whether training drops units or adds noise at random, which differs from process to process."""
+        noise = self.recipe["train"].get("neftune_noise_alpha")
+        return bool(noise) or self.meta_model.drops_units
 
 
 def trainer(recipe: Recipe, folder: Path, *, cache: Path, progress: Progress) -> SFTTrainer:
@@ -112,7 +119,7 @@ def check_precision(recipe: Recipe) -> None:
 
 def build(inputs: TrainerInputs, output: Path, *, cache: Path, progress: Progress) -> SFTTrainer:
     """The SFTTrainer of a recipe, its weights loaded, which writes checkpoints below `output`."""
-    from trl import SFTTrainer
+    from loracook.training.one_order import OneOrderTrainer, with_masked_row
 
     recipe = inputs.recipe
     arguments = sft_config(recipe, output)
@@ -120,10 +127,10 @@ def build(inputs: TrainerInputs, output: Path, *, cache: Path, progress: Progres
     base = model.load_model(recipe, model.fetch(recipe, cache))
     model.fit_embeddings(base, len(inputs.tokenizer))
     check_packing(base, recipe)
-    sft = SFTTrainer(
+    sft = OneOrderTrainer(
         model=base,
         args=arguments,
-        train_dataset=inputs.rows.train,
+        train_dataset=with_masked_row(inputs.rows.train) if group.size() > 1 else inputs.rows.train,
         eval_dataset=inputs.rows.evaluation,
         processing_class=inputs.tokenizer,
         peft_config=deepcopy(inputs.meta_model.lora_config),

@@ -27,6 +27,7 @@ def source_of(owner: type) -> str:
         (SFTTrainer, "self._total_train_tokens"),
         (SFTTrainer, "self._metrics"),
         (Trainer, "def _prepare_inputs("),
+        (Trainer, "def _get_train_sampler("),
         (PreTrainedModel, "_supports_attention_backend"),
         (PreTrainedModel, "_attn_implementation_internal"),
     ],
@@ -35,16 +36,21 @@ def test_the_attributes_that_are_read_or_set_are_there(owner: type, name: str) -
     assert name in source_of(owner)
 
 
-def test_a_trainer_counts_tokens_gathers_metrics_and_moves_batches(tmp_path: Path) -> None:
+def test_a_trainer_counts_tokens_gathers_metrics_keeps_them_and_moves_batches(tmp_path: Path) -> None:
     sft = loracook.trainer(twin("opt-350m-lora", tmp_path, evaluate=None), tmp_path / "out")
     upstream.set_trained_tokens(sft, 12)
     batch = sft.data_collator([sft.train_dataset[0]])
     loss = sft.compute_loss(sft.model, upstream.on_device(sft, batch))
     assert loss.isfinite()
     assert upstream.trained_tokens(sft) == 12 + int(batch["attention_mask"].sum())
-    assert sft._metrics["train"]
-    upstream.clear_metrics(sft)
-    assert not sft._metrics["train"]
+    gathered = {name: list(values) for name, values in sft._metrics["train"].items()}
+    assert gathered
+    with upstream.metrics_aside(sft):
+        sft.compute_loss(sft.model, upstream.on_device(sft, batch))
+    assert (upstream.trained_tokens(sft), sft._metrics["train"]) == (
+        12 + int(batch["attention_mask"].sum()),
+        gathered,
+    )
 
 
 def test_the_largest_norms_let_nan_and_infinity_through() -> None:

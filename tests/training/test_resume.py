@@ -180,3 +180,23 @@ def test_an_adapter_names_its_modules_in_the_same_order_in_every_process(cooked:
     config = json.loads((train_folder(cooked) / "adapter" / "adapter_config.json").read_text("utf-8"))
     assert len(config["target_modules"]) > 5
     assert config["target_modules"] == sorted(config["target_modules"])
+
+
+@pytest.mark.parametrize("strategy", ["random", "sequential", "group_by_length", "batch_rebalance"])
+def test_a_run_resumed_in_a_later_epoch_takes_the_rows_of_an_undisturbed_one(
+    tmp_path: Path, strategy: str
+) -> None:
+    steps = {"max_steps": 7, "save_steps": 1, "save_total_limit": 9, "train_sampling_strategy": strategy}
+    recipe = loracook.load(
+        twin_file("opt-350m-lora", tmp_path, train=steps, evaluate=None, dataset={"rows": 10})
+    )
+    runs = tmp_path / "runs"
+    undisturbed = run(recipe, runs=runs)["train"]["files"]
+    train = train_folder(tmp_path)
+    (train / "record.json").unlink()
+    for step in (5, 6, 7):
+        shutil.rmtree(train / "checkpoints" / f"checkpoint-{step}")
+    resumed = run(recipe, runs=runs)["train"]
+    assert resumed["result"]["resumed_from"] == "checkpoint-4"
+    weights = f"adapter/{ADAPTER}"
+    assert resumed["files"][weights] == undisturbed[weights]

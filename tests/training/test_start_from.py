@@ -97,7 +97,9 @@ def test_the_first_loss_of_a_second_round_is_the_first_ones_loss_on_its_rows(tra
     expected = first_loss(started, round_one, trained)
     with round_one.disable_adapter():
         of_base = first_loss(started, round_one, trained)
-    assert json.loads(log[0])["loss"] == pytest.approx(expected, rel=1e-5)
+    assert json.loads(log[0])["loss"] == pytest.approx(
+        expected, rel=1e-3
+    )  # in bfloat16, whose kernels differ
     assert abs(expected - of_base) > 0.05
     assert record["result"]["start_from"] == sha256(adapter_of(trained) / WEIGHTS)
     origins = {key: record["origins"][f"lora.{key}"] for key in ("r", "lora_alpha", "target_modules")}

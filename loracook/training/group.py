@@ -1,0 +1,165 @@
+"""The processes that train together: who this one is, and what all of them have to agree on.
+
+A process learns of its place from RANK, WORLD_SIZE and LOCAL_RANK, which torchrun and others set. What is
+exchanged here goes through main memory (gloo): it waits for no GPU and runs into no timeout of a step.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from loracook.errors import LoracookError, MachineError
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+T = TypeVar("T")
+PATIENCE = timedelta(days=7)
+"""How long one process waits for another that prepares data; the launcher notices a dead one."""
+
+
+def size() -> int:
+    """How many processes train together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank() -> int:
+    """The number of this process; the first one, 0, writes and reports."""
+    return int(os.environ.get("RANK", "0")) if size() > 1 else 0
+
+
+def is_first() -> bool:
+    """Whether this process writes and reports."""
+    return rank() == 0
+
+
+@cache
+def _group() -> ProcessGroup:
+    """The group for what is exchanged here."""
+    import torch
+    from accelerate import PartialState
+
+    PartialState(cpu=not torch.cuda.is_available())
+    group: ProcessGroup = torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
+    return group
+
+
+def from_first(make: Callable[[], T]) -> T:
+    """What a function gives in the first process, in all of them."""
+    if size() == 1:
+        return make()
+    import torch
+
+    values: list[Any] = [make() if is_first() else None]
+    torch.distributed.broadcast_object_list(values, src=0, group=_group())
+    made: T = values[0]
+    return made
+
+
+def gathered(value: T) -> list[T]:
+    """The value of each process, in the order of their numbers."""
+    if size() == 1:
+        return [value]
+    import torch
+
+    values: list[Any] = [None] * size()
+    torch.distributed.all_gather_object(values, value, group=_group())
+    return values
+
+
+def first_of(value: T | None) -> T | None:
+    """The value of the first process that has one."""
+    return next((each for each in gathered(value) if each), None)
+
+
+def any_of(flag: bool) -> bool:
+    """Whether a flag is set in any process."""
+    if size() == 1:
+        return flag
+    import torch
+
+    total = torch.tensor(int(flag))
+    torch.distributed.all_reduce(total, group=_group())
+    return bool(total)
+
+
+@contextmanager
+def first_before_others() -> Iterator[None]:
+    """Let the first process do the block alone, then the first of each machine, then all others."""
+    mine = 0 if is_first() else 1 if os.environ.get("LOCAL_RANK") == "0" else 2
+    for turn in range(3 if size() > 1 else 0):
+        if turn == mine:
+            break
+        gathered(None)
+    yield
+    for _ in range(mine, 3 if size() > 1 else 0):
+        gathered(None)
+
+
+def check_same(facts: dict[str, Any], what: str) -> None:
+    """Raise MachineError where facts are not the same in every process, naming the first that is not."""
+    first, *others = gathered(facts)
+    for number, theirs in enumerate(others, 1):
+        for name, value in first.items():
+            if theirs.get(name) != value:
+                differ = f"{name} is {value} in process 0 and {theirs.get(name)} in process {number}"
+                raise MachineError(f"{what}: {differ}")
+
+
+_lost: list[bool] = [False]
+"""Whether something has failed here in the middle of a job, so that the others no longer listen."""
+
+
+@contextmanager
+def together(job: Any) -> Iterator[None]:
+    """Let the other processes take a job while the block does its part of it."""
+    if is_first():
+        from_first(lambda: job)
+    try:
+        yield
+    except BaseException:
+        _lost[0] = True
+        raise
+
+
+def next_job() -> Any:
+    """What the first process asks of the others: a job, or the code to exit with."""
+    return from_first(lambda: None)
+
+
+@contextmanager
+def followed() -> Iterator[None]:
+    """Let the other processes, which wait for jobs, exit as the block ends."""
+    code = 1
+    try:
+        yield
+        code = 0
+    except LoracookError as error:
+        code = error.exit_code
+        raise
+    finally:
+        if not _lost[0]:
+            from_first(lambda: code)
+
+
+def join_slurm_step() -> None:
+    """Take the place that Slurm's srun gives where it starts several processes and nothing else did."""
+    count = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
+    if count > 1 and "RANK" not in os.environ:
+        nodes = ("scontrol", "show", "hostnames", os.environ["SLURM_STEP_NODELIST"])
+        hosts = subprocess.run(nodes, check=True, capture_output=True, text=True).stdout.split()
+        port = 10_000 + int(os.environ["SLURM_JOB_ID"]) % 20_000  # the same in all, another for each job
+        os.environ |= {
+            "RANK": os.environ["SLURM_PROCID"],
+            "LOCAL_RANK": os.environ["SLURM_LOCALID"],
+            "WORLD_SIZE": str(count),
+            "LOCAL_WORLD_SIZE": str(count // len(hosts)),
+            "MASTER_ADDR": hosts[0],
+            "MASTER_PORT": os.environ.get("MASTER_PORT", str(port)),
+        }

@@ -1,0 +1,125 @@
+"""TRL's trainer with an order of rows that a resumed training keeps, and several processes share.
+
+transformers demands a subclass, so this module imports it at its top and is itself imported once training
+starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from accelerate.data_loader import SeedableRandomSampler
+from datasets import concatenate_datasets
+from torch import Generator
+from torch.utils.data import RandomSampler, Sampler
+from transformers import Trainer
+from transformers.trainer_pt_utils import BatchRebalanceSampler, LengthGroupedSampler
+from trl import SFTTrainer
+
+from loracook.machine.upstream import metrics_aside, on_device
+from loracook.training import group
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+SHORT = 2
+"""Tokens of the row without a loss: the first is no target."""
+IGNORED = -100
+"""The label of a token that is not in the loss (torch.nn.CrossEntropyLoss)."""
+
+
+class OneOrder(Sampler[int]):
+    """An order of rows that the seed and the number of the epoch decide, the same in all processes.
+
+    After the rows come ones without a loss, as many as give each process as many batches: accelerate would
+    take rows of the beginning a second time.
+    """
+
+    def __init__(self, order: Sampler[int], trainer: Trainer, *, rows: int, multiple: int) -> None:
+        self.order, self.trainer, self.rows, self.filling = order, trainer, rows, -rows % multiple
+
+    def __len__(self) -> int:
+        return self.rows + self.filling
+
+    def __iter__(self) -> Iterator[int]:
+        yield from group.from_first(self._drawn)
+        yield from [self.rows] * self.filling  # the row that `with_masked_row` adds
+
+    def _drawn(self) -> list[int]:
+        epoch = int(self.trainer.state.epoch or 0)  # set_epoch does not reach a sampler that resumes
+        if isinstance(self.order, SeedableRandomSampler):
+            self.order.set_epoch(epoch)
+        elif isinstance(self.order, LengthGroupedSampler):  # which draws from the state of the moment
+            self.order.generator = Generator().manual_seed(self.trainer.args.seed + epoch)
+        return list(self.order)
+
+
+class OneOrderTrainer(SFTTrainer):
+    """TRL's trainer, which takes the same rows in each step wherever it resumes, and in how many processes.
+
+    Its arguments are those of each process; for several, its rows end in one that `with_masked_row` adds. Of
+    the first step that it takes it keeps the batches, how many tokens of all processes are in the loss, and
+    the share of this process in it.
+    """
+
+    def __init__(self, *values: Any, **named: Any) -> None:
+        super().__init__(*values, **named)
+        self.first_batches: list[Any] | None = None
+        self.first_tokens: Any = None
+        self.first_share = 0.0
+
+    def keep_first_step(self) -> None:
+        """Keep the batches from now on, until `loss_alone` takes them."""
+        self.first_batches = []
+
+    def compute_loss(self, model: Any, inputs: Any, *values: Any, **named: Any) -> Any:
+        """The loss as TRL computes it, kept in the first step."""
+        batch, result = dict(inputs), super().compute_loss(model, inputs, *values, **named)
+        if self.first_batches is not None and self.model.training:
+            self.first_batches.append(batch)
+            self.first_tokens = named.get("num_items_in_batch")
+            self.first_share += float(result)
+        return result
+
+    def loss_alone(self) -> float:
+        """The loss of the rows of the first step, those of all processes, as one process computes it."""
+        import torch
+
+        batches, self.first_batches = group.gathered(self.first_batches), None
+        with torch.no_grad(), metrics_aside(self), self.compute_loss_context_manager():
+            losses = [
+                self.compute_loss(self.model, on_device(self, batch), num_items_in_batch=self.first_tokens)
+                for each in batches
+                for batch in each or ()
+            ]
+        return float(sum(losses)) / group.size()
+
+    def loss_together(self) -> float:
+        """The loss of the first step as the processes have computed it together."""
+        return sum(group.gathered(self.first_share)) / group.size()
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Any:
+        """The order that one process takes the rows in, whose batches are those of all processes together."""
+        whole = self.train_dataset if train_dataset is None else train_dataset
+        together, divided = self.args.train_batch_size * group.size(), self.args.per_device_train_batch_size
+        rows = whole.select(range(len(whole) - 1)) if group.size() > 1 else whole
+        self.args.per_device_train_batch_size = together
+        try:
+            order = super()._get_train_sampler(rows)
+        finally:
+            self.args.per_device_train_batch_size = divided
+        if order is None or isinstance(order, BatchRebalanceSampler):
+            return order
+        if isinstance(order, RandomSampler):  # as accelerate makes of it
+            order = SeedableRandomSampler(range(len(rows)), data_seed=self.args.data_seed)
+        multiple = together if group.size() > 1 else 1
+        return OneOrder(order, self, rows=len(rows), multiple=multiple)
+
+
+def with_masked_row(rows: Dataset) -> Dataset:
+    """The rows and one more, without a loss, which fills the batches of the last step of an epoch."""
+    ids = rows[0]["input_ids"][:SHORT]
+    masked = {"input_ids": ids, "labels": [IGNORED] * len(ids), "seq_lengths": [len(ids)]}
+    columns = {name: [masked[name]] for name in rows.column_names}
+    return concatenate_datasets([rows, type(rows).from_dict(columns, features=rows.features)])

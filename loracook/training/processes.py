@@ -1,0 +1,57 @@
+"""How many processes train together and how, and the recipe of each of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from loracook.errors import RecipeError
+from loracook.recipe.layers import with_value
+from loracook.recipe.recipe import Recipe
+
+MOST = 64
+"""Numbers of processes that a message names, at most."""
+BATCH, STEPS = "per_device_train_batch_size", "gradient_accumulation_steps"
+
+
+@dataclass(frozen=True)
+class Processes:
+    """How training is spread: over how many processes, and by which strategy."""
+
+    count: int = 1
+    strategy: str = "auto"
+
+
+ONE = Processes()
+
+
+def divided(recipe: Recipe, count: int) -> Recipe:
+    """The recipe of each of so many processes: the rows of an optimizer step stay those of the recipe.
+
+    Accumulation is divided first, then the rows of a batch.
+
+    Raises:
+        RecipeError: these rows cannot be divided, or their order would depend on the number of processes.
+    """
+    if count == 1:
+        return recipe
+    batch, steps = recipe["train"][BATCH], recipe["train"][STEPS]
+    rows = batch * steps
+    if rows % count:
+        possible = ", ".join(str(number) for number in range(1, MOST) if rows % number == 0)
+        message = f"{rows} rows in a step cannot be divided among {count} processes; use one of {possible}"
+        raise RecipeError([recipe.problem(("train", STEPS), message)])
+    _check_order(recipe, count)
+    shared = math.gcd(steps, count)
+    sections = with_value(recipe.sections, ("train", STEPS), steps // shared)
+    return replace(recipe, sections=with_value(sections, ("train", BATCH), batch * shared // count))
+
+
+def _check_order(recipe: Recipe, count: int) -> None:
+    """Raise RecipeError where the order of rows depends on the number of processes."""
+    if recipe["dataset"].get("streaming"):
+        message = f"{count} processes cannot take streamed rows in one order; remove it"
+        raise RecipeError([recipe.problem(("dataset", "streaming"), message)])
+    if recipe["train"].get("train_sampling_strategy") == "batch_rebalance":
+        message = f"makes other batches for {count} processes than for one; use group_by_length"
+        raise RecipeError([recipe.problem(("train", "train_sampling_strategy"), message)])

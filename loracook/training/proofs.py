@@ -1,0 +1,103 @@
+"""What a training on several processes proves of itself; each proof that fails ends it by name."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback
+
+from loracook.errors import MachineError
+from loracook.store.release import ADAPTER
+from loracook.training import group
+
+if TYPE_CHECKING:
+    from loracook.training.one_order import OneOrderTrainer
+
+BOUND, SHORT_BOUND = 1e-4, 2e-2
+"""How far the first loss may be from that of one process, relative to it: in float32, and in 16 bits."""
+
+REPORT = "train with --processes 1, and report it"
+
+
+class Proofs(TrainerCallback):
+    """Holds the processes against each other: their weights, and the first loss against that of one process.
+
+    The loss is not held against anything where training draws `random` numbers, other ones in each process.
+    """
+
+    def __init__(self, trainer: OneOrderTrainer, *, random: bool) -> None:
+        self.trainer, self.random = trainer, random
+        self.facts: dict[str, Any] = {}
+        self.first = 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Compare the weights that training starts from."""
+        self.first = state.global_step + 1
+        check_same_weights(self.trainer.model, "before the first step")
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Keep what the first step takes, and nothing of what was tried before it."""
+        if state.global_step + 1 == self.first:
+            self.trainer.keep_first_step()
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Compare the loss of the first step, before it is taken."""
+        if state.global_step + 1 == self.first:
+            together, alone = self.trainer.loss_together(), self.trainer.loss_alone()
+            self.facts |= {"first_loss": together, "first_loss_alone": alone}
+            short = args.bf16 or args.fp16 or self.trainer.model.dtype.itemsize < 4
+            bound = (SHORT_BOUND if short else BOUND) * abs(alone)
+            if not self.random and not abs(together - alone) <= bound:
+                losses = f"{together:.6f}, and {alone:.6f} for the same rows in one process"
+                raise MachineError(f"the first loss of {group.size()} processes is {losses}; {REPORT}")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Compare the weights after the first step, and after the last."""
+        if state.global_step == self.first:
+            check_same_weights(self.trainer.model, f"after step {self.first}")
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Compare the weights that are saved."""
+        self.facts["weights"] = check_same_weights(self.trainer.model, "at the end")
+
+
+def check_same_weights(model: Any, when: str) -> str:
+    """The SHA-256 of the trained weights; raises MachineError where a process has others."""
+    digests = group.gathered(weights_digest(model))
+    for number, digest in enumerate(digests):
+        if digest != digests[0]:
+            others = f"the trained weights of process {number} are not those of process 0 {when}"
+            raise MachineError(f"{others}; {REPORT}")
+    return digests[0]
+
+
+def weights_digest(model: Any) -> str:
+    """The SHA-256 of all trained weights, sharded ones whole."""
+    import torch
+    from torch.distributed.tensor import DTensor
+
+    digest = hashlib.sha256()
+    for name, weight in model.named_parameters():
+        if weight.requires_grad:
+            whole = weight.full_tensor() if isinstance(weight, DTensor) else weight
+            numbers = whole.detach().cpu().contiguous().view(torch.uint8).numpy()
+            digest.update(name.encode() + numbers.tobytes())
+    return digest.hexdigest()
+
+
+def check_saved(model: Any, folder: Path) -> None:
+    """Raise MachineError where the adapter in a folder is not the trained one, tensor by tensor."""
+    import torch
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    saved, live = (
+        load_file(folder / ADAPTER[1]),
+        get_peft_model_state_dict(model, save_embedding_layers=False),
+    )
+    for name, weight in live.items():
+        there = saved.get(name)
+        if there is None or there.shape != weight.shape or not torch.equal(there, weight.detach().cpu()):
+            raise MachineError(f"{folder / ADAPTER[1]} does not hold the trained weight {name}; run it again")
