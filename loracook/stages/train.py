@@ -15,6 +15,7 @@ from loracook.estimate.disk import check_disk
 from loracook.machine import signals, upstream
 from loracook.machine.versions import WEIGHTS, versions
 from loracook.progress import Progress
+from loracook.recipe.derived import other_tokenizer
 from loracook.recipe.recipe import Recipe
 from loracook.report.card import model_card, usage_prompt
 from loracook.report.shareable import shareable
@@ -50,8 +51,9 @@ def after(recipe: Recipe) -> tuple[str, ...]:
 
 
 def files(recipe: Recipe) -> tuple[Path, ...]:
-    """The local base model, data files, template, and the adapter to start from."""
-    return (*model.files(recipe), *data.files(recipe), *model.start_files(recipe))
+    """The local base model, its tokenizer, data files, template, and the adapter to start from."""
+    files = (*model.files(recipe), *data.files(recipe), *model.start_files(recipe))
+    return (*files, *model.tokenizer_files(recipe))
 
 
 def describe(recipe: Recipe) -> str:
@@ -65,7 +67,11 @@ def describe(recipe: Recipe) -> str:
         length, unit = train["max_steps"], "steps"
     duration = f"{length:g} {unit if length != 1 else unit[:-1]}"
     start = f", from {lora['start_from']}" if "start_from" in lora else ""
-    return f"LoRA r={lora['r']} on {recipe['base_model']['name_or_path']}{loaded}, {duration}{start}"
+    other = other_tokenizer(recipe.sections)
+    tokenizer = f", tokenizer of {other}" if other else ""
+    return (
+        f"LoRA r={lora['r']} on {recipe['base_model']['name_or_path']}{loaded}{tokenizer}, {duration}{start}"
+    )
 
 
 def uploads_to(recipe: Recipe) -> str | None:
@@ -131,6 +137,7 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
         "serving": [each.facts() for each in inputs.meta_model.serving(recipe)],
         "memory": memory.facts(),
         "base_commit": inputs.commit,
+        "tokenizer_commit": inputs.tokenizer_commit,
         **start,
         "data": {
             "digest": inputs.rows.digest,
@@ -180,6 +187,7 @@ def _made_by(inputs: TrainerInputs, folders: Folders, *, device: str) -> dict[st
         "recipe": folders.own.name.rpartition("-")[2],
         "data": inputs.rows.digest,
         "base": inputs.commit,
+        **({"tokenizer": inputs.tokenizer_commit} if inputs.tokenizer_commit else {}),
         "device": device,
         "world size": int(os.environ.get("WORLD_SIZE", "1")),
         "seed": inputs.recipe["train"]["seed"],
