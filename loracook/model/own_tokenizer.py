@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,15 +41,21 @@ def has_tokenizer(folder: Path) -> bool:
 
 def own_tokenizer(recipe: Recipe, folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of the base model in `folder`, as it is; raises RecipeError where none can be read."""
+
+    def by_its_class(folder: Path) -> PreTrainedTokenizerBase:
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(folder, **own_code(recipe))
+
     described = (folder / CONFIG).is_file()  # which AutoTokenizer needs
-    return loaded(recipe, folder, by_class(**own_code(recipe)) if described else by_files, at=BASE_MODEL)
+    return loaded(recipe, folder, by_its_class if described else by_files, at=BASE_MODEL)
 
 
-def by_class(*, trust_remote_code: bool) -> Load:
-    """Loads a tokenizer by the class that its files name, or the config of its model."""
+def by_class(folder: Path) -> PreTrainedTokenizerBase:
+    """Load a tokenizer by the class that its files name, or the config of its model."""
     from transformers import AutoTokenizer
 
-    return partial(AutoTokenizer.from_pretrained, trust_remote_code=trust_remote_code)
+    return AutoTokenizer.from_pretrained(folder, **NO_CODE)
 
 
 def by_files(folder: Path) -> PreTrainedTokenizerBase:

@@ -13,7 +13,6 @@ from loracook.model.contents import CONFIG, check_tokenizer
 from loracook.model.fetch import SMALL_FILES, downloaded, local_path, refuse_link_out
 from loracook.model.load import load_config
 from loracook.model.merging import PROBES
-from loracook.model.own_code import NO_CODE
 from loracook.model.own_tokenizer import (
     NO_TOKENIZER,
     TOKENIZERS,
@@ -92,7 +91,7 @@ def _other(recipe: Recipe, base: Path) -> RecipeTokenizer:
     settings = folder / "tokenizer_config.json"
     has_class = settings.is_file() and "tokenizer_class" in json.loads(settings.read_text("utf-8"))
     described = has_class or (folder / CONFIG).is_file()
-    tokenizer = loaded(recipe, folder, by_class(**NO_CODE) if described else by_files, at=OTHER_TOKENIZER)
+    tokenizer = loaded(recipe, folder, by_class if described else by_files, at=OTHER_TOKENIZER)
     return RecipeTokenizer(tokenizer, tuple(_compared(recipe, base, tokenizer)), commit(folder))
 
 
@@ -151,11 +150,11 @@ def _same_ids(recipe: Recipe, own: Mapping[str, int], ids: Mapping[str, int]) ->
 
 def _refuse_untrained(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, rows: int | None) -> None:
     """Raise RecipeError where the base model's vocabulary would grow by more than added tokens."""
-    added = tokenizer.get_added_vocab()
-    own = {token: number for token, number in tokenizer.get_vocab().items() if token not in added}
-    if beyond := [token for token, number in own.items() if rows is not None and number >= rows]:
+    ids, added = tokenizer.get_vocab(), tokenizer.get_added_vocab()
+    beyond = [token for token, number in ids.items() if rows is not None and number >= rows]
+    if untrained := set(beyond) - added.keys():
         fault = (
-            f"{len(beyond)} of its {len(own)} tokens have ids beyond the base model's vocab_size of {rows}"
+            f"{len(untrained)} of its {len(ids)} tokens have ids beyond the base model's vocab_size of {rows}"
         )
         raise RecipeError([recipe.problem(OTHER_TOKENIZER, f"{fault}; {ADVICE}")])
 
@@ -164,5 +163,4 @@ def _rows(recipe: Recipe, base: Path) -> int | None:
     """The size of the base model's vocabulary; None where its config is not at hand."""
     if not (base / CONFIG).is_file():
         return None
-    size: int = load_config(recipe, base).get_text_config(decoder=True).vocab_size
-    return size
+    return getattr(load_config(recipe, base).get_text_config(decoder=True), "vocab_size", None)
