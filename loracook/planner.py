@@ -31,8 +31,9 @@ does how often a checkpoint is saved, unless the best one is the result."""
 @dataclass(frozen=True)
 class PlannedStage:
     """A stage of this run: `digest` covers all that decides its result, `before` has the folders it reads,
-    `fault` says why it has to run again, `resumes_from` names the checkpoint that it resumes from, and
-    `lengthens` is the shorter training that it starts with otherwise.
+    `fault` says why it has to run again, `resumes_from` names the checkpoint that it resumes from,
+    `lengthens` is the shorter training that it starts with otherwise, and `files` has the name and SHA-256 of
+    each local file that it reads.
     """
 
     name: str
@@ -44,6 +45,7 @@ class PlannedStage:
     fault: str = ""
     resumes_from: str = ""
     lengthens: Shorter | None = None
+    files: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,8 @@ def _planned(recipe: Recipe, name: str, run: Path, *, before: Mapping[str, Plann
     decides = _decides(recipe, name, before)
     digest = _digest(decides)
     reads = {earlier: before[earlier].folder for earlier in stage.after(recipe)}
-    planned = examined(PlannedStage(name, run / f"{name}-{digest}", digest, stage.describe(recipe), reads))
+    folder, read = run / f"{name}-{digest}", tuple(decides["files"])
+    planned = examined(PlannedStage(name, folder, digest, stage.describe(recipe), reads, files=read))
     if planned.done or planned.resumes_from or not stage.RESUMES:
         return planned
     found = shorter(name, recipe["train"], run, digest=lambda train: _digest(_with_train(decides, train)))

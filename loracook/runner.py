@@ -189,6 +189,7 @@ def _record(recipe: Recipe, stage: PlannedStage, result: dict[str, Any], *, seco
         "origins": {dotted(path): str(recipe.origin(path)) for path, _ in entries(sections)},
         "result": result,
         "before": weight_hashes(stage.before.values()),
+        "read": stage.files,
         "versions": versions(),
         # Checkpoints may be deleted to save space.
         "files": file_facts(stage.folder, exclude=stage.folder / CHECKPOINTS) | elsewhere,

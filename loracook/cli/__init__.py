@@ -16,6 +16,7 @@ COMMANDS = {
     "plan": "Show what a run would do, and the memory, disk and steps it takes.",
     "report": "Write a page that shows what a run did: outcome, answers, curves, cost.",
     "runs": "List runs: outcome, metrics, size on disk.",
+    "repeat": "Train the first steps of a run again, and compare the losses.",
     "compare": "Say which of several runs is better, and what differs in their recipes.",
     "clean": "List what could go of runs and the cache; remove it with --yes.",
     "inspect": "Show what LoRA costs on a model, or what an adapter changed in it.",

@@ -13,12 +13,10 @@ import click
 
 from loracook.cli.options import allow_options, runs_option, set_option
 from loracook.cli.screen import going_on_without_reader, noise_to
-from loracook.errors import LoracookError, MachineError, quote
-from loracook.model.start_from import started
+from loracook.errors import LoracookError
 from loracook.recipe.allowed import Allowed
-from loracook.recipe.kept import KEPT
-from loracook.recipe.recipe import Recipe, load
-from loracook.results.find import find, find_recipe, of_recipe
+from loracook.recipe.recipe import Recipe
+from loracook.results.find import trained
 from loracook.store.folders import default_cache
 from loracook.store.record import why_not_done
 
@@ -44,33 +42,17 @@ def command(
         raise click.UsageError("--merged has no base model beside it; use one of --base and --merged")
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")  # what is typed need not be text in the terminal's encoding
-    recipe, stages = _found(run, runs, overrides=overrides, allowed=allowed)
+    recipe, found = trained(run, runs, overrides=overrides, allowed=allowed)
     if sys.stdin.isatty():
         click.echo(f"loading {'the merged model' if merged else 'base model and adapter'}", err=True)
     with noise_to(Path(os.devnull)):
-        dialog = _merged(recipe, stages) if merged else _tuned(recipe, stages, "base" if base else "adapter")
+        dialog = (
+            _merged(recipe, found.stages)
+            if merged
+            else _tuned(recipe, found.stages, "base" if base else "adapter")
+        )
     with going_on_without_reader(sys.stdout):
         dialog.run()
-
-
-def _found(
-    text: str, runs: Path, *, overrides: tuple[str, ...], allowed: Allowed
-) -> tuple[Recipe, Mapping[str, Path]]:
-    """The recipe of what a user names, and its finished stages; raises LoracookError without training."""
-    recipe = find_recipe(text, runs, overrides=overrides, allowed=allowed)
-    run = find(text, runs) if recipe is None else of_recipe(recipe, runs)
-    train = run.stages.get("train")
-    if train is None:
-        raise LoracookError(f"{quote(text)} has no finished training; run its recipe again")
-    if fault := why_not_done(train, ()):
-        raise MachineError(f"'{train}': {fault}; run its recipe again")
-    if recipe is not None:
-        return started(recipe), run.stages
-    if not (train / KEPT).is_file():
-        raise LoracookError(f"'{train}' has no {KEPT}; name the recipe that was run instead")
-    # Its paths may lead to where a recipe lies by default: beside the folder of all runs.
-    beside = run.folder.parent.absolute().parent
-    return load(train / KEPT, (), allowed.and_path(beside)), run.stages
 
 
 def _tuned(recipe: Recipe, stages: Mapping[str, Path], side: str) -> Dialog:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
     from transformers import PreTrainedTokenizerBase
 
+TRAIN, EVALUATION = "train.arrow", "evaluation.arrow"
 BUFFER = 1000
 """Rows in the shuffle buffer when streaming."""
 
@@ -53,10 +54,10 @@ def prepare(
     """
     folder = _prepared_folder(recipe, tokenizer, cache, progress=progress)
     statistics = _read_statistics(folder)
-    evaluation = folder / "evaluation.arrow"
+    evaluation = folder / EVALUATION
     return Prepared(
-        train=_stream(recipe, tokenizer) if statistics["sample"] else _dataset(folder / "train.arrow"),
-        evaluation=_dataset(evaluation) if evaluation.exists() else None,
+        train=_stream(recipe, tokenizer) if statistics["sample"] else dataset(folder / TRAIN),
+        evaluation=dataset(evaluation) if evaluation.exists() else None,
         statistics=statistics,
         notes=tuple(notes(statistics)),
         digest=folder.name if statistics["sample"] else rows_digest(folder),
@@ -97,10 +98,10 @@ def _write(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, folder: Path, *, 
     encoder = RowEncoder(recipe, tokenizer, selection, progress, "training")
     rows = selection.sample() if streaming else selection.train()
     total = STREAM_SAMPLE if streaming else row_count(selection.training)
-    train, evaluation = encoder.write(rows, folder / "train.arrow", total), Tally(tokenizer)
+    train, evaluation = encoder.write(rows, folder / TRAIN, total), Tally(tokenizer)
     if selection.evaluation:
         encoder, total = replace(encoder, use="evaluation"), row_count(selection.evaluation)
-        evaluation = encoder.write(selection.evaluate(), folder / "evaluation.arrow", total)
+        evaluation = encoder.write(selection.evaluate(), folder / EVALUATION, total)
     statistics = describe(train, evaluation, recipe["train"]["max_length"]) | {"sample": streaming}
     known = upstream.template_variables(chat_template(tokenizer))
     statistics["sources"] = list(_sources(selection, train, evaluation, template_variables=known))
@@ -108,7 +109,8 @@ def _write(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, folder: Path, *, 
     (folder / STATISTICS).write_text(text, encoding="utf-8")
 
 
-def _dataset(path: Path) -> Dataset:
+def dataset(path: Path) -> Dataset:
+    """The rows in a file of prepared ones."""
     from datasets import Dataset
 
     return Dataset.from_file(str(path))

@@ -95,6 +95,19 @@ def device_here() -> Device:
     return Device("this machine's CPU", "cpu", available(), upstream.cpu_has_bfloat16())
 
 
+def computed_on() -> dict[str, str | int]:
+    """What decides the order of floating-point sums, and so the last bits of a result, besides versions."""
+    import torch
+
+    device = device_here()
+    if device.kind == "cuda":
+        return {"device": device.name, "kernels": ".".join(map(str, torch.cuda.get_device_capability()))}
+    if device.kind != "cpu":
+        return {"device": device.name}
+    kernels = torch.backends.cpu.get_cpu_capability()
+    return {"device": device.name, "kernels": kernels, "threads": torch.get_num_threads()}
+
+
 def _parsed_bytes(text: str) -> int:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
     if match is None or match[2].upper() not in UNITS:

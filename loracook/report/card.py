@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -15,6 +15,7 @@ from loracook.recipe.schema import schema
 from loracook.report.generations import figures, measured_on
 from loracook.report.markdown import block, code, prose, table
 from loracook.report.shareable import shareable
+from loracook.report.task_scores import TaskScore, as_markdown
 from loracook.store.release import CHAT_TEMPLATE
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def model_card(
     files: Collection[str],
     metrics: Mapping[str, Any],
     versions: Mapping[str, str],
+    tasks: Sequence[TaskScore] = (),
     merge: Mapping[str, Any] | None = None,
     exact: str | None = None,
 ) -> str:
@@ -41,6 +43,7 @@ def model_card(
         files: the names of the files published with the card.
         metrics: the metrics of the evaluate stage, {} without one.
         versions: the package versions of the training run.
+        tasks: the scores of the lm_eval stage.
         merge: the result of the merge stage where the merged model is published.
         exact: the `usage_prompt` as trained, special tokens included, where the tokenizer's call differs.
     """
@@ -57,6 +60,7 @@ def model_card(
         prose(recipe["description"]) if "description" in recipe else "",
         _summary(recipe),
         _evaluation(metrics),
+        f"## Tasks of lm-evaluation-harness\n\n{as_markdown(tasks)}" if tasks else "",
         _merged(merge) if merge else "",
         f"## Usage\n\n{block(snippet(recipe, name, files, exact=exact), 'python')}",
         f"## Training settings\n\n{table(('setting', 'value'), settings)}",

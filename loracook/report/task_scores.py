@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from loracook.report.bootstrap import interval
+from loracook.report.markdown import prose, table
 from loracook.store.read_back import NUMBER
+from loracook.store.record import read_result
 
 SIDES = ("base", "adapter")
 SCORES = [
@@ -77,6 +80,17 @@ def scores(results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
 def read_scores(entries: Sequence[Mapping[str, Any]]) -> list[TaskScore]:
     """The scores of a record."""
     return [TaskScore(**{name: entry[name] for name in SCORES[0]}) for entry in entries]
+
+
+def stage_scores(folder: Path) -> list[TaskScore]:
+    """The scores that a finished stage `lm_eval` states; raises MachineError where its record is corrupt."""
+    return read_scores(read_result(folder, {"scores": SCORES})["scores"])
+
+
+def as_markdown(scores: Sequence[TaskScore]) -> str:
+    """A table of scores; text from tasks is escaped."""
+    rows = [(prose(each.name), *each.texts, each.change, f"{each.rows or ''}") for each in scores]
+    return table(("task", "base model", "trained", "difference (95 % interval)", "rows"), rows, align="---:")
 
 
 def _scores(base: Mapping[str, Any], adapter: Mapping[str, Any]) -> Iterator[TaskScore]:

@@ -68,6 +68,11 @@ class Comparison:
         """Every metric that a run has, in the order of the first."""
         return list(dict.fromkeys(name for run in self.runs for name in run.figures(ADAPTER)))
 
+    @property
+    def tasks(self) -> list[str]:
+        """Every score of lm-evaluation-harness that a run has."""
+        return list(dict.fromkeys(name for run in self.runs for name in run.tasks))
+
     @cached_property
     def standings(self) -> dict[str, Standing]:
         """Who is best by each metric that all runs have of the same rows."""
@@ -116,9 +121,9 @@ class Comparison:
     def notes(self) -> Iterator[str]:
         """What makes figures hard to compare."""
         for run in self.runs:
-            if not run.measured:
+            if not (run.measured or run.tasks):
                 yield f"{run.title} has no finished evaluation"
-            elif "loss" in run.measured[ADAPTER] and "loss" not in run.scores:
+            elif "loss" in run.figures(ADAPTER) and "loss" not in run.scores:
                 yield (
                     f"the losses of {run.title} were not kept by row; remove {run.run.stages['evaluate']} "
                     "to evaluate it again"

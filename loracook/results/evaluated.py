@@ -10,12 +10,13 @@ from typing import Any
 
 from loracook.errors import MachineError
 from loracook.evaluation.comparison import ADAPTER
+from loracook.report.task_scores import TaskScore, stage_scores
 from loracook.store.read_back import NUMBER, check_shape, read_json_lines
 from loracook.store.record import read_metrics
 from loracook.store.runs import Run
 
-EVALUATE = "evaluate"
-"""The stage whose results are compared."""
+EVALUATE, TASKS = "evaluate", "lm_eval"
+"""The stages whose results are compared."""
 ANSWER = {"prompt": str | list, "reference": str | None, ADAPTER: str}
 MESSAGES = [{"role": str, "content": str | None}]
 SCORES = {str: {ADAPTER: NUMBER}}
@@ -30,7 +31,8 @@ Scores = Mapping[Row, tuple[float, float]]
 class Evaluated:
     """A run under its title with the metrics of its evaluation, empty without one, and what it left of rows.
 
-    `answers` has the lines of generations.jsonl, `scores` those of their metrics and the losses by metric.
+    `answers` has the lines of generations.jsonl, `scores` those of their metrics and the losses by metric;
+    `tasks` has the scores of lm-evaluation-harness by their names.
     """
 
     title: str
@@ -38,6 +40,7 @@ class Evaluated:
     measured: Mapping[str, Any]
     answers: Mapping[Row, Mapping[str, Any]]
     scores: Mapping[str, Scores]
+    tasks: Mapping[str, TaskScore]
 
     def figures(self, table: str) -> dict[str, Any]:
         """A table of the evaluation over all row sets: general.loss is the loss of the set general."""
@@ -51,13 +54,14 @@ class Evaluated:
 def evaluated(title: str, run: Run) -> Evaluated:
     """What the evaluation of a run left; raises MachineError where that is corrupt."""
     folder = run.stages.get(EVALUATE)
+    tasks = {each.name: each for each in stage_scores(run.stages[TASKS])} if TASKS in run.stages else {}
     if folder is None:
-        return Evaluated(title, run, {}, {}, {})
+        return Evaluated(title, run, {}, {}, {}, tasks)
     try:
         measured = read_metrics(folder)
         answers = _numbered(_lines(folder / "generations.jsonl", ANSWER), _question)
         losses = _numbered(_lines(folder / "losses.jsonl", LOSS), lambda line: f"{line['set']} {line['row']}")
-        return Evaluated(title, run, measured, answers, _scores(answers, losses))
+        return Evaluated(title, run, measured, answers, _scores(answers, losses), tasks)
     except (OSError, ValueError) as error:
         raise MachineError(f"what {folder} holds is corrupt; remove it to run the stage again") from error
 

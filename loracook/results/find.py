@@ -4,11 +4,14 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from loracook.errors import LoracookError, quote
+from loracook.errors import LoracookError, MachineError, RecipeError, quote
+from loracook.model.start_from import started
 from loracook.recipe.allowed import NOTHING, Allowed
 from loracook.recipe.did_you_mean import closest
+from loracook.recipe.kept import KEPT
 from loracook.recipe.recipe import Recipe, load
 from loracook.store.folders import RUNS
+from loracook.store.record import why_not_done
 from loracook.store.run_folder import LATEST, check_run_folder
 from loracook.store.runs import (
     STAGE,
@@ -66,6 +69,33 @@ def of_recipe(recipe: Recipe, runs: Path = RUNS) -> Run:
         (run.name for run in finished_runs(planned.folder) if start in run.stages.values()), recipe.name
     )
     return Run(name, planned.folder, stages)
+
+
+def trained(text: str, runs: Path, *, overrides: tuple[str, ...], allowed: Allowed) -> tuple[Recipe, Run]:
+    """The finished training of what a user names, with the recipe that it keeps or that he names.
+
+    Raises:
+        LoracookError: there is none.
+        MachineError: its files are not as they were written.
+    """
+    recipe = find_recipe(text, runs, overrides=overrides, allowed=allowed)
+    run = find(text, runs) if recipe is None else of_recipe(recipe, runs)
+    train = run.stages.get("train")
+    if train is None:
+        raise LoracookError(f"{quote(text)} has no finished training; run its recipe again")
+    if fault := why_not_done(train, ()):
+        raise MachineError(f"'{train}': {fault}; run its recipe again")
+    if recipe is not None:
+        return started(recipe), run
+    if not (train / KEPT).is_file():
+        raise LoracookError(f"'{train}' has no {KEPT}; name the recipe that was run instead")
+    # Its paths may lead to where a recipe lies by default: beside the folder of all runs.
+    beside = run.folder.parent.absolute().parent
+    try:
+        return load(train / KEPT, (), allowed.and_path(beside)), run
+    except RecipeError as error:
+        error.add_note("or name the recipe that was run instead")
+        raise
 
 
 def _found(text: str, runs: Path) -> Run:

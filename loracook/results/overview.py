@@ -1,7 +1,7 @@
 """Every run below a folder: when it was, how it ended, what it reached, and the disk it takes."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -12,7 +12,8 @@ from loracook.errors import LockedError, MachineError
 from loracook.evaluation.comparison import ADAPTER, BASE
 from loracook.evaluation.gates import unmet
 from loracook.recipe.recipe import Recipe
-from loracook.results.evaluated import EVALUATE
+from loracook.report.task_scores import TaskScore, stage_scores
+from loracook.results.evaluated import EVALUATE, TASKS
 from loracook.results.recorded import recorded
 from loracook.stages import STAGES
 from loracook.store.lock import refuse_locked
@@ -32,7 +33,7 @@ GATE, BROKEN = "gate not met", "broken"
 @dataclass(frozen=True)
 class Overview:
     """A run in a line: `detail` says what is unfinished, not met or broken, or failed and why; `metrics` has
-    base and adapter, `losses` those that training ended with.
+    base and adapter, `losses` those that training ended with, `tasks` the scores of lm-evaluation-harness.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Overview:
     bytes: int = 0
     metrics: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     losses: Mapping[str, float] = field(default_factory=dict)
+    tasks: Sequence[TaskScore] = ()
 
 
 def overviews(runs: Path) -> list[Overview]:
@@ -93,11 +95,14 @@ def _rest(folder: Path, lines: list[Overview]) -> int:
 def _finished(run: Run) -> Overview:
     outcome, detail, metrics = FINISHED, "", {}
     losses: dict[str, float] = {}
+    tasks: list[TaskScore] = []
     try:
         if fault := next(filter(None, map(_fault, run.stages.values())), None):
             outcome, detail = BROKEN, fault
         if FIRST in run.stages:
             losses = read_result(run.stages[FIRST], {"losses": {str: NUMBER}})["losses"]
+        if TASKS in run.stages:
+            tasks = stage_scores(run.stages[TASKS])
         if EVALUATE in run.stages:
             measured = read_metrics(run.stages[EVALUATE])
             metrics = {name: (value, measured[ADAPTER][name]) for name, value in measured[BASE].items()}
@@ -107,7 +112,7 @@ def _finished(run: Run) -> Overview:
         outcome, detail = BROKEN, str(error)
     date = max(map(_finished_at, run.stages.values()))
     size = sum(map(bytes_below, run.stages.values()))
-    return Overview(run.name, run.folder, date, outcome, detail, size, metrics, losses)
+    return Overview(run.name, run.folder, date, outcome, detail, size, metrics, losses, tasks)
 
 
 def _fault(stage: Path) -> str | None:

@@ -12,6 +12,7 @@ from loracook.machine.faults import CLOSE_PROGRAMS
 from loracook.progress import Progress
 from loracook.recipe.recipe import Recipe
 from loracook.report.card import model_card, usage_prompt
+from loracook.report.task_scores import stage_scores
 from loracook.stages.base import Consent, Folders
 from loracook.store.files import mismatch, read_sealed, sync, write_atomic, write_sealed
 from loracook.store.read_back import NUMBER
@@ -31,9 +32,9 @@ MERGED = {
 
 
 def after(recipe: Recipe) -> tuple[str, ...]:
-    """The stages that made what is pushed, and evaluate, whose metrics are on the card."""
+    """The stages that made what is pushed, and those whose metrics are on the card."""
     merge = ("merge",) if recipe["push"]["what"] == "merged" else ()
-    return ("train", *merge, *(("evaluate",) if "evaluate" in recipe else ()))
+    return ("train", *merge, *(name for name in ("evaluate", "lm_eval") if name in recipe))
 
 
 def files(recipe: Recipe) -> tuple[Path, ...]:
@@ -110,12 +111,20 @@ def _card(recipe: Recipe, folders: Folders, home: Path) -> str:
     push = recipe["push"]
     name = push["repo_id"] if uploads_to(recipe) else f"./{push['folder']}"
     metrics = read_metrics(folders.before["evaluate"]) if "evaluate" in folders.before else {}
+    tasks = stage_scores(folders.before["lm_eval"]) if "lm_eval" in folders.before else []
     versions = read_record(folders.before["train"])["versions"]
     files = [path.name for path in home.iterdir()]
     merge = read_result(folders.before["merge"], MERGED) if "merge" in folders.before else None
     exact = data.exact_text(recipe, model.saved_tokenizer(recipe, home), usage_prompt(recipe))
     return model_card(
-        recipe, name=name, files=files, metrics=metrics, versions=versions, merge=merge, exact=exact
+        recipe,
+        name=name,
+        files=files,
+        metrics=metrics,
+        versions=versions,
+        tasks=tasks,
+        merge=merge,
+        exact=exact,
     )
 
 

@@ -13,6 +13,7 @@ from loracook import data, model
 from loracook.errors import TRAIN_AGAIN, DivergedError
 from loracook.estimate.disk import check_disk
 from loracook.machine import signals, upstream
+from loracook.machine.devices import computed_on
 from loracook.machine.versions import WEIGHTS, versions
 from loracook.progress import Progress
 from loracook.recipe.derived import other_tokenizer
@@ -136,6 +137,7 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
         "effects": changed,
         "serving": [each.facts() for each in inputs.meta_model.serving(recipe)],
         "memory": memory.facts(),
+        "computed_on": computed_on(),
         "base_commit": inputs.commit,
         "tokenizer_commit": inputs.tokenizer_commit,
         **start,

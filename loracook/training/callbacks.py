@@ -156,6 +156,22 @@ class SealedCheckpoints(TrainerCallback):
         checkpoints.rotate(self.kept, args.save_total_limit, best and Path(best))
 
 
+class UntilStep(TrainerCallback):
+    """Calls a function with the step and the loss of each log entry; there is one at the last step, too."""
+
+    def __init__(self, last: int, act: Callable[[int, float], None]) -> None:
+        self.last, self.act = last, act
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Log the last step."""
+        control.should_log |= state.global_step == self.last
+
+    def on_log(self, args: Any, state: Any, control: Any, *, logs: dict[str, Any], **_: Any) -> None:
+        """Call the function."""
+        if "loss" in logs:
+            self.act(state.global_step, logs["loss"])
+
+
 class BeforeTraining(TrainerCallback):
     """Calls a function with the number of forward passes to come, right before the first one."""
 

@@ -19,6 +19,7 @@ def as_json(comparison: Comparison, rows: int) -> dict[str, Any]:
                 ADAPTER: run.figures(ADAPTER),
                 "rows": run.figures("rows"),
                 "intervals": run.figures("intervals"),
+                "tasks": {name: asdict(score) for name, score in run.tasks.items()},
             }
             for run in comparison.runs
         ],

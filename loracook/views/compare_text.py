@@ -67,6 +67,11 @@ def _table(comparison: Comparison) -> Iterator[list[str]]:
         cells = [_figure(run, name) for run in comparison.runs]
         last = [_standing(standing), f"{standing.rows:,}"] if standing else [NOTHING, NOTHING]
         yield [name, _base(comparison.runs, name), *cells, *last]
+    for name in comparison.tasks:
+        scores = [run.tasks[name].texts if name in run.tasks else None for run in comparison.runs]
+        bases = {each[0] for each in scores if each}
+        base = bases.pop() if len(bases) == 1 else "differs"
+        yield [name, base, *(each[1] if each else NOTHING for each in scores), NOTHING, NOTHING]
     trained = [_training(run) for run in comparison.runs]
     for name in dict.fromkeys(key for each in trained for key in each):
         yield [name, "", *(each.get(name, NOTHING) for each in trained), "", ""]

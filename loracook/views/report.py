@@ -17,7 +17,7 @@ from loracook.report.answers import read_answers, rows
 from loracook.report.curves import charts, not_finite, read_log
 from loracook.report.generations import in_other_batch, measured_on
 from loracook.report.outcome import figures, sentences
-from loracook.report.task_scores import SCORES, TaskScore, read_scores
+from loracook.report.task_scores import TaskScore, stage_scores
 from loracook.store.files import write_atomic
 from loracook.store.read_back import NUMBER, check_shape
 from loracook.store.record import read_metrics, reason
@@ -107,11 +107,7 @@ def _measured(shown: Shown) -> dict[str, Any] | None:
 
 def _tasks(shown: Shown) -> list[TaskScore]:
     """The scores on tasks of lm-evaluation-harness."""
-    record = shown.record("lm_eval")
-    if record is None:
-        return []
-    check_shape(record["result"], {"scores": SCORES})
-    return read_scores(record["result"]["scores"])
+    return [] if shown.record("lm_eval") is None else stage_scores(_folder(shown, "lm_eval"))
 
 
 def _folder(shown: Shown, name: str) -> Path:

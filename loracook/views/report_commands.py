@@ -37,7 +37,7 @@ def commands(shown: Shown) -> list[tuple[str, str]]:
         ("merge adapter and base model", f"loracook run {recipe}{merge} --runs {runs} --only merge"),
         ("talk to it", f"loracook chat {folder}"),
         ("see what the adapter changed in each module", f"loracook inspect {folder}"),
-        ("repeat it from the start, in another folder", f"loracook run {recipe} --runs again"),
+        ("train its first steps again, and compare losses", f"loracook repeat {folder}"),
         ("see every row as it was trained", f"loracook preview {recipe} --format html > preview.html"),
         ("make this page anew", f"loracook report {folder}"),
     ]

@@ -7,7 +7,7 @@ from typing import Any
 
 from loracook.planner import Plan
 from loracook.report.generations import figures, head
-from loracook.report.task_scores import SCORES, SIDES, read_scores
+from loracook.report.task_scores import SIDES, stage_scores
 from loracook.runner import upload_to_allow
 from loracook.store.read_back import NUMBER
 from loracook.store.record import read_metrics, read_result
@@ -105,7 +105,7 @@ def _scores(folder: Path | None) -> list[str]:
     """The scores on tasks; those of a group stand for its parts."""
     if folder is None:
         return []
-    scores = read_scores(read_result(folder, {"scores": SCORES})["scores"])
+    scores = stage_scores(folder)
     rows = [(each.name, *each.texts, each.verdict) for each in scores if not each.group]
     return ["", *_aligned([("", *SIDES, ""), *rows])]
 

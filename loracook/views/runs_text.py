@@ -38,6 +38,7 @@ def as_values(runs: Sequence[Overview]) -> list[dict[str, Any]]:
                 name: {"base": base, "adapter": adapter} for name, (base, adapter) in run.metrics.items()
             },
             "losses": dict(run.losses),
+            "tasks": {each.name: {"base": each.base, "adapter": each.adapter} for each in run.tasks},
         }
         for run in runs
     ]
@@ -56,6 +57,8 @@ def _reached(run: Overview) -> Iterator[str]:
     for name, both in run.metrics.items():
         if name != DERIVED:
             yield f"{name} {' → '.join(figure(name, value) for value in both)}"
-    if not run.metrics and run.losses:
+    for task in run.tasks:
+        yield f"{task.name} {task.base:.4g} → {task.adapter:.4g}"
+    if not (run.metrics or run.tasks) and run.losses:
         name = "eval_loss" if "eval_loss" in run.losses else next(iter(run.losses))
         yield f"{name.replace('_', ' ')} {figure('loss', run.losses[name])}"

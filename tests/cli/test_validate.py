@@ -28,6 +28,7 @@ READING = {
     "plan": ["{}"],
     "preview": ["{}"],
     "run": ["{}"],
+    "repeat": ["{}"],
 }
 
 

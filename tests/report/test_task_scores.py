@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from loracook.report.task_scores import SCORES, read_scores, scores
+from loracook.report.task_scores import SCORES, as_markdown, read_scores, scores
+from loracook.results.compare import compared
+from loracook.results.overview import overviews
 from loracook.store.read_back import check_shape
 from loracook.store.runs import Run, newest
+from loracook.views.compare_text import as_lines as compare_lines
 from loracook.views.report import as_html
+from loracook.views.runs_text import as_lines as runs_table
 from loracook.views.shown_run import of_run
 from tests.finished_runs import finished_run
 from tests.records import finished_stage
@@ -95,3 +99,22 @@ def test_scores_of_another_shape_are_named_in_their_place(tmp_path: Path) -> Non
     result = {"scores": [score() | {"base": "high"}]}
     finished_stage(run, "lm_eval-00000002", {}, before=(run / "train-00000000",), result=result)
     assert "the scores on tasks cannot be shown" in as_html(of_run(Run(run.name, run, newest(run))))
+
+
+def test_runs_compare_and_cards_show_them(tmp_path: Path) -> None:
+    runs = []
+    for name, value in {"soup": 0.75, "salt": 0.5}.items():
+        run, trained = tmp_path / name / name, {"losses": {"loss": 0.5}, "steps": 2}
+        train = finished_stage(run, "train-00000000", result=trained)
+        result = {"scores": [score(adapter=value, adapter_stderr=0.05)]}
+        finished_stage(run, "lm_eval-00000002", {}, before=(train,), result=result)
+        runs.append(run)
+        (line,) = runs_table(overviews(tmp_path / name))[1:]
+        assert f"soup.acc 0.25 → {value}" in line
+    compared_runs = compared([Run(str(run), run, newest(run)) for run in runs])
+    (line,) = (line for line in compare_lines(compared_runs, 0) if line.startswith("soup.acc"))
+    assert line.split() == ["soup.acc", "0.25", "±", "0.1", "0.75", "±", "0.05", "0.5", "±", "0.05", "-", "-"]
+    nasty = read_scores([score("a|b<script>", adapter_stderr=0.05)])
+    assert as_markdown(nasty).splitlines()[2:] == [
+        r"| a\|b\<script\>.acc | 0.25 ± 0.1 | 0.75 ± 0.05 | +0.5 (+0.3 to +0.7) | 20 |"
+    ]
