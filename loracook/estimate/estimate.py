@@ -119,14 +119,14 @@ def read_and_estimate(recipe: Recipe, cache: Path, device: Device) -> Estimate:
     """
     unknown = list[str]()
     folder = model.fetch_description(recipe, cache)
-    tokenizer = model.tokenizer_in(recipe, folder)
-    if tokenizer is None:
+    loaded = model.tokenizer_in(recipe, folder)
+    if loaded is None:
         unknown.append("tokens and steps: the base model's folder has no tokenizer")
         unknown += [
             f"whether {token} is a new token: counted as one" for token in sorted(named_tokens(recipe))
         ]
         return estimate(recipe, meta_model(recipe, folder, None), None, device=device, unknown=tuple(unknown))
-    tokenizer, rows = data.with_template(recipe, tokenizer), None
+    tokenizer, rows = data.with_template(recipe, loaded.tokenizer), None
     if "merge" in recipe:
         model.try_tokenizer(recipe, folder, tokenizer)
     if "export" in recipe:
@@ -135,7 +135,7 @@ def read_and_estimate(recipe: Recipe, cache: Path, device: Device) -> Estimate:
         rows = row_stats(recipe, tokenizer, cache)
     except UnreachableError as error:
         unknown.append(f"tokens and steps: {message_of(error)}")
-    notes = model.start_notes(recipe, tokenizer)
+    notes = (*loaded.notes, *model.start_notes(recipe, tokenizer))
     base = meta_model(recipe, folder, len(tokenizer)).noting(notes)
     return estimate(recipe, base, rows, device=device, unknown=tuple(unknown))
 

@@ -10,6 +10,7 @@ from loracook.estimate.estimate import Estimate
 from loracook.estimate.fake_step import saved_without_checkpointing
 from loracook.estimate.make_it_fit import Change, fitting_changes
 from loracook.estimate.memory import autocast
+from loracook.recipe.derived import other_tokenizer
 from loracook.recipe.locations import LOCAL, is_local
 from loracook.recipe.recipe import Recipe
 
@@ -57,6 +58,8 @@ def _external(recipe: Recipe) -> Iterator[str]:
     """What reaches beyond this machine, in sentences; nothing in a recipe runs code."""
     if not is_local(recipe["base_model"]):
         yield f"downloads the base model {recipe['base_model']['name_or_path']} from the hub"
+    if not (tokenizer := other_tokenizer(recipe.sections) or LOCAL[0]).startswith(LOCAL):
+        yield f"downloads the tokenizer {tokenizer} from the hub"
     if not recipe["lora"].get("start_from", LOCAL[0]).startswith(LOCAL):
         yield f"downloads the adapter {recipe['lora']['start_from']} from the hub"
     for path in data.hub_datasets(recipe):

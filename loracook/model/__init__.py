@@ -14,9 +14,7 @@ from loracook.model.load import (
     load_config,
     load_model,
     load_on_meta,
-    load_tokenizer,
     load_unquantized,
-    tokenizer_in,
 )
 from loracook.model.logits import agreement, logits_of
 from loracook.model.merged_check import Expected, expected_logits, unlike
@@ -54,4 +52,5 @@ from loracook.model.start_from import (
     started,
 )
 from loracook.model.streamed_merge import NotStreamedError, StreamedMerge, streamed_merge, whole_merge_reason
+from loracook.model.tokenizer import load_tokenizer, read_tokenizer, tokenizer_files, tokenizer_in
 from loracook.model.unsupported import check_prompts, check_rows, most_positions, unsupported

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from loracook.errors import LoracookError, RecipeError, reworded, shorten
+from loracook.errors import Path as Key
 from loracook.machine.faults import shortage
 from loracook.model.own_code import BASE_MODEL, REFUSED, requires_code
 from loracook.recipe.recipe import Recipe
@@ -16,8 +17,10 @@ LIMIT = 90
 
 
 @contextmanager
-def reading(recipe: Recipe, folder: Path, what: str, *passing: type[Exception]) -> Iterator[None]:
-    """Make a problem of whatever a library raises over the files in `folder`.
+def reading(
+    recipe: Recipe, folder: Path, what: str, *passing: type[Exception], at: Key = BASE_MODEL
+) -> Iterator[None]:
+    """Make a problem of whatever a library raises over the files in `folder`, which the recipe names at `at`.
 
     A missing package passes through, a lack of memory or disk, and errors of the types in `passing`.
     """
@@ -34,10 +37,10 @@ def reading(recipe: Recipe, folder: Path, what: str, *passing: type[Exception]) 
         if isinstance(error, Exception) and shortage(error):
             raise
         if REFUSED in str(error):
-            raise requires_code(recipe, folder) from error
+            raise requires_code(recipe, folder, at) from error
         reason = "it is nested too deep" if too_deep else _reason(error, folder)
-        message = f"{what} cannot be read: {reason}; copy or download the model again"
-        raise reworded(RecipeError([recipe.problem(BASE_MODEL, message)]), error) from error
+        message = f"{what} cannot be read: {reason}; copy or download it again"
+        raise reworded(RecipeError([recipe.problem(at, message)]), error) from error
 
 
 def _reason(error: BaseException, folder: Path) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from loracook.errors import Path as Key
 from loracook.errors import RecipeError, quote
 from loracook.model.broken_files import reading
 from loracook.model.own_code import BASE_MODEL
@@ -44,14 +45,33 @@ def check_contents(recipe: Recipe, folder: Path) -> None:
     Raises:
         RecipeError: one cannot be read, leads to a file elsewhere or to code, or has impossible sizes.
     """
+    check_tokenizer(recipe, folder)
+    check_model(recipe, folder)
+
+
+def check_tokenizer(recipe: Recipe, folder: Path, *, at: Key = BASE_MODEL) -> None:
+    """Check the small files that a tokenizer is read from, in a folder that the recipe names at `at`.
+
+    Raises:
+        RecipeError: one cannot be read, leads to a file elsewhere or to code, or has impossible sizes.
+    """
     for name in READ:
-        if (folder / name).is_file():
-            data = _json(recipe, folder, name)
-            faults = [*_leading_out(data, folder), *(_sizes(data) if name == CONFIG else ())]
-            _refuse(recipe, f"its {name}", faults)
-    _refuse(recipe, f"its {TOKENIZER}", _token_ids(folder / TOKENIZER))
+        _check(recipe, folder, name, at=at)
+    _refuse(recipe, f"its {TOKENIZER}", _token_ids(folder / TOKENIZER), at=at)
+
+
+def check_model(recipe: Recipe, folder: Path) -> None:
+    """Check the base model's small files in `folder` but its tokenizer's; raises RecipeError likewise."""
+    _check(recipe, folder, CONFIG, at=BASE_MODEL)
     for index in sorted(folder.glob(INDEX)):
         _refuse(recipe, index.name, _no_shards(_json(recipe, folder, index.name)))
+
+
+def _check(recipe: Recipe, folder: Path, name: str, *, at: Key) -> None:
+    if (folder / name).is_file():
+        data = _json(recipe, folder, name, at=at)
+        faults = [*_leading_out(data, folder), *(_sizes(data) if name == CONFIG else ())]
+        _refuse(recipe, f"its {name}", faults, at=at)
 
 
 def check_shards(recipe: Recipe, folder: Path) -> None:
@@ -80,13 +100,13 @@ def unused_keys(recipe: Recipe, folder: Path) -> list[str]:
     return sorted(keys - ({"auto_map"} if recipe.own_code else set()))
 
 
-def _refuse(recipe: Recipe, where: str, faults: Sequence[str]) -> None:
+def _refuse(recipe: Recipe, where: str, faults: Sequence[str], *, at: Key = BASE_MODEL) -> None:
     if faults:
-        raise RecipeError([recipe.problem(BASE_MODEL, f"{where} {faults[0]}")])
+        raise RecipeError([recipe.problem(at, f"{where} {faults[0]}")])
 
 
-def _json(recipe: Recipe, folder: Path, name: str) -> dict[str, Any]:
-    with reading(recipe, folder, f"its {name}"):
+def _json(recipe: Recipe, folder: Path, name: str, *, at: Key = BASE_MODEL) -> dict[str, Any]:
+    with reading(recipe, folder, f"its {name}", at=at):
         if (folder / name).stat().st_size > LARGEST:
             raise ValueError(f"it is larger than {LARGEST >> 20} MiB")
         data = json.loads((folder / name).read_text("utf-8"))
@@ -117,7 +137,7 @@ def _leading_out(data: Any, folder: Path) -> Iterator[str]:
         elif key == "transformers_weights" and not _is_shard(value.removesuffix(".index.json")):
             yield _not_in_folder(value)
         elif ("/" in value or FILE_KEY.fullmatch(key)) and _is_elsewhere(value, folder):
-            yield f"names {quote(value)} as {key}, a file outside of the model's folder; remove it there"
+            yield f"names {quote(value)} as {key}, a file outside of its folder; remove it there"
 
 
 def _is_elsewhere(text: str, folder: Path) -> bool:

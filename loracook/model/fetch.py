@@ -6,9 +6,10 @@ from pathlib import Path
 from loracook.errors import Path as Key
 from loracook.errors import RecipeError, UnreachableError
 from loracook.hub.failures import rejection, unreachable
-from loracook.model.contents import check_contents, check_shards
+from loracook.model.contents import check_contents, check_model, check_shards
 from loracook.model.gguf import Part, conversion, converted
 from loracook.model.own_code import BASE_MODEL, check_own_code
+from loracook.recipe.derived import other_tokenizer
 from loracook.recipe.locations import is_local
 from loracook.recipe.present import adapter_fault, look_alike
 from loracook.recipe.reach import OutOfReachError
@@ -19,15 +20,16 @@ SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
-def local_path(recipe: Recipe) -> Path | None:
-    """The local folder or file that the recipe names as base model, or None for a hub id."""
-    name = recipe["base_model"]["name_or_path"]
+def local_path(recipe: Recipe, at: Key = BASE_MODEL) -> Path | None:
+    """The local folder or file that the recipe names as base model, or at another key; None for a hub id."""
+    section = recipe[str(at[0])]
+    name = section[at[1]]
     if name.startswith(SCHEME):
         try:
             return shipped_file(name)
         except FileNotFoundError as error:
-            raise RecipeError([recipe.problem(BASE_MODEL, str(error))]) from error
-    return recipe.resolve(name) if is_local(recipe["base_model"]) else None
+            raise RecipeError([recipe.problem(at, str(error))]) from error
+    return recipe.resolve(name) if is_local(section) else None
 
 
 def files(recipe: Recipe) -> tuple[Path, ...]:
@@ -50,16 +52,16 @@ def files(recipe: Recipe) -> tuple[Path, ...]:
         message = "this folder has no config.json; name a folder with a model"
         raise RecipeError([recipe.problem(BASE_MODEL, message)])
     for file in sorted(path.rglob("*")):
-        _refuse_link_out(recipe, file)
+        refuse_link_out(recipe, file)
     return present
 
 
-def _refuse_link_out(recipe: Recipe, file: Path) -> None:
+def refuse_link_out(recipe: Recipe, file: Path, at: Key = BASE_MODEL) -> None:
     """Raise RecipeError where a file of a local model is a link to a place that the recipe may not read."""
     try:
         recipe.reach.resolve(file)
     except OutOfReachError as error:
-        raise RecipeError([recipe.problem(BASE_MODEL, f"its {file.name} {error}")]) from error
+        raise RecipeError([recipe.problem(at, f"its {file.name} {error}")]) from error
 
 
 def _refuse_adapter(recipe: Recipe, folder: Path) -> None:
@@ -100,7 +102,7 @@ def fetched(recipe: Recipe, cache: Path) -> Path | None:
     folder = conversion(gguf, cache) if gguf else path
     if folder is None or not any(folder.glob("*.safetensors")):
         return None
-    check_contents(recipe, folder)
+    _check(recipe, folder)
     check_shards(recipe, folder)
     return folder
 
@@ -124,8 +126,14 @@ def _fetch(recipe: Recipe, cache: Path, part: Part) -> Path:
     path = local_path(recipe) or _from_hub(recipe, weights=part == "weights")
     gguf = _gguf(recipe, path)
     folder = converted(recipe, gguf, cache=cache, part=part) if gguf else path
-    check_contents(recipe, folder)
+    _check(recipe, folder)
     return _with_safetensors(recipe, folder) if part == "weights" else folder
+
+
+def _check(recipe: Recipe, folder: Path) -> None:
+    """Check the base model's small files, its tokenizer's only where the recipe names no other."""
+    check = check_contents if other_tokenizer(recipe.sections) is None else check_model
+    check(recipe, folder)
 
 
 def _gguf(recipe: Recipe, path: Path) -> Path | None:

@@ -1,4 +1,4 @@
-"""The base model and its tokenizer, loaded as the recipe says."""
+"""The base model, loaded as the recipe says."""
 
 from __future__ import annotations
 
@@ -11,23 +11,12 @@ from loracook.machine import upstream
 from loracook.model.broken_files import reading
 from loracook.model.finite import not_finite
 from loracook.model.generation_config import generation_settings
-from loracook.model.own_code import BASE_MODEL, NO_CODE, REFUSED, own_code
+from loracook.model.own_code import BASE_MODEL, REFUSED, own_code
 from loracook.model.quantized import stored_quantization, stored_settings
 from loracook.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-
-
-TOKENIZERS = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "vocab.json",
-    "vocab.txt",
-    "spiece.model",
-)
-"""Files of which a folder with a tokenizer has at least one."""
+    from transformers import PretrainedConfig, PreTrainedModel
 
 
 def load_config(recipe: Recipe, folder: Path) -> PretrainedConfig:
@@ -67,42 +56,6 @@ def _attends_both_ways(config: PretrainedConfig) -> bool:
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
 
     return type(config) in MODEL_FOR_MASKED_LM_MAPPING and getattr(config, "is_decoder", None) is False
-
-
-def tokenizer_in(recipe: Recipe, folder: Path) -> PreTrainedTokenizerBase | None:
-    """The tokenizer in a base model's folder, or None where there is none."""
-    if not any((folder / name).is_file() for name in TOKENIZERS):
-        return None
-    return load_tokenizer(recipe, folder)
-
-
-def load_tokenizer(recipe: Recipe, folder: Path) -> PreTrainedTokenizerBase:
-    """The base model's tokenizer with the special tokens of the recipe's `tokenizer` section.
-
-    Raises:
-        RecipeError: there is no tokenizer, or it cannot be read.
-    """
-    with reading(recipe, folder, "its tokenizer"):
-        tokenizer = _tokenizer(recipe, folder)
-    if len(tokenizer) == len(tokenizer.all_special_ids):  # some classes load from no files at all
-        message = "the model's folder has no tokenizer; copy tokenizer files into it"
-        raise RecipeError([recipe.problem(BASE_MODEL, message)])
-    with reading(recipe, folder, "its tokenizer"):
-        tokenizer.decode(tokenizer("soup").input_ids)  # some settings fail no earlier
-    if "tokenizer" in recipe:
-        tokenizer.add_special_tokens(recipe["tokenizer"])
-    return tokenizer
-
-
-def _tokenizer(recipe: Recipe, folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in a folder; without the config.json that AutoTokenizer needs, from its files alone."""
-    if (folder / "config.json").is_file():
-        from transformers import AutoTokenizer
-
-        return AutoTokenizer.from_pretrained(folder, **own_code(recipe))
-    from transformers import PreTrainedTokenizerFast  # without torch: preview takes half the time
-
-    return PreTrainedTokenizerFast.from_pretrained(folder, **NO_CODE)
 
 
 def load_model(recipe: Recipe, folder: Path, dtype: str | None = None) -> PreTrainedModel:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from loracook.errors import Path as Key
 from loracook.errors import RecipeError, quote
 from loracook.recipe.recipe import Recipe
 from loracook.store.folders import commit
@@ -21,8 +22,11 @@ def own_code(recipe: Recipe) -> dict[str, bool]:
     return NO_CODE if recipe.own_code is None else {"trust_remote_code": True}
 
 
-def requires_code(recipe: Recipe, folder: Path) -> RecipeError:
-    """The error for the base model in `folder`, which requires code that the user has not allowed."""
+def requires_code(recipe: Recipe, folder: Path, at: Key = BASE_MODEL) -> RecipeError:
+    """The error for what the recipe names at `at`, in `folder`: it requires code that is not allowed."""
+    if at != BASE_MODEL:
+        message = "requires its own code to be run, which is allowed to base models alone; name another"
+        return RecipeError([recipe.problem(at, message)])
     of_hub = commit(folder)
     way = f"read it, then allow it: --allow-code {recipe['base_model']['name_or_path']}@{of_hub}"
     local = "name it by its hub id, where --allow-code can allow it"

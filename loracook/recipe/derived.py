@@ -14,6 +14,7 @@ from loracook.errors import Path
 Data = dict[str, Any]
 
 OWN_ROWS = ("split", "path", "data_files", "name", "revision")  # evaluation rows from their own source
+OTHER_TOKENIZER = ("tokenizer", "name_or_path")
 SPLITTING = ("bfd_split", "wrapped")  # packing strategies that split long rows
 
 
@@ -43,6 +44,13 @@ def own_tasks(data: Data) -> Iterator[tuple[Path, Data]]:
     for index, task in enumerate(data.get("lm_eval", {}).get("tasks", ())):
         if not isinstance(task, str):
             yield ("lm_eval", "tasks", index), task
+
+
+def other_tokenizer(data: Mapping[str, Any]) -> str | None:
+    """Where a recipe takes its tokenizer from; None for the base model's own."""
+    section, key = OTHER_TOKENIZER
+    name: str | None = data.get(section, {}).get(key)
+    return name
 
 
 def batch(data: Data) -> int:

@@ -146,6 +146,9 @@ OTHER_NAMES = {
         "model model_id model_name model_name_or_path model_path pretrained_model_name_or_path"
     ),
     "base_model.revision": "model_revision",
+    "tokenizer.name_or_path": (
+        "tokenizer_config tokenizer_id tokenizer_name tokenizer_name_or_path tokenizer_path"
+    ),
     "dataset.path": "dataset_name dataset_path",
     "dataset.name": "dataset_config",
     "dataset.split": "dataset_train_split",

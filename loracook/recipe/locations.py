@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from loracook.errors import Path, quote
-from loracook.recipe.derived import Data, all_sources, own_tasks
+from loracook.recipe.derived import OTHER_TOKENIZER, Data, all_sources, other_tokenizer, own_tasks
 from loracook.store.folders import SCHEME
 
 LOCAL = ("./", "../", "/", SCHEME)
@@ -60,6 +60,8 @@ def local_paths(data: Data) -> Iterator[tuple[Path, str]]:
     """Every file, folder or pattern on this machine that valid data names: where it stands, and the path."""
     if is_local(data["base_model"]):
         yield ("base_model", "name_or_path"), data["base_model"]["name_or_path"]
+    if (tokenizer := other_tokenizer(data) or "").startswith(LOCAL):
+        yield OTHER_TOKENIZER, tokenizer
     for at, source in all_sources(data):
         if is_local(source):
             yield from _paths_of(at, source)

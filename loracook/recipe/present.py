@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path as FilePath
 
 from loracook.errors import Path, Problem, quote
-from loracook.recipe.derived import Data, all_sources
+from loracook.recipe.derived import OTHER_TOKENIZER, Data, all_sources, other_tokenizer
 from loracook.recipe.did_you_mean import closest
 from loracook.recipe.locations import is_local, local_paths
 from loracook.recipe.reach import Reach, split_pattern
@@ -41,6 +41,7 @@ def _missing_in_package(path: Path, uri: str) -> Iterator[Problem]:
 def look_alikes(data: Data, reach: Reach) -> Iterator[Problem]:
     """A warning for each hub id that is also the path of something beside the recipe."""
     named: list[tuple[Path, Data]] = [(BASE_MODEL, data["base_model"])]
+    named += [(OTHER_TOKENIZER, data["tokenizer"])] if other_tokenizer(data) else []
     named += [((*at, "path"), source) for at, source in all_sources(data) if "path" in source]
     for path, section in named:
         hub_id = section[str(path[-1])]

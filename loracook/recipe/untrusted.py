@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from loracook.errors import SECRET, Path, Problem, quote
+from loracook.recipe.derived import OTHER_TOKENIZER
 from loracook.recipe.locations import forbidden_location, invalid_hub_id, invalid_name, invalid_repo_id
 from loracook.recipe.schema import entries
 
@@ -39,7 +40,8 @@ def _secret(path: Path, text: str) -> list[Problem]:
 
 
 def _variable(path: Path, text: str) -> list[Problem]:
-    if not path or path[0] in PROSE or not VARIABLE.fullmatch(text.strip()):
+    prose = bool(path) and path[0] in PROSE and path != OTHER_TOKENIZER
+    if not path or prose or not VARIABLE.fullmatch(text.strip()):
         return []
     return [
         Problem(

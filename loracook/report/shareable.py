@@ -11,6 +11,8 @@ from typing import Any
 from loracook.recipe.recipe import Recipe
 
 PLACES = ("name_or_path", "path", "data_files", "chat_template", "start_from")
+SECTIONS = ("base_model", "tokenizer", "dataset", "template", "lora")
+OF_THE_HUB = {"base_model", "tokenizer"}
 NOT_PLACES = ("where", "columns", "map_roles")
 SNAPSHOT = re.compile(r"/models--([\w.-]+?)--([\w.-]+)/snapshots/([0-9a-f]{40})/?$")
 """How the hub's cache names the folder of a model's commit."""
@@ -19,13 +21,14 @@ SNAPSHOT = re.compile(r"/models--([\w.-]+?)--([\w.-]+)/snapshots/([0-9a-f]{40})/
 def shareable(recipe: Recipe) -> Recipe:
     """The recipe with paths from its own folder where they are in its repository, else a name alone.
 
-    A model from the hub's cache gets its id and its commit.
+    A model or tokenizer from the hub's cache gets its id and its commit.
     """
-    parts = {name: recipe[name] for name in ("base_model", "dataset", "template", "lora") if name in recipe}
+    parts = {name: recipe[name] for name in SECTIONS if name in recipe}
     shared = {name: _shared(recipe, name, part) for name, part in parts.items()}
-    if found := SNAPSHOT.search(recipe["base_model"]["name_or_path"]):
-        organization, name, commit = found.groups()
-        shared["base_model"] |= {"name_or_path": f"{organization}/{name}", "revision": commit}
+    for section in OF_THE_HUB & shared.keys():
+        if found := SNAPSHOT.search(recipe[section].get("name_or_path", "")):
+            organization, name, commit = found.groups()
+            shared[section] |= {"name_or_path": f"{organization}/{name}", "revision": commit}
     return replace(recipe, sections={**recipe.sections, **shared})
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from loracook.errors import LoracookError, MachineError, Problem, RecipeError, quote, shorten
 from loracook.machine.versions import ROWS, WEIGHTS, installed
+from loracook.recipe.derived import OTHER_TOKENIZER, other_tokenizer
 from loracook.recipe.locations import LOCAL, is_local
 from loracook.recipe.recipe import Recipe
 from loracook.recipe.source import read
@@ -63,7 +64,7 @@ def _name(recipe: Recipe, path: Path) -> str:
 
 
 def hub_commits(recipe: Recipe) -> Facts:
-    """The commit on the hub of the base model, the adapter to start from and each data set."""
+    """The commit on the hub of the base model, the tokenizer, the adapter to start from and each data set."""
     return {"hub": dict(_commits(recipe))}
 
 
@@ -76,6 +77,9 @@ def _commits(recipe: Recipe) -> Iterator[tuple[str, str]]:
     base, lora = recipe["base_model"], recipe["lora"]
     if not is_local(base):
         yield _cached(recipe, ("base_model", "name_or_path"), base.get("revision"), small="config.json")
+    if not (other_tokenizer(recipe.sections) or LOCAL[0]).startswith(LOCAL):
+        revision = recipe["tokenizer"].get("revision")
+        yield _cached(recipe, OTHER_TOKENIZER, revision, small="tokenizer_config.json")
     if not lora.get("start_from", LOCAL[0]).startswith(LOCAL):
         yield _cached(
             recipe, ("lora", "start_from"), lora.get("start_from_revision"), small="adapter_config.json"

@@ -28,8 +28,11 @@ from loracook.training.trainer import TrainerInputs, build, read_inputs
 LOG = "log.jsonl"
 SHAPE = {
     "read": [[str]],
-    "result": {"data": {"digest": str}, "base_commit": str | None, "computed_on": {str: str | int}},
-}
+    "result": {
+        "data": {"digest": str}, "base_commit": str | None, "tokenizer_commit": str | None,
+        "computed_on": {str: str | int},
+    },
+}  # fmt: skip
 BOUND, SHORT_BOUND = 1e-3, 3e-2
 """How far losses may differ, relative to them, where sums are taken in another order: in float32, and in
 dtypes of 16 bits.
@@ -69,7 +72,7 @@ def repeat(recipe: Recipe, train: Path, *, steps: int, cache: Path, progress: Pr
     """
     recipe, record = _training_alone(recipe), _read(train)
     logged = _logged(train, steps)
-    others = [*model.files(recipe), *model.start_files(recipe)]
+    others = [*model.files(recipe), *model.start_files(recipe), *model.tokenizer_files(recipe)]
     _refuse(train, _changed_files(others, record))
     inputs = read_inputs(recipe, cache, progress)
     _refuse(train, _changed_inputs(inputs, record, cache))
@@ -122,10 +125,12 @@ def _changed_files(files: Iterable[Path], record: Mapping[str, Any]) -> Iterator
 
 
 def _changed_inputs(inputs: TrainerInputs, record: Mapping[str, Any], cache: Path) -> Iterator[str]:
-    """The commit of the base model where it is another now, data files, and the first row, in words."""
-    was, digest = record["result"]["base_commit"], record["result"]["data"]["digest"]
-    if inputs.commit != was:
-        yield f"the base model's commit was {was}, now {inputs.commit}"
+    """The commits of base model and tokenizer, data files and the first row that are others now, in words."""
+    result, digest = record["result"], record["result"]["data"]["digest"]
+    was = {"base model": result["base_commit"], "tokenizer": result.get("tokenizer_commit")}
+    for what, now in (("base model", inputs.commit), ("tokenizer", inputs.tokenizer_commit)):
+        if now != was[what]:
+            yield f"the {what}'s commit was {was[what]}, now {now}"
     if inputs.rows.digest != digest:
         yield from _changed_files(data.files(inputs.recipe), record)
         row = changed_row(inputs.rows, digest, tokenizer=inputs.tokenizer, cache=cache)

@@ -15,6 +15,7 @@ from loracook.machine import signals, upstream
 from loracook.machine.devices import computed_on
 from loracook.machine.versions import WEIGHTS, versions
 from loracook.progress import Kept, Progress
+from loracook.recipe.derived import other_tokenizer
 from loracook.recipe.recipe import Recipe
 from loracook.stages.base import Consent, Folders
 from loracook.store.files import sha256
@@ -52,8 +53,9 @@ def after(recipe: Recipe) -> tuple[str, ...]:
 
 
 def files(recipe: Recipe) -> tuple[Path, ...]:
-    """The local base model, data files, template, and the adapter to start from."""
-    return (*model.files(recipe), *data.files(recipe), *model.start_files(recipe))
+    """The local base model, its tokenizer, data files, template, and the adapter to start from."""
+    files = (*model.files(recipe), *data.files(recipe), *model.start_files(recipe))
+    return (*files, *model.tokenizer_files(recipe))
 
 
 def describe(recipe: Recipe) -> str:
@@ -67,7 +69,11 @@ def describe(recipe: Recipe) -> str:
         length, unit = train["max_steps"], "steps"
     duration = f"{length:g} {unit if length != 1 else unit[:-1]}"
     start = f", from {lora['start_from']}" if "start_from" in lora else ""
-    return f"LoRA r={lora['r']} on {recipe['base_model']['name_or_path']}{loaded}, {duration}{start}"
+    other = other_tokenizer(recipe.sections)
+    tokenizer = f", tokenizer of {other}" if other else ""
+    return (
+        f"LoRA r={lora['r']} on {recipe['base_model']['name_or_path']}{loaded}{tokenizer}, {duration}{start}"
+    )
 
 
 def uploads_to(recipe: Recipe) -> str | None:
@@ -165,6 +171,7 @@ def _train(
         "computed_on": computed_on(),
         "processes": {"count": group.size(), **proofs},
         "base_commit": inputs.commit,
+        "tokenizer_commit": inputs.tokenizer_commit,
         **start,
         "data": {
             "digest": inputs.rows.digest,
@@ -191,6 +198,7 @@ def _made_by(inputs: TrainerInputs, folders: Folders, *, device: str) -> dict[st
         "recipe": folders.own.name.rpartition("-")[2],
         "data": inputs.rows.digest,
         "base": inputs.commit,
+        **({"tokenizer": inputs.tokenizer_commit} if inputs.tokenizer_commit else {}),
         "device": device,
         "world size": group.size() if inputs.draws_random_numbers else 1,  # else it decides nothing
         "seed": inputs.recipe["train"]["seed"],

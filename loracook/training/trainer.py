@@ -38,6 +38,8 @@ class TrainerInputs:
     tokenizer: PreTrainedTokenizerBase
     rows: data.Prepared
     meta_model: MetaModel
+    tokenizer_commit: str | None
+    """The commit on the hub of another tokenizer than the base model's own."""
 
     @property
     def commit(self) -> str | None:
@@ -75,12 +77,12 @@ def read_inputs(recipe: Recipe, cache: Path, progress: Progress) -> TrainerInput
     """
     check_precision(recipe)
     folder = model.fetch_description(recipe, cache)
-    loaded = model.load_tokenizer(recipe, model.fetch_tokenizer(recipe, cache))
-    pads = loaded.pad_token is not None
-    tokenizer = data.with_template(recipe, loaded)
+    loaded = model.read_tokenizer(recipe, model.fetch_tokenizer(recipe, cache))
+    pads = loaded.tokenizer.pad_token is not None
+    tokenizer = data.with_template(recipe, loaded.tokenizer)
     if not pads:
         progress.note(f"the tokenizer has no padding token; '{tokenizer.pad_token}' pads")
-    notes = model.start_notes(recipe, tokenizer)
+    notes = (*loaded.notes, *model.start_notes(recipe, tokenizer))
     structure = meta_model(recipe, folder, len(tokenizer)).noting(notes)
     model.check_loadable(structure.config)
     if "merge" in recipe:
@@ -98,7 +100,7 @@ def read_inputs(recipe: Recipe, cache: Path, progress: Progress) -> TrainerInput
         model.check_prompts(
             structure.base, recipe, max((len(prompt.prompt_ids) for prompt in prompts), default=0)
         )
-    return TrainerInputs(recipe, tokenizer, rows, structure)
+    return TrainerInputs(recipe, tokenizer, rows, structure, loaded.commit)
 
 
 def check_trackers(recipe: Recipe) -> None:

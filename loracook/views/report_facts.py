@@ -19,6 +19,7 @@ STATISTICS = {
 }  # fmt: skip
 TRAINED = {
     "steps": int, "parameters": {"trainable": int, "all": int}, "base_commit": str | None,
+    "tokenizer_commit": str | None,
     "memory": {
         "planned_bytes": int | None, "probed_bytes": int | None, "measured_bytes": int | None,
         "seconds_for_batch": NUMBER | None, "device": {"name": str, "bytes": int},

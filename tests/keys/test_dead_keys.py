@@ -26,6 +26,8 @@ ELSEWHERE = {
     "evaluate.adapters": "names a trained adapter, which is tested where one is made",
     "lora.start_from": "names a trained adapter, which is tested where one is made",
     "lora.start_from_revision": "names a commit of one on the hub, which is tested where there is a hub",
+    "tokenizer.name_or_path": "names another tokenizer, which is tested where one is made",
+    "tokenizer.revision": "names a commit of one on the hub, which is tested where there is a hub",
     "export.format": "there is one",
     "evaluate.require": "decides what goes on, which is tested where that is done",
     "lm_eval.tasks.0.output_type": "goes with other keys, which is tested where rows are rendered",

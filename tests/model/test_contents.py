@@ -70,7 +70,7 @@ def test_a_file_outside_of_the_model_is_refused(recipe: Recipe, name: str, key: 
     )
     change(name, **{key: value})
     assert refusal(recipe).startswith(f"its {name} names ")
-    assert "a file outside of the model's folder; remove it there" in refusal(recipe)
+    assert "a file outside of its folder; remove it there" in refusal(recipe)
 
 
 def test_a_plain_name_is_refused_where_the_working_folder_has_such_a_file(recipe: Recipe) -> None:
@@ -151,7 +151,7 @@ def test_a_commit_in_the_hubs_cache_is_held_to_the_same_but_for_its_links(recipe
     check_contents(recipe, snapshot)
     check_shards(recipe, snapshot)
     (snapshot / "tokenizer_config.json").write_text('{"tokenizer_file": "../../0"}')
-    with pytest.raises(RecipeError, match="a file outside of the model's folder"):
+    with pytest.raises(RecipeError, match="a file outside of its folder"):
         check_contents(recipe, snapshot)
 
 

@@ -218,7 +218,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     device = {"name": NASTY, "bytes": 1}
     result = {
-        **TRAINED, "effects": [{"module": NASTY, "r": 8, "norm": 1.0, "base_norm": 1e-300}], "resumed_from": NASTY, "best_checkpoint": NASTY, "base_commit": NASTY,
+        **TRAINED, "effects": [{"module": NASTY, "r": 8, "norm": 1.0, "base_norm": 1e-300}], "resumed_from": NASTY, "best_checkpoint": NASTY, "base_commit": NASTY, "tokenizer_commit": NASTY,
         "memory": {**TRAINED["memory"], "device": device},
         "data": {"digest": NASTY, "statistics": statistics, "first_row": [[NASTY, NASTY], ["trained", NASTY]]},
     }  # fmt: skip

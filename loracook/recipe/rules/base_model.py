@@ -1,9 +1,9 @@
-"""Rules for the base_model and quantization sections."""
+"""Rules for the base_model, tokenizer and quantization sections."""
 
 from collections.abc import Iterator
 
 from loracook.errors import Problem
-from loracook.recipe.derived import Data
+from loracook.recipe.derived import Data, other_tokenizer
 from loracook.recipe.locations import NOT_FOR_LOCAL_FILES, is_local
 
 FOUR_BIT = (
@@ -70,3 +70,14 @@ def revision_of_local_model(data: Data) -> Iterator[Problem]:
     base = data["base_model"]
     if base.get("revision", "main") != "main" and is_local(base):
         yield Problem(("base_model", "revision"), NOT_FOR_LOCAL_FILES)
+
+
+def revision_without_tokenizer(data: Data) -> Iterator[Problem]:
+    """Only a tokenizer on the hub has revisions."""
+    if "revision" not in data.get("tokenizer", {}):
+        return
+    path = ("tokenizer", "revision")
+    if other_tokenizer(data) is None:
+        yield Problem(path, "only used with 'name_or_path'; set that too, or remove it")
+    elif is_local(data["tokenizer"]):
+        yield Problem(path, NOT_FOR_LOCAL_FILES)

@@ -1,0 +1,80 @@
+"""The tokenizer in a folder: that of the base model, or of another place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from loracook.errors import Path as Key
+from loracook.errors import RecipeError
+from loracook.model.broken_files import reading
+from loracook.model.contents import CONFIG
+from loracook.model.own_code import BASE_MODEL, NO_CODE, own_code
+from loracook.recipe.derived import OTHER_TOKENIZER
+from loracook.recipe.recipe import Recipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    Load = Callable[[Path], PreTrainedTokenizerBase]
+
+TOKENIZERS = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+)
+"""Files of which a folder with a tokenizer has at least one."""
+NO_TOKENIZER: dict[Key, str] = {
+    BASE_MODEL: "the model's folder has no tokenizer; copy one into it, or set tokenizer.name_or_path",
+    OTHER_TOKENIZER: "has no tokenizer; name a folder with a tokenizer.json",
+}
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder has a file of a tokenizer."""
+    return any((folder / name).is_file() for name in TOKENIZERS)
+
+
+def own_tokenizer(recipe: Recipe, folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of the base model in `folder`, as it is; raises RecipeError where none can be read."""
+
+    def by_its_class(folder: Path) -> PreTrainedTokenizerBase:
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(folder, **own_code(recipe))
+
+    described = (folder / CONFIG).is_file()  # which AutoTokenizer needs
+    return loaded(recipe, folder, by_its_class if described else by_files, at=BASE_MODEL)
+
+
+def by_class(folder: Path) -> PreTrainedTokenizerBase:
+    """Load a tokenizer by the class that its files name, or the config of its model."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, **NO_CODE)
+
+
+def by_files(folder: Path) -> PreTrainedTokenizerBase:
+    """Load a tokenizer without torch: preview takes half the time."""
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast.from_pretrained(folder, **NO_CODE)
+
+
+def loaded(recipe: Recipe, folder: Path, load: Load, *, at: Key) -> PreTrainedTokenizerBase:
+    """The tokenizer in a folder that the recipe names at `at`, tried on a word.
+
+    Raises:
+        RecipeError: there is none, or it cannot be read.
+    """
+    with reading(recipe, folder, "its tokenizer", at=at):
+        tokenizer = load(folder)
+    if len(tokenizer) == len(tokenizer.all_special_ids):  # some classes load from no files at all
+        raise RecipeError([recipe.problem(at, NO_TOKENIZER[at])])
+    with reading(recipe, folder, "its tokenizer", at=at):
+        tokenizer.decode(tokenizer("soup").input_ids)  # some settings fail no earlier
+    return tokenizer
