@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from loracook import __version__
 from loracook.cli.options import allow_options, recipe_argument, runs_option, set_option
 from loracook.errors import LoracookError, clean, quote
 from loracook.recipe.allowed import Allowed
@@ -66,6 +67,7 @@ def command(
     kept = () if runs == RUNS else (f"--runs={runs}",)
     job = Job(
         recipe=loaded,
+        version=__version__,
         made_by=("loracook", "launch", str(recipe), f"--on={kind}", *size, *kept, *passed_on),
         nodes=nodes,
         gpus=gpus,

@@ -15,7 +15,6 @@ from pathlib import Path
 from string import Template
 from textwrap import indent
 
-from loracook import __version__
 from loracook.errors import clean, dotted
 from loracook.recipe.locations import local_paths
 from loracook.recipe.recipe import Recipe
@@ -34,6 +33,7 @@ class Job:
     """A recipe to be run on so many nodes with so many GPUs each, and the options that `run` is to get."""
 
     recipe: Recipe
+    version: str
     made_by: tuple[str, ...]
     nodes: int
     gpus: int
@@ -164,8 +164,8 @@ KINDS: dict[str, Callable[[Job], str]] = {
 
 
 def _filled(template: str, job: Job, **values: object) -> str:
-    made = clean(f"Made with loracook {__version__}: {_shell(job.made_by)}")
-    return _part(template, made=made, nodes=job.nodes, version=__version__, **values) + "\n"
+    made = clean(f"Made with loracook {job.version}: {_shell(job.made_by)}")
+    return _part(template, made=made, nodes=job.nodes, version=job.version, **values) + "\n"
 
 
 def _part(template: str, **values: object) -> str:
@@ -189,7 +189,7 @@ def _escaped(char: str) -> str:
 
 
 def _label(name: str) -> str:
-    """The recipe's name as Kubernetes and SkyPilot allow names: a letter, then letters, digits, single hyphens."""
+    """The recipe's name in the characters that Kubernetes and SkyPilot both allow in names."""
     label = re.sub("[^a-z0-9]+", "-", name[:LONGEST_LABEL]).strip("-")
     return label if label[0].isalpha() else f"run-{label}"
 
