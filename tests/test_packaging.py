@@ -64,6 +64,7 @@ def test_the_wheel_brings_types_templates_and_schema_and_requires_two_packages(b
     assert sorted(line.split()[1].split(">")[0] for line in required) == ["click", "pyyaml"]
     assert {
         "loracook/data/tokenize/templates/chatml.jinja", "loracook/recipe/recipe.schema.json", "loracook/py.typed",
+        "loracook/views/templates/launch/slurm.sh",
     } <= set(names)  # fmt: skip
 
 

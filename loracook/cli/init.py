@@ -4,7 +4,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from loracook.recipe.recipe import load
 from loracook.recipe.schema import part_at
 from loracook.recipe.schema_errors import check
 from loracook.recipe.starter import starter
+from loracook.store.files import write_new
 from loracook.store.folders import SCHEME, default_cache
 
 QUESTIONS = {"model": "Base model (organization/name)", "data": "Data set (organization/name or ./file)"}
@@ -39,7 +40,7 @@ def command(*, name: str, model: str | None, data: str | None, allowed: Allowed)
         raise LoracookError(f"{quote(name)} is not a valid run name; use a name such as 'my-recipe'")
     text = partial(starter, name, model=_local(_answer(model, "model")), data=_local(_answer(data, "data")))
     file = Path(f"{name}.yaml")
-    _write(file, text())
+    write_new(file, text())
     with _removed_on_failure(file):
         recipe = load(file, (), allowed)
         with noise_to(Path(os.devnull)):
@@ -69,18 +70,6 @@ def _local(place: str) -> str:
         raise LoracookError(f"{quote(place)} does not exist; check the path")
     exists = path.exists() and not path.is_absolute() and not is_local({"path": place})
     return f"./{place}" if exists else place
-
-
-def _write(file: Path, text: str) -> None:
-    try:
-        with file.open("x", encoding="utf-8") as opened:
-            opened.write(text)
-    except FileExistsError as error:
-        raise LoracookError(f"{quote(file)} already exists; choose another name") from error
-    except OSError as error:
-        with suppress(OSError):
-            file.unlink()
-        raise LoracookError(f"cannot write {quote(file)}: {error.strerror}") from error
 
 
 @contextmanager

@@ -6,9 +6,11 @@ import os
 import shutil
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from loracook.errors import LoracookError, quote
 from loracook.store.read_back import FACTS, check_names, read_json
 
 Facts = Mapping[str, Mapping[str, Any]]
@@ -60,6 +62,19 @@ def write_atomic(path: Path, text: str) -> None:
         os.fsync(file.fileno())
     part.replace(path)
     sync(path.parent)
+
+
+def write_new(path: Path, text: str) -> None:
+    """Write a file that is not there yet; raises LoracookError where there is one, or none can be written."""
+    try:
+        with path.open("x", encoding="utf-8") as opened:
+            opened.write(text)
+    except FileExistsError as error:
+        raise LoracookError(f"{quote(path)} already exists; choose another name") from error
+    except OSError as error:
+        with suppress(OSError):
+            path.unlink()
+        raise LoracookError(f"cannot write {quote(path)}: {error.strerror}") from error
 
 
 def sync(path: Path) -> None:

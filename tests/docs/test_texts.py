@@ -16,8 +16,10 @@ OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 FOREIGN = {
     "--all-files", "--config", "--enable-lora", "--jinja", "--lora-modules", "--lora-paths", "--max-lora-rank",
     "--model-name", "--model-path", "--no-deps", "--outfile", "--outtype", "--trust-remote-code", "--vocab-only",
+    "--gpus-per-node", "--infra", "--master", "--name", "--nnodes", "--node", "--nproc", "--processes", "--secret",
+    "--signal", "--size", "--type",
 }  # fmt: skip
-"""Options of pre-commit, trl, pip, vllm, sglang and llama.cpp."""
+"""Options of pre-commit, trl, pip, vllm, sglang, llama.cpp, sbatch, torchrun and sky."""
 MODULES = sorted((ROOT / "loracook").rglob("*.py"))
 TEMPLATES = [file for file in (ROOT / "loracook").rglob("*") if file.suffix in (".jinja", ".html")]
 OTHERS = [

@@ -1,0 +1,6 @@
+# @made
+# @how
+#
+@files
+
+@start
