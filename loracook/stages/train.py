@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from loracook import data, model
 from loracook.estimate.disk import check_disk
 from loracook.machine import signals, upstream
-from loracook.machine.devices import computed_on
 from loracook.machine.versions import WEIGHTS, versions
 from loracook.progress import Kept, Progress
 from loracook.recipe.derived import other_tokenizer
@@ -32,7 +31,7 @@ from loracook.training.launch import launched
 from loracook.training.loadable import misfit
 from loracook.training.memory_check import ADVICE, MemoryCheck, check_memory
 from loracook.training.processes import divided
-from loracook.training.result import adapter_effects, loss_steps, losses, parameters
+from loracook.training.result import adapter_effects, stated
 from loracook.training.resume import lengthened, resumed
 from loracook.training.save import save_adapter
 from loracook.training.trainer import TrainerInputs, build, check_trackers, read_inputs
@@ -151,34 +150,19 @@ def _train(
         metrics = _trained(sft, checkpoint)
     changed = []
     if group.is_first():
-        save_adapter(sft, inputs, folders.own / "adapter", sections=READS)
+        adapter = folders.own / "adapter"
+        save_adapter(sft, inputs, adapter, sections=READS)
         shutil.rmtree(output, ignore_errors=True)
-        changed = adapter_effects(
-            inputs.recipe, folders.own / "adapter", cache=folders.cache, progress=progress
-        )
+        changed = adapter_effects(inputs.recipe, adapter, cache=folders.cache, progress=progress)
     return {
+        **stated(sft, inputs),
         "metrics": metrics,
-        "losses": losses(sft),
-        "loss_steps": loss_steps(sft),
         "resumed_from": checkpoint and checkpoint.name,
         "lengthens": lengthens,
-        "parameters": parameters(sft.model),
-        "settings": {"train": sft.args.to_dict(), "lora": sft.model.peft_config["default"].to_dict()},
-        "steps": sft.state.global_step,
         "effects": changed,
-        "serving": [each.facts() for each in inputs.meta_model.serving(inputs.recipe)],
         "memory": memory.facts(),
-        "computed_on": computed_on(),
         "processes": {"count": group.size(), **proofs},
-        "base_commit": inputs.commit,
-        "tokenizer_commit": inputs.tokenizer_commit,
         **start,
-        "data": {
-            "digest": inputs.rows.digest,
-            "statistics": inputs.rows.statistics,
-            "first_row": data.first_row(inputs.rows, inputs.tokenizer),
-        },
-        "best_checkpoint": sft.state.best_model_checkpoint and Path(sft.state.best_model_checkpoint).name,
     }
 
 

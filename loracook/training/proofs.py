@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
 from loracook.errors import MachineError
-from loracook.store.release import ADAPTER
 from loracook.training import group
 
 if TYPE_CHECKING:
@@ -85,19 +83,3 @@ def weights_digest(model: Any) -> str:
             numbers = whole.detach().cpu().contiguous().view(torch.uint8).numpy()
             digest.update(name.encode() + numbers.tobytes())
     return digest.hexdigest()
-
-
-def check_saved(model: Any, folder: Path) -> None:
-    """Raise MachineError where the adapter in a folder is not the trained one, tensor by tensor."""
-    import torch
-    from peft import get_peft_model_state_dict
-    from safetensors.torch import load_file
-
-    saved, live = (
-        load_file(folder / ADAPTER[1]),
-        get_peft_model_state_dict(model, save_embedding_layers=False),
-    )
-    for name, weight in live.items():
-        there = saved.get(name)
-        if there is None or there.shape != weight.shape or not torch.equal(there, weight.detach().cpu()):
-            raise MachineError(f"{folder / ADAPTER[1]} does not hold the trained weight {name}; run it again")

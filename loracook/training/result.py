@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import traceback
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from loracook.data import first_row
+from loracook.machine.devices import computed_on
 from loracook.model.adapter_effect import effects
 from loracook.model.base_weights import open_weights
 from loracook.model.fetch import fetched
@@ -14,10 +17,9 @@ from loracook.progress import Progress
 from loracook.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from peft import PeftModel
     from trl import SFTTrainer
+
+    from loracook.training.trainer import TrainerInputs
 
 MOST_READ = 16 << 30
 """Bytes of a base model that are read once more for the report's chart of what the adapter changed: 135
@@ -40,6 +42,29 @@ def adapter_effects(
     return [asdict(each) for each in found]
 
 
+def stated(sft: SFTTrainer, inputs: TrainerInputs) -> dict[str, Any]:
+    """What the trainer and its inputs say of a training that has ended, as plain JSON values."""
+    best = sft.state.best_model_checkpoint
+    trainable, all_parameters = sft.model.get_nb_trainable_parameters()
+    return {
+        "losses": losses(sft),
+        "loss_steps": loss_steps(sft),
+        "parameters": {"trainable": trainable, "all": all_parameters},
+        "settings": {"train": sft.args.to_dict(), "lora": sft.model.peft_config["default"].to_dict()},
+        "steps": sft.state.global_step,
+        "serving": [each.facts() for each in inputs.meta_model.serving(inputs.recipe)],
+        "computed_on": computed_on(),
+        "base_commit": inputs.commit,
+        "tokenizer_commit": inputs.tokenizer_commit,
+        "data": {
+            "digest": inputs.rows.digest,
+            "statistics": inputs.rows.statistics,
+            "first_row": first_row(inputs.rows, inputs.tokenizer),
+        },
+        "best_checkpoint": best and Path(best).name,
+    }
+
+
 def losses(sft: SFTTrainer) -> dict[str, float]:
     """The last training and evaluation loss up to the step whose weights are the adapter's."""
     from loracook.training.callbacks import LOSSES
@@ -58,9 +83,3 @@ def _entries(sft: SFTTrainer) -> list[dict[str, float]]:
     state = sft.state
     best = state.best_global_step if sft.args.load_best_model_at_end else None
     return [entry for entry in state.log_history if entry["step"] <= (best or state.global_step)]
-
-
-def parameters(tuned: PeftModel) -> dict[str, int]:
-    """How many parameters are trained, of how many."""
-    trainable, all_parameters = tuned.get_nb_trainable_parameters()
-    return {"trainable": trainable, "all": all_parameters}

@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loracook import data, model
-from loracook.errors import TRAIN_AGAIN, DivergedError
+from loracook.errors import TRAIN_AGAIN, DivergedError, MachineError
 from loracook.machine.versions import versions
 from loracook.recipe.recipe import Recipe
 from loracook.report.card import model_card, usage_prompt
 from loracook.report.shareable import shareable
-from loracook.store.release import CARD
+from loracook.store.release import ADAPTER, CARD
 from loracook.training.trainer import TrainerInputs
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
     from trl import SFTTrainer
 
@@ -27,6 +28,7 @@ def save_adapter(sft: SFTTrainer, inputs: TrainerInputs, folder: Path, *, sectio
 
     Raises:
         DivergedError: a trained weight is not finite.
+        MachineError: what was written is not what was trained.
     """
     recipe, tuned = inputs.recipe, sft.model
     trained = (named for named in tuned.named_parameters() if named[1].requires_grad)
@@ -41,9 +43,26 @@ def save_adapter(sft: SFTTrainer, inputs: TrainerInputs, folder: Path, *, sectio
     shutil.rmtree(folder, ignore_errors=True)  # what an interrupted run left, or a stranger put there
     # Grown embeddings are saved along, since nobody else has those rows.
     tuned.save_pretrained(folder, save_embedding_layers=inputs.meta_model.added_tokens > 0)
+    check_saved(tuned, folder)
     sft.processing_class.save_pretrained(folder)
     card = _card(recipe, sections, folder, tokenizer=sft.processing_class)
     (folder / CARD).write_text(card, "utf-8")  # PEFT's is a form to fill in
+
+
+def check_saved(tuned: PeftModel, folder: Path) -> None:
+    """Raise MachineError where the adapter in a folder is not the trained one, tensor by tensor."""
+    import torch
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    saved, live = (
+        load_file(folder / ADAPTER[1]),
+        get_peft_model_state_dict(tuned, save_embedding_layers=False),
+    )
+    for name, weight in live.items():
+        there = saved.get(name)
+        if there is None or there.shape != weight.shape or not torch.equal(there, weight.detach().cpu()):
+            raise MachineError(f"{folder / ADAPTER[1]} does not hold the trained weight {name}; run it again")
 
 
 def _card(
