@@ -4,7 +4,9 @@ The base model is SmolLM2-135M of the quickstart saved in eight shards, the adap
 all linear modules. Each way runs in a process of its own, which states the seconds and how much its memory
 grew while merging and saving; imports are left out.
 
-    python benchmarks/merge.py
+    python benchmarks/merge.py [--large]
+
+With --large, the base model is a random one of 1.7 billion parameters, whose files take 3.4 GB.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import loracook
 from loracook import model
@@ -38,7 +41,7 @@ def main() -> None:
     """Print a table, a line for each way."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        prepare(folder)
+        prepare(folder, large="--large" in sys.argv)
         shards = sorted((folder / "base").glob("*.safetensors"))
         megabytes = [file.stat().st_size / 1e6 for file in shards]
         adapter = (folder / "adapter/adapter_model.safetensors").stat().st_size / 1e6
@@ -51,14 +54,14 @@ def main() -> None:
             print(done.stdout.splitlines()[-1])
 
 
-def prepare(folder: Path) -> None:
+def prepare(folder: Path, *, large: bool) -> None:
     """Save the base model in shards, and a random adapter for it."""
     import torch
     from peft import get_peft_model
 
     quickstart = loracook.load(RECIPE)
     found = model.fetch(quickstart, default_cache())
-    causal = model.load_model(quickstart, found, "bfloat16")
+    causal = random_model() if large else model.load_model(quickstart, found, "bfloat16")
     size = sum(weight.numel() * weight.element_size() for weight in causal.parameters())
     causal.save_pretrained(folder / "base", max_shard_size=size // SHARDS)
     tokenizer = model.load_tokenizer(quickstart, found)
@@ -73,6 +76,19 @@ def prepare(folder: Path) -> None:
             torch.nn.init.normal_(weight, std=0.01)
     tuned.save_pretrained(folder / "adapter")
     tokenizer.save_pretrained(folder / "adapter")
+
+
+def random_model() -> Any:
+    """A model with the shape of SmolLM2-1.7B."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    shape = LlamaConfig(
+        hidden_size=2048, intermediate_size=8192, num_hidden_layers=24, num_attention_heads=32,
+        num_key_value_heads=32, vocab_size=49_152, tie_word_embeddings=True, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    torch.set_default_dtype(torch.bfloat16)
+    return LlamaForCausalLM(shape)
 
 
 def measured(way: str, folder: Path) -> None:
