@@ -79,6 +79,9 @@ def run(
 ) -> dict[str, dict[str, Any]]:
     """Run what is not done of a recipe and return the records of its stages by name.
 
+    Under torchrun and other launchers, every process calls this: all of them train, and the first one does
+    the rest; the others return nothing.
+
     Args:
         recipe: what `load` gave.
         runs: the folder that holds one run folder for each recipe name.
@@ -91,13 +94,22 @@ def run(
     """
     from loracook.planner import plan
     from loracook.progress import Silent
+    from loracook.rank import follow
     from loracook.runner import carry_out
     from loracook.stages.base import Consent
+    from loracook.training import group
+    from loracook.training.processes import Processes
     from loracook.views.report import reported
 
-    planned, progress = plan(recipe, Path(runs)), Silent()
-    with reported(planned, progress):
-        return carry_out(planned, consent=Consent(push, overwrite, tuple(callbacks)), progress=progress)
+    if not group.is_first():
+        if follow(tuple(callbacks)):
+            raise LoracookError("the first process has failed, and says with what")
+        return {}
+    consent = Consent(push, overwrite, tuple(callbacks), Processes(group.size()))
+    with group.followed():
+        planned, progress = plan(recipe, Path(runs)), Silent()
+        with reported(planned, progress):
+            return carry_out(planned, consent=consent, progress=progress)
 
 
 def trainer(recipe: Recipe, output: str | Path | None = None) -> SFTTrainer:

@@ -12,8 +12,9 @@ import pickle
 import sys
 import threading
 import traceback
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from loracook.machine.faults import machine_errors
 from loracook.machine.signals import request_stop
@@ -23,6 +24,9 @@ from loracook.stages import STAGES
 from loracook.stages.base import Consent, Folders
 from loracook.training import group
 from loracook.training.launch import JOB, RESULT, write_error
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
 
 
 class Relayed:
@@ -70,16 +74,18 @@ def main(folder: Path) -> int:
     return 0
 
 
-def follow() -> int:
+def follow(callbacks: tuple[TrainerCallback, ...] = ()) -> int:
     """Do beside the first process what it does, until it says with which code to exit."""
     while not isinstance(job := group.next_job(), int):
-        _done(job, Silent())
+        _done(job, Silent(), callbacks)
     return job
 
 
-def _done(job: tuple[str, Recipe, Folders, Consent], progress: Progress) -> dict[str, Any]:
+def _done(
+    job: tuple[str, Recipe, Folders, Consent], progress: Progress, callbacks: tuple[TrainerCallback, ...] = ()
+) -> dict[str, Any]:
     name, recipe, folders, consent = job
-    stage = STAGES[name]
+    stage, consent = STAGES[name], replace(consent, callbacks=callbacks)
     with machine_errors(name, folders.own, folders.cache, advice=stage.OUT_OF_MEMORY):
         return stage.run(recipe, folders, consent=consent, progress=progress)
 

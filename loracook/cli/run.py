@@ -88,7 +88,7 @@ def _planned_and_run(
     from loracook.machine.devices import visible_gpus
     from loracook.planner import plan
     from loracook.stages.base import Consent
-    from loracook.training.processes import Processes
+    from loracook.training.processes import Processes, default
     from loracook.views.plan_text import stage_lines
     from loracook.views.result_text import made_lines, result_lines
 
@@ -96,7 +96,8 @@ def _planned_and_run(
     for warning in loaded.warnings:
         click.echo(str(warning), err=True)
     show((*stage_lines(planned), ""))
-    spread = Processes(processes or max(group.size(), visible_gpus(), 1))
+    given = group.size() if group.size() > 1 else processes
+    spread = Processes(given) if given else default(loaded, visible_gpus())
     consent = Consent(_upload_allowed(planned, only, push=push), overwrite, processes=spread)
     try:
         if reason := _nothing_to_do(planned, only, consent):

@@ -15,6 +15,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from loracook.errors import LoracookError, MachineError
+from loracook.model.load import has_accelerator
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -45,7 +46,7 @@ def _group() -> ProcessGroup:
     import torch
     from accelerate import PartialState
 
-    PartialState(cpu=not torch.cuda.is_available())
+    PartialState(cpu=not has_accelerator())  # each process on a device of its own
     group: ProcessGroup = torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
     return group
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from loracook.errors import RecipeError
@@ -23,6 +24,15 @@ class Processes:
 
 
 ONE = Processes()
+
+
+def default(recipe: Recipe, devices: int) -> Processes:
+    """A process for each of these devices, or as many fewer as the rows of a step can be divided among."""
+    for count in range(devices, 1, -1):
+        with suppress(RecipeError):
+            divided(recipe, count)
+            return Processes(count)
+    return ONE
 
 
 def divided(recipe: Recipe, count: int) -> Recipe:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 BOUND, SHORT_BOUND = 1e-4, 2e-2
 """How far the first loss may be from that of one process, relative to it: in float32, and in 16 bits."""
 
+STRATEGIES = {"DistributedDataParallel": "ddp"}
+"""Strategies by what they wrap a model in."""
 REPORT = "train with --processes 1, and report it"
 
 
@@ -54,11 +56,20 @@ class Proofs(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Compare the weights after the first step, and after the last."""
         if state.global_step == self.first:
+            self.facts["strategy"] = strategy(self.trainer)
             check_same_weights(self.trainer.model, f"after step {self.first}")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Compare the weights that are saved."""
         self.facts["weights"] = check_same_weights(self.trainer.model, "at the end")
+
+
+def strategy(trainer: OneOrderTrainer) -> str:
+    """The strategy that the trainer's model is wrapped for; raises MachineError for none."""
+    wrapper = type(trainer.model_wrapped).__name__
+    if wrapper not in STRATEGIES:
+        raise MachineError(f"{group.size()} processes train a {wrapper}, each by itself; {REPORT}")
+    return STRATEGIES[wrapper]
 
 
 def check_same_weights(model: Any, when: str) -> str:

@@ -80,6 +80,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "by length": {"train_sampling_strategy": "group_by_length"},
     "packed": {"packing": True, "max_length": 64, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 2},
     "two epochs": {"max_steps": 11},
+    "checkpointing": {"activation_checkpointing": True},
     "evaluations": {
         "eval_strategy": "steps", "eval_steps": 2, "per_device_eval_batch_size": 2, "save_steps": 2,
         "load_best_model_at_end": True, "early_stopping": {"early_stopping_patience": 2},
@@ -97,7 +98,7 @@ def test_two_processes_train_as_one_does(tmp_path: Path, variant: str) -> None:
     assert one.name == two.name
     assert_same(one, two, rel=1e-3 if variant == "evaluations" else 1e-5)
     result = read_record(two)["result"]["processes"]
-    assert result["count"] == 2
+    assert (result["count"], result["strategy"]) == (2, "ddp")
     assert result["first_loss"] == pytest.approx(result["first_loss_alone"], rel=1e-5)
     assert len(list((folder / "two/quickstart").glob("train-*"))) == 1
 
