@@ -29,6 +29,13 @@ MISSING = f"model, steps, tokens and memory: the training stack is not installed
 @click.option("--format", "kind", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--device", metavar="NAME", help="Say whether it fits this GPU, as in --device A100-40GB.")
 @click.option("--memory", metavar="SIZE", help="Say whether it fits a GPU with this memory, as in 24GB.")
+@click.option(
+    "--processes",
+    default=1,
+    type=click.IntRange(1),
+    metavar="N",
+    help="Plan for training in so many processes.",
+)
 @click.option("--probe", is_flag=True, help="Load the model and measure the largest batch.")
 @click.option("--offline", is_flag=True, help="Do not contact the hub.")
 def command(
@@ -40,6 +47,7 @@ def command(
     kind: str,
     device: str | None,
     memory: str | None,
+    processes: int,
     probe: bool,
     offline: bool,
 ) -> None:
@@ -49,26 +57,30 @@ def command(
     """
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
+    if probe and processes > 1:
+        raise click.UsageError("--probe measures one process; leave out --processes")
     place = named_device(device, memory)
     plans = [plan(load(recipe, overrides, allowed), runs) for recipe in recipes]
     if probe:
         keep_freed_memory()
     with noise_to(Path(os.devnull)), infrequent_gc():
-        details = [_probed(planned) if probe else _details(planned, place) for planned in plans]
+        details = [_probed(planned) if probe else _details(planned, place, processes) for planned in plans]
     show(_written(details, kind))
 
 
-def _details(planned: Plan, device: Device | None) -> PlanDetails:
+def _details(planned: Plan, device: Device | None, processes: int) -> PlanDetails:
     """The plan with its forecast, as far as it can be made here."""
     if not is_complete():
         return PlanDetails(planned, None, (MISSING,))
     from loracook.estimate.estimate import message_of, read_and_estimate
     from loracook.estimate.forecast import forecast
     from loracook.machine.devices import device_here
+    from loracook.training.processes import of_each_process
 
     try:
-        estimate = read_and_estimate(planned.recipe, default_cache(), device or device_here())
-        return PlanDetails(planned, forecast(estimate, planned.folder.parent))
+        whole = read_and_estimate(planned.recipe, default_cache(), device or device_here())
+        shared = of_each_process(whole, processes)
+        return PlanDetails(planned, forecast(shared, planned.folder.parent), processes=processes)
     except UnreachableError as error:
         return PlanDetails(planned, None, (f"model, steps, tokens and memory: {message_of(error)}",))
 

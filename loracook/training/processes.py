@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from loracook.errors import RecipeError
 from loracook.recipe.layers import with_value
 from loracook.recipe.recipe import Recipe
+
+if TYPE_CHECKING:
+    from loracook.estimate.estimate import Estimate
 
 MOST = 64
 """Numbers of processes that a message names, at most."""
@@ -55,6 +59,17 @@ def divided(recipe: Recipe, count: int) -> Recipe:
     shared = math.gcd(steps, count)
     sections = with_value(recipe.sections, ("train", STEPS), steps // shared)
     return replace(recipe, sections=with_value(sections, ("train", BATCH), batch * shared // count))
+
+
+def of_each_process(whole: Estimate, count: int) -> Estimate:
+    """The estimate of a training with the memory and the largest batch of each of so many processes."""
+    from loracook.estimate.estimate import estimate
+
+    if count == 1:
+        return whole
+    own = divided(whole.recipe, count)
+    each = estimate(own, whole.meta_model, whole.rows, device=whole.device)
+    return replace(whole, memory=each.memory, batch=each.batch)
 
 
 def _check_order(recipe: Recipe, count: int) -> None:

@@ -9,12 +9,16 @@ from loracook.training.memory_check import MemoryCheck
 
 @dataclass(frozen=True)
 class PlanDetails:
-    """A plan with its forecast; None where it cannot be made here, and `unknown` says why."""
+    """A plan with its forecast; None where it cannot be made here, and `unknown` says why.
+
+    With several `processes`, memory and the largest batch of its forecast are those of each of them.
+    """
 
     plan: Plan
     forecast: Forecast | None
     unknown: tuple[str, ...] = ()
     probe: MemoryCheck | None = None
+    processes: int = 1
 
     @property
     def all_unknown(self) -> list[str]:

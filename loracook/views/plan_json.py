@@ -25,7 +25,7 @@ def as_json(details: PlanDetails) -> dict[str, Any]:
         "folder": str(plan.folder),
         "own_code": plan.recipe.own_code,
         "stages": stages,
-        **(_forecast(forecast) if forecast else {}),
+        **(_forecast(forecast) | {"processes": details.processes} if forecast else {}),
         **({"probe": probe.facts(), "time": time} if probe else {}),
         "unknown": details.all_unknown,
     }

@@ -8,6 +8,7 @@ from loracook.estimate.forecast import Forecast
 from loracook.estimate.make_it_fit import Change
 from loracook.estimate.memory import StageMemory
 from loracook.planner import Plan, PlannedStage
+from loracook.training.processes import BATCH, STEPS, divided
 from loracook.units import size
 from loracook.views.plan_details import PlanDetails
 from loracook.views.serving import serving_lines
@@ -57,6 +58,7 @@ def _facts(details: PlanDetails, forecast: Forecast) -> dict[str, list[str]]:
         "steps": _steps(estimate),
         "tokens": _tokens(estimate),
         "evaluate": _evaluation(estimate),
+        "processes": _processes(details, estimate),
         "memory": _memory(forecast),
         "probe": _probe(details),
         "disk": _disk(forecast.disk),
@@ -128,6 +130,21 @@ def _evaluation(estimate: Estimate) -> list[str]:
     return [f"{there:,} evaluation row{'s' * (there != 1)}{answers}"] if there else []
 
 
+def _processes(details: PlanDetails, estimate: Estimate) -> list[str]:
+    """What each of several processes holds, and what they send each other."""
+    if details.processes == 1:
+        return []
+    own, trainable = (
+        divided(estimate.recipe, details.processes)["train"],
+        estimate.meta_model.counts.trainable,
+    )
+    rows = f"{own[BATCH]} row{'s' * (own[BATCH] != 1)} {TIMES} {own[STEPS]} a step"
+    return [
+        f"{details.processes}, each with the whole base model and {rows} (DDP); memory is that of each",
+        f"each step they send each other {size(4 * trainable)} of gradients",
+    ]
+
+
 def _memory(forecast: Forecast) -> list[str]:
     estimate = forecast.estimate
     memory, device, batch = estimate.memory, estimate.device, estimate.batch
@@ -135,7 +152,7 @@ def _memory(forecast: Forecast) -> list[str]:
         return ["unknown"]
     fits = "does not fit in" if estimate.too_large else "fits in"
     stage = memory.peak_stage
-    rows = f"{len(batch.rows)} rows"
+    rows = f"{len(batch.rows)} row{'s' * (len(batch.rows) != 1)}"
     shape = (
         f"{rows} packed into {batch.length:,} tokens"
         if batch.flat

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from safetensors.torch import load_file
 
+from loracook.cli import commands
 from loracook.errors import RecipeError
 from loracook.recipe.recipe import Recipe, load
 from loracook.store.record import read_record
@@ -235,3 +237,26 @@ def test_the_rows_of_a_step_are_those_of_the_recipe(tmp_path: Path) -> None:
         match="24 rows in a step cannot be divided among 5 processes; use one of 1, 2, 3, 4, 6, 8, 12, 24",
     ):
         divided(section, 5)
+
+
+def test_a_plan_has_the_memory_of_each_process_and_the_steps_of_all(tmp_path: Path) -> None:
+    section = recipe(tmp_path, per_device_train_batch_size=4, gradient_accumulation_steps=3)
+    plans = {}
+    for count in ("1", "4"):
+        ran = CliRunner().invoke(
+            commands, ["plan", str(section.file), "--processes", count, "--format", "json"]
+        )
+        plans[count] = json.loads(ran.stdout)
+    one, four = plans["1"], plans["4"]
+    assert (one["processes"], four["processes"], four["memory"]["batch"]["rows"]) == (1, 4, 1)
+    assert one["steps"] == four["steps"]
+    assert four["memory"]["parts"]["activations"] < one["memory"]["parts"]["activations"]
+    said = CliRunner().invoke(commands, ["plan", str(section.file), "--processes", "4"]).stdout
+    assert (
+        "processes 4, each with the whole base model and 1 row \N{MULTIPLICATION SIGN} 3 a step (DDP); memory is that of each"
+        in said
+    )
+    refused = CliRunner().invoke(
+        commands, ["plan", str(section.file), "--processes", "5"], standalone_mode=False
+    )
+    assert isinstance(refused.exception, RecipeError)
