@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ from loracook.errors import RecipeError
 from loracook.recipe.recipe import Recipe, load
 from loracook.store.record import read_record
 from loracook.training.processes import divided
+from tests import processes
 from tests.tiny_recipes import twin_file
 
 WEIGHTS = "adapter/adapter_model.safetensors"
@@ -44,13 +46,37 @@ def kitchen(folder: Path, **train: Any) -> Path:
     return folder
 
 
-def loracook(
-    folder: Path, *arguments: str, launcher: tuple[str, ...] = ()
-) -> subprocess.CompletedProcess[str]:
-    """A run as a user starts it."""
-    command = [sys.executable, *launcher, "-m", "loracook", "run", "recipe.yaml", *arguments]
+def loracook(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A run in one process, or one that starts others."""
+    return processes.run("run", "recipe.yaml", *arguments, cwd=folder)
+
+
+def launched(folder: Path, *launcher: str, runs: str) -> subprocess.CompletedProcess[str]:
+    """A run under another launcher, as a user starts it."""
+    command = [sys.executable, "-m", *launcher, "-m", "loracook", "run", "recipe.yaml", "--runs", runs]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def free_port() -> str:
+    """A port of this machine that nothing listens on."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return str(taken.getsockname()[1])
+
+
+def together(*folders: Path, runs: str) -> list[tuple[int | None, str, str]]:
+    """The exit code and output of a run whose processes are started beside each other, one in each folder."""
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": str(len(folders))}
+    ranks = []
+    for number, folder in enumerate(folders):
+        own = {"RANK": str(number), "LOCAL_RANK": "0" if len({*folders}) > 1 else str(number)}
+        if len({*folders}) > 1:
+            own["LORACOOK_CACHE"] = str(folder / "cache")
+        arguments = ("run", "recipe.yaml", "--runs", runs)
+        ranks.append(processes.Process(arguments, folder, place | own))
+    said = [rank.communicate() for rank in ranks]
+    return [(rank.returncode, *texts) for rank, texts in zip(ranks, said, strict=True)]
 
 
 def trained(folder: Path, runs: str) -> Path:
@@ -93,9 +119,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_two_processes_train_as_one_does(tmp_path: Path, variant: str) -> None:
     folder = kitchen(tmp_path, **VARIANTS[variant])
-    for runs, processes in (("one", "1"), ("two", "2")):
-        ran = loracook(folder, "--runs", runs, "--processes", processes)
-        assert ran.returncode == 0, ran.stderr
+    assert loracook(folder, "--runs", "one").returncode == 0
+    ended = together(folder, folder, runs="two")
+    assert [code for code, *_ in ended] == [0, 0], ended
     one, two = trained(folder, "one"), trained(folder, "two")
     assert one.name == two.name
     assert_same(one, two, rel=1e-3 if variant == "evaluations" else 1e-5)
@@ -103,47 +129,33 @@ def test_two_processes_train_as_one_does(tmp_path: Path, variant: str) -> None:
     assert (result["count"], result["strategy"]) == (2, "ddp")
     assert result["first_loss"] == pytest.approx(result["first_loss_alone"], rel=1e-5)
     assert len(list((folder / "two/quickstart").glob("train-*"))) == 1
+    assert ended[1][1:] == ("", "")
 
 
 @pytest.mark.parametrize(
     "launcher",
     [
-        ("-m", "torch.distributed.run", "--nproc-per-node", "2"),
-        ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"),
+        ("torch.distributed.run", "--nproc-per-node", "2"),
+        ("accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"),
     ],
     ids=["torchrun", "accelerate"],
 )
 def test_it_joins_the_processes_of_another_launcher(tmp_path: Path, launcher: tuple[str, ...]) -> None:
     folder = kitchen(tmp_path)
     assert loracook(folder, "--runs", "one").returncode == 0
-    ran = loracook(folder, "--runs", "two", launcher=launcher)
+    ran = launched(folder, *launcher, runs="two")
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.count("train     done") == 1
     assert_same(trained(folder, "one"), trained(folder, "two"))
-    again = loracook(folder, "--runs", "two", launcher=launcher)
-    assert (again.returncode, "everything is done" in again.stdout) == (0, True)
+    again = together(folder, folder, runs="two")
+    assert [code for code, *_ in again] == [0, 0]
+    assert "everything is done" in again[0][1]
 
 
 def test_two_machines_without_a_common_folder(tmp_path: Path) -> None:
     folders = [kitchen(tmp_path / name) for name in ("first", "second")]
-    port = 29_400 + os.getpid() % 500
-    nodes = [
-        subprocess.Popen(
-            [
-                *(sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"),
-                *("--node-rank", str(number), "--master-addr", "127.0.0.1", "--master-port", str(port)),
-                *("-m", "loracook", "run", "recipe.yaml", "--runs", "two"),
-            ],
-            cwd=folder,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "LORACOOK_CACHE": str(folder / "cache")},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for number, folder in enumerate(folders)
-    ]
-    said = [node.communicate(timeout=300)[0] for node in nodes]
-    assert [node.returncode for node in nodes] == [0, 0], said
+    ended = together(*folders, runs="two")
+    assert [code for code, *_ in ended] == [0, 0], ended
     assert loracook(folders[0], "--runs", "one").returncode == 0
     assert_same(trained(folders[0], "one"), trained(folders[0], "two"))
     assert not list(folders[1].glob("two/*/train-*/record.json"))
@@ -182,11 +194,10 @@ def started(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 LONG = {"max_steps": 30, "save_steps": 1, "save_total_limit": 3}
 
 
-@pytest.mark.parametrize("victim", [0, 1])
-def test_a_killed_process_ends_all_and_the_same_command_goes_on(tmp_path: Path, victim: int) -> None:
+def test_a_killed_process_ends_all_and_the_same_command_goes_on(tmp_path: Path) -> None:
     folder = kitchen(tmp_path, **LONG)
     run = started(folder)
-    os.kill(ranks(folder)[victim], signal.SIGKILL)
+    os.kill(ranks(folder)[1], signal.SIGKILL)
     killed = time.monotonic()
     _, said = run.communicate(timeout=60)
     assert time.monotonic() - killed < 30
@@ -194,7 +205,7 @@ def test_a_killed_process_ends_all_and_the_same_command_goes_on(tmp_path: Path, 
     assert said.splitlines()[-1].startswith("a training process was killed")
     again = loracook(folder, "--processes", "2")
     assert (again.returncode, "resuming from checkpoint-" in again.stdout) == (0, True)
-    assert loracook(folder, "--processes", "2", "--runs", "undisturbed").returncode == 0
+    assert [code for code, *_ in together(folder, folder, runs="undisturbed")] == [0, 0]
     assert (trained(folder, "runs") / WEIGHTS).read_bytes() == (
         trained(folder, "undisturbed") / WEIGHTS
     ).read_bytes()

@@ -32,8 +32,6 @@ class Sabotage(TrainerCallback):
             trained(model).data += 0.01
 
     def on_pre_optimizer_step(self, args, state, control, model, **_):
-        if kind == "gradient" and state.global_step == 0:
-            trained(model).grad.zero_()
         if kind == "later gradient" and state.global_step == 2:
             trained(model).grad.zero_()
 
@@ -44,7 +42,6 @@ loracook.run(loracook.load("recipe.yaml"), callbacks=callbacks)
 FOUND = {
     "seed": None,
     "adapter": "the trained weights of process 1 are not those of process 0 after step 1",
-    "gradient": "the trained weights of process 1 are not those of process 0 after step 1",
     "later gradient": "the trained weights of process 1 are not those of process 0 at the end",
 }
 
