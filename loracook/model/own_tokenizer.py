@@ -77,4 +77,12 @@ def loaded(recipe: Recipe, folder: Path, load: Load, *, at: Key) -> PreTrainedTo
         raise RecipeError([recipe.problem(at, NO_TOKENIZER[at])])
     with reading(recipe, folder, "its tokenizer", at=at):
         tokenizer.decode(tokenizer("soup").input_ids)  # some settings fail no earlier
+        _check_templates(tokenizer.chat_template)
     return tokenizer
+
+
+def _check_templates(stated: object) -> None:
+    """Raise ValueError where a chat template, or one of several by their names, is no text."""
+    templates = list(stated.values()) if isinstance(stated, dict) else [stated]
+    if not all(isinstance(template, str | None) for template in templates):
+        raise ValueError("a chat template that is no text")

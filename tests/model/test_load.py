@@ -56,6 +56,10 @@ FAULTS: dict[str, tuple[str, Damage]] = {
     "its tokenizer cannot be read: Expecting property name": ("tokenizer", wrote("tokenizer.json", "{")),
     "its tokenizer cannot be read: KeyError('added_tokens')": ("tokenizer", wrote("tokenizer.json", "{}")),
     "its tokenizer cannot be read: 'list' object has no": ("tokenizer", wrote("tokenizer_config.json", "[]")),
+    "its tokenizer cannot be read: a chat template that is no text": (
+        "tokenizer",
+        wrote("tokenizer_config.json", '{"chat_template": 1000}'),
+    ),
     "its tokenizer cannot be read: Couldn't instantiate": ("tokenizer", removed("tokenizer.json")),
     "the model's folder has no tokenizer": ("tokenizer", removed("tokenizer.json", "tokenizer_config.json")),
     "its weights cannot be read: Error while deserializing header: inc": (
