@@ -28,6 +28,8 @@ TOKENIZERS = (
     "spiece.model",
 )
 """Files of which a folder with a tokenizer has at least one."""
+NO_TOKEN = "\N{POT OF FOOD} no token"
+"""What no vocabulary has, so that the id of the unknown token is asked for."""
 NO_TOKENIZER: dict[Key, str] = {
     BASE_MODEL: "the model's folder has no tokenizer; copy one into it, or set tokenizer.name_or_path",
     OTHER_TOKENIZER: "has no tokenizer; name a folder with a tokenizer.json",
@@ -73,10 +75,12 @@ def loaded(recipe: Recipe, folder: Path, load: Load, *, at: Key) -> PreTrainedTo
     """
     with reading(recipe, folder, "its tokenizer", at=at):
         tokenizer = load(folder)
-    if len(tokenizer) == len(tokenizer.all_special_ids):  # some classes load from no files at all
+        special = tokenizer.all_special_ids
+    if len(tokenizer) == len(special):  # some classes load from no files at all
         raise RecipeError([recipe.problem(at, NO_TOKENIZER[at])])
     with reading(recipe, folder, "its tokenizer", at=at):
         tokenizer.decode(tokenizer("soup").input_ids)  # some settings fail no earlier
+        tokenizer.convert_tokens_to_ids(NO_TOKEN)
         _check_templates(tokenizer.chat_template)
     return tokenizer
 

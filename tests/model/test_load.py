@@ -60,6 +60,10 @@ FAULTS: dict[str, tuple[str, Damage]] = {
         "tokenizer",
         wrote("tokenizer_config.json", '{"chat_template": 1000}'),
     ),
+    "its tokenizer cannot be read: it is nested too deep": (
+        "tokenizer",
+        wrote("special_tokens_map.json", '{"unk_token": {"quant_method": "x"}}'),
+    ),
     "its tokenizer cannot be read: Couldn't instantiate": ("tokenizer", removed("tokenizer.json")),
     "the model's folder has no tokenizer": ("tokenizer", removed("tokenizer.json", "tokenizer_config.json")),
     "its weights cannot be read: Error while deserializing header: inc": (
