@@ -61,9 +61,9 @@ def launched(job: Any, count: int, progress: Kept) -> dict[str, Any]:
 def _carried_out(folder: Path, count: int, progress: Kept) -> int:
     """Start the processes, hand on what they say, and give the exit code of the launcher."""
     launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}")
-    options = ("--signals-to-handle=SIGQUIT", f"--shutdown-timeout={PATIENCE}", "--module", MODULE)
+    options = ("--signals-to-handle=SIGQUIT", f"--shutdown-timeout={PATIENCE}", f"--log-dir={folder}")
     with subprocess.Popen(
-        [*DEAF, *launcher, *options, str(folder)],
+        [*DEAF, *launcher, *options, "--module", MODULE, str(folder)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=_environment(count),
