@@ -13,6 +13,7 @@ from loracook.recipe.allowed import Allowed
 from loracook.recipe.recipe import load
 from loracook.store.files import write_new
 from loracook.store.folders import RUNS
+from loracook.training.processes import divided
 from loracook.views.launch import KINDS, Job, job_text
 
 TIME = re.compile(r"(?:\d+-)?\d+(?::\d+){0,2}", re.ASCII)
@@ -57,6 +58,7 @@ def command(
     if time is not None and not TIME.fullmatch(time):
         raise LoracookError(f"{quote(time)} is not a time limit; use HH:MM:SS or DAYS-HH:MM:SS")
     loaded = load(recipe, overrides, allowed)
+    divided(loaded, nodes * max(gpus, 1))
     passed_on = (
         *(f"--set={text}" for text in overrides),
         *(f"--allow-path={path}" for path in allowed.paths),

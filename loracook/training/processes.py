@@ -49,12 +49,15 @@ def divided(recipe: Recipe, count: int) -> Recipe:
     """
     if count == 1:
         return recipe
-    batch, steps = recipe["train"][BATCH], recipe["train"][STEPS]
+    batch, steps = recipe["train"][BATCH], recipe["train"].get(STEPS, 1)
     rows = batch * steps
     if rows % count:
         possible = ", ".join(str(number) for number in range(1, MOST) if rows % number == 0)
-        message = f"{rows} rows in a step cannot be divided among {count} processes; use one of {possible}"
-        raise RecipeError([recipe.problem(("train", STEPS), message)])
+        more = f"write {STEPS}: {count // math.gcd(batch, count)}"
+        message = (
+            f"{rows} rows in a step cannot be divided among {count} processes; {more}, or use {possible}"
+        )
+        raise RecipeError([recipe.problem(("train", BATCH), message)])
     _check_order(recipe, count)
     shared = math.gcd(steps, count)
     sections = with_value(recipe.sections, ("train", STEPS), steps // shared)

@@ -138,7 +138,7 @@ def _processes(details: PlanDetails, estimate: Estimate) -> list[str]:
         divided(estimate.recipe, details.processes)["train"],
         estimate.meta_model.counts.trainable,
     )
-    rows = f"{own[BATCH]} row{'s' * (own[BATCH] != 1)} {TIMES} {own[STEPS]} a step"
+    rows = f"{own[BATCH]} row{'s' * (own[BATCH] != 1)} {TIMES} {own.get(STEPS, 1)} a step"
     return [
         f"{details.processes}, each with the whole base model and {rows} (DDP); memory is that of each",
         f"each step they send each other {size(4 * trainable)} of gradients",

@@ -28,7 +28,7 @@ name: cook
 base_model: {name_or_path: ./model}
 dataset: {path: ./data/rows.jsonl}
 lora: {r: 8}
-train: {max_steps: 4}
+train: {max_steps: 4, gradient_accumulation_steps: 4}
 push: {repo_id: me/cook}
 """
 SIZES = {
@@ -303,3 +303,13 @@ def test_a_name_that_is_not_text_is_refused(kitchen: Path) -> None:
     except OSError:
         pytest.skip("this file system takes no such name")
     assert isinstance(launch(file, "--on=slurm").exception, LoracookError)
+
+
+def test_a_number_of_processes_that_cannot_share_a_step_is_refused() -> None:
+    result = CliRunner().invoke(
+        commands, ["launch", "cook.yaml", "--on=slurm", "--nodes=3", "--gpus=8"], standalone_mode=False
+    )
+    assert str(result.exception) == (
+        "cook.yaml:6:1: train.per_device_train_batch_size: 16 rows in a step cannot be divided among 24 processes; "
+        "write gradient_accumulation_steps: 6, or use 1, 2, 4, 8, 16"
+    )

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from safetensors.torch import load_file
 
 from loracook.cli import commands
 from loracook.errors import RecipeError
+from loracook.recipe.layers import with_value
 from loracook.recipe.recipe import Recipe, load
 from loracook.store.record import read_record
 from loracook.training.processes import divided
@@ -243,9 +245,11 @@ def test_the_rows_of_a_step_are_those_of_the_recipe(tmp_path: Path) -> None:
     keys = ("per_device_train_batch_size", "gradient_accumulation_steps")
     each = {count: [divided(section, count)["train"][key] for key in keys] for count in (1, 2, 3, 4, 8, 12)}
     assert each == {1: [4, 6], 2: [4, 3], 3: [4, 2], 4: [2, 3], 8: [1, 3], 12: [2, 1]}
+    sections = with_value(section.sections, ("train", keys[1]), None)
+    assert [divided(replace(section, sections=sections), 2)["train"][key] for key in keys] == [2, 1]
     with pytest.raises(
         RecipeError,
-        match="24 rows in a step cannot be divided among 5 processes; use one of 1, 2, 3, 4, 6, 8, 12, 24",
+        match="24 rows in a step cannot be divided among 5 processes; write gradient_accumulation_steps: 5",
     ):
         divided(section, 5)
 
