@@ -101,6 +101,7 @@ def run(
     from loracook.training.processes import Processes
     from loracook.views.report import reported
 
+    group.join()
     if not group.is_first():
         if follow(tuple(callbacks)):
             raise LoracookError("the first process has failed, and says with what")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import sys
 import threading
 import traceback
@@ -56,7 +57,7 @@ class Relayed:
 
 def main(folder: Path) -> int:
     """Do the job in a folder, and leave its result or its error there; gives the exit code."""
-    threading.Thread(target=_obey, daemon=True).start()
+    threading.Thread(target=_obey, args=(folder,), daemon=True).start()
     said = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print goes where errors go
     try:
@@ -90,10 +91,11 @@ def _done(
         return stage.run(recipe, folders, consent=consent, progress=progress)
 
 
-def _obey() -> None:
-    """Stop when asked to, and end with the process that launched this one."""
+def _obey(folder: Path) -> None:
+    """Stop when asked to, and end with the process that launched this one, whose folder is left to us."""
     while os.read(0, 1):
         request_stop()
+    shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 
 

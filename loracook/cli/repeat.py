@@ -7,10 +7,11 @@ import click
 
 from loracook.cli.options import allow_options, runs_option, set_option
 from loracook.cli.screen import noise_to, screen, show
-from loracook.errors import MachineError
+from loracook.errors import LoracookError, MachineError
 from loracook.recipe.allowed import Allowed
 from loracook.results.find import trained
 from loracook.store.folders import default_cache
+from loracook.training import group
 
 
 @click.command()
@@ -27,6 +28,8 @@ def command(*, name: str, runs: Path, overrides: tuple[str, ...], allowed: Allow
     They are the same bit for bit on a CPU of the same kind with the same versions and number of threads;
     elsewhere they have to be close. A file, row or commit that has changed is refused by name.
     """
+    if group.size() > 1:
+        raise LoracookError("the losses are repeated in one process; unset WORLD_SIZE, or leave out torchrun")
     recipe, run = trained(name, runs, overrides=overrides, allowed=allowed)
     from loracook.results.repeated import repeat
     from loracook.views.repeat_text import as_lines, verdict

@@ -61,7 +61,7 @@ def command(
 
     Under torchrun, srun and others it trains in the processes that they have started.
     """
-    group.join_slurm_step()
+    group.join()
     if group.size() > 1 and processes not in (None, group.size()):
         raise click.UsageError(f"{group.size()} processes were started around this; leave out --processes")
     loaded = load(recipe, overrides, allowed)

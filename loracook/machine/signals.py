@@ -2,6 +2,8 @@
 
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -16,6 +18,9 @@ STOPPED = f"stopped; {RESUME}"
 STOPPING = "stopping once this step is saved; Ctrl-C again stops at once, without saving"
 CLEAR_LINE = "\r\x1b[2K\x1b[?25h"
 """Clears the live line and shows the cursor, which rich hides."""
+
+UNHANDLED = 1.0
+"""Seconds after which the main thread is taken to be inside a library, where no handler of Python's runs."""
 
 _deferred: list[Callable[[], Any] | None] = [None]
 _received: list[int] = []
@@ -44,13 +49,47 @@ def stopping_on_signals() -> Iterator[None]:
 
     handled = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
     previous = {number: signal.signal(number, handle) for number in handled}
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    earlier = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    threading.Thread(target=_exit_if_stuck, args=(reader, handle), daemon=True).start()
     try:
         yield
     finally:
+        signal.set_wakeup_fd(earlier)
         for number, handler in previous.items():
             signal.signal(number, handler)
+        os.close(writer)
         os.close(terminal)
         _received.clear()
+
+
+def _exit_if_stuck(arrived: int, handle: Callable[[int, FrameType | None], Any]) -> None:
+    """Exit for a signal that the main thread does not handle, as while it waits for another process.
+
+    A step that is to end first may be long: only the second signal counts there.
+    """
+    waiting = False
+    while byte := os.read(arrived, 1):
+        if signal.getsignal(byte[0]) is not handle:
+            continue
+        time.sleep(UNHANDLED)
+        if byte[0] in _received:
+            continue
+        if waiting:
+            _received.append(byte[0])  # so that it is the second
+        if waiting or _deferred[0] is None:
+            handle(byte[0], None)
+        waiting = True
+    os.close(arrived)
+
+
+def _leave_alone() -> None:
+    """Let signals to a forked process be its own."""
+    signal.set_wakeup_fd(-1)
+
+
+os.register_at_fork(after_in_child=_leave_alone)
 
 
 @contextmanager

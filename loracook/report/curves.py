@@ -77,7 +77,7 @@ def charts(log: Sequence[Mapping[str, Any]], resumed_at: Iterable[int] = ()) -> 
 def not_finite(log: Sequence[Mapping[str, Any]]) -> int:
     """How many of the values in a log are NaN or infinite, which no line shows."""
     names = [name for lines, _ in CHARTS.values() for name in lines]
-    return sum(_is_number(entry.get(name)) and not _is_finite(entry[name]) for entry in log for name in names)
+    return sum(_is_number(entry.get(name)) and not is_finite(entry[name]) for entry in log for name in names)
 
 
 def _chart(title: str, log: Sequence[Mapping[str, Any]], marks: Iterable[int]) -> Chart | None:
@@ -93,7 +93,7 @@ def _chart(title: str, log: Sequence[Mapping[str, Any]], marks: Iterable[int]) -
 
 
 def _points(log: Sequence[Mapping[str, Any]], name: str) -> list[Point]:
-    points = [(float(entry["step"]), float(entry[name])) for entry in log if _is_finite(entry.get(name))]
+    points = [(float(entry["step"]), float(entry[name])) for entry in log if is_finite(entry.get(name))]
     size = math.ceil(len(points) / POINTS) or 1
     groups = (points[start : start + size] for start in range(0, len(points), size))
     return [_mean(group) for group in groups]
@@ -108,5 +108,6 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float)
 
 
-def _is_finite(value: Any) -> bool:
+def is_finite(value: Any) -> bool:
+    """Whether a value of a log is a number that a chart can show."""
     return _is_number(value) and math.isfinite(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -11,14 +12,14 @@ from typing import Any
 
 from loracook import data, model
 from loracook.data.changed_rows import changed_row
-from loracook.errors import LoracookError, shorten
+from loracook.errors import LoracookError, MachineError, shorten
 from loracook.estimate.memory import autocast
 from loracook.machine.devices import computed_on
 from loracook.machine.versions import WEIGHTS, versions
 from loracook.progress import Progress
 from loracook.recipe.layers import with_value
 from loracook.recipe.recipe import Recipe
-from loracook.report.curves import read_log
+from loracook.report.curves import is_finite, read_log
 from loracook.stages import STAGES
 from loracook.store.files import sha256
 from loracook.store.read_back import NUMBER, check_shape
@@ -53,8 +54,9 @@ class Repeated:
     differs: tuple[str, ...]
 
     def difference(self, step: int) -> float:
-        """The difference of the losses of a step, relative to the one that was logged."""
-        return abs(self.now[step] - self.was[step]) / max(abs(self.was[step]), 1e-9)
+        """The difference of the losses of a step, relative to the one that was logged; infinite for NaN."""
+        difference = abs(self.now[step] - self.was[step]) / max(abs(self.was[step]), 1e-9)
+        return math.inf if math.isnan(difference) else difference
 
     @property
     def largest_difference(self) -> float:
@@ -77,6 +79,9 @@ def repeat(recipe: Recipe, train: Path, *, steps: int, cache: Path, progress: Pr
     inputs = read_inputs(recipe, cache, progress)
     _refuse(train, _changed_inputs(inputs, record, cache))
     now = _first_losses(inputs, max(logged), cache=cache, progress=progress)
+    if missing := [step for step in logged if step not in now]:
+        message = f"{train / LOG} has the loss of step {missing[0]}, which training does not log"
+        raise LoracookError(f"{message}; name the recipe as it was run")
     differs = tuple(_differs(record))
     exact = not differs and "threads" in computed_on()
     return Repeated(logged, now, 0.0 if exact else _bound(recipe), differs)
@@ -92,6 +97,7 @@ def _read(train: Path) -> dict[str, Any]:
     record = read_record(train)
     try:
         check_shape(record, SHAPE)
+        dict(record["read"])  # which pairs alone make
     except ValueError as error:
         message = f"{train / RECORD} does not say what training read: an earlier version of loracook wrote it"
         raise LoracookError(message) from error
@@ -99,9 +105,11 @@ def _read(train: Path) -> dict[str, Any]:
 
 
 def _logged(train: Path, steps: int) -> dict[int, float]:
-    """The losses that were logged of the first steps."""
+    """The losses that were logged of the first steps; raises MachineError for what training logs never."""
     entries = read_log(train / LOG)
     losses = {entry["step"]: entry["loss"] for entry in entries if isinstance(entry.get("loss"), NUMBER)}
+    if not all(step >= 1 and is_finite(loss) for step, loss in losses.items()):
+        raise MachineError(f"{train / LOG} is corrupt; run its recipe again")
     if not losses:
         raise LoracookError(f"{train / LOG} has no losses to compare with; set train.logging_steps: 1")
     last = next((step for step in losses if step >= steps), max(losses))

@@ -7,6 +7,7 @@ exchanged here goes through main memory (gloo): it waits for no GPU and runs int
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,25 +15,37 @@ from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from loracook.errors import LoracookError, MachineError
+from loracook.errors import LoracookError, MachineError, quote
 from loracook.model.load import has_accelerator
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 T = TypeVar("T")
+PLACE = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+"""What a process has to know besides WORLD_SIZE to join the others."""
+NUMBER = re.compile(r"0|[1-9]\d{0,8}", re.ASCII)
+ADVICE = "start it with torchrun, or unset WORLD_SIZE"
 PATIENCE = timedelta(days=7)
 """How long one process waits for another that prepares data; the launcher notices a dead one."""
 
 
 def size() -> int:
     """How many processes train together."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return max(1, _number("WORLD_SIZE", "1"))
 
 
 def rank() -> int:
     """The number of this process; the first one, 0, writes and reports."""
-    return int(os.environ.get("RANK", "0")) if size() > 1 else 0
+    return _number("RANK", "0") if size() > 1 else 0
+
+
+def _number(name: str, default: str) -> int:
+    """The whole number in an environment variable; raises LoracookError where it is none."""
+    text = os.environ.get(name, default)
+    if not NUMBER.fullmatch(text):
+        raise LoracookError(f"the environment variable {name} is {quote(text)}, not a number; unset it")
+    return int(text)
 
 
 def is_first() -> bool:
@@ -149,14 +162,31 @@ def followed() -> Iterator[None]:
             from_first(lambda: code)
 
 
-def join_slurm_step() -> None:
-    """Take the place that Slurm's srun gives where it starts several processes and nothing else did."""
-    count = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
-    if count > 1 and "RANK" not in os.environ:
+def join() -> None:
+    """Take the place among several processes that the environment gives, Slurm's where nothing else did.
+
+    Raises:
+        LoracookError: it is not a whole one: the processes would wait for one another for ever.
+        MachineError: Slurm does not say where its step runs.
+    """
+    if "RANK" not in os.environ and _number("SLURM_STEP_NUM_TASKS", "1") > 1:
+        os.environ |= _place_in_slurm_step()
+    if size() == 1:
+        return
+    if missing := [name for name in PLACE if not os.environ.get(name)]:
+        raise LoracookError(f"WORLD_SIZE is {size()}, but {missing[0]} is not set; {ADVICE}")
+    if rank() >= size():
+        raise LoracookError(f"RANK is {rank()}, and WORLD_SIZE only {size()}; {ADVICE}")
+
+
+def _place_in_slurm_step() -> dict[str, str]:
+    """The place that Slurm's srun gives where it starts several processes."""
+    try:
+        count = int(os.environ["SLURM_STEP_NUM_TASKS"])
         nodes = ("scontrol", "show", "hostnames", os.environ["SLURM_STEP_NODELIST"])
         hosts = subprocess.run(nodes, check=True, capture_output=True, text=True).stdout.split()
         port = 10_000 + int(os.environ["SLURM_JOB_ID"]) % 20_000  # the same in all, another for each job
-        os.environ |= {
+        return {
             "RANK": os.environ["SLURM_PROCID"],
             "LOCAL_RANK": os.environ["SLURM_LOCALID"],
             "WORLD_SIZE": str(count),
@@ -164,3 +194,6 @@ def join_slurm_step() -> None:
             "MASTER_ADDR": hosts[0],
             "MASTER_PORT": os.environ.get("MASTER_PORT", str(port)),
         }
+    except (OSError, subprocess.CalledProcessError, LookupError, ValueError) as error:
+        message = "Slurm started several processes, but does not say where (scontrol show hostnames)"
+        raise MachineError(f"{message}; start them with torchrun, or unset SLURM_STEP_NUM_TASKS") from error

@@ -96,3 +96,43 @@ def test_signals_are_ours_before_the_command_line_is_imported(number: int, code:
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (code, "", f"{STOPPED}\n")
+
+
+STUCK = """
+import ctypes
+from loracook.machine.signals import stopping_on_signals
+with stopping_on_signals():
+    print(flush=True)
+    ctypes.CDLL(None).system(b"exec sleep 5 >/dev/null 2>&1")  # goes on waiting after a signal
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_run_that_waits_for_another_process_in_a_library_stops(number: signal.Signals) -> None:
+    with subprocess.Popen([sys.executable, "-c", STUCK], stdout=-1, stderr=-1, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(0.5)
+        sent = time.monotonic()
+        process.send_signal(number)
+        said = process.communicate(timeout=10)[1]
+    assert (process.returncode, said) == (75, f"{STOPPED}\n")
+    assert time.monotonic() - sent < 3
+
+
+FORKED = """
+import os, signal, time
+from loracook.machine.signals import stopping_on_signals
+with stopping_on_signals():
+    child = os.fork() or time.sleep(30)
+    time.sleep(0.2)
+    os.kill(child, signal.SIGTERM)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    time.sleep(2)
+    print("went on")
+"""
+
+
+def test_a_signal_to_a_forked_process_does_not_stop_the_run() -> None:
+    done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "75\nwent on\n")

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -94,8 +95,41 @@ def test_other_losses_fail_beyond_what_another_machine_explains(
     record = read_record(train)
     if threads:
         record["result"]["computed_on"]["threads"] = threads
-    files = file_facts(train, exclude=train / "checkpoints")
-    write_record(train, record | {"files": {name: files[name] for name in record["files"]}})
+    reseal(train, record)
     again = processes.run("repeat", "opt-350m-lora", cwd=kitchen)
     assert again.returncode == code
     assert says in again.stdout + again.stderr
+
+
+@pytest.mark.parametrize(
+    ("entries", "says"),
+    [
+        ([{"step": 2, "loss": float("nan")}], "log.jsonl is corrupt; run its recipe again"),
+        ([{"step": 2, "loss": float("inf")}], "log.jsonl is corrupt; run its recipe again"),
+        ([{"step": -2, "loss": 1.0}], "log.jsonl is corrupt; run its recipe again"),
+        ([{"step": 10**15, "loss": 1.0}], "has the loss of step 1000000000000000, which training does not log"),
+    ],
+)  # fmt: skip
+def test_a_log_that_no_training_writes_is_refused(
+    kitchen: Path, entries: list[dict[str, float]], says: str
+) -> None:
+    train = (kitchen / "runs/opt-350m-lora/latest/train").resolve()
+    (train / "log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    reseal(train, read_record(train))
+    again = processes.run("repeat", "opt-350m-lora", cwd=kitchen)
+    assert again.returncode in (2, 3)
+    assert again.stderr.count("\n") == 1
+    assert says in again.stderr
+
+
+def test_a_record_whose_files_are_no_pairs_is_refused(kitchen: Path) -> None:
+    train = (kitchen / "runs/opt-350m-lora/latest/train").resolve()
+    reseal(train, read_record(train) | {"read": [["config.json"], []]})
+    again = processes.run("repeat", "opt-350m-lora", cwd=kitchen)
+    assert (again.returncode, "does not say what training read" in again.stderr) == (2, True)
+
+
+def reseal(train: Path, record: dict[str, Any]) -> None:
+    """Write a record with the hashes of the files as they are now."""
+    files = file_facts(train, exclude=train / "checkpoints")
+    write_record(train, record | {"files": {name: files[name] for name in record["files"]}})

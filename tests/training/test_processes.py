@@ -225,13 +225,18 @@ def test_a_signal_saves_one_checkpoint_and_another_number_of_processes_goes_on(t
     assert_same(trained(folder, "runs"), trained(folder, "undisturbed"))
 
 
-def test_a_launcher_that_is_killed_leaves_no_process(tmp_path: Path) -> None:
-    folder = kitchen(tmp_path, **LONG)
+def test_a_launcher_that_is_killed_leaves_no_process_and_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, temporary = kitchen(tmp_path / "kitchen", **LONG), tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     run = started(folder)
+    assert list(temporary.glob("loracook-*"))
     run.kill()
     run.communicate()
     until = time.monotonic() + 10
-    while ranks(folder):
+    while ranks(folder) or list(temporary.glob("loracook-*")):
         assert time.monotonic() < until
         time.sleep(0.1)
 
