@@ -110,11 +110,12 @@ def run_of(stage: Path) -> Run | None:
 
 
 def _start(folder: Path, recorded: Mapping[Path, Mapping[str, Any]]) -> str:
-    """The name of the folder that a stage started from: of the one before it that has none before it."""
-    before = recorded[folder]["before"]
-    return next(
-        (name for name in before if not recorded.get(folder.parent / name, {}).get("before")), folder.name
-    )
+    """The name of the folder that a stage started from: the earliest one before it."""
+    seen = set()  # records may be a stranger's, and name one another
+    while folder not in seen and (before := recorded.get(folder, {}).get("before")):
+        seen.add(folder)
+        folder = folder.parent / next(iter(before))
+    return folder.name
 
 
 def _last(stages: Mapping[str, Path], order: list[Path]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,23 @@ def test_a_training_without_an_evaluation_of_its_own_gets_none_of_another() -> N
     finished_stage(Path("runs/soup"), "train-0000000d")
     assert names("soup") == ("soup", ["train-0000000d"])
     assert [run.name for run in finished_runs(Path("runs/soup"))] == [f"soup/{OLD}", f"soup/{TRAIN}", "soup"]
+
+
+def test_an_export_belongs_to_the_training_whose_merged_model_it_reads() -> None:
+    run = Path("runs/soup")
+    merged = finished_stage(run, "merge-0000000d", {}, before=(run / TRAIN,))
+    finished_stage(run, "export-0000000e", {}, before=(merged,))
+    assert names("soup") == ("soup", ["evaluate-0000000c", "export-0000000e", "merge-0000000d", TRAIN])
+    assert [each.name for each in finished_runs(run)] == [f"soup/{OLD}", "soup"]
+
+
+def test_records_that_name_one_another_are_no_endless_search() -> None:
+    run = Path("runs/salt")
+    first = finished_stage(run, "merge-0000000a", {})
+    second = finished_stage(run, "export-0000000b", {}, before=(first,))
+    shutil.rmtree(first)
+    finished_stage(run, first.name, {}, before=(second,))
+    assert find("salt").stages.keys() < {"merge", "export"}
 
 
 def test_stages_whose_training_was_removed_are_still_a_run() -> None:
