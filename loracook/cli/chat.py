@@ -68,6 +68,8 @@ def _tuned(recipe: Recipe, stages: Mapping[str, Path], side: str) -> Dialog:
 
 def _merged(recipe: Recipe, stages: Mapping[str, Path]) -> Dialog:
     """A dialog with the merged model."""
+    import peft  # noqa: F401  # else the first answer imports it, and prints what bitsandbytes warns of
+
     from loracook import model
     from loracook.cli.dialog import Dialog
 

@@ -124,7 +124,8 @@ def _differences(locked: Mapping[str, str], now: Mapping[str, str]) -> Iterator[
     for name in sorted({**locked, **now}):
         if locked.get(name) != now.get(name):
             was, is_now = locked.get(name, "not there"), now.get(name, "not there")
-            yield f"{shorten(name, 60)} was {shorten(was, LONGEST)}, now {shorten(is_now, LONGEST)}"
+            what = "the recipe's sha256" if name == "sha256" else shorten(name, 60)
+            yield f"{what} was {shorten(was, LONGEST)}, now {shorten(is_now, LONGEST)}"
 
 
 def _read(recipe: Recipe) -> Any:

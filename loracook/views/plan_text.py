@@ -79,7 +79,8 @@ def _model(forecast: Forecast) -> list[str]:
         f"{size(info.download_bytes)} to download" if info.download_bytes else "",
     ]
     quantization = ", ".join(f"{k}: {v}" for k, v in base.quantization.items())
-    added = f"; {base.added_tokens} tokens added" if base.added_tokens else ""
+    plural = "" if base.added_tokens == 1 else "s"
+    added = f"; {base.added_tokens:,} token{plural} added" if base.added_tokens else ""
     dtype = str(base.dtype).removeprefix("torch.")
     kind = f"{base.base_parameters:,} parameters in {dtype}{added}"
     return [", ".join(filter(None, facts)), kind, *([quantization] if quantization else [])]
@@ -214,9 +215,10 @@ def _probe(details: PlanDetails) -> list[str]:
 
 
 def _disk(disk: DiskUse) -> list[str]:
+    plural = "" if disk.checkpoints_kept == 1 else "s"
     parts = [
         f"adapter {size(disk.adapter_bytes)}",
-        f"{disk.checkpoints_kept} checkpoints of {size(disk.checkpoint_bytes)}",
+        f"{disk.checkpoints_kept} checkpoint{plural} of {size(disk.checkpoint_bytes)}",
         f"merged model {size(disk.merged_bytes)}" if disk.merged_bytes else "",
         f"GGUF file {size(disk.exported_bytes)}" if disk.exported_bytes else "",
         f"published copy {size(disk.published_bytes)}" if disk.published_bytes else "",

@@ -29,7 +29,8 @@ def as_lines(repeated: Repeated) -> Iterator[str]:
 def verdict(repeated: Repeated) -> str:
     """Whether the losses are the same, in a sentence."""
     largest, steps = repeated.largest_difference, max(repeated.was)
+    these = f"the losses of the first {steps} steps are" if steps > 1 else "the loss of the first step is"
     if not largest:
-        return f"the losses of the first {steps} steps are the same, bit for bit"
+        return f"{these} the same, bit for bit"
     bound = f"at most {repeated.bound:.1%} apart" if repeated.bound else "the same, bit for bit"
-    return f"the losses of the first {steps} steps are up to {largest:.2%} apart; expected: {bound}"
+    return f"{these} up to {largest:.2%} apart; expected: {bound}"

@@ -121,6 +121,13 @@ def test_a_pipe_gets_answers_alone(cooked: Path) -> None:
 
 
 @pytest.mark.slow
+def test_libraries_print_nothing_beside_the_merged_model_s_answers(cooked: Path) -> None:
+    chat = [sys.executable, "-m", "loracook", "chat", "kitchen", "--merged"]
+    done = subprocess.run(chat, cwd=cooked, input="Why?\n", capture_output=True, text=True)
+    assert [line for line in done.stderr.splitlines() if not line.startswith("(cut after")] == []
+
+
+@pytest.mark.slow
 def test_a_reader_that_has_gone_ends_the_chat(cooked: Path) -> None:
     loracook = f"printf 'Why?\\nWhy?\\n' | {sys.executable} -m loracook chat kitchen"
     shell = f"{loracook} | head -c 3; echo ${{PIPESTATUS[1]}}"

@@ -31,6 +31,8 @@ def test_a_lock_is_the_same_each_time_and_names_each_thing_that_has_changed(tmp_
         assert (refused.returncode, "rows.jsonl was " in refused.stderr) == (2, True)
     assert not (tmp_path / "runs").exists()
     processes.run("lock", file.name, cwd=tmp_path)
+    other = processes.run("validate", "--locked", file.name, "--set", "train.seed=1", cwd=tmp_path)
+    assert other.stderr.startswith("the recipe's sha256 was "), other.stderr
     lock.write_text(lock.read_text().replace("torch: ", "torch: x"))
     assert processes.run("validate", "--locked", file.name, cwd=tmp_path).returncode == 3
     for hostile in ("lock: 1\n", "a: &b 1\n", "", "lock: 2\nrecipe: {}\nfiles: {}\nversions: {}\nhub: {}\n"):
