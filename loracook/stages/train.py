@@ -30,7 +30,7 @@ from loracook.training.largest_batch import try_before_training
 from loracook.training.launch import launched
 from loracook.training.loadable import misfit
 from loracook.training.memory_check import ADVICE, MemoryCheck, check_memory
-from loracook.training.processes import divided
+from loracook.training.processes import divided, shared
 from loracook.training.result import adapter_effects, stated
 from loracook.training.resume import lengthened, resumed
 from loracook.training.save import save_adapter
@@ -98,6 +98,8 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
     """
     count, noted = consent.processes.count, Kept(progress)
     own = divided(recipe, count)
+    if count > 1:
+        noted.note(shared(own, count))
     job = ("train", recipe, folders, replace(consent, callbacks=()))
     if count > group.size():
         _read(own, folders, noted)

@@ -54,9 +54,8 @@ def divided(recipe: Recipe, count: int) -> Recipe:
     if rows % count:
         possible = ", ".join(str(number) for number in range(1, MOST) if rows % number == 0)
         more = f"write {STEPS}: {count // math.gcd(batch, count)}"
-        message = (
-            f"{rows} rows in a step cannot be divided among {count} processes; {more}, or use {possible}"
-        )
+        cannot = f"{rows} rows in a step cannot be divided among {count} processes"
+        message = f"{cannot}; {more}, or use {possible} processes"
         raise RecipeError([recipe.problem(("train", BATCH), message)])
     _check_order(recipe, count)
     shared = math.gcd(steps, count)
@@ -73,6 +72,14 @@ def of_each_process(whole: Estimate, count: int) -> Estimate:
     own = divided(whole.recipe, count)
     each = estimate(own, whole.meta_model, whole.rows, device=whole.device)
     return replace(whole, memory=each.memory, batch=each.batch)
+
+
+def shared(own: Recipe, count: int) -> str:
+    """What each of so many processes takes of a step, in words; `own` is its recipe."""
+    batch, steps = own["train"][BATCH], own["train"].get(STEPS, 1)
+    return (
+        f"{batch} row{'s' * (batch != 1)} \N{MULTIPLICATION SIGN} {steps} a step in each of {count} processes"
+    )
 
 
 def _check_order(recipe: Recipe, count: int) -> None:

@@ -311,5 +311,5 @@ def test_a_number_of_processes_that_cannot_share_a_step_is_refused() -> None:
     )
     assert str(result.exception) == (
         "cook.yaml:6:1: train.per_device_train_batch_size: 16 rows in a step cannot be divided among 24 processes; "
-        "write gradient_accumulation_steps: 6, or use 1, 2, 4, 8, 16"
+        "write gradient_accumulation_steps: 6, or use 1, 2, 4, 8, 16 processes"
     )

@@ -131,6 +131,7 @@ def test_two_processes_train_as_one_does(tmp_path: Path, variant: str) -> None:
     assert (result["count"], result["strategy"]) == (2, "ddp")
     assert result["first_loss"] == pytest.approx(result["first_loss_alone"], rel=1e-5)
     assert len(list((folder / "two/quickstart").glob("train-*"))) == 1
+    assert " a step in each of 2 processes\n" in ended[0][1]
     assert ended[1][1:] == ("", "")
 
 
