@@ -9,12 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from accelerate.data_loader import SeedableRandomSampler
-from datasets import concatenate_datasets
-from torch import Generator
 from torch.utils.data import RandomSampler, Sampler
-from transformers import Trainer
-from transformers.trainer_pt_utils import BatchRebalanceSampler, LengthGroupedSampler
 from trl import SFTTrainer
 
 from loracook.machine.upstream import metrics_aside, on_device
@@ -22,6 +17,7 @@ from loracook.training import group
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from transformers import Trainer
 
 SHORT = 2
 """Tokens of the row without a loss: the first is no target."""
@@ -47,6 +43,10 @@ class OneOrder(Sampler[int]):
         yield from [self.rows] * self.filling  # the row that `with_masked_row` adds
 
     def _drawn(self) -> list[int]:
+        from accelerate.data_loader import SeedableRandomSampler
+        from torch import Generator
+        from transformers.trainer_pt_utils import LengthGroupedSampler
+
         epoch = int(self.trainer.state.epoch or 0)  # set_epoch does not reach a sampler that resumes
         if isinstance(self.order, SeedableRandomSampler):
             self.order.set_epoch(epoch)
@@ -101,6 +101,9 @@ class OneOrderTrainer(SFTTrainer):
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Any:
         """The order that one process takes the rows in, whose batches are those of all processes together."""
+        from accelerate.data_loader import SeedableRandomSampler
+        from transformers.trainer_pt_utils import BatchRebalanceSampler
+
         whole = self.train_dataset if train_dataset is None else train_dataset
         together, divided = self.args.train_batch_size * group.size(), self.args.per_device_train_batch_size
         rows = whole.select(range(len(whole) - 1)) if group.size() > 1 else whole
@@ -119,6 +122,8 @@ class OneOrderTrainer(SFTTrainer):
 
 def with_masked_row(rows: Dataset) -> Dataset:
     """The rows and one more, without a loss, which fills the batches of the last step of an epoch."""
+    from datasets import concatenate_datasets
+
     ids = rows[0]["input_ids"][:SHORT]
     masked = {"input_ids": ids, "labels": [IGNORED] * len(ids), "seq_lengths": [len(ids)]}
     columns = {name: [masked[name]] for name in rows.column_names}

@@ -1,4 +1,4 @@
-"""How many processes train together and how, and the recipe of each of them."""
+"""How many processes train together, and the recipe of each of them."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ BATCH, STEPS = "per_device_train_batch_size", "gradient_accumulation_steps"
 
 @dataclass(frozen=True)
 class Processes:
-    """How training is spread: over how many processes, and by which strategy."""
+    """How training is spread: over how many processes."""
 
     count: int = 1
-    strategy: str = "auto"
 
 
 ONE = Processes()
