@@ -9,6 +9,7 @@ import click
 
 from loracook.recipe.allowed import allowed
 from loracook.store.folders import RUNS
+from loracook.training.processes import AUTO, STRATEGIES
 
 
 class Folder(click.Path):
@@ -35,6 +36,14 @@ set_option = click.option(
     multiple=True,
     metavar="KEY=VALUE",
     help="Override one value, as in --set train.learning_rate=1e-4. Can be repeated.",
+)
+
+strategy_option = click.option(
+    "--strategy",
+    type=click.Choice(STRATEGIES),
+    default=AUTO,
+    show_default=True,
+    help="What each process has of the base model: all of it (ddp), or a part of each layer (fsdp2).",
 )
 
 

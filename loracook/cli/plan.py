@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from loracook.cli.options import allow_options, runs_option, set_option
+from loracook.cli.options import allow_options, runs_option, set_option, strategy_option
 from loracook.cli.screen import noise_to, show
 from loracook.errors import UnreachableError
 from loracook.machine.devices import Device, named_device
@@ -16,6 +16,7 @@ from loracook.planner import Plan, plan
 from loracook.recipe.allowed import Allowed
 from loracook.recipe.recipe import load
 from loracook.store.folders import default_cache
+from loracook.training.processes import Processes, of_each_process
 from loracook.views.plan_details import PlanDetails
 
 MISSING = f"model, steps, tokens and memory: the training stack is not installed; {INSTALL}"
@@ -36,6 +37,7 @@ MISSING = f"model, steps, tokens and memory: the training stack is not installed
     metavar="N",
     help="Plan for training in so many processes.",
 )
+@strategy_option
 @click.option("--probe", is_flag=True, help="Load the model and measure the largest batch.")
 @click.option("--offline", is_flag=True, help="Do not contact the hub.")
 def command(
@@ -48,6 +50,7 @@ def command(
     device: str | None,
     memory: str | None,
     processes: int,
+    strategy: str,
     probe: bool,
     offline: bool,
 ) -> None:
@@ -63,24 +66,24 @@ def command(
     plans = [plan(load(recipe, overrides, allowed), runs) for recipe in recipes]
     if probe:
         keep_freed_memory()
+    spread = Processes(processes, strategy)
     with noise_to(Path(os.devnull)), infrequent_gc():
-        details = [_probed(planned) if probe else _details(planned, place, processes) for planned in plans]
+        details = [_probed(planned) if probe else _details(planned, place, spread) for planned in plans]
     show(_written(details, kind))
 
 
-def _details(planned: Plan, device: Device | None, processes: int) -> PlanDetails:
+def _details(planned: Plan, device: Device | None, asked: Processes) -> PlanDetails:
     """The plan with its forecast, as far as it can be made here."""
     if not is_complete():
         return PlanDetails(planned, None, (MISSING,))
     from loracook.estimate.estimate import message_of, read_and_estimate
     from loracook.estimate.forecast import forecast
     from loracook.machine.devices import device_here
-    from loracook.training.processes import of_each_process
 
     try:
         whole = read_and_estimate(planned.recipe, default_cache(), device or device_here())
-        shared = of_each_process(whole, processes)
-        return PlanDetails(planned, forecast(shared, planned.folder.parent), processes=processes)
+        each, processes = of_each_process(whole, asked)
+        return PlanDetails(planned, forecast(each, planned.folder.parent), processes=processes)
     except UnreachableError as error:
         return PlanDetails(planned, None, (f"model, steps, tokens and memory: {message_of(error)}",))
 

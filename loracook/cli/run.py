@@ -10,18 +10,25 @@ from typing import TYPE_CHECKING
 
 import click
 
-from loracook.cli.options import allow_options, recipe_argument, runs_option, set_option
+from loracook.cli.options import (
+    allow_options,
+    recipe_argument,
+    runs_option,
+    set_option,
+    strategy_option,
+)
 from loracook.cli.screen import noise_to, show
 from loracook.errors import GateError
 from loracook.progress import Silent
 from loracook.recipe.allowed import Allowed
 from loracook.recipe.recipe import Recipe, load
+from loracook.stages.base import Consent
 from loracook.store.lock import make_run_folder, refuse_locked
 from loracook.training import group
+from loracook.training.processes import Processes, default
 
 if TYPE_CHECKING:
     from loracook.planner import Plan, PlannedStage
-    from loracook.stages.base import Consent
 
 LOG = "log.txt"
 
@@ -44,6 +51,7 @@ LOG = "log.txt"
     metavar="N",
     help="Train in so many processes; by default one for each GPU of this machine.",
 )
+@strategy_option
 @click.option("--overwrite", is_flag=True, help="Allow uploading into a repository that already has files.")
 def command(
     *,
@@ -55,6 +63,7 @@ def command(
     push: bool,
     locked: bool,
     processes: int | None,
+    strategy: str,
     overwrite: bool,
 ) -> int:
     """Run the stages of RECIPE that are not done; after an interruption, run it again to resume.
@@ -71,7 +80,10 @@ def command(
         refuse_locked(runs / loaded.name)  # what follows, its imports too, takes longer than a refusal may
         if locked:
             _refuse_drift(loaded)
-        _planned_and_run(loaded, runs, only=only, push=push, overwrite=overwrite, processes=processes)
+        spread = Processes(_count(loaded, processes), strategy)
+        planned = _planned(loaded, runs)
+        consent = Consent(_upload_allowed(planned, only, push=push), overwrite, processes=spread)
+        _run_what_is_to_do(planned, only, consent)
     return 0
 
 
@@ -82,23 +94,28 @@ def _refuse_drift(loaded: Recipe) -> None:
     refuse_drift(loaded, hub_commits(loaded))
 
 
-def _planned_and_run(
-    loaded: Recipe, runs: Path, *, only: str | None, push: bool, overwrite: bool, processes: int | None
-) -> None:
-    from loracook.machine.devices import visible_gpus
+def _planned(loaded: Recipe, runs: Path) -> Plan:
+    """The plan of a recipe, its warnings and stages shown."""
     from loracook.planner import plan
-    from loracook.stages.base import Consent
-    from loracook.training.processes import Processes, default
     from loracook.views.plan_text import stage_lines
-    from loracook.views.result_text import made_lines, result_lines
 
     planned = plan(loaded, runs)
     for warning in loaded.warnings:
         click.echo(str(warning), err=True)
     show((*stage_lines(planned), ""))
-    given = group.size() if group.size() > 1 else processes
-    spread = Processes(given) if given else default(loaded, visible_gpus())
-    consent = Consent(_upload_allowed(planned, only, push=push), overwrite, processes=spread)
+    return planned
+
+
+def _count(loaded: Recipe, processes: int | None) -> int:
+    """How many processes train: those that were started around this one, the user's, or one for each GPU."""
+    from loracook.machine.devices import visible_gpus
+
+    return group.size() if group.size() > 1 else processes or default(loaded, visible_gpus())
+
+
+def _run_what_is_to_do(planned: Plan, only: str | None, consent: Consent) -> None:
+    from loracook.views.result_text import made_lines, result_lines
+
     try:
         if reason := _nothing_to_do(planned, only, consent):
             click.echo(reason)

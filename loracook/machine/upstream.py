@@ -43,6 +43,13 @@ def load_finished(trainer: SFTTrainer, checkpoint: Path) -> None:
     trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
 
 
+def leave_out_of_ddp(model: Module, names: Sequence[str]) -> None:
+    """Let DistributedDataParallel pass over these parameters of a model (torch 2.13)."""
+    from torch.nn.parallel import DistributedDataParallel
+
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, names)
+
+
 @contextmanager
 def metrics_aside(trainer: SFTTrainer) -> Iterator[None]:
     """Let losses be computed that TRL's training metrics and count of tokens do not notice."""

@@ -58,15 +58,18 @@ def _attends_both_ways(config: PretrainedConfig) -> bool:
     return type(config) in MODEL_FOR_MASKED_LM_MAPPING and getattr(config, "is_decoder", None) is False
 
 
-def load_model(recipe: Recipe, folder: Path, dtype: str | None = None) -> PreTrainedModel:
+def load_model(recipe: Recipe, folder: Path, dtype: str | None = None, **place: Any) -> PreTrainedModel:
     """The base model on this machine's device, quantized where the recipe says so; in its dtype or another.
+
+    `place` is for accelerate, where it is to be elsewhere.
 
     Raises:
         RecipeError: its weights cannot be read, or do not match its config.
         MachineError: the recipe's quantization or attention cannot run here.
     """
     dtype = dtype or recipe["base_model"]["dtype"]
-    base = _load(recipe, folder, dtype=dtype, **_quantization(recipe, load_config(recipe, folder)))
+    settings = _quantization(recipe, load_config(recipe, folder))
+    base = _load(recipe, folder, dtype=dtype, **settings, **place)
     if getattr(base, "is_loaded_in_4bit", False):
         _keep_trainable(base)
     return base

@@ -12,13 +12,10 @@ from typing import TYPE_CHECKING, Any
 from loracook import data, model
 from loracook.estimate.disk import check_disk
 from loracook.machine import signals, upstream
-from loracook.machine.versions import WEIGHTS, versions
 from loracook.progress import Kept, Progress
 from loracook.recipe.derived import other_tokenizer
 from loracook.recipe.recipe import Recipe
 from loracook.stages.base import Consent, Folders
-from loracook.store.files import sha256
-from loracook.store.release import ADAPTER
 from loracook.training import group
 from loracook.training.checkpoints import (
     is_last,
@@ -30,9 +27,9 @@ from loracook.training.largest_batch import try_before_training
 from loracook.training.launch import launched
 from loracook.training.loadable import misfit
 from loracook.training.memory_check import ADVICE, MemoryCheck, check_memory
-from loracook.training.processes import divided, shared
+from loracook.training.processes import AUTO, Processes, divided, shared
 from loracook.training.result import adapter_effects, stated
-from loracook.training.resume import lengthened, resumed
+from loracook.training.resume import made_by, resumed, start, to_resume_from
 from loracook.training.save import save_adapter
 from loracook.training.trainer import TrainerInputs, build, check_trackers, read_inputs
 
@@ -96,25 +93,30 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
         DivergedError: a loss, gradient or weight is not finite.
         StoppedError: a signal came; a checkpoint of the current step is kept.
     """
-    count, noted = consent.processes.count, Kept(progress)
-    own = divided(recipe, count)
-    if count > 1:
-        noted.note(shared(own, count))
+    processes, noted = consent.processes, Kept(progress)
+    own = divided(recipe, processes.count)
+    launches = processes.count > group.size()
+    if launches or (group.size() > 1 and group.is_first() and processes.strategy == AUTO):
+        processes = _read(own, processes, folders, progress=noted)[1].processes
+        consent = replace(consent, processes=processes)
+    if processes.count > 1 and group.is_first():
+        noted.note(shared(own, processes))
     job = ("train", recipe, folders, replace(consent, callbacks=()))
-    if count > group.size():
-        _read(own, folders, noted)
+    if launches:
         model.fetch(own, folders.cache)
-        return launched(job, count, noted)
+        return launched(job, processes.count, noted)
     with group.together(job):
         with group.first_before_others():
-            inputs, memory = _read(own, folders, noted)
+            inputs, memory = _read(own, processes, folders, progress=noted)
         return _train(inputs, folders, memory, callbacks=consent.callbacks, progress=progress)
 
 
-def _read(recipe: Recipe, folders: Folders, progress: Progress) -> tuple[TrainerInputs, MemoryCheck]:
+def _read(
+    recipe: Recipe, processes: Processes, folders: Folders, *, progress: Progress
+) -> tuple[TrainerInputs, MemoryCheck]:
     """What training needs besides weights, all of it checked; data is prepared where it is not cached."""
     inputs = read_inputs(recipe, folders.cache, progress)
-    memory = check_memory(inputs)
+    memory = check_memory(inputs, processes)
     for advice in memory.estimate.precision_advice.values():
         progress.note(advice)
     check_disk(memory.estimate, folders.own)
@@ -130,21 +132,22 @@ def _train(
     progress: Progress,
 ) -> dict[str, Any]:
     """Train in this process, and in those that it trains together with; only the first one writes."""
-    start = _start(inputs.recipe)
-    made_by = _made_by(inputs, folders, device=memory.estimate.device.kind) | start
-    group.check_same(made_by, "the processes would not train the same")
+    digest = folders.own.name.rpartition("-")[2]
+    facts = made_by(inputs, digest, device=memory.estimate.device.kind)
+    group.check_same(facts, "the processes would not train the same")
     checkpoints = folders.own / "checkpoints"
     checkpoint = group.from_first(
-        lambda: _to_resume_from(folders, checkpoints, made_by=made_by, progress=progress)
+        lambda: to_resume_from(checkpoints, facts, shorter=folders.shorter, progress=progress)
     )
     memory.start()
     output = group.from_first(lambda: staging_folder(checkpoints))
-    sft = build(inputs, output, cache=folders.cache, progress=progress)
+    strategy = memory.processes.strategy
+    sft = build(inputs, output, cache=folders.cache, progress=progress, strategy=strategy)
     while checkpoint and (fault := group.first_of(misfit(checkpoint, sft))):
         progress.note(group.from_first(partial(skip, checkpoint, fault)))
-        checkpoint = group.from_first(lambda: resumed(checkpoints, made_by, progress))
+        checkpoint = group.from_first(lambda: resumed(checkpoints, facts, progress))
     lengthens = checkpoint and taken_from(checkpoint)
-    proofs = _add_callbacks(sft, inputs, folders=folders, made_by=made_by, memory=memory, progress=progress)
+    proofs = _add_callbacks(sft, inputs, folders=folders, made_by=facts, memory=memory, progress=progress)
     for callback in callbacks:
         sft.add_callback(callback)
     try_before_training(sft, memory, progress)
@@ -164,39 +167,8 @@ def _train(
         "effects": changed,
         "memory": memory.facts(),
         "processes": {"count": group.size(), **proofs},
-        **start,
+        **start(inputs.recipe),
     }
-
-
-def _to_resume_from(
-    folders: Folders, checkpoints: Path, *, made_by: Mapping[str, Any], progress: Progress
-) -> Path | None:
-    """The checkpoint to resume from, taken over from a shorter training where there is none of its own."""
-    checkpoint = resumed(checkpoints, made_by, progress)
-    if checkpoint is None and folders.shorter:
-        return lengthened(folders.shorter, checkpoints, made_by, progress=progress)
-    return checkpoint
-
-
-def _made_by(inputs: TrainerInputs, folders: Folders, *, device: str) -> dict[str, Any]:
-    """What decides the weights besides the steps taken, for the manifests of checkpoints."""
-    return {
-        "recipe": folders.own.name.rpartition("-")[2],
-        "data": inputs.rows.digest,
-        "base": inputs.commit,
-        **({"tokenizer": inputs.tokenizer_commit} if inputs.tokenizer_commit else {}),
-        "device": device,
-        "world size": group.size() if inputs.draws_random_numbers else 1,  # else it decides nothing
-        "seed": inputs.recipe["train"]["seed"],
-        **{name: version for name, version in versions().items() if name in WEIGHTS},
-    }
-
-
-def _start(recipe: Recipe) -> dict[str, str]:
-    """The hash of the weights that training starts from, where it starts from an adapter."""
-    if "start_from" not in recipe["lora"]:
-        return {}
-    return {"start_from": sha256(model.start_adapter(recipe) / ADAPTER[1])}
 
 
 def _add_callbacks(

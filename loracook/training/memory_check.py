@@ -12,6 +12,7 @@ from loracook.estimate.rows import prepared_stats
 from loracook.machine import memory
 from loracook.machine.devices import device_here
 from loracook.machine.faults import shortage
+from loracook.training.processes import ONE, Processes, with_strategy
 from loracook.training.trainer import TrainerInputs
 from loracook.units import size
 
@@ -32,10 +33,11 @@ class MemoryCheck:
     """An estimate, and the bytes that training took for the largest batch; None where that is not known.
 
     `before` is the memory of the process with its libraries; `seconds` are those of one forward and backward
-    pass.
+    pass; the estimate is that of each of the `processes`.
     """
 
     estimate: Estimate
+    processes: Processes = ONE
     before: memory.Baseline = NOTHING_BEFORE
     measured: int | None = None
     seconds: float | None = None
@@ -98,14 +100,15 @@ class MemoryCheck:
         return [change.write for change in fitting_changes(training)]
 
 
-def check_memory(inputs: TrainerInputs) -> MemoryCheck:
-    """The memory check of a run, before weights are loaded.
+def check_memory(inputs: TrainerInputs, processes: Processes = ONE) -> MemoryCheck:
+    """The memory check of a run in one of these processes, before weights are loaded.
 
     Raises:
         MachineError: a CPU's memory is too small by more than the estimate's error.
     """
     rows = prepared_stats(inputs.recipe, inputs.rows)
-    check = MemoryCheck(estimate(inputs.recipe, inputs.meta_model, rows, device=device_here()))
+    each = estimate(inputs.recipe, inputs.meta_model, rows, device=device_here())
+    check = MemoryCheck(*with_strategy(each, processes))
     device = check.estimate.device
     if device.kind != "cuda" and check.planned and check.planned > DOUBT * device.bytes:
         raise check.refusal()

@@ -14,6 +14,8 @@ from trl import SFTTrainer
 
 from loracook.machine.upstream import metrics_aside, on_device
 from loracook.training import group
+from loracook.training.processes import FSDP2
+from loracook.training.sharding import shard
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -58,16 +60,25 @@ class OneOrder(Sampler[int]):
 class OneOrderTrainer(SFTTrainer):
     """TRL's trainer, which takes the same rows in each step wherever it resumes, and in how many processes.
 
-    Its arguments are those of each process; for several, its rows end in one that `with_masked_row` adds. Of
+    Its arguments are those of each process, and the `strategy` of all; for several, its rows end in one that
+    `with_masked_row` adds. Of
     the first step that it takes it keeps the batches, how many tokens of all processes are in the loss, and
     the share of this process in it.
     """
 
-    def __init__(self, *values: Any, **named: Any) -> None:
-        super().__init__(*values, **named)
+    def __init__(self, *, strategy: str, **named: Any) -> None:
+        self.strategy = strategy
+        super().__init__(**named)
         self.first_batches: list[Any] | None = None
         self.first_tokens: Any = None
         self.first_share = 0.0
+
+    def _move_model_to_device(self, model: Any, device: Any) -> None:
+        """Put the model on a device, or this process's part of it."""
+        if self.strategy == FSDP2:
+            shard(model, device)
+        else:
+            super()._move_model_to_device(model, device)
 
     def keep_first_step(self) -> None:
         """Keep the batches from now on, until `loss_alone` takes them."""

@@ -1,4 +1,4 @@
-"""How many processes train together, and the recipe of each of them."""
+"""How many processes train together, with which strategy, and the recipe of each of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from loracook.errors import RecipeError
+from loracook.errors import LoracookError, RecipeError
 from loracook.recipe.layers import with_value
 from loracook.recipe.recipe import Recipe
 
@@ -19,23 +19,34 @@ MOST = 64
 BATCH, STEPS = "per_device_train_batch_size", "gradient_accumulation_steps"
 
 
+AUTO, DDP, FSDP2 = STRATEGIES = ("auto", "ddp", "fsdp2")
+
+
+HELD = {DDP: "the whole base model (DDP)", FSDP2: "a part of each layer (FSDP2)"}
+"""What a process has of the base model with each strategy."""
+
+
 @dataclass(frozen=True)
 class Processes:
-    """How training is spread: over how many processes."""
+    """How training is spread: over how many processes, and what each has of the base model.
+
+    All of it with "ddp", a part of each layer with "fsdp2"; "auto" is the first of them that fits.
+    """
 
     count: int = 1
+    strategy: str = AUTO
 
 
 ONE = Processes()
 
 
-def default(recipe: Recipe, devices: int) -> Processes:
-    """A process for each of these devices, or as many fewer as the rows of a step can be divided among."""
+def default(recipe: Recipe, devices: int) -> int:
+    """One for each of these devices, or as many fewer as the rows of a step can be divided among."""
     for count in range(devices, 1, -1):
         with suppress(RecipeError):
             divided(recipe, count)
-            return Processes(count)
-    return ONE
+            return count
+    return 1
 
 
 def divided(recipe: Recipe, count: int) -> Recipe:
@@ -62,23 +73,49 @@ def divided(recipe: Recipe, count: int) -> Recipe:
     return replace(recipe, sections=with_value(sections, ("train", BATCH), batch * shared // count))
 
 
-def of_each_process(whole: Estimate, count: int) -> Estimate:
-    """The estimate of a training with the memory and the largest batch of each of so many processes."""
+def of_each_process(whole: Estimate, asked: Processes) -> tuple[Estimate, Processes]:
+    """The estimate of a training with the memory and the largest batch of each process, and its strategy."""
     from loracook.estimate.estimate import estimate
 
-    if count == 1:
-        return whole
-    own = divided(whole.recipe, count)
-    each = estimate(own, whole.meta_model, whole.rows, device=whole.device)
-    return replace(whole, memory=each.memory, batch=each.batch)
+    own = divided(whole.recipe, asked.count)
+    each = estimate(own, whole.meta_model, whole.rows, device=whole.device) if asked.count > 1 else whole
+    each, processes = with_strategy(each, asked)
+    return replace(whole, memory=each.memory, batch=each.batch), processes
 
 
-def shared(own: Recipe, count: int) -> str:
-    """What each of so many processes takes of a step, in words; `own` is its recipe."""
+def with_strategy(each: Estimate, asked: Processes) -> tuple[Estimate, Processes]:
+    """The estimate of one of several processes as its strategy has it; "auto" is decided here.
+
+    Raises:
+        RecipeError: it cannot be trained in shards, as the user wants it.
+    """
+    from loracook.estimate.memory import StageMemory
+    from loracook.training.sharding import check_shardable, sharded_parts
+
+    if asked.count == 1 and asked.strategy == FSDP2:
+        raise LoracookError("--strategy fsdp2 shards among several processes; add --processes 2")
+    if asked.count == 1 or asked.strategy == DDP:
+        return each, replace(asked, strategy=DDP)
+    try:
+        check_shardable(each.recipe, each.meta_model)
+    except RecipeError:
+        if asked.strategy == FSDP2:
+            raise
+        return each, replace(asked, strategy=DDP)
+    if asked.strategy == AUTO and "train" not in each.too_large:
+        return each, replace(asked, strategy=DDP)
+    memory = each.memory
+    if memory is not None:
+        parts = sharded_parts(memory.stages["train"], each.meta_model, asked.count)
+        memory = StageMemory({**memory.stages, "train": parts})
+    return replace(each, memory=memory), replace(asked, strategy=FSDP2)
+
+
+def shared(own: Recipe, processes: Processes) -> str:
+    """What each of several processes takes of a step and has of the model, in words; `own` is its recipe."""
     batch, steps = own["train"][BATCH], own["train"].get(STEPS, 1)
-    return (
-        f"{batch} row{'s' * (batch != 1)} \N{MULTIPLICATION SIGN} {steps} a step in each of {count} processes"
-    )
+    rows = f"{batch} row{'s' * (batch != 1)} \N{MULTIPLICATION SIGN} {steps} a step"
+    return f"{rows} in each of {processes.count} processes, with {HELD[processes.strategy]}"
 
 
 def _check_order(recipe: Recipe, count: int) -> None:

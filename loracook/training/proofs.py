@@ -9,6 +9,8 @@ from transformers import TrainerCallback
 
 from loracook.errors import MachineError
 from loracook.training import group
+from loracook.training.processes import DDP, FSDP2
+from loracook.training.sharding import is_sharded
 
 if TYPE_CHECKING:
     from loracook.training.one_order import OneOrderTrainer
@@ -16,8 +18,8 @@ if TYPE_CHECKING:
 BOUND, SHORT_BOUND = 1e-4, 2e-2
 """How far the first loss may be from that of one process, relative to it: in float32, and in 16 bits."""
 
-STRATEGIES = {"DistributedDataParallel": "ddp"}
-"""Strategies by what they wrap a model in."""
+WRAPPER = "DistributedDataParallel"
+"""What synchronizes the gradients of what is trained."""
 REPORT = "train with --processes 1, and report it"
 
 
@@ -65,11 +67,14 @@ class Proofs(TrainerCallback):
 
 
 def strategy(trainer: OneOrderTrainer) -> str:
-    """The strategy that the trainer's model is wrapped for; raises MachineError for none."""
+    """The strategy that the trainer's model runs with; raises MachineError where it is not the chosen one."""
     wrapper = type(trainer.model_wrapped).__name__
-    if wrapper not in STRATEGIES:
+    if wrapper != WRAPPER:
         raise MachineError(f"{group.size()} processes train a {wrapper}, each by itself; {REPORT}")
-    return STRATEGIES[wrapper]
+    runs = FSDP2 if is_sharded(trainer.model) else DDP
+    if runs != trainer.strategy:
+        raise MachineError(f"the processes train with {runs}, not with {trainer.strategy}; {REPORT}")
+    return runs
 
 
 def check_same_weights(model: Any, when: str) -> str:
@@ -83,14 +88,12 @@ def check_same_weights(model: Any, when: str) -> str:
 
 
 def weights_digest(model: Any) -> str:
-    """The SHA-256 of all trained weights, sharded ones whole."""
+    """The SHA-256 of all trained weights, which every process has whole."""
     import torch
-    from torch.distributed.tensor import DTensor
 
     digest = hashlib.sha256()
     for name, weight in model.named_parameters():
         if weight.requires_grad:
-            whole = weight.full_tensor() if isinstance(weight, DTensor) else weight
-            numbers = whole.detach().cpu().contiguous().view(torch.uint8).numpy()
+            numbers = weight.detach().cpu().contiguous().view(torch.uint8).numpy()
             digest.update(name.encode() + numbers.tobytes())
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""The checkpoint that a training resumes from: its own newest one, or that of a shorter training."""
+"""What decides a training, and the checkpoint that it resumes from: its own newest, or a shorter one's."""
 
 from __future__ import annotations
 
@@ -6,10 +6,49 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from loracook import model
 from loracook.errors import LoracookError
+from loracook.machine.versions import WEIGHTS, versions
 from loracook.progress import Progress
+from loracook.recipe.recipe import Recipe
+from loracook.store.files import sha256
+from loracook.store.release import ADAPTER
+from loracook.training import group
 from loracook.training.checkpoints import differences, newest_sealed, take_over
 from loracook.training.lengthened import Shorter
+from loracook.training.trainer import TrainerInputs
+
+
+def made_by(inputs: TrainerInputs, recipe_digest: str, *, device: str) -> dict[str, Any]:
+    """What decides the weights besides the steps taken, for the manifests of checkpoints."""
+    return {
+        "recipe": recipe_digest,
+        "data": inputs.rows.digest,
+        "base": inputs.commit,
+        **({"tokenizer": inputs.tokenizer_commit} if inputs.tokenizer_commit else {}),
+        "device": device,
+        "world size": group.size() if inputs.draws_random_numbers else 1,  # else it decides nothing
+        "seed": inputs.recipe["train"]["seed"],
+        **{name: version for name, version in versions().items() if name in WEIGHTS},
+        **start(inputs.recipe),
+    }
+
+
+def start(recipe: Recipe) -> dict[str, str]:
+    """The hash of the weights that training starts from, where it starts from an adapter."""
+    if "start_from" not in recipe["lora"]:
+        return {}
+    return {"start_from": sha256(model.start_adapter(recipe) / ADAPTER[1])}
+
+
+def to_resume_from(
+    checkpoints: Path, made_by: Mapping[str, Any], *, shorter: Shorter | None, progress: Progress
+) -> Path | None:
+    """The checkpoint to resume from, taken over from a shorter training where there is none of its own."""
+    checkpoint = resumed(checkpoints, made_by, progress)
+    if checkpoint is None and shorter:
+        return _lengthened(shorter, checkpoints, made_by, progress=progress)
+    return checkpoint
 
 
 def resumed(checkpoints: Path, made_by: Mapping[str, Any], progress: Progress) -> Path | None:
@@ -30,7 +69,7 @@ def resumed(checkpoints: Path, made_by: Mapping[str, Any], progress: Progress) -
     return checkpoint
 
 
-def lengthened(
+def _lengthened(
     shorter: Shorter, checkpoints: Path, made_by: Mapping[str, Any], *, progress: Progress
 ) -> Path | None:
     """The checkpoint of a shorter training to resume from, taken over; None to start from the beginning."""

@@ -19,6 +19,7 @@ from loracook.progress import Progress
 from loracook.recipe.recipe import Recipe
 from loracook.store.folders import commit
 from loracook.training import group
+from loracook.training.processes import DDP, FSDP2
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -119,14 +120,17 @@ def check_precision(recipe: Recipe) -> None:
             raise MachineError(f"train.{name} requires a GPU, not {device.name}; write {name}: false")
 
 
-def build(inputs: TrainerInputs, output: Path, *, cache: Path, progress: Progress) -> SFTTrainer:
+def build(
+    inputs: TrainerInputs, output: Path, *, cache: Path, progress: Progress, strategy: str = DDP
+) -> SFTTrainer:
     """The SFTTrainer of a recipe, its weights loaded, which writes checkpoints below `output`."""
     from loracook.training.one_order import OneOrderTrainer, with_masked_row
 
     recipe = inputs.recipe
     arguments = sft_config(recipe, output)
     progress.advance(0, 0, "loading the base model")
-    base = model.load_model(recipe, model.fetch(recipe, cache))
+    place = {"device_map": None} if strategy == FSDP2 else {}  # it may not fit a device whole
+    base = model.load_model(recipe, model.fetch(recipe, cache), **place)
     model.fit_embeddings(base, len(inputs.tokenizer))
     check_packing(base, recipe)
     sft = OneOrderTrainer(
@@ -137,6 +141,7 @@ def build(inputs: TrainerInputs, output: Path, *, cache: Path, progress: Progres
         processing_class=inputs.tokenizer,
         peft_config=deepcopy(inputs.meta_model.lora_config),
         callbacks=_early_stopping(recipe),
+        strategy=strategy,
     )
     model.load_start(recipe, sft.model)
     _use_loraplus(sft, recipe)

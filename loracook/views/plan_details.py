@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from loracook.estimate.forecast import Forecast
 from loracook.planner import Plan
 from loracook.training.memory_check import MemoryCheck
+from loracook.training.processes import ONE, Processes
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class PlanDetails:
     forecast: Forecast | None
     unknown: tuple[str, ...] = ()
     probe: MemoryCheck | None = None
-    processes: int = 1
+    processes: Processes = ONE
 
     @property
     def all_unknown(self) -> list[str]:

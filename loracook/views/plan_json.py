@@ -25,7 +25,12 @@ def as_json(details: PlanDetails) -> dict[str, Any]:
         "folder": str(plan.folder),
         "own_code": plan.recipe.own_code,
         "stages": stages,
-        **(_forecast(forecast) | {"processes": details.processes} if forecast else {}),
+        **(
+            _forecast(forecast)
+            | {"processes": details.processes.count, "strategy": details.processes.strategy}
+            if forecast
+            else {}
+        ),
         **({"probe": probe.facts(), "time": time} if probe else {}),
         "unknown": details.all_unknown,
     }

@@ -8,7 +8,7 @@ from loracook.estimate.forecast import Forecast
 from loracook.estimate.make_it_fit import Change
 from loracook.estimate.memory import StageMemory
 from loracook.planner import Plan, PlannedStage
-from loracook.training.processes import BATCH, STEPS, divided
+from loracook.training.processes import FSDP2, divided, shared
 from loracook.units import size
 from loracook.views.plan_details import PlanDetails
 from loracook.views.serving import serving_lines
@@ -133,16 +133,14 @@ def _evaluation(estimate: Estimate) -> list[str]:
 
 def _processes(details: PlanDetails, estimate: Estimate) -> list[str]:
     """What each of several processes holds, and what they send each other."""
-    if details.processes == 1:
+    processes = details.processes
+    if processes.count == 1:
         return []
-    own, trainable = (
-        divided(estimate.recipe, details.processes)["train"],
-        estimate.meta_model.counts.trainable,
-    )
-    rows = f"{own[BATCH]} row{'s' * (own[BATCH] != 1)} {TIMES} {own.get(STEPS, 1)} a step"
+    own, trainable = divided(estimate.recipe, processes.count), estimate.meta_model.counts.trainable
+    layers = ", and twice for each batch the layers" if processes.strategy == FSDP2 else ""
     return [
-        f"{details.processes}, each with the whole base model and {rows} (DDP); memory is that of each",
-        f"each step they send each other {size(4 * trainable)} of gradients",
+        f"{shared(own, processes)}; memory is that of each",
+        f"each step they send each other {size(4 * trainable)} of gradients{layers}",
     ]
 
 

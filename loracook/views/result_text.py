@@ -25,6 +25,9 @@ TRAINED = {
 """What is shown of training."""
 
 
+PROVEN = {"processes": {"count": int, "strategy": str, "first_loss": NUMBER, "first_loss_alone": NUMBER}}
+
+
 def result_lines(plan: Plan, only: str | None) -> list[str]:
     """The table of metrics before and after, what is where, and a command to try next.
 
@@ -43,7 +46,7 @@ def made_lines(plan: Plan) -> list[str]:
     places += _exported(plan, done["export"]) if "export" in done else []
     report = plan.folder / FILE
     places += [f"  {'report':<10}{report}"] if report.is_file() else []
-    losses = _losses(done["train"]) if "train" in done else []
+    losses = [*_losses(done["train"]), *_processes(done["train"])] if "train" in done else []
     tables = [*_table(done.get("evaluate")), *_scores(done.get("lm_eval"))]
     return [*losses, *tables, "", *places, *_serving(done)]
 
@@ -89,6 +92,15 @@ def _losses(train: Path) -> list[str]:
     losses = {name: result["losses"][name] for name in measured_on if name in result["losses"]}
     lines = [f"  {name.replace('_', ' '):<10}{losses[name]:.4g} {measured_on[name]}" for name in losses]
     return ["", *lines] if lines else []
+
+
+def _processes(train: Path) -> list[str]:
+    """What several processes have proven of themselves."""
+    if "first_loss" not in read_result(train, {"processes": dict})["processes"]:
+        return []  # one, or several that resumed after the last step
+    proven = read_result(train, PROVEN)["processes"]
+    losses = f"first loss {proven['first_loss']:.6g}, {proven['first_loss_alone']:.6g} in one process"
+    return [f"  {'processes':<10}{proven['count']} ({proven['strategy']}), with the same weights; {losses}"]
 
 
 def _table(folder: Path | None) -> list[str]:

@@ -8,7 +8,7 @@ import json
 import re
 import socket
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -57,7 +57,7 @@ class Repository:
 
 
 class Hub(ThreadingHTTPServer):
-    """The hub; `faults` says what goes wrong, in turn, with a kind of request."""
+    """The hub; `faults` says what goes wrong, in turn, with a kind of request; `read` counts files by path."""
 
     daemon_threads = True
 
@@ -68,6 +68,7 @@ class Hub(ThreadingHTTPServer):
         self.objects: Files = {}
         self.who: dict[str, Any] = WHO
         self.asked: list[str] = []
+        self.read: Counter[str] = Counter()
         self.faults: dict[str, list[str]] = defaultdict(list)
         self.ended = threading.Event()
 
@@ -181,6 +182,7 @@ class Handler(BaseHTTPRequestHandler):
         repository, oid = found
         if path not in repository.commits[oid]:
             return 404, {"error": "Entry not found", "code": "EntryNotFound"}
+        self.server.read[path] += self.command == "GET"
         return 200, (repository.commits[oid][path], oid)
 
     def tree(self, repo_id: str, revision: str, folder: str = "") -> tuple[int, Any]:

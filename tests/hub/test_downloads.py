@@ -55,6 +55,14 @@ def test_a_run_fetches_model_and_rows_and_records_their_commit(hub: Hub, recipe:
     assert len(hub.asked) == asked
 
 
+@pytest.mark.slow
+def test_several_processes_fetch_and_prepare_once(hub: Hub, recipe: Path) -> None:
+    done = loracook(recipe, "run", "--processes", "2")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (hub.read["model.safetensors"], hub.read["train.jsonl"]) == (1, 1)
+    assert done.stdout.count("using cached prepared rows") == 1
+
+
 def test_a_plan_fetches_no_weights(hub: Hub, home: Path, recipe: Path) -> None:
     planned = loracook(recipe, "plan", "--format", "json")
     assert (planned.returncode, planned.stderr) == (0, "")

@@ -25,6 +25,7 @@ from loracook.recipe.recipe import Recipe, load
 from loracook.store.record import read_record
 from loracook.training.processes import divided
 from tests import processes
+from tests.plans import config_recipe, plan
 from tests.tiny_recipes import twin_file
 
 WEIGHTS = "adapter/adapter_model.safetensors"
@@ -39,12 +40,11 @@ TRAIN = {
 pytestmark = pytest.mark.slow
 
 
-def kitchen(folder: Path, **train: Any) -> Path:
+def kitchen(folder: Path, *, lora: dict[str, Any] | None = None, **train: Any) -> Path:
     """A folder with a recipe in float32 whose rows do not fill the last step of an epoch."""
     dataset = {"rows": 26, "eval": {"path": None, "rows": 5}}
-    twin_file(
-        "quickstart", folder, train=TRAIN | train, merge=None, push=None, evaluate=None, dataset=dataset
-    )
+    sections = {"train": TRAIN | train, "lora": lora or {}, "dataset": dataset}
+    twin_file("quickstart", folder, merge=None, push=None, evaluate=None, **sections)
     return folder
 
 
@@ -67,7 +67,7 @@ def free_port() -> str:
         return str(taken.getsockname()[1])
 
 
-def together(*folders: Path, runs: str) -> list[tuple[int | None, str, str]]:
+def together(*folders: Path, runs: str, arguments: tuple[str, ...] = ()) -> list[tuple[int | None, str, str]]:
     """The exit code and output of a run whose processes are started beside each other, one in each folder."""
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": str(len(folders))}
     ranks = []
@@ -75,8 +75,8 @@ def together(*folders: Path, runs: str) -> list[tuple[int | None, str, str]]:
         own = {"RANK": str(number), "LOCAL_RANK": "0" if len({*folders}) > 1 else str(number)}
         if len({*folders}) > 1:
             own["LORACOOK_CACHE"] = str(folder / "cache")
-        arguments = ("run", "recipe.yaml", "--runs", runs)
-        ranks.append(processes.Process(arguments, folder, place | own))
+        command = ("run", "recipe.yaml", "--runs", runs, *arguments)
+        ranks.append(processes.Process(command, folder, place | own))
     said = [rank.communicate() for rank in ranks]
     return [(rank.returncode, *texts) for rank, texts in zip(ranks, said, strict=True)]
 
@@ -131,8 +131,22 @@ def test_two_processes_train_as_one_does(tmp_path: Path, variant: str) -> None:
     assert (result["count"], result["strategy"]) == (2, "ddp")
     assert result["first_loss"] == pytest.approx(result["first_loss_alone"], rel=1e-5)
     assert len(list((folder / "two/quickstart").glob("train-*"))) == 1
-    assert " a step in each of 2 processes\n" in ended[0][1]
+    assert " a step in each of 2 processes, with the whole base model (DDP)\n" in ended[0][1]
+    assert "processes 2 (ddp), with the same weights; first loss " in ended[0][1]
     assert ended[1][1:] == ("", "")
+
+
+def test_layers_in_shards_train_the_same_bits(tmp_path: Path) -> None:
+    """With PEFT's magnitudes, biases and whole modules, which read the weights of a layer, and in evaluations."""
+    lora = {"use_dora": True, "bias": "lora_only", "modules_to_save": ["lm_head"]}
+    folder = kitchen(tmp_path, lora=lora, **VARIANTS["evaluations"], activation_checkpointing=True)
+    for strategy in ("ddp", "fsdp2"):
+        ended = together(folder, folder, runs=strategy, arguments=("--strategy", strategy))
+        assert [code for code, *_ in ended] == [0, 0], ended
+        assert read_record(trained(folder, strategy))["result"]["processes"]["strategy"] == strategy
+    whole, sharded = trained(folder, "ddp"), trained(folder, "fsdp2")
+    assert (sharded / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
+    assert losses(sharded) == losses(whole)
 
 
 @pytest.mark.parametrize(
@@ -180,34 +194,38 @@ def ranks(folder: Path) -> dict[int, int]:
     return found
 
 
-def started(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    """A long run in two processes that has saved a checkpoint."""
-    command = [sys.executable, "-m", "loracook", "run", "recipe.yaml", "--processes", "2", *arguments]
+def started(folder: Path, until: str = "checkpoints/checkpoint-3") -> subprocess.Popen[str]:
+    """A run in two processes whose training has made a file."""
+    command = [sys.executable, "-m", "loracook", "run", "recipe.yaml", "--processes", "2"]
     run = subprocess.Popen(
         command, cwd=folder, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=-1, stderr=-1, text=True
     )
-    until = time.monotonic() + 120
-    while not list(folder.glob("runs/*/train-*/checkpoints/checkpoint-3")):
-        assert time.monotonic() < until
+    deadline = time.monotonic() + 120
+    while not list(folder.glob(f"runs/*/train-*/{until}")):
+        assert time.monotonic() < deadline
         assert run.poll() is None, run.communicate()
-        time.sleep(0.02)
+        time.sleep(0.001)
     return run
 
 
 LONG = {"max_steps": 30, "save_steps": 1, "save_total_limit": 3}
 
 
-def test_a_killed_process_ends_all_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    folder = kitchen(tmp_path, **LONG)
-    run = started(folder)
+@pytest.mark.parametrize(
+    "moment", ["checkpoints/checkpoint-3", "checkpoints/unfinished/checkpoint-5", "adapter"]
+)
+def test_a_killed_process_ends_all_and_the_same_command_goes_on(tmp_path: Path, moment: str) -> None:
+    """In a step, in a checkpoint, and after the last step, when the first process alone has work to do."""
+    folder = kitchen(tmp_path, **(LONG | {"max_steps": 8}))
+    run = started(folder, until=moment)
     os.kill(ranks(folder)[1], signal.SIGKILL)
     killed = time.monotonic()
     _, said = run.communicate(timeout=60)
     assert time.monotonic() - killed < 30
     assert (run.returncode, ranks(folder)) == (3, {})
     assert said.splitlines()[-1].startswith("a training process was killed")
-    again = loracook(folder, "--processes", "2")
-    assert (again.returncode, "resuming from checkpoint-" in again.stdout) == (0, True)
+    again = together(folder, folder, runs="runs")
+    assert ([code for code, *_ in again], "resuming from checkpoint-" in again[0][1]) == ([0, 0], True), again
     assert [code for code, *_ in together(folder, folder, runs="undisturbed")] == [0, 0]
     assert (trained(folder, "runs") / WEIGHTS).read_bytes() == (
         trained(folder, "undisturbed") / WEIGHTS
@@ -270,14 +288,47 @@ def test_a_plan_has_the_memory_of_each_process_and_the_steps_of_all(tmp_path: Pa
         plans[count] = json.loads(ran.stdout)
     one, four = plans["1"], plans["4"]
     assert (one["processes"], four["processes"], four["memory"]["batch"]["rows"]) == (1, 4, 1)
+    assert four["strategy"] == "ddp"
     assert one["steps"] == four["steps"]
     assert four["memory"]["parts"]["activations"] < one["memory"]["parts"]["activations"]
     said = CliRunner().invoke(commands, ["plan", str(section.file), "--processes", "4"]).stdout
     assert (
-        "processes 4, each with the whole base model and 1 row \N{MULTIPLICATION SIGN} 3 a step (DDP); memory is that of each"
+        "1 row \N{MULTIPLICATION SIGN} 3 a step in each of 4 processes, with the whole base model (DDP); memory is that of each"
         in said
     )
     refused = CliRunner().invoke(
         commands, ["plan", str(section.file), "--processes", "5"], standalone_mode=False
     )
     assert isinstance(refused.exception, RecipeError)
+
+
+REFUSED: dict[str, dict[str, Any]] = {
+    "FSDP2 corrupts quantized weights (bitsandbytes issue 1945)": {"quantization": {"load_in_4bit": True}},
+    "cannot be used with shards": {"train": {"torch_compile": True}},
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_cannot_be_sharded_is_refused_by_name(tmp_path: Path, message: str) -> None:
+    file = twin_file("quickstart", tmp_path, **REFUSED[message])
+    arguments = ["plan", str(file), "--processes", "2", "--strategy", "fsdp2"]
+    refused = CliRunner().invoke(commands, arguments, standalone_mode=False)
+    assert isinstance(refused.exception, RecipeError)
+    assert str(refused.exception).endswith(f"{message}; remove it, or use --strategy ddp")
+
+
+def test_shards_are_chosen_where_the_whole_model_does_not_fit(tmp_path: Path) -> None:
+    train = {"max_steps": 10, "per_device_train_batch_size": 4}
+    file = config_recipe(tmp_path, "meta-llama__Llama-2-7b-hf", {"target_modules": "all-linear"}, train=train)
+    parts, chosen = {}, {}
+    for strategy, device in (("ddp", "A100-80GB"), ("auto", "A100-80GB"), ("auto", "RTX3080")):
+        planned = plan(file, "--processes", "4", "--strategy", strategy, "--device", device)
+        parts[device], chosen[strategy, device] = planned["memory"]["parts"], planned["strategy"]
+    assert [*chosen.values()] == ["ddp", "ddp", "fsdp2"]
+    whole, sharded = parts["A100-80GB"], parts["RTX3080"]
+    layer = 2 * (4 * 4096**2 + 3 * 4096 * 11008 + 2 * 4096)
+    assert whole["weights"] - sharded["weights"] == 32 * layer * 3 // 4
+    assert sharded["gathered_layers"] == 2 * layer
+    assert {name: sharded[name] for name in ("adapter", "activations")} == {
+        name: whole[name] for name in ("adapter", "activations")
+    }
