@@ -3,6 +3,7 @@
 import logging
 import os
 import platform
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
@@ -10,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from loracook.machine.devices import GIB, device_here
+from loracook.machine.devices import GIB, device_here, visible_gpus
 from loracook.machine.memory import available
 from loracook.machine.versions import INSTALL, installed, requirements
 from loracook.store.files import free_bytes, nearest_existing
@@ -18,6 +19,9 @@ from loracook.store.files import free_bytes, nearest_existing
 LOW_DISK = 10 * GIB
 KERNELS = {"flash_attn": "flash_attention_2", "flash_attn_interface": "flash_attention_3"}
 """Modules with an attention kernel, and the attn_implementation that selects it."""
+
+CLUSTERS = {"sbatch": "slurm", "sky": "skypilot", "kubectl": "kubernetes"}
+"""Programs that hand jobs in, and what `loracook launch` calls where they go."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,8 @@ def findings(cache: Path) -> Iterator[Finding]:
     yield Finding("python", platform.python_version())
     yield from _packages()
     if find_spec("torch") is not None:
-        yield from (_device(), _precision(), _attention(), _quantization())
+        yield from (_device(), _precision(), _attention(), _quantization(), _processes())
+    yield _cluster()
     if find_spec("psutil") is not None:
         yield Finding("memory", f"{available() / GIB:.1f} GiB available")
     yield _disk(cache)
@@ -79,6 +84,17 @@ def _device() -> Finding:
         return Finding("device", "Apple GPU (MPS), which shares main memory")
     means = "training runs on the CPU: fine for small models, takes days for 7 billion parameters"
     return Finding("device", f"no GPU; {os.cpu_count()} CPU cores", means)
+
+
+def _processes() -> Finding:
+    count = max(1, visible_gpus())
+    found = f"{count}, one for each GPU" if count > 1 else "1"
+    return Finding("processes", f"{found}; others: loracook run RECIPE --processes N")
+
+
+def _cluster() -> Finding:
+    found = next((name for program, name in CLUSTERS.items() if shutil.which(program)), "torchrun")
+    return Finding("cluster", f"loracook launch RECIPE --on {found} --nodes 2 --gpus 8 --write FILE")
 
 
 def _precision() -> Finding:

@@ -1,4 +1,4 @@
-"""Every private name of an upstream library that loracook relies on, but one that one_order.py overrides.
+"""Every private name of an upstream library that loracook relies on, but those that one_order.py overrides.
 
 tests/machine/test_upstream.py notices when one of them goes.
 """
