@@ -11,8 +11,8 @@ counting); trl 1.16, trl/kernels/chunked_logprob.py, for the output head and the
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import astuple, dataclass
 from functools import lru_cache
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from loracook.estimate.batches import Batch
 from loracook.estimate.fake_tensors import model_inputs, on_fake_tensors
 from loracook.estimate.lm_head import head_forward, head_forward_backward, triton_bytes
+from loracook.model.input_casts import casts_are_undone
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +67,7 @@ def step_memory(
 
     def measure(model_part: PeftModel) -> tuple[int, ...]:
         with on_fake_tensors(model_part, batch, checkpointing=checkpointing) as (model, live):
-            with _mixed_precision(autocast):
+            with _mixed_precision(model, autocast):
                 hidden = _forward(model, batch)
                 saved, forward = live.current, live.take_peak()
                 if device != "cuda":
@@ -87,7 +88,7 @@ def evaluation_bytes(tuned: PeftModel, batch: Batch, *, autocast: torch.dtype | 
         with (
             on_fake_tensors(model_part, batch, checkpointing=False) as (model, live),
             torch.no_grad(),
-            _mixed_precision(autocast),
+            _mixed_precision(model, autocast),
         ):
             hidden = _forward(model, batch)
             if device != "cuda":
@@ -104,7 +105,7 @@ def saved_without_checkpointing(tuned: PeftModel, batch: Batch, *, autocast: tor
     def measure(model_part: PeftModel) -> tuple[int]:
         with (
             on_fake_tensors(model_part, batch, checkpointing=False) as (model, live),
-            _mixed_precision(autocast),
+            _mixed_precision(model, autocast),
         ):
             hidden = _forward(model, batch)
             saved = live.current
@@ -162,7 +163,12 @@ def _forward(model: Any, batch: Batch) -> Tensor:
     return hidden
 
 
-def _mixed_precision(autocast: torch.dtype | None) -> AbstractContextManager[Any]:
+@contextmanager
+def _mixed_precision(model: PeftModel, autocast: torch.dtype | None) -> Iterator[None]:
+    """Compute as training does (loracook/training/one_order.py)."""
     import torch
+    from peft.helpers import disable_input_dtype_casting
 
-    return torch.autocast("cpu", autocast) if autocast else nullcontext()
+    mixed = torch.autocast("cpu", autocast, enabled=autocast is not None)
+    with mixed, disable_input_dtype_casting(model, active=casts_are_undone(model, autocast)):
+        yield

@@ -1,4 +1,7 @@
-"""The output head and the loss on fake tensors, as TRL 1.16 computes them: trl/kernels/chunked_logprob.py."""
+"""The output head and the loss on fake tensors, as loracook/model/cpu_loss.py computes them, or TRL.
+
+Source: trl 1.16, trl/kernels/chunked_logprob.py.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,9 @@ def head_forward(model: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
 
     weight = model.get_output_embeddings().weight.detach()
     tokens = hidden[:, :-1].reshape(-1, hidden.size(-1))
+    if _keeps_logits(model, tokens):
+        _logits_forward(weight, tokens)
+        return tokens, tokens
     ids = torch.zeros(tokens.size(0), dtype=torch.long)
     outputs = ("log_probs", "entropy", "is_top1")
     losses = chunked_logprob.ChunkedLogProbFunction.apply(
@@ -38,6 +44,9 @@ def head_forward_backward(model: Any, hidden: Tensor) -> None:
 
     tokens, losses = head_forward(model, hidden)
     weight, softcap = model.get_output_embeddings().weight.detach(), _softcap(model)
+    if _keeps_logits(model, tokens):
+        torch.mm(_logits_forward(weight, tokens), weight.to(_compute_dtype(hidden)))
+        return
     rows = min(len(tokens), TILE_TOKENS)
     ids, tile_losses = torch.zeros(rows, dtype=torch.long), losses.detach()[:rows]
     gradient = torch.zeros(tokens.shape, dtype=torch.float32)
@@ -50,6 +59,26 @@ def head_forward_backward(model: Any, hidden: Tensor) -> None:
         shape = {"vocab_start": start, "n_cols": len(words), "BLOCK_SIZE": 0}
         upstream.loss_gradient_tile(tile, tile_losses, ids, **shape, **flags, **scale)
         upstream.add_product(gradient[:rows], tile, words)
+
+
+def _keeps_logits(model: Any, tokens: Tensor) -> bool:
+    """Whether training keeps the logits of these tokens on a CPU."""
+    from loracook.model.cpu_loss import keeps_logits
+
+    return keeps_logits(model, len(tokens), _compute_dtype(tokens))
+
+
+def _logits_forward(weight: Tensor, tokens: Tensor) -> Tensor:
+    """The logits of tokens and the work on some of them, as loracook/model/cpu_loss.py has them in memory."""
+    import torch
+
+    from loracook.model.cpu_loss import ROWS
+
+    dtype = _compute_dtype(tokens)
+    logits = torch.mm(tokens.to(dtype), weight.to(dtype).t())
+    scores = logits[:ROWS].float()
+    torch.linalg.vecdot(scores, scores.softmax(-1))
+    return logits
 
 
 def triton_bytes(hidden: Tensor, autocast: torch.dtype | None) -> int:

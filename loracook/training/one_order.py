@@ -9,10 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import torch
+from peft.helpers import disable_input_dtype_casting
 from torch.utils.data import RandomSampler, Sampler
 from trl import SFTTrainer
 
 from loracook.machine.upstream import metrics_aside, on_device
+from loracook.model.cpu_loss import IGNORED, score_trained_positions
+from loracook.model.input_casts import casts_are_undone
 from loracook.training import group
 from loracook.training.processes import FSDP2
 from loracook.training.sharding import shard
@@ -23,8 +27,10 @@ if TYPE_CHECKING:
 
 SHORT = 2
 """Tokens of the row without a loss: the first is no target."""
-IGNORED = -100
-"""The label of a token that is not in the loss (torch.nn.CrossEntropyLoss)."""
+MIXED = {"bf16": "bfloat16", "fp16": "float16"}
+"""torch's names of dtypes by accelerate's names of mixed precisions."""
+CASTS = "inputs of adapted layers are not copied to float32, which autocast would undo"
+POSITIONS = "logits of trained tokens alone are computed, once each"
 
 
 class OneOrder(Sampler[int]):
@@ -63,15 +69,30 @@ class OneOrderTrainer(SFTTrainer):
     Its arguments are those of each process, and the `strategy` of all; for several, its rows end in one that
     `with_masked_row` adds. Of
     the first step that it takes it keeps the batches, how many tokens of all processes are in the loss, and
-    the share of this process in it.
+    the share of this process in it. `speedups` says what it does for speed alone.
     """
 
     def __init__(self, *, strategy: str, **named: Any) -> None:
         self.strategy = strategy
         super().__init__(**named)
+        self.speedups: list[str] = []
+        if casts_are_undone(self.model, self._autocast()):
+            self.speedups.append(CASTS)
+        if self.args.device.type == "cpu":
+            score_trained_positions(self.model.get_base_model())
+            self.speedups.append(POSITIONS)
         self.first_batches: list[Any] | None = None
         self.first_tokens: Any = None
         self.first_share = 0.0
+
+    def _autocast(self) -> Any:
+        name = MIXED.get(self.accelerator.mixed_precision)
+        return name and getattr(torch, name)
+
+    def train(self, *values: Any, **named: Any) -> Any:
+        """Train, without what is proven to change nothing."""
+        with disable_input_dtype_casting(self.model, active=CASTS in self.speedups):
+            return super().train(*values, **named)
 
     def _move_model_to_device(self, model: Any, device: Any) -> None:
         """Put the model on a device, or this process's part of it."""
@@ -95,8 +116,6 @@ class OneOrderTrainer(SFTTrainer):
 
     def loss_alone(self) -> float:
         """The loss of the rows of the first step, those of all processes, as one process computes it."""
-        import torch
-
         batches, self.first_batches = group.gathered(self.first_batches), None
         with torch.no_grad(), metrics_aside(self), self.compute_loss_context_manager():
             losses = [

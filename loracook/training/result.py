@@ -19,6 +19,7 @@ from loracook.recipe.recipe import Recipe
 if TYPE_CHECKING:
     from trl import SFTTrainer
 
+    from loracook.training.one_order import OneOrderTrainer
     from loracook.training.trainer import TrainerInputs
 
 MOST_READ = 16 << 30
@@ -42,7 +43,7 @@ def adapter_effects(
     return [asdict(each) for each in found]
 
 
-def stated(sft: SFTTrainer, inputs: TrainerInputs) -> dict[str, Any]:
+def stated(sft: OneOrderTrainer, inputs: TrainerInputs) -> dict[str, Any]:
     """What the trainer and its inputs say of a training that has ended, as plain JSON values."""
     best = sft.state.best_model_checkpoint
     trainable, all_parameters = sft.model.get_nb_trainable_parameters()
@@ -51,6 +52,7 @@ def stated(sft: SFTTrainer, inputs: TrainerInputs) -> dict[str, Any]:
         "loss_steps": loss_steps(sft),
         "parameters": {"trainable": trainable, "all": all_parameters},
         "settings": {"train": sft.args.to_dict(), "lora": sft.model.peft_config["default"].to_dict()},
+        "speedups": sft.speedups,
         "steps": sft.state.global_step,
         "serving": [each.facts() for each in inputs.meta_model.serving(inputs.recipe)],
         "computed_on": computed_on(),

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
     from trl import SFTConfig, SFTTrainer
 
+    from loracook.training.one_order import OneOrderTrainer
+
 
 NESTED = ("early_stopping",)
 PRECISIONS = {"fp16": ("cuda", "mps"), "tf32": ("cuda",)}
@@ -122,7 +124,7 @@ def check_precision(recipe: Recipe) -> None:
 
 def build(
     inputs: TrainerInputs, output: Path, *, cache: Path, progress: Progress, strategy: str = DDP
-) -> SFTTrainer:
+) -> OneOrderTrainer:
     """The SFTTrainer of a recipe, its weights loaded, which writes checkpoints below `output`."""
     from loracook.training.one_order import OneOrderTrainer, with_masked_row
 

@@ -1,8 +1,9 @@
-"""A run's losses are those of the same job written by hand with TRL, bit for bit."""
+"""A run's losses are those of the same job written by hand with TRL, bit for bit with the same loss head."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
 import loracook
+from loracook.model.cpu_loss import score_trained_positions
 from tests.tiny_models import LINES, write_twin
 
 CHATML = (
@@ -35,21 +37,26 @@ DECIDED = {"lr_scheduler_type": "cosine", "warmup_steps": 0.03, "seed": 42, "rep
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("dropout", "settings"),
     [
-        {},
-        {"packing": True},
-        {"neftune_noise_alpha": 5},
-        {"lr_scheduler_type": "linear", "optim": "adafactor"},
+        (0.0, {}),
+        (0.1, {"packing": True}),
+        (0.1, {"neftune_noise_alpha": 5}),
+        (0.1, {"lr_scheduler_type": "linear", "optim": "adafactor"}),
     ],
     ids=["plain", "packed", "neftune", "adafactor"],
 )
-def test_losses_are_those_of_a_script_written_by_hand(tmp_path: Path, settings: dict[str, Any]) -> None:
+def test_losses_are_those_of_a_script_written_by_hand(
+    tmp_path: Path, dropout: float, settings: dict[str, Any]
+) -> None:
     write_twin(tmp_path / "model", "llama")
     rows = [{"messages": said(line, number)} for number, line in enumerate(LINES * 6)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "chat.jinja").write_text(CHATML)
-    assert by_loracook(tmp_path, TRAIN | settings) == by_hand(tmp_path, TRAIN | DECIDED | settings)
+    ours = by_loracook(tmp_path, TRAIN | settings, dropout)
+    assert ours == by_hand(tmp_path, TRAIN | DECIDED | settings, dropout, score_trained_positions)
+    if not settings:
+        assert ours == pytest.approx(by_hand(tmp_path, TRAIN | DECIDED, dropout), rel=1e-5)
 
 
 def said(line: str, number: int) -> list[dict[str, str]]:
@@ -60,7 +67,7 @@ def said(line: str, number: int) -> list[dict[str, str]]:
     ]
 
 
-def by_loracook(folder: Path, train: dict[str, Any]) -> list[float]:
+def by_loracook(folder: Path, train: dict[str, Any], dropout: float) -> list[float]:
     """The losses that a run of the recipe logs."""
     recipe = {
         "version": 1,
@@ -68,7 +75,7 @@ def by_loracook(folder: Path, train: dict[str, Any]) -> list[float]:
         "base_model": {"name_or_path": "./model"},
         "dataset": {"path": "./rows.jsonl", "limits": {"truncated": 1.0, "missing_eos": 1.0}},
         "template": {"chat_template": "./chat.jinja"},
-        "lora": {"r": 4, "lora_alpha": 8, "lora_dropout": 0.1, "target_modules": "all-linear"},
+        "lora": {"r": 4, "lora_alpha": 8, "lora_dropout": dropout, "target_modules": "all-linear"},
         "train": train,
     }
     (folder / "recipe.yaml").write_text(json.dumps(recipe))
@@ -77,8 +84,10 @@ def by_loracook(folder: Path, train: dict[str, Any]) -> list[float]:
     return losses(map(json.loads, log.read_text().splitlines()))
 
 
-def by_hand(folder: Path, train: dict[str, Any]) -> list[float]:
-    """The losses of SFTTrainer used directly, with TRL's own tokenizing and masking."""
+def by_hand(
+    folder: Path, train: dict[str, Any], dropout: float, head: Callable[[Any], None] = lambda _: None
+) -> list[float]:
+    """The losses of SFTTrainer used directly, with TRL's own tokenizing and masking, and another loss head."""
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     tokenizer.chat_template = CHATML
     trainer = SFTTrainer(
@@ -95,9 +104,10 @@ def by_hand(folder: Path, train: dict[str, Any]) -> list[float]:
         ),
         processing_class=tokenizer,
         peft_config=LoraConfig(
-            r=4, lora_alpha=8, lora_dropout=0.1, target_modules="all-linear", task_type="CAUSAL_LM"
+            r=4, lora_alpha=8, lora_dropout=dropout, target_modules="all-linear", task_type="CAUSAL_LM"
         ),
     )
+    head(trainer.model.get_base_model())
     trainer.train()
     return losses(trainer.state.log_history)
 
