@@ -13,9 +13,8 @@ from loracook.data.read.scan import Scan
 from loracook.data.read.selection import STREAM_SAMPLE, Selection, row_count, select
 from loracook.data.tokenize.batches import RowEncoder, is_packed, pack
 from loracook.data.tokenize.statistics import Tally, describe
-from loracook.data.tokenize.template import chat_template
+from loracook.data.tokenize.template import template_variables
 from loracook.data.warnings import notes
-from loracook.machine import upstream
 from loracook.progress import Progress, Silent
 from loracook.recipe.recipe import Recipe
 from loracook.store.files import damage
@@ -103,8 +102,8 @@ def _write(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, folder: Path, *, 
         encoder, total = replace(encoder, use="evaluation"), row_count(selection.evaluation)
         evaluation = encoder.write(selection.evaluate(), folder / EVALUATION, total)
     statistics = describe(train, evaluation, recipe["train"]["max_length"]) | {"sample": streaming}
-    known = upstream.template_variables(chat_template(tokenizer))
-    statistics["sources"] = list(_sources(selection, train, evaluation, template_variables=known))
+    known = template_variables(tokenizer)
+    statistics["sources"] = list(_sources(selection, train, evaluation, known=known))
     text = json.dumps(statistics, ensure_ascii=False, indent=1)
     (folder / STATISTICS).write_text(text, encoding="utf-8")
 
@@ -134,14 +133,14 @@ def _stream(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> IterableDatas
 
 
 def _sources(
-    selection: Selection, train: Tally, evaluation: Tally, *, template_variables: Set[str]
+    selection: Selection, train: Tally, evaluation: Tally, *, known: Set[str]
 ) -> Iterator[dict[str, Any]]:
     for number, result in enumerate(selection.scans):
         tally, use = (train, "train") if number < len(selection.training) else (evaluation, "evaluation")
-        yield {**_scan_facts(result, template_variables), "use": use, "used_rows": tally.sources[number]}
+        yield {**_scan_facts(result, known), "use": use, "used_rows": tally.sources[number]}
 
 
-def _scan_facts(result: Scan, template_variables: Set[str]) -> dict[str, Any]:
+def _scan_facts(result: Scan, known: Set[str]) -> dict[str, Any]:
     entry = result.source.entry
     return {
         "path": entry["path"],
@@ -155,7 +154,7 @@ def _scan_facts(result: Scan, template_variables: Set[str]) -> dict[str, Any]:
         "unread_keys": dict(result.unread_keys),
         "unread_around": dict(result.unread_around),
         "unread_template_kwargs": {
-            name: rows for name, rows in result.template_kwargs.items() if name not in template_variables
+            name: rows for name, rows in result.template_kwargs.items() if name not in known
         },
     }
 

@@ -83,12 +83,14 @@ def own_tensors(module: Module) -> Iterable[dict[str, Tensor | None]]:
     return module._parameters, module._buffers
 
 
-def template_variables(template: str | None) -> frozenset[str]:
-    """The names that a chat template reads and does not set itself (transformers, chat_template_utils)."""
+def template_variables(template: str | None) -> list[str]:
+    """The names that a chat template reads and does not set itself (transformers, chat_template_utils).
+
+    Compiling a template computes the constants in it, so this is called within limits alone.
+    """
     from transformers.utils.chat_template_utils import _get_template_variables
 
-    names: frozenset[str] = _get_template_variables(template)
-    return names
+    return sorted(_get_template_variables(template))
 
 
 def cpu_has_bfloat16() -> bool:

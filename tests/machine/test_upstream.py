@@ -141,5 +141,5 @@ def test_a_chat_template_tells_what_it_reads() -> None:
     template = (
         "{% set end = '.' %}{% for m in messages %}{{ m.content }}{% if think %}…{% endif %}{% endfor %}"
     )
-    assert upstream.template_variables(template) == {"messages", "think"}
-    assert upstream.template_variables(None) == frozenset()
+    assert upstream.template_variables(template) == ["messages", "think"]
+    assert upstream.template_variables(None) == []

@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib.util
 import re
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from loracook.data.tokenize.sandbox import RenderingError, RunawayError, limited
 from loracook.errors import RecipeError
+from loracook.machine import upstream
 from loracook.recipe.locations import LOCAL
 from loracook.recipe.recipe import Recipe
 
@@ -182,8 +184,29 @@ def _make_maskable(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
         return
     from trl.chat_template_utils import get_training_chat_template
 
+    template = Unrendered(str(chat_template(tokenizer)))
     with suppress(ValueError):  # it has none: answers are found by what they add to their prompts
-        tokenizer.chat_template = get_training_chat_template(tokenizer) or tokenizer.chat_template
+        tokenizer.chat_template = get_training_chat_template(template) or tokenizer.chat_template
+
+
+@dataclass(frozen=True)
+class Unrendered:
+    """A template as TRL asks for one; its variant depends on the text alone, so nothing is rendered."""
+
+    chat_template: str
+
+    def apply_chat_template(self, *_: Any, **options: Any) -> NoReturn:
+        """Refuse, as a template does that knows no tools."""
+        from jinja2 import TemplateError
+
+        raise TemplateError
+
+
+def template_variables(tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
+    """The names that the template reads and does not set itself; none where it cannot be compiled."""
+    with suppress(RenderingError):
+        return frozenset(limited(upstream.template_variables, template=chat_template(tokenizer)))
+    return frozenset()
 
 
 def _may_have_chats(recipe: Recipe) -> bool:

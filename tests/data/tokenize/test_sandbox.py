@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -11,12 +12,14 @@ from typing import Any
 
 import pytest
 
+import loracook
 import loracook.data as data
 from loracook.data.tokenize.sandbox import RenderingError, RunawayError, limited
 from loracook.errors import RecipeError
 from loracook.progress import Silent
 from tests.data.samples import chat, json_lines, recipe, tokenizer
 
+SOURCE = Path(loracook.__file__).parent
 HARMLESS = "{% for m in messages %}{{ m.role + ': ' + m.content + eos_token }}{% endfor %}"
 ON_A_ROW = "{% if messages[0].content == 'attack' %}ATTACK{% endif %}" + HARMLESS
 ATTACKS = {
@@ -42,6 +45,50 @@ def test_a_template_that_attacks_on_some_row_alone_is_stopped_there(
     made = data.with_template(book, tokenizer(chat_template=hostile if own else HARMLESS))
     with pytest.raises(RecipeError, match=r"template.chat_template: cannot render a row: rendering \w+"):
         data.prepare(book, made, tmp_path / "cache", progress=Silent())
+
+
+def test_a_template_that_attacks_where_a_tool_is_called_is_stopped_there(tmp_path: Path) -> None:
+    json_lines(tmp_path / "chat.jsonl", [chat("Soup?", "Leek.")])
+    hostile = "{% for m in messages if m.tool_calls %}" + ATTACKS["memory"] + "{% endfor %}" + HARMLESS
+    book = recipe(tmp_path, dataset={"path": "./chat.jsonl"}, template={"loss": "assistant"})
+    made = data.with_template(book, tokenizer(chat_template=hostile))
+    with pytest.raises(RecipeError, match="cannot render a row: rendering takes too much memory"):
+        data.prepare(book, made, tmp_path / "cache", progress=Silent())
+
+
+@pytest.mark.parametrize("template", ["{% include 'x' %}", f"{{{{ {'(' * 9999}1{')' * 9999} }}}}"])
+def test_a_template_that_cannot_be_rendered_at_all_is_a_sentence(template: str, tmp_path: Path) -> None:
+    json_lines(tmp_path / "chat.jsonl", [chat("Soup?", "Leek.")])
+    book = recipe(tmp_path, dataset={"path": "./chat.jsonl"}, template={"loss": "assistant"})
+    with pytest.raises(RecipeError, match=r"row 1 of chat.jsonl: chat template error: "):
+        data.prepare(
+            book,
+            data.with_template(book, tokenizer(chat_template=template)),
+            tmp_path / "cache",
+            progress=Silent(),
+        )
+
+
+RENDERING = {"apply_chat_template", "render_jinja_template", "template_variables", "_get_template_variables"}
+"""Functions of upstream that compile or render a chat template, and the one of ours that calls one."""
+WITHIN = {"upstream.py: _get_template_variables(template)", "prepare.py: template_variables(tokenizer)"}
+"""Calls of those names: in a function that is only handed to `limited`, and of one that hands it there."""
+
+
+def test_nothing_is_rendered_but_within_limits() -> None:
+    calls = [
+        (file.name, ast.unparse(call.func).rpartition(".")[2], ast.unparse(call))
+        for file in SOURCE.rglob("*.py")
+        for call in ast.walk(ast.parse(file.read_text("utf-8")))
+        if isinstance(call, ast.Call)
+    ]
+    assert {f"{file}: {call}" for file, name, call in calls if name in RENDERING} == WITHIN
+    helpers = [
+        file.name for file in SOURCE.rglob("*.py") if "trl.chat_template_utils" in file.read_text("utf-8")
+    ]
+    assert helpers == ["template.py"]
+    asked = [call for _, name, call in calls if name == "get_training_chat_template"]
+    assert asked == ["get_training_chat_template(template)"]
 
 
 def squared(number: int) -> int:
