@@ -36,7 +36,9 @@ def ending(command: Callable[[], Any], platform: str = sys.platform) -> int:
             return _bug(error)
         sys.stderr.close()  # else Python complains at exit that it cannot flush standard output
         return 0
-    except Exception as error:  # noqa: BLE001  # anything else is a bug; its traceback is saved to a file
+    except SystemExit:
+        raise
+    except BaseException as error:  # noqa: BLE001  # anything else is a bug; its traceback is saved to a file
         known = error if isinstance(error, LoracookError) else _machine_error(error)
         return _bug(error) if known is None else _failed(known)
     return result if isinstance(result, int) else 0
@@ -55,16 +57,19 @@ def _output_is_closed() -> bool:
     return bool(poll.poll(0))
 
 
-def _machine_error(error: Exception) -> LoracookError | None:
+def _machine_error(error: BaseException) -> LoracookError | None:
     """An error of this machine as such; None when it is something else, as a missing module of ours is."""
     from loracook.machine.faults import machine_fault
     from loracook.machine.versions import INSTALL
     from loracook.store.folders import default_cache
 
-    if isinstance(error, ModuleNotFoundError):
-        ours = (error.name or "").split(".")[0] == "loracook"
-        return None if ours else MachineError(f"{error.name} is not installed; {INSTALL}")
     message = machine_fault(error, [Path(), default_cache()])
+    if isinstance(error, ImportError) and not message:
+        if (error.name or "").split(".")[0] == "loracook":
+            return None
+        if isinstance(error, ModuleNotFoundError):
+            return MachineError(f"{error.name} is not installed; {INSTALL}")
+        return MachineError(f"a library cannot be used: {shorten(' '.join(str(error).split()), 250)}")
     return reworded(MachineError(message), error) if message else None
 
 
@@ -78,7 +83,7 @@ def _failed(error: LoracookError) -> int:
     return error.exit_code
 
 
-def _bug(error: Exception) -> int:
+def _bug(error: BaseException) -> int:
     with tempfile.NamedTemporaryFile("w", prefix="loracook-", suffix=".traceback", delete=False) as file:
         file.write(clean_lines("".join(traceback.format_exception(error))))
     message = shorten(clean(f"{type(error).__name__}: {error}".splitlines()[0]), 160)

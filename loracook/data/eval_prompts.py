@@ -18,6 +18,7 @@ from loracook.data.tokenize.probes import ANSWER
 from loracook.data.tokenize.render import Renderer, as_chat, trained_answers
 from loracook.errors import RecipeError
 from loracook.model.inference import up_to_end
+from loracook.model.own_tokenizer import tokenized
 from loracook.progress import Silent
 from loracook.recipe.recipe import Recipe
 
@@ -99,13 +100,13 @@ def exact_text(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, prompt: str) 
 def _usual_ids(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
     """What a user of the model gets for a prompt who knows nothing but its tokenizer."""
     if not tokenizer.chat_template:
-        return list(tokenizer(prompt)["input_ids"])
+        return list(tokenized(tokenizer, prompt)["input_ids"])
     chat = Renderer(recipe, tokenizer).with_system(Chat(({"role": "user", "content": prompt},)))
     return _plain_ids(tokenizer, ChatRenderer(tokenizer).prompt(chat.messages))
 
 
 def _plain_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return list(tokenized(tokenizer, text, add_special_tokens=False)["input_ids"])
 
 
 def end_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

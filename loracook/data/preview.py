@@ -16,6 +16,7 @@ from loracook.data.tokenize.encode import MASKED, encode
 from loracook.data.tokenize.render import Rendered, Renderer
 from loracook.data.warnings import notes, over_limits
 from loracook.errors import RecipeError
+from loracook.model.own_tokenizer import tokenized
 from loracook.progress import Progress
 from loracook.recipe.recipe import Recipe
 
@@ -124,8 +125,12 @@ def _tokens(
     rendered: Rendered, ids: list[int], states: list[State], *, tokenizer: PreTrainedTokenizerBase
 ) -> Iterator[Token]:
     """The tokens with their text; those beyond `states` are truncated."""
-    offsets = tokenizer(
-        rendered.text, add_special_tokens=rendered.special, return_offsets_mapping=True, verbose=False
+    offsets = tokenized(
+        tokenizer,
+        rendered.text,
+        add_special_tokens=rendered.special,
+        return_offsets_mapping=True,
+        verbose=False,
     )["offset_mapping"]
     reached = 0
     for index, (token, (start, end)) in enumerate(zip(ids, offsets, strict=False)):

@@ -24,8 +24,15 @@ FULL_DISK = re.compile(
     r"|\d+ requested and \d+ written"  # numpy
     r"|Not enough disk space"  # datasets
 )
+FULL_MEMORY = re.compile(
+    r"can't allocate memory"  # torch
+    r"|[Cc]annot allocate memory|failed to map segment"  # the loader of shared libraries
+    r"|can't start new thread"
+)
 FULL_DISK_NUMBERS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """Error numbers of a full disk, a quota, and a limit on the size of files."""
+FILES = 1024
+"""Open files that a run may need; what most systems allow."""
 UNUSABLE = {
     errno.EACCES,
     errno.EPERM,
@@ -59,7 +66,7 @@ def machine_errors(stage: str, *folders: Path, advice: str) -> Iterator[None]:
         raise
 
 
-def machine_fault(error: Exception, folders: Sequence[Path], advice: str = CLOSE_PROGRAMS) -> str | None:
+def machine_fault(error: BaseException, folders: Sequence[Path], advice: str = CLOSE_PROGRAMS) -> str | None:
     """What is wrong with this machine and what to do, as a message; None when the error is something else."""
     short = shortage(error)
     if short == "memory":
@@ -70,6 +77,8 @@ def machine_fault(error: Exception, folders: Sequence[Path], advice: str = CLOSE
         caches = [Path(hub.HF_HUB_CACHE)] if hub else []
         free = ", ".join(f"{size(free_bytes(path))} free at {path}" for path in (*folders, *caches))
         return f"disk full: {free}{_file_limit()}; {FREE_DISK}"
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"too many open files; raise the limit: ulimit -n {FILES}"
     if isinstance(error, OSError) and error.errno in UNUSABLE and error.filename:
         why = (error.strerror or "").lower()
         return f"cannot use {error.filename}: {why}; fix that, or use other folders: {OTHER_FOLDERS}"
@@ -82,7 +91,7 @@ def _file_limit() -> str:
     return "" if most == resource.RLIM_INFINITY else f", files limited to {size(most)} (ulimit -f)"
 
 
-def shortage(error: Exception) -> str | None:
+def shortage(error: BaseException) -> str | None:
     """What ran out, "disk" or "memory", or None when the error is something else.
 
     torch and safetensors raise errors of their own, which only quote the system's message.
@@ -91,7 +100,7 @@ def shortage(error: Exception) -> str | None:
     if full or FULL_DISK.search(str(error)):
         return "disk"
     torch = sys.modules.get("torch")
-    memory = isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+    memory = isinstance(error, MemoryError) or FULL_MEMORY.search(str(error))
     if memory or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
         return "memory"
     return shortage(error.__cause__) if isinstance(error.__cause__, Exception) else None

@@ -31,6 +31,7 @@ from loracook.model.merging import (
     where_it_fits,
 )
 from loracook.model.own_code import own_code
+from loracook.model.own_tokenizer import tokenized
 from loracook.model.quantized import (
     check_loadable,
     is_quantized,

@@ -9,6 +9,7 @@ from typing import Any
 
 from loracook.errors import Path as Key
 from loracook.errors import RecipeError, quote
+from loracook.model import tokenizer_file
 from loracook.model.broken_files import reading
 from loracook.model.own_code import BASE_MODEL
 from loracook.recipe.recipe import Recipe
@@ -17,11 +18,11 @@ CONFIG = "config.json"
 READ = (CONFIG, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 """Files whose keys upstream hands on to classes of its own, whatever their names."""
 TOKENIZER = "tokenizer.json"
-NUMBER = re.compile(rb'(?<!\\)"\s*:\s*(\d{8,})')
-"""A number that no token's id has; tokenizers takes memory for every id below the largest, and may abort."""
 INDEX, WEIGHTS = "*.safetensors.index.json", ".safetensors"
 LARGEST = 32 << 20
-"""Bytes of a file that is READ; a TOKENIZER, whose vocabulary is long, may have eight times as many."""
+"""Bytes of a file that is READ."""
+SMALL = (".json", ".jinja", ".txt", ".model")
+TOO_LARGE = f"is larger than {tokenizer_file.LARGEST >> 20} MiB; name another model"
 FILE_KEY = re.compile(r".*_files?|vocab|merges|init_inputs")
 """Keys of tokenizers whose value is opened as it stands (transformers 5.23, PreTrainedTokenizerBase)."""
 PICKED = re.compile(r".*(attn|experts)_implementation(_internal)?")
@@ -57,12 +58,15 @@ def check_tokenizer(recipe: Recipe, folder: Path, *, at: Key = BASE_MODEL) -> No
     """
     for name in READ:
         _check(recipe, folder, name, at=at)
-    _refuse(recipe, f"its {TOKENIZER}", _token_ids(folder / TOKENIZER), at=at)
+    _refuse(recipe, f"its {TOKENIZER}", list(tokenizer_file.faults(folder / TOKENIZER)), at=at)
 
 
 def check_model(recipe: Recipe, folder: Path) -> None:
     """Check the base model's small files in `folder` but its tokenizer's; raises RecipeError likewise."""
     _check(recipe, folder, CONFIG, at=BASE_MODEL)
+    for file in sorted(each for each in folder.iterdir() if each.suffix in SMALL and each.is_file()):
+        large = file.stat().st_size > tokenizer_file.LARGEST
+        _refuse(recipe, f"its {file.name}", [TOO_LARGE] if large else [])
     for index in sorted(folder.glob(INDEX)):
         _refuse(recipe, index.name, _no_shards(_json(recipe, folder, index.name)))
 
@@ -70,7 +74,7 @@ def check_model(recipe: Recipe, folder: Path) -> None:
 def _check(recipe: Recipe, folder: Path, name: str, *, at: Key) -> None:
     if (folder / name).is_file():
         data = _json(recipe, folder, name, at=at)
-        faults = [*_leading_out(data, folder), *(_sizes(data) if name == CONFIG else ())]
+        faults = [*_leading_out(data, folder), *(_sizes(data) if name == CONFIG else _too_many(data))]
         _refuse(recipe, f"its {name}", faults, at=at)
 
 
@@ -140,6 +144,14 @@ def _leading_out(data: Any, folder: Path) -> Iterator[str]:
             yield f"names {quote(value)} as {key}, a file outside of its folder; remove it there"
 
 
+def _too_many(data: dict[str, Any]) -> Iterator[str]:
+    """Which list or mapping of a tokenizer has more entries than tokens can be added."""
+    for key, value in _entries(data):
+        if isinstance(value, dict | list) and len(value) > tokenizer_file.MOST_ADDED:
+            named = f"{key} of " if key else ""
+            yield f"has {named}{len(value):,} entries, and at most {tokenizer_file.MOST_ADDED:,} can be read"
+
+
 def _is_elsewhere(text: str, folder: Path) -> bool:
     """Whether a text is a file outside of the model's folder, seen from there or from the working folder."""
     inside = os.path.join(os.path.abspath(folder), "")
@@ -161,16 +173,6 @@ def _no_shards(index: dict[str, Any]) -> list[str]:
         f"names {quote(name)}, which is not safetensors, and pickles can run code; name another model"
         for name in others
     ]
-
-
-def _token_ids(file: Path) -> list[str]:
-    """What is wrong with the size of a tokenizer, and with the ids of its tokens."""
-    if not file.is_file():
-        return []
-    if file.stat().st_size > 8 * LARGEST:
-        return [f"is larger than {8 * LARGEST >> 20} MiB; name another model"]
-    number = NUMBER.search(file.read_bytes())
-    return [f"has the number {number[1].decode()}, too large for a token's id"[:150]] if number else []
 
 
 def _is_shard(name: object) -> bool:

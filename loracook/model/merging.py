@@ -18,6 +18,7 @@ from loracook.model.finite import not_finite
 from loracook.model.generation_config import generation_settings
 from loracook.model.load import load_config, load_model, load_on_meta, load_unquantized
 from loracook.model.own_code import own_code
+from loracook.model.own_tokenizer import tokenized
 from loracook.model.quantized import is_quantized, quantization_in_training
 from loracook.recipe.recipe import Recipe
 
@@ -206,7 +207,10 @@ def different_tokens(tokenizer: PreTrainedTokenizerBase, loaded: PreTrainedToken
     if tokenizer.special_tokens_map != loaded.special_tokens_map:
         return "it has other special tokens"
     texts = [*PROBES, " ".join(map(str, tokenizer.all_special_tokens))]
-    changed = next((text for text in texts if tokenizer(text).input_ids != loaded(text).input_ids), None)
+    changed = next(
+        (text for text in texts if tokenized(tokenizer, text).input_ids != tokenized(loaded, text).input_ids),
+        None,
+    )
     return "" if changed is None else f"'{changed}' gives other tokens once it was saved and loaded"
 
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from loracook.errors import LoracookError, RecipeError, shorten
 from loracook.errors import Path as Key
-from loracook.errors import RecipeError
-from loracook.model.broken_files import reading
+from loracook.model.broken_files import LIMIT, PANIC, reading
 from loracook.model.contents import CONFIG
 from loracook.model.own_code import BASE_MODEL, NO_CODE, own_code
 from loracook.recipe.derived import OTHER_TOKENIZER
 from loracook.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import BatchEncoding, PreTrainedTokenizerBase
 
     Load = Callable[[Path], PreTrainedTokenizerBase]
 
@@ -79,10 +79,26 @@ def loaded(recipe: Recipe, folder: Path, load: Load, *, at: Key) -> PreTrainedTo
     if len(tokenizer) == len(special):  # some classes load from no files at all
         raise RecipeError([recipe.problem(at, NO_TOKENIZER[at])])
     with reading(recipe, folder, "its tokenizer", at=at):
-        tokenizer.decode(tokenizer("soup").input_ids)  # some settings fail no earlier
+        tokenizer.decode(tokenized(tokenizer, "soup").input_ids)  # some settings fail no earlier
         tokenizer.convert_tokens_to_ids(NO_TOKEN)
         _check_templates(tokenizer.chat_template)
     return tokenizer
+
+
+def tokenized(tokenizer: PreTrainedTokenizerBase, texts: str | list[str], **options: Any) -> BatchEncoding:
+    """What a tokenizer makes of texts; every call of one for texts is this one.
+
+    Raises LoracookError where its description fails on one, such as an expression that takes too long.
+    """
+    try:
+        return tokenizer(texts, **options)
+    except BaseException as error:
+        if type(error).__name__ != PANIC:
+            raise
+        named = f"the tokenizer in {tokenizer.name_or_path}"
+        reason = shorten(" ".join(str(error).split()), LIMIT)
+        message = f"{named} fails on a text: {reason}; name another with tokenizer.name_or_path"
+        raise LoracookError(message) from error
 
 
 def _check_templates(stated: object) -> None:

@@ -21,6 +21,7 @@ from loracook.model.own_tokenizer import (
     has_tokenizer,
     loaded,
     own_tokenizer,
+    tokenized,
 )
 from loracook.recipe.derived import OTHER_TOKENIZER, other_tokenizer
 from loracook.recipe.recipe import Recipe
@@ -132,7 +133,7 @@ def _compared(recipe: Recipe, base: Path, tokenizer: PreTrainedTokenizerBase) ->
         yield f"tokenizer.name_or_path was not compared with the base model's own tokenizer: {why}"
         return
     yield _same_ids(recipe, own.get_vocab(), ids)
-    if any(own(text).input_ids != tokenizer(text).input_ids for text in PROBES):
+    if any(tokenized(own, text).input_ids != tokenized(tokenizer, text).input_ids for text in PROBES):
         yield "tokenizer.name_or_path tokenizes some texts otherwise than the base model's own tokenizer"
 
 

@@ -14,6 +14,8 @@ from loracook.recipe.locations import data_files_outside, is_pattern, local_path
 
 MARKERS = (".git", "pyproject.toml")
 """What the top folder of a repository holds."""
+HOLLOW = 2**30
+"""Bytes of a file that is looked at for holes; compressed ones have more than a hundredth of them on disk."""
 SYSTEM = frozenset(("bin", "boot", "dev", "etc", "lib", "lib64", "proc", "run", "sbin", "sys", "usr"))
 """Folders at the top of a machine that hold no data of its users."""
 
@@ -40,6 +42,8 @@ class Reach:
             raise OutOfReachError(self._outside(str(text), target))
         if _is_special(target):
             raise OutOfReachError("is not a regular file; name a file or folder")
+        if _is_hollow(target):
+            raise OutOfReachError("is a file of holes, which would be read for hours; name another")
         return target
 
     def refusal(self, text: str) -> str | None:
@@ -79,6 +83,22 @@ def _is_special(target: FilePath) -> bool:
     except OSError:  # nothing that could be read
         return False
     return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+def _is_hollow(target: FilePath) -> bool:
+    """Whether a large file holds next to nothing: a few bytes on disk can stand for terabytes of zeros."""
+    try:
+        found = target.stat()
+        if (
+            not stat.S_ISREG(found.st_mode)
+            or found.st_size < HOLLOW
+            or found.st_blocks * 512 > found.st_size // 100
+        ):
+            return False
+        with target.open("rb") as file:  # some file systems do not count blocks, and know no holes either
+            return os.lseek(file.fileno(), 0, os.SEEK_HOLE) < found.st_size
+    except OSError:  # whoever reads it says so
+        return False
 
 
 def split_pattern(text: str | FilePath, start: FilePath = FilePath()) -> tuple[str, str]:

@@ -105,7 +105,7 @@ def _compared(
     check_rope(file, merged)
     exported = load_exported(file, merged.config)
     largest = check_weights(merged, exported, outtype)
-    texts = [tokenizer(text).input_ids for text in model.PROBES]
+    texts = [model.tokenized(tokenizer, text).input_ids for text in model.PROBES]
     agreed = agreement(logits_of(merged, texts), logits_of(exported, texts))
     if not agreed.difference <= TOLERANCE[outtype]:
         raise LoracookError(

@@ -121,7 +121,7 @@ def _texts(
     rows = data.prepare(recipe, tokenizer, cache, progress=progress)
     some = itertools.islice(rows.train if rows.evaluation is None else rows.evaluation, ROWS)
     return [
-        *(tokenizer(text).input_ids for text in model.PROBES),
+        *(model.tokenized(tokenizer, text).input_ids for text in model.PROBES),
         *(row["input_ids"][:LONGEST] for row in some),
     ]
 

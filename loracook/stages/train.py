@@ -94,6 +94,7 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
         StoppedError: a signal came; a checkpoint of the current step is kept.
     """
     processes, noted = consent.processes, Kept(progress)
+    check_trackers(recipe)
     own = divided(recipe, processes.count)
     launches = processes.count > group.size()
     if launches or (group.size() > 1 and group.is_first() and processes.strategy == AUTO):

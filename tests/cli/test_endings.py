@@ -112,6 +112,43 @@ def test_an_error_in_other_words_keeps_what_the_library_said(
     assert "caused by ValueError: size 3 is not size 4" in shown
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            ImportError("\nX requires the soup library, run\n pip install soup"),
+            "a library cannot be used: X requires",
+        ),
+        (ImportError("libtorch.so: failed to map segment from shared object"), "out of memory"),
+        (
+            ModuleNotFoundError("No module named 'soup'", name="soup"),
+            "soup is not installed; run: pip install",
+        ),
+        (MemoryError(), "out of memory"),
+        (OSError(24, "Too many open files"), "too many open files; raise the limit: ulimit -n 1024"),
+    ],
+)
+def test_what_this_machine_lacks_is_a_sentence(
+    error: Exception, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise error
+
+    assert ending(fail) == 3
+    assert capsys.readouterr().err.startswith(said)
+
+
+@pytest.mark.parametrize("error", [ImportError("no name", name="loracook.soup"), BaseException("panic")])
+def test_a_fault_of_ours_is_a_bug_whatever_its_type(
+    error: BaseException, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise error
+
+    assert ending(fail) == 1
+    assert capsys.readouterr().err.startswith("a bug in loracook")
+
+
 def test_the_log_has_the_traceback_behind_an_error_in_other_words(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import base64
 import json
 import os
 from pathlib import Path
@@ -13,7 +15,10 @@ from gguf import GGUFWriter
 from transformers import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from loracook.errors import RecipeError
+import loracook
+from loracook.data.tokenize.encode import encode
+from loracook.data.tokenize.render import Rendered
+from loracook.errors import LoracookError, RecipeError
 from loracook.model import (
     fetch_description,
     load_config,
@@ -278,6 +283,119 @@ def test_a_tokenizer_that_cannot_be_read_is_refused(recipe: Recipe, content: str
     Path("model/tokenizer.json").write_text(content)
     with pytest.raises(RecipeError, match="its tokenizer cannot be read"):
         load_tokenizer(recipe, fetch_description(recipe, Path("cache")))
+
+
+def tokenizer_json(**changes: Any) -> None:
+    """Write the description of a small tokenizer into the model, with these sections instead of its own."""
+    data = json.loads(tokenizer_of(LINES).backend_tokenizer.to_str())
+    Path("model/tokenizer.json").write_text(json.dumps(data | changes))
+
+
+def replace(written: str, **pattern: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": pattern, "content": written}
+
+
+def steps(*several: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "Sequence", "normalizers": several}
+
+
+def template(single: list[Any], ids: int = 1) -> dict[str, Any]:
+    token = {"id": "<s>", "ids": [0] * ids, "tokens": ["<s>"] * ids}
+    return {"type": "TemplateProcessing", "single": single, "pair": [], "special_tokens": {"<s>": token}}
+
+
+def table(written: bytes) -> dict[str, Any]:
+    """A step that writes a text for some character, as sentencepiece describes it."""
+    charsmap = base64.b64encode((4).to_bytes(4, "little") + bytes(4) + written + b"\0").decode()
+    return {"type": "Precompiled", "precompiled_charsmap": charsmap}
+
+
+START, TEXT = {"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
+BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+GROWING: dict[str, list[dict[str, Any]]] = {
+    "a normalizer that can make a text more than 16 times as long": [
+        {"normalizer": steps(*[replace("oo", String="o")] * 34)},
+        {"normalizer": steps(*[replace("x", Regex="x?")] * 34)},
+        {"normalizer": steps(*[{"type": "Prepend", "prepend": "x" * 10_000}] * 3)},
+        {"normalizer": table(b"x" * 10_000)},
+    ],
+    "a pre_tokenizer that can make": [{"pre_tokenizer": {"type": "Sequence", "pretokenizers": [BYTES] * 9}}],
+    "a decoder that can make": [{"decoder": replace("x" * 10_000, Regex="a")}],
+    "special tokens around a text, and at most 128 can be": [
+        {"post_processor": template([TEXT], ids=2_000)},
+        {"post_processor": template([START] * 1000 + [TEXT])},
+    ],
+    "writes a text several times": [{"post_processor": template([TEXT, START, TEXT])}],
+    "a post_processor of more than 64 KiB": [{"post_processor": template([START] * 5000)}],
+    "steps, and at most 64 can be followed": [{"normalizer": steps(*[{"type": "NFKC"}] * 65)}],
+    "adds 100,001 tokens, and at most 100,000 can be": [{"added_tokens": [{}] * 100_001}],
+    "has a token of 300 characters": [
+        {"model": {"type": "Unigram", "unk_id": 0, "vocab": [["a" * 300, -1.0]]}}
+    ],
+    "splits words of 9,999,999 characters": [
+        {"model": {"type": "WordPiece", "max_input_chars_per_word": 9_999_999}}
+    ],
+}
+
+
+@pytest.mark.parametrize("said", GROWING)
+def test_a_tokenizer_that_takes_memory_or_hours_by_its_description_is_refused(
+    recipe: Recipe, said: str
+) -> None:
+    for changes in GROWING[said]:
+        tokenizer_json(**changes)
+        assert refusal(recipe).startswith("its tokenizer.json ")
+        assert said in refusal(recipe)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"normalizer": steps({"type": "Prepend", "prepend": "▁"}, replace("▁", String=" "))},
+        {"normalizer": steps(table(b"x" * 33), replace(" ", Regex=" {2,}"))},
+        {"post_processor": template([START] * 4 + [TEXT, START])},
+    ],
+)
+def test_tokenizers_as_they_are_published_are_read(recipe: Recipe, changes: dict[str, Any]) -> None:
+    tokenizer_json(**changes)
+    assert fetch_description(recipe, Path("cache")).name == "model"
+
+
+def test_a_tokenizer_s_config_adds_no_more_tokens_than_the_tokenizer(recipe: Recipe) -> None:
+    change("tokenizer_config.json", added_tokens_decoder={str(number): 1 for number in range(100_001)})
+    assert "its tokenizer_config.json has added_tokens_decoder of 100,001 entries" in refusal(recipe)
+
+
+def test_an_expression_of_a_tokenizer_that_gives_up_on_a_text_is_a_sentence(recipe: Recipe) -> None:
+    hostile = {
+        "type": "Split",
+        "pattern": {"Regex": "(a+)+$|(a|a)*b"},
+        "behavior": "Isolated",
+        "invert": False,
+    }
+    tokenizer_json(pre_tokenizer=hostile)
+    tokenizer = load_tokenizer(recipe, fetch_description(recipe, Path("cache")))
+    with pytest.raises(LoracookError, match=r"the tokenizer in .*model fails on a text: Onig: Regex search"):
+        encode([Rendered("a" * 40 + "!")], tokenizer)
+
+
+def test_every_call_of_a_tokenizer_for_texts_is_the_one_that_knows_its_faults() -> None:
+    calls = [
+        f"{file.name}: {ast.unparse(call)}"
+        for file in Path(loracook.__file__).parent.rglob("*.py")
+        for call in ast.walk(ast.parse(file.read_text("utf-8")))
+        if isinstance(call, ast.Call) and ast.unparse(call.func).split(".")[-1] == "tokenizer"
+    ]
+    assert calls == ["own_tokenizer.py: tokenizer(texts, **options)"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["config.json", "tokenizer.json", "chat_template.jinja", "model.safetensors", "generation_config.json"],
+)
+def test_a_file_of_holes_in_a_model_is_not_read_to_its_end(recipe: Recipe, name: str) -> None:
+    os.truncate(os.open(Path("model") / name, os.O_CREAT | os.O_RDWR), 1 << 40)
+    assert refusal(recipe).startswith(f"its {name} is a file of holes, which would be read for hours")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from loracook.data.tokenize.render import Rendered
+from loracook.model.own_tokenizer import tokenized
 
 if TYPE_CHECKING:
     import numpy
@@ -42,7 +43,9 @@ def token_ids(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, speci
     """Token ids of texts, with the tokenizer's special tokens added if `special`."""
     if not texts:
         return []
-    encoding = tokenizer(list(texts), add_special_tokens=special, return_attention_mask=False, verbose=False)
+    encoding = tokenized(
+        tokenizer, list(texts), add_special_tokens=special, return_attention_mask=False, verbose=False
+    )
     return [list(ids) for ids in encoding["input_ids"]]
 
 
@@ -50,7 +53,9 @@ def _encode(rows: Sequence[Rendered], tokenizer: PreTrainedTokenizerBase, specia
     if not rows:
         return []
     texts = [row.text for row in rows]
-    encoding = tokenizer(texts, add_special_tokens=special, return_attention_mask=False, verbose=False)
+    encoding = tokenized(
+        tokenizer, texts, add_special_tokens=special, return_attention_mask=False, verbose=False
+    )
     prompts = list(dict.fromkeys(text for row in rows for text in _prompts(row)))
     prompt_ids = dict(zip(prompts, token_ids(prompts, tokenizer, special=special), strict=True))
     return [_encoded(row, encoding, index, prompt_ids=prompt_ids) for index, row in enumerate(rows)]

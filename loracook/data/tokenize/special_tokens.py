@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from loracook.data.read.rows import Chat, Message, Pair, Row
+from loracook.model.own_tokenizer import tokenized
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -75,5 +76,5 @@ class SpecialTokens:
 
 
 def _tokens(tokenizer: PreTrainedTokenizerBase, special: bool) -> list[str]:
-    ids = tokenizer("a", add_special_tokens=special, verbose=False)["input_ids"]
+    ids = tokenized(tokenizer, "a", add_special_tokens=special, verbose=False)["input_ids"]
     return list(tokenizer.convert_ids_to_tokens(ids))
