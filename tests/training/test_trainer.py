@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import loracook
+from loracook import runner
 from loracook.errors import LoracookError
 from tests.tiny_recipes import twin
 
@@ -42,8 +43,8 @@ def test_mistakes_are_reported_before_weights_are_loaded(
 
 def test_a_tracker_is_looked_for_where_one_stage_is_run_alone(tmp_path: Path) -> None:
     recipe = twin("opt-350m-lora", tmp_path, **DROPPED, train={"report_to": ["tensorboard", "trackio"]})
-    with pytest.raises(LoracookError, match="train.report_to: trackio is not installed"):
-        loracook.run(recipe, runs=tmp_path / "runs", only="train")
+    with pytest.raises(LoracookError, match=r"train\.report_to: trackio is not installed"):
+        runner.run(recipe, runs=tmp_path / "runs", only="train")
 
 
 def test_an_encoder_decoder_is_refused(tmp_path: Path) -> None:
