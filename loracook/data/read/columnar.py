@@ -27,6 +27,27 @@ def row_converter(
     return lambda row: {name: _apply(by_name.get(name, other), value) for name, value in row.items()}
 
 
+def longest_list(values: pyarrow.Array) -> int:
+    """The most mappings or lists that a list has in these values, or entries that a map has."""
+    import pyarrow.compute as compute
+    import pyarrow.types as types
+
+    kind = values.type
+    if types.is_struct(kind):
+        return max(map(longest_list, values.flatten()), default=0)
+    if types.is_dictionary(kind):
+        return longest_list(values.dictionary)
+    if hasattr(values, "storage"):  # an extension type
+        return longest_list(values.storage)
+    if types.is_map(kind):
+        lengths, entries = compute.pairwise_diff(values.offsets), values.items
+    elif hasattr(kind, "value_type") and types.is_nested(kind.value_type):
+        lengths, entries = compute.list_value_length(values), values.flatten()
+    else:
+        return 0
+    return max(compute.max(lengths).as_py() or 0, longest_list(entries))
+
+
 def _converter(kind: pyarrow.DataType, json_value: Convert | None) -> Convert | None:
     """What converts a value of this type, None where it stays as it is."""
     import pyarrow.types as types

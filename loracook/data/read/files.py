@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loracook.data.read import csv_rows, json_files
-from loracook.data.read.columnar import row_converter
+from loracook.data.read.columnar import longest_list, row_converter
 from loracook.data.read.rows import Place, Record, parse_json
 from loracook.data.read.text_files import MAX_LINE_BYTES, OPENERS, FileError, lines
 from loracook.machine.limits import growing_at_most
@@ -26,6 +26,8 @@ BATCH_ROWS, BATCH_BYTES = 100, 64 * 2**20
 """How much of a Parquet file is unpacked at a time, by what its metadata claims."""
 MAX_UNPACKED_BYTES = 2**30
 """What one row of a Parquet file may take, and those that are unpacked at a time."""
+MOST_LISTED = 100_000
+"""Mappings in a list of a Parquet row: repeated ones take next to nothing in the file, and memory here."""
 _READ_ERRORS = (OSError, EOFError, lzma.LZMAError, zlib.error, UnicodeError, csv.Error)
 
 
@@ -92,7 +94,7 @@ def _parquet(path: Path, name: str) -> Iterator[Record]:
         with file:
             _check_names(file.schema_arrow.names, name)
             plain = row_converter(file.schema_arrow, parse_json)
-            for number, columns in enumerate(_unpacked(file), 1):
+            for number, columns in enumerate(_unpacked(file, name), 1):
                 yield Record(Place(name, number), plain(columns))
     except MemoryError as error:
         raise FileError(f"'{name}' unpacks to a row of more than {size(MAX_UNPACKED_BYTES)}") from error
@@ -101,15 +103,15 @@ def _parquet(path: Path, name: str) -> Iterator[Record]:
         raise FileError(f"'{name}' has {what}: {error}") from error
 
 
-def _unpacked(file: pyarrow.parquet.ParquetFile) -> Iterator[dict[str, Any]]:
+def _unpacked(file: pyarrow.parquet.ParquetFile, name: str) -> Iterator[dict[str, Any]]:
     """The rows; raises MemoryError for one that is too large, since a few bytes can stand for any number."""
     done = 0
     with suppress(MemoryError):  # the largest of some rows may be far above what they have on average
-        for row in _unpacked_by(file, _rows_at_once(file)):
+        for row in _unpacked_by(file, _rows_at_once(file), name):
             yield row
             done += 1
         return
-    yield from itertools.islice(_unpacked_by(file, 1), done, None)
+    yield from itertools.islice(_unpacked_by(file, 1, name), done, None)
 
 
 def _rows_at_once(file: pyarrow.parquet.ParquetFile) -> int:
@@ -118,7 +120,7 @@ def _rows_at_once(file: pyarrow.parquet.ParquetFile) -> int:
     return max(min(BATCH_BYTES // max(largest_row, 1), BATCH_ROWS), 1)
 
 
-def _unpacked_by(file: pyarrow.parquet.ParquetFile, count: int) -> Iterator[dict[str, Any]]:
+def _unpacked_by(file: pyarrow.parquet.ParquetFile, count: int, name: str) -> Iterator[dict[str, Any]]:
     """The rows, read so many at a time."""
     batches = file.iter_batches(count, use_threads=False)
     while True:
@@ -126,6 +128,10 @@ def _unpacked_by(file: pyarrow.parquet.ParquetFile, count: int) -> Iterator[dict
             batch = next(batches, None)
         if batch is None:
             return
+        if (listed := max(map(longest_list, batch.columns), default=0)) > MOST_LISTED:
+            raise FileError(
+                f"'{name}' has a list of {listed:,} mappings; split it, at most {MOST_LISTED:,} fit"
+            )
         step = max(BATCH_BYTES // max(batch.nbytes, 1), 1)  # many rows may have the same large value
         for start in range(0, len(batch), step):
             with growing_at_most(MAX_UNPACKED_BYTES):

@@ -23,6 +23,8 @@ PART_KINDS = {
     **dict.fromkeys(("reasoning", "thinking"), "reasoning"),
     **dict.fromkeys(("tool_call", "tool_use"), "tool_call"),
 }
+MOST_MESSAGES = 10_000
+"""What a conversation may have: a message a minute for a week, and rendering it takes seconds."""
 MEDIA = ("image", "image_url", "input_image", "video", "audio", "input_audio", "file")
 
 
@@ -43,6 +45,9 @@ def conversation(messages: object, roles: Mapping[str, str]) -> tuple[Message, .
 
 def normalize(messages: list[Any], roles: Mapping[str, str]) -> tuple[Message, ...]:
     """Messages in the spelling of chat templates, in whatever order they are; empty system turns left out."""
+    if len(messages) > MOST_MESSAGES:
+        most = f"a conversation has at most {MOST_MESSAGES:,}"
+        raise RowError("too many messages", f"{len(messages):,}; split it, {most}")
     normalized = (_message(each, roles) for message in messages for each in _with_answers_apart(message))
     return _merge_calls(turn for turn in normalized if turn["role"] != "system" or turn["content"].strip())
 

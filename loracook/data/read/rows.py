@@ -88,6 +88,18 @@ def characters(value: object) -> int:
     return total
 
 
+MOST_COLUMNS = 10_000
+"""What a row may have; a table of more is no text."""
+
+
+def bounded(record: Record) -> Record:
+    """The record, or what is wrong with it where it has more columns than a row can."""
+    if len(record.columns) <= MOST_COLUMNS:
+        return record
+    count, most = len(record.columns), f"a row has at most {MOST_COLUMNS:,}"
+    return Record(record.place, {}, f"too many columns: {count:,}; remove some, {most}")
+
+
 class RowError(Exception):
     """A row that cannot be used: `reason` groups such rows, `detail` is about this one."""
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from loracook.data.read import detect, files, formats, hub, oasst
 from loracook.data.read.formats import ReadOptions
-from loracook.data.read.rows import MAX_CHARACTERS, Record, characters, json_fault
+from loracook.data.read.rows import MAX_CHARACTERS, Record, bounded, characters, json_fault
 from loracook.data.read.text_files import FileError
 from loracook.errors import Path as Entry
 from loracook.errors import RecipeError
@@ -141,11 +141,12 @@ class Source:
 
     def _read(self) -> Iterator[Record]:
         if not self.local:
-            yield from hub.records(self.hub_entry, self.fail)
+            yield from map(bounded, hub.records(self.hub_entry, self.fail))
             return
         try:
             for path in self.files:
-                yield from files.records(path, self.name(path), BUILDERS.get(self.entry["path"]))
+                name, builder = self.name(path), BUILDERS.get(self.entry["path"])
+                yield from map(bounded, files.records(path, name, builder))
         except FileError as error:
             raise self.fail("path", str(error)) from error
 

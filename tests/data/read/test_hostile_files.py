@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from loracook.data.read import csv_rows, oasst
-from loracook.data.read.rows import Place, Record
+from loracook.data.read.messages import conversation
+from loracook.data.read.rows import Place, Record, RowError
 from loracook.data.read.sources import training
 from loracook.data.read.text_files import MOST_VALUES, FileError, lines
 from loracook.errors import RecipeError
@@ -88,3 +89,51 @@ def test_a_parquet_map_with_keys_of_several_values_is_refused_by_file(tmp_path: 
     pq.write_table(pa.table(rows), tmp_path / "rows.parquet")
     with pytest.raises(RecipeError, match=r"'rows\.parquet' has a value that cannot be read"):
         source(tmp_path, "./rows.parquet").head(1)
+
+
+MESSAGE = {"role": "user", "content": "x"}
+
+
+@pytest.mark.parametrize(
+    ("column", "kind"),
+    [
+        ([MESSAGE] * 100_001, pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
+        ([(str(number), 1) for number in range(100_001)], pa.map_(pa.string(), pa.int64())),
+        ([{"a": [[1]] * 100_001}], pa.list_(pa.struct([("a", pa.list_(pa.list_(pa.int64())))]))),
+    ],
+)
+def test_a_parquet_row_of_countless_mappings_is_refused_before_it_is_unpacked(
+    column: Any, kind: pa.DataType, tmp_path: Path
+) -> None:
+    pq.write_table(pa.table({"messages": pa.array([column] * 3, type=kind)}), tmp_path / "rows.parquet")
+    with pytest.raises(RecipeError, match=r"'rows.parquet' has a list of 100,001 mappings; split it"):
+        source(tmp_path, "./rows.parquet").head(1)
+
+
+def test_numbers_are_listed_without_a_limit_of_their_own(tmp_path: Path) -> None:
+    rows = {"text": ["hello"], "audio": [[0] * 200_000], "tags": pa.array(["a"]).dictionary_encode()}
+    pq.write_table(pa.table(rows), tmp_path / "rows.parquet")
+    assert len(source(tmp_path, "./rows.parquet").head(1)) == 1
+
+
+def test_a_row_of_countless_columns_is_bad(tmp_path: Path) -> None:
+    rows = [{"text": "hello"}, {"text": "hello"} | {str(number): 1 for number in range(10_000)}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    first, second = source(tmp_path, "./rows.jsonl").records()
+    assert not first.fault
+    assert second.fault == "too many columns: 10,001; remove some, a row has at most 10,000"
+
+
+def test_a_conversation_of_countless_messages_is_bad() -> None:
+    with pytest.raises(
+        RowError, match="too many messages: 10,001; split it, a conversation has at most 10,000"
+    ):
+        conversation([MESSAGE] * 10_001, {})
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv", "rows.parquet", "rows.json.gz"])
+def test_a_data_file_of_holes_is_not_read_to_its_end(name: str, tmp_path: Path) -> None:
+    with (tmp_path / name).open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(RecipeError, match="is a file of holes"):
+        source(tmp_path, f"./{name}").head(1)
