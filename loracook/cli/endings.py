@@ -1,6 +1,7 @@
 """How a command ends: its exit code, and the message for what went wrong."""
 
 import io
+import os
 import select
 import sys
 import tempfile
@@ -14,6 +15,7 @@ import click
 from loracook.errors import LoracookError, MachineError, RecipeError, clean, clean_lines, reworded, shorten
 from loracook.machine.signals import INTERRUPTED
 
+GONE = "the working folder does not exist any more; go to another one: cd FOLDER"
 WINDOWS = "loracook does not run on Windows; use WSL 2 (Windows Subsystem for Linux)"
 
 
@@ -21,6 +23,10 @@ def ending(command: Callable[[], Any], platform: str = sys.platform) -> int:
     """Run a command and return its exit code; what went wrong is printed to standard error."""
     if platform == "win32":  # no flock, no SIGHUP, no /dev/null
         return _failed(MachineError(WINDOWS))
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return _failed(MachineError(GONE))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # where the terminal's or pipe's encoding is poor

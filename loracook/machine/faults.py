@@ -6,7 +6,7 @@ import re
 import resource
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from loracook.errors import LoracookError, MachineError, reworded
@@ -70,7 +70,9 @@ def machine_fault(error: BaseException, folders: Sequence[Path], advice: str = C
     """What is wrong with this machine and what to do, as a message; None when the error is something else."""
     short = shortage(error)
     if short == "memory":
-        limit = tightest_limit()
+        limit = ""
+        with suppress(MemoryError):  # looking for it takes some, too
+            limit = tightest_limit()
         return f"out of memory{f' within {limit}' if limit else ''}; {advice}"
     if short == "disk":
         hub = sys.modules.get("huggingface_hub.constants")  # only if this process has imported it
@@ -79,10 +81,16 @@ def machine_fault(error: BaseException, folders: Sequence[Path], advice: str = C
         return f"disk full: {free}{_file_limit()}; {FREE_DISK}"
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         return f"too many open files; raise the limit: ulimit -n {FILES}"
-    if isinstance(error, OSError) and error.errno in UNUSABLE and error.filename:
+    if isinstance(error, OSError) and error.filename and _is_unusable(error, folders):
         why = (error.strerror or "").lower()
         return f"cannot use {error.filename}: {why}; fix that, or use other folders: {OTHER_FOLDERS}"
     return None
+
+
+def _is_unusable(error: OSError, folders: Sequence[Path]) -> bool:
+    """Whether a file or folder cannot be used, or one of ours cannot be made, as below /proc."""
+    above = {str(each) for folder in folders for each in (folder, *folder.parents)}
+    return error.errno in UNUSABLE or (error.errno == errno.ENOENT and str(error.filename) in above)
 
 
 def _file_limit() -> str:

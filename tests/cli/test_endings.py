@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from loracook.cli.endings import ending
 from loracook.errors import LoracookError, MachineError, Problem, RecipeError, reworded
 from loracook.machine.faults import machine_errors
+from loracook.store.folders import default_cache
 
 ROOT = Path(__file__).parents[2]
 ON_WINDOWS = """
@@ -136,6 +138,33 @@ def test_what_this_machine_lacks_is_a_sentence(
 
     assert ending(fail) == 3
     assert capsys.readouterr().err.startswith(said)
+
+
+def test_a_working_folder_that_is_gone_is_a_sentence(tmp_path: Path) -> None:
+    code = "import os, sys; os.rmdir(os.getcwd()); from loracook.cli import main; main()"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, "launch", "/x.yaml"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr == "the working folder does not exist any more; go to another one: cd FOLDER\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="nothing can be made below /proc")
+def test_a_home_that_cannot_hold_a_cache_is_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("LORACOOK_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "/proc")
+    assert ending(lambda: default_cache().mkdir(parents=True)) == 3
+    assert capsys.readouterr().err.startswith(
+        "cannot use /proc/.cache: no such file or directory; fix that, or use"
+    )
 
 
 @pytest.mark.parametrize("error", [ImportError("no name", name="loracook.soup"), BaseException("panic")])
