@@ -17,6 +17,7 @@ from loracook.recipe.recipe import Recipe
 from loracook.recipe.schema import entries
 from loracook.stages import STAGES
 from loracook.stages.base import Consent, Folders
+from loracook.store.code_names import leave_out_code
 from loracook.store.files import file_facts, mismatch, sync_all
 from loracook.store.folders import RUNS, default_cache
 from loracook.store.lock import locked, make_run_folder
@@ -148,6 +149,8 @@ def _run_stage(
         progress.begin(stage.name)
         began = time.monotonic()
         result = module.run(planned.recipe, folders, consent=consent, progress=noted)
+        if not planned.recipe.own_code:
+            leave_out_code(stage.folder, exclude=stage.folder / CHECKPOINTS)
         (stage.folder / KEPT).write_text(kept(planned.recipe, stage.folder), "utf-8")
         record = _record(planned.recipe, stage, result, seconds=time.monotonic() - began)
         record["notes"] = noted.notes[-NOTES:]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from loracook.errors import MachineError
+from loracook.store.code_names import names_code
 from loracook.store.files import sha256
 from loracook.store.record import read_record
 
@@ -49,10 +50,17 @@ def release_files(stage: Path, folder: str, card: Path) -> ReleaseFiles:
     Raises:
         MachineError: there are no weights among them.
     """
-    home, recorded = stage / folder, read_record(stage)["files"]
+    record = read_record(stage)
+    home, recorded = stage / folder, record["files"]
     names = (path.removeprefix(f"{folder}/") for path in sorted(recorded) if path.startswith(f"{folder}/"))
     facts = {name: recorded[f"{folder}/{name}"] for name in names if allowed(name)}
     if not any(name.endswith(".safetensors") for name in facts):
         raise MachineError(f"no weights in '{home}' to push; remove the folder '{stage}' and run again")
+    if not record.get("own_code") and (
+        named := next((name for name in facts if names_code(home / name)), None)
+    ):
+        raise MachineError(
+            f"'{home / named}' names code (auto_map); remove the folder '{stage}' and run again"
+        )
     facts[CARD] = {"bytes": card.stat().st_size, "sha256": sha256(card)}
     return ReleaseFiles({name: home / name for name in facts} | {CARD: card}, facts)
