@@ -17,7 +17,8 @@ from loracook.recipe.recipe import Recipe
 CONFIG = "config.json"
 READ = (CONFIG, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 """Files whose keys upstream hands on to classes of its own, whatever their names."""
-TOKENIZER = "tokenizer.json"
+TOKENIZERS = "tokenizer.*json"
+"""tokenizer.json, and those for versions of transformers, such as tokenizer.4.0.0.json."""
 INDEX, WEIGHTS = "*.safetensors.index.json", ".safetensors"
 LARGEST = 32 << 20
 """Bytes of a file that is READ."""
@@ -58,7 +59,8 @@ def check_tokenizer(recipe: Recipe, folder: Path, *, at: Key = BASE_MODEL) -> No
     """
     for name in READ:
         _check(recipe, folder, name, at=at)
-    _refuse(recipe, f"its {TOKENIZER}", list(tokenizer_file.faults(folder / TOKENIZER)), at=at)
+    for file in sorted(folder.glob(TOKENIZERS)):
+        _refuse(recipe, f"its {file.name}", list(tokenizer_file.faults(file)), at=at)
 
 
 def check_model(recipe: Recipe, folder: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from loracook.errors import LoracookError, RecipeError, shorten
 from loracook.errors import Path as Key
+from loracook.model import tokenizer_file
 from loracook.model.broken_files import LIMIT, PANIC, reading
 from loracook.model.contents import CONFIG
 from loracook.model.own_code import BASE_MODEL, NO_CODE, own_code
@@ -76,6 +77,8 @@ def loaded(recipe: Recipe, folder: Path, load: Load, *, at: Key) -> PreTrainedTo
     with reading(recipe, folder, "its tokenizer", at=at):
         tokenizer = load(folder)
         special = tokenizer.all_special_ids
+        if not (folder / TOKENIZERS[0]).is_file():
+            _check_converted(tokenizer)
     if len(tokenizer) == len(special):  # some classes load from no files at all
         raise RecipeError([recipe.problem(at, NO_TOKENIZER[at])])
     with reading(recipe, folder, "its tokenizer", at=at):
@@ -83,6 +86,13 @@ def loaded(recipe: Recipe, folder: Path, load: Load, *, at: Key) -> PreTrainedTo
         tokenizer.convert_tokens_to_ids(NO_TOKEN)
         _check_templates(tokenizer.chat_template)
     return tokenizer
+
+
+def _check_converted(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise ValueError where a tokenizer that upstream made of other files would be refused as a file."""
+    if backend := getattr(tokenizer, "backend_tokenizer", None):
+        for fault in tokenizer_file.faults_of(backend.to_str().encode()):
+            raise ValueError("it " + fault.partition(";")[0])
 
 
 def tokenized(tokenizer: PreTrainedTokenizerBase, texts: str | list[str], **options: Any) -> BatchEncoding:

@@ -37,7 +37,11 @@ def faults(file: Path) -> Iterator[str]:
     if file.stat().st_size > LARGEST:
         yield f"is larger than {LARGEST >> 20} MiB; name another model"
         return
-    content = file.read_bytes()
+    yield from faults_of(file.read_bytes())
+
+
+def faults_of(content: bytes) -> Iterator[str]:
+    """What is wrong with the content of a tokenizer.json, as `faults`."""
     if number := NUMBER.search(content):
         yield f"has the number {number[1].decode()}, too large for a token's id"[:150]
     if content.count(b"{") + content.count(b"[") > MOST_BRACKETS:
@@ -78,6 +82,9 @@ def _of_model(model: Any) -> Iterator[str]:
     """What is wrong with the way in which words are split into tokens."""
     described = model if isinstance(model, dict) else {}
     word, pieces = described.get("max_input_chars_per_word"), described.get("vocab")
+    for key, text in described.items():
+        if isinstance(text, str) and len(text) > LONGEST_PIECE:
+            yield f"has a {key} of {len(text):,} characters"
     if isinstance(word, int) and word > LONGEST_WORD:
         yield f"splits words of {word:,} characters, and at most {LONGEST_WORD:,} can be"
     if isinstance(pieces, list):
@@ -134,6 +141,6 @@ def _templates(steps: list[dict[str, Any]]) -> Iterator[str]:
     if count > MOST_ENTRIES:
         yield f"writes {count:,} special tokens around a text, and at most {MOST_ENTRIES} can be"
     for written in entries:
-        texts = [str(each["Sequence"]) for each in written if "Sequence" in each]
-        if len(texts) > len({*texts}):
+        parts = [each["Sequence"] for each in written if isinstance(each.get("Sequence"), dict)]
+        if len(parts) > len({str(part.get("id")) for part in parts}):
             yield "writes a text several times"

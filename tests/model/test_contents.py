@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from gguf import GGUFWriter
-from transformers import CONFIG_MAPPING
+from tokenizers import normalizers
+from transformers import CONFIG_MAPPING, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 import loracook
@@ -30,6 +31,8 @@ from loracook.model import (
 from loracook.model.contents import check_contents, check_shards
 from loracook.model.fetch import fetch
 from loracook.model.generation_config import generation_settings
+from loracook.model.own_code import BASE_MODEL
+from loracook.model.own_tokenizer import loaded
 from loracook.recipe.recipe import Recipe
 from tests.model.test_refusals import config
 from tests.plans import invoked, written
@@ -329,6 +332,9 @@ GROWING: dict[str, list[dict[str, Any]]] = {
     "a post_processor of more than 64 KiB": [{"post_processor": template([START] * 5000)}],
     "steps, and at most 64 can be followed": [{"normalizer": steps(*[{"type": "NFKC"}] * 65)}],
     "adds 100,001 tokens, and at most 100,000 can be": [{"added_tokens": [{}] * 100_001}],
+    "has a continuing_subword_prefix of 1,000 characters": [
+        {"model": {"type": "WordPiece", "continuing_subword_prefix": "#" * 1000}}
+    ],
     "has a token of 300 characters": [
         {"model": {"type": "Unigram", "unk_id": 0, "vocab": [["a" * 300, -1.0]]}}
     ],
@@ -346,6 +352,24 @@ def test_a_tokenizer_that_takes_memory_or_hours_by_its_description_is_refused(
         tokenizer_json(**changes)
         assert refusal(recipe).startswith("its tokenizer.json ")
         assert said in refusal(recipe)
+
+
+def test_a_tokenizer_for_another_version_of_transformers_is_looked_at_too(recipe: Recipe) -> None:
+    tokenizer_json(**GROWING["writes a text several times"][0])
+    Path("model/tokenizer.json").rename("model/tokenizer.4.0.0.json")
+    assert refusal(recipe).startswith("its tokenizer.4.0.0.json writes a text several times")
+
+
+def test_a_tokenizer_that_upstream_makes_of_other_files_is_looked_at_too(recipe: Recipe) -> None:
+    def made(_: Path) -> PreTrainedTokenizerBase:
+        tokenizer = tokenizer_of(LINES)
+        tokenizer.backend_tokenizer.normalizer = normalizers.Prepend("x" * 1000)
+        return tokenizer
+
+    with pytest.raises(
+        RecipeError, match="its tokenizer cannot be read: it has a normalizer that can make a text"
+    ):
+        loaded(recipe, Path("model"), made, at=BASE_MODEL)
 
 
 @pytest.mark.parametrize(
