@@ -1,0 +1,239 @@
+"""A sweep carried out by Ray Tune: which trials run when, and what becomes of them.
+
+Ray demands subclasses, so this module imports Ray at its top and is itself imported once a sweep starts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
+
+from loracook.errors import LockedError
+from loracook.machine import signals
+from loracook.store.lock import refuse_locked
+from loracook.sweep.points import as_suggestion, key
+from loracook.sweep.table import ENDED, FAILED, RUNNING, STOPPED, Row, Table, finished
+from loracook.sweep.trainable import LOSS, POINT, STEP, VALUE, Job, Trial, point_of
+
+ADDRESS = "RAY_ADDRESS"
+LOOPBACK = "127.0.0.1"
+RAY = "ray"
+POLL = 0.2
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_kill_child_processes_on_worker_exit": "false",  # which stop by themselves, with a checkpoint
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # signals are ours
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # of results that say nothing new
+}
+"""Settings that Ray reads from the environment alone."""
+UNREACHED = 10**9
+"""Steps that no training has: ASHA ends trials by their losses alone."""
+REDUCTION = 3
+Told = Callable[[int, Row], None]
+
+
+def carry_out(table: Table, *, cpus: int, gpus: int, told: Told) -> None:
+    """Run the trials of a sweep that are not settled.
+
+    Args:
+        table: the trials so far; it and its file are kept up to date.
+        cpus: CPU cores of one trial.
+        gpus: GPUs of one trial.
+        told: called with the number and row of each trial that is started or settled.
+
+    Raises:
+        StoppedError: a signal came; every trial has left its checkpoint.
+    """
+    sweep = table.sweep
+    settled = {key(row.point): row for row in table.rows if row.settled}
+    job = Job(sweep, table.runs.absolute(), Path.cwd(), cpus, settled)
+    trainable = tune.with_resources(tune.with_parameters(Trial, job=job), {"cpu": cpus, "gpu": gpus})
+    with signals.deferring_first(), _ray(), _storage(table.folder) as storage:
+        keeper = Keeper(table, told)
+        tuner = tune.Tuner(
+            trainable,
+            param_space={} if sweep.data["method"] == "bayes" else _listed(table),
+            tune_config=tune.TuneConfig(reuse_actors=True, **_method(table)),
+            run_config=tune.RunConfig(storage_path=storage, verbose=0, callbacks=[keeper], stop=Stopper()),
+        )
+        tuner.fit()
+        _wait_for_checkpoints(table)
+    table.write()
+    if signals.stop_requested():
+        raise signals.stopped_error()
+
+
+def _listed(table: Table) -> dict[str, Any]:
+    return {POINT: tune.grid_search([row.point for row in table.rows])}
+
+
+def _method(table: Table) -> dict[str, Any]:
+    """What Tune is to suggest and to end."""
+    sweep, stopping = table.sweep, table.sweep.data.get("early_stop")
+    scheduler = FIFOScheduler()
+    if stopping:
+        scheduler = AsyncHyperBandScheduler(
+            time_attr=STEP,
+            metric=LOSS,
+            mode="min",
+            grace_period=stopping["min_steps"],
+            reduction_factor=stopping.get("reduction_factor", REDUCTION),
+            max_t=UNREACHED,
+            stop_last_trials=False,
+        )
+    if sweep.data["method"] != "bayes":
+        return {"scheduler": scheduler}
+    return {"scheduler": scheduler, "search_alg": _optuna(table), "num_samples": sweep.trials}
+
+
+def _optuna(table: Table) -> Any:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+    from ray.tune.search.optuna import OptunaSearch
+
+    def distribution(part: Mapping[str, Any]) -> Any:
+        if "values" in part:
+            return CategoricalDistribution([json.dumps(each) for each in part["values"]])
+        if part["distribution"] == "int_uniform":
+            return IntDistribution(part["min"], part["max"])
+        return FloatDistribution(part["min"], part["max"], log=part["distribution"] == "log_uniform")
+
+    parameters = table.sweep.parameters
+    return OptunaSearch(
+        {name: distribution(part) for name, part in parameters.items()},
+        metric=VALUE,
+        mode="min" if table.sweep.lower_is_better else "max",
+        points_to_evaluate=[as_suggestion(parameters, row.point) for row in table.rows],
+        seed=len(table.rows),  # so that it does not suggest again what it has
+    )
+
+
+class Stopper(tune.Stopper):  # type: ignore[misc, unused-ignore]
+    """Ends all trials once a signal has come."""
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """No trial is ended alone."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether a signal has come."""
+        return signals.stop_requested()
+
+
+@dataclass
+class Keeper(tune.Callback):  # type: ignore[misc, unused-ignore]
+    """Keeps the table up to date with what Ray Tune says of its trials."""
+
+    table: Table
+    told: Told
+    numbers: dict[str, int] = field(default_factory=dict)
+    started: dict[str, float] = field(default_factory=dict)
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """Note that a trial runs; a search suggests new ones."""
+        if trial.trial_id in self.numbers:
+            return
+        rows, point = self.table.rows, point_of(self.table.sweep, trial.config)
+        taken = set(self.numbers.values())
+        free = (n for n, row in enumerate(rows) if n not in taken and key(row.point) == key(point))
+        number = next(free, len(rows))
+        if number == len(rows):
+            rows.append(Row(point))
+        self.numbers[trial.trial_id], self.started[trial.trial_id] = number, time.monotonic()
+        if not rows[number].settled:
+            self._keep(trial, replace(rows[number], state=RUNNING, reason=""))
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
+    ) -> None:
+        """Note the step; the end is noted in `on_trial_complete`."""
+        number = self.numbers[trial.trial_id]
+        if STEP in result and not self.table.rows[number].settled:
+            self.table.rows[number] = replace(self.table.rows[number], step=result[STEP])
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """Note how a trial has ended."""
+        number = self.numbers.get(trial.trial_id)
+        if number is None or self.table.rows[number].settled:
+            return
+        row, result = self.table.rows[number], trial.last_result
+        row = replace(row, seconds=row.seconds + time.monotonic() - self.started[trial.trial_id])
+        match result.get("state"):
+            case "finished":
+                row = finished(row, result["values"])
+            case "failed" if not signals.stop_requested():
+                row = replace(row, state=FAILED, reason=result["reason"], code=result["code"])
+            case _:
+                row = replace(row, state=STOPPED if signals.stop_requested() else ENDED)
+        self._keep(trial, row)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """Note that Ray has lost a trial."""
+        row = self.table.rows[self.numbers[trial.trial_id]]
+        self._keep(trial, replace(row, state=FAILED, reason="Ray lost its process; log.txt says why", code=3))
+
+    def _keep(self, trial: Any, row: Row) -> None:
+        number = self.numbers[trial.trial_id]
+        self.table.rows[number] = row
+        self.table.write()
+        self.told(number, row)
+
+
+@contextmanager
+def _ray() -> Iterator[None]:
+    """Ray on this machine alone, without a dashboard; with RAY_ADDRESS the cluster there."""
+    os.environ |= QUIET
+    handlers = {number: signal.getsignal(number) for number in signals.SIGNALS}
+    with ExitStack() as until_done:
+        options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
+        if not os.environ.get(ADDRESS):
+            # Its sockets need a short path.
+            folder = until_done.enter_context(tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp"))
+            options |= {"address": "local", "num_cpus": os.cpu_count(), "include_dashboard": False}
+            options |= {"_node_ip_address": LOOPBACK, "_temp_dir": folder}
+        until_done.callback(ray.shutdown)
+        ray.init(**options)
+        for number, handler in handlers.items():  # which Ray replaces
+            signal.signal(number, handler)
+        yield
+
+
+@contextmanager
+def _storage(folder: Path) -> Iterator[str]:
+    """Where Ray keeps what it writes of a sweep, on a cluster where all see it; removed at the end, never read."""
+    storage = folder.absolute() / RAY
+    shutil.rmtree(storage, ignore_errors=True)
+    try:
+        yield str(storage)
+    finally:
+        shutil.rmtree(storage, ignore_errors=True)
+
+
+def _wait_for_checkpoints(table: Table) -> None:
+    """Wait for the children: Ray gives them a few seconds, and each ends by itself after its step."""
+    for name in (name for row in table.rows for name in table.run_names(row)):
+        while _is_locked(table.runs / name):
+            time.sleep(POLL)
+
+
+def _is_locked(run: Path) -> bool:
+    try:
+        refuse_locked(run)
+    except LockedError:
+        return True
+    return False
