@@ -15,10 +15,10 @@ from loracook.recipe.allowed import Allowed
 from loracook.store.files import write_atomic
 from loracook.store.lock import locked, make_run_folder
 from loracook.sweep.file import Sweep, load_sweep
+from loracook.sweep.local_ray import ADDRESS, prepare
 from loracook.sweep.table import ENDINGS, LOG, Row, Table, read_table
 
 PACKAGES = ("ray", "optuna")
-ADDRESS = "RAY_ADDRESS"
 INSTALL = 'run: pip install "loracook[sweep]"'
 
 
@@ -65,6 +65,7 @@ def _carry_out(table: Table, best: Path, *, cpus: int, gpus: int) -> None:
 def _run(table: Table, *, cpus: int, gpus: int) -> None:
     from loracook.views.sweep_text import line
 
+    prepare()
     with noise_to(table.folder / LOG) as out:
         from loracook.sweep.search import carry_out
 

@@ -6,42 +6,28 @@ Ray demands subclasses, so this module imports Ray at its top and is itself impo
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
 
 from loracook.errors import LockedError
 from loracook.machine import signals
 from loracook.store.lock import refuse_locked
+from loracook.sweep.local_ray import started
 from loracook.sweep.points import as_suggestion, key
 from loracook.sweep.table import ENDED, FAILED, RUNNING, STOPPED, Row, Table, finished
 from loracook.sweep.trainable import LOSS, POINT, STEP, VALUE, Job, Trial, point_of
 
-ADDRESS = "RAY_ADDRESS"
-LOOPBACK = "127.0.0.1"
 RAY = "ray"
+"""The folder in that of a sweep which is Ray's own while it runs."""
 POLL = 0.2
-QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_kill_child_processes_on_worker_exit": "false",  # which stop by themselves, with a checkpoint
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # signals are ours
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # of results that say nothing new
-}
-"""Settings that Ray reads from the environment alone."""
 UNREACHED = 10**9
 """Steps that no training has: ASHA ends trials by their losses alone."""
 REDUCTION = 3
@@ -64,13 +50,19 @@ def carry_out(table: Table, *, cpus: int, gpus: int, told: Told) -> None:
     settled = {key(row.point): row for row in table.rows if row.settled}
     job = Job(sweep, table.runs.absolute(), Path.cwd(), cpus, settled)
     trainable = tune.with_resources(tune.with_parameters(Trial, job=job), {"cpu": cpus, "gpu": gpus})
-    with signals.deferring_first(), _ray(), _storage(table.folder) as storage:
+    with signals.deferring_first(), started(), _storage(table.folder) as storage:
         keeper = Keeper(table, told)
         tuner = tune.Tuner(
             trainable,
             param_space={} if sweep.data["method"] == "bayes" else _listed(table),
             tune_config=tune.TuneConfig(reuse_actors=True, **_method(table)),
-            run_config=tune.RunConfig(storage_path=storage, verbose=0, callbacks=[keeper], stop=Stopper()),
+            run_config=tune.RunConfig(
+                storage_path=storage,
+                verbose=0,
+                callbacks=[keeper],
+                stop=Stopper(),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            ),
         )
         tuner.fit()
         _wait_for_checkpoints(table)
@@ -144,7 +136,11 @@ class Keeper(tune.Callback):  # type: ignore[misc, unused-ignore]
     numbers: dict[str, int] = field(default_factory=dict)
     started: dict[str, float] = field(default_factory=dict)
 
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Ray pickles its callbacks, and nobody reads that."""
+        return {}
+
+    def on_trial_start(self, *, trial: Any, **_: Any) -> None:
         """Note that a trial runs; a search suggests new ones."""
         if trial.trial_id in self.numbers:
             return
@@ -158,15 +154,13 @@ class Keeper(tune.Callback):  # type: ignore[misc, unused-ignore]
         if not rows[number].settled:
             self._keep(trial, replace(rows[number], state=RUNNING, reason=""))
 
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
-    ) -> None:
+    def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:
         """Note the step; the end is noted in `on_trial_complete`."""
         number = self.numbers[trial.trial_id]
         if STEP in result and not self.table.rows[number].settled:
             self.table.rows[number] = replace(self.table.rows[number], step=result[STEP])
 
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+    def on_trial_complete(self, *, trial: Any, **_: Any) -> None:
         """Note how a trial has ended."""
         number = self.numbers.get(trial.trial_id)
         if number is None or self.table.rows[number].settled:
@@ -182,7 +176,7 @@ class Keeper(tune.Callback):  # type: ignore[misc, unused-ignore]
                 row = replace(row, state=STOPPED if signals.stop_requested() else ENDED)
         self._keep(trial, row)
 
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+    def on_trial_error(self, *, trial: Any, **_: Any) -> None:
         """Note that Ray has lost a trial."""
         row = self.table.rows[self.numbers[trial.trial_id]]
         self._keep(trial, replace(row, state=FAILED, reason="Ray lost its process; log.txt says why", code=3))
@@ -195,27 +189,8 @@ class Keeper(tune.Callback):  # type: ignore[misc, unused-ignore]
 
 
 @contextmanager
-def _ray() -> Iterator[None]:
-    """Ray on this machine alone, without a dashboard; with RAY_ADDRESS the cluster there."""
-    os.environ |= QUIET
-    handlers = {number: signal.getsignal(number) for number in signals.SIGNALS}
-    with ExitStack() as until_done:
-        options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
-        if not os.environ.get(ADDRESS):
-            # Its sockets need a short path.
-            folder = until_done.enter_context(tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp"))
-            options |= {"address": "local", "num_cpus": os.cpu_count(), "include_dashboard": False}
-            options |= {"_node_ip_address": LOOPBACK, "_temp_dir": folder}
-        until_done.callback(ray.shutdown)
-        ray.init(**options)
-        for number, handler in handlers.items():  # which Ray replaces
-            signal.signal(number, handler)
-        yield
-
-
-@contextmanager
 def _storage(folder: Path) -> Iterator[str]:
-    """Where Ray keeps what it writes of a sweep, on a cluster where all see it; removed at the end, never read."""
+    """Where Ray writes, on a cluster where all see it; removed at the end, never read."""
     storage = folder.absolute() / RAY
     shutil.rmtree(storage, ignore_errors=True)
     try:

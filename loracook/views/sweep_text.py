@@ -6,8 +6,9 @@ from loracook.errors import spell
 from loracook.recipe.layers import with_value
 from loracook.recipe.overrides import path_of
 from loracook.recipe.yaml_values import rows as yaml_rows
-from loracook.sweep.file import SEED, Sweep
+from loracook.sweep.file import Sweep
 from loracook.sweep.points import Point
+from loracook.sweep.rules import SEED
 from loracook.sweep.table import FAILED, FINISHED, Row, Table
 from loracook.units import duration
 
@@ -25,11 +26,7 @@ def labels(sweep: Sweep) -> dict[str, str]:
 
 def head(sweep: Sweep) -> str:
     """The first line of the table."""
-    return _line(sweep, "trial", {name: label for name, label in labels(sweep).items()}, _end(sweep))
-
-
-def _end(sweep: Sweep) -> tuple[str, ...]:
-    return ("state", sweep.metric, "time")
+    return _line(sweep, "trial", labels(sweep), end=("state", sweep.metric, "time"))
 
 
 def line(sweep: Sweep, number: int, row: Row) -> str:
@@ -37,7 +34,7 @@ def line(sweep: Sweep, number: int, row: Row) -> str:
     values = {name: spell(row.point[name]) for name in sweep.parameters}
     reason = f"  {row.reason}" if row.state == FAILED else ""
     taken = duration(row.seconds) if row.seconds else ""
-    return _line(sweep, str(number + 1), values, (row.state, value_of(row), taken)) + reason
+    return _line(sweep, str(number + 1), values, end=(row.state, value_of(row), taken)) + reason
 
 
 def value_of(row: Row) -> str:
@@ -48,7 +45,7 @@ def value_of(row: Row) -> str:
     return f"{row.value:.4g}{spread}"
 
 
-def _line(sweep: Sweep, number: str, values: Mapping[str, str], end: tuple[str, ...]) -> str:
+def _line(sweep: Sweep, number: str, values: Mapping[str, str], *, end: tuple[str, ...]) -> str:
     cells = [number.rjust(5), *(values[name].ljust(_width(sweep, name)) for name in sweep.parameters)]
     state, value, taken = end
     width = max(len(sweep.metric), 16 if sweep.seeds != [None] else 10)
@@ -78,7 +75,7 @@ def shown(point: Point) -> str:
 
 
 def best_recipe(table: Table, row: Row) -> str:
-    """The recipe of a trial, which extends that of the sweep and lies beside it, and names the trial's run."""
+    """The recipe of a trial: it extends that of the sweep, lies beside it, and has the trial's run name."""
     sweep = table.sweep
     seed = sweep.seeds[0]
     data: dict[str, object] = {
