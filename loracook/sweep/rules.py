@@ -37,7 +37,7 @@ def _range_problems(path: Path, part: Mapping[str, Any], method: str) -> Iterato
             yield Problem((*path, limits[0]), "conflicts with 'values'; remove one of the two")
         return
     if len(limits) < 3:
-        yield Problem(path, "requires 'values: […]', or all of 'min', 'max' and 'distribution'")
+        yield Problem(path, "requires 'values: […]', or all of 'min', 'max' and 'distribution'; add them")
         return
     low, high, kind = part["min"], part["max"], part["distribution"]
     if method == "grid":

@@ -66,6 +66,10 @@ def carry_out(table: Table, *, cpus: int, gpus: int, told: Told) -> None:
         )
         tuner.fit()
         _wait_for_checkpoints(table)
+    for number, row in enumerate(table.rows):
+        if row.state == RUNNING:
+            table.rows[number] = replace(row, state=STOPPED)
+            told(number, table.rows[number])
     table.write()
     if signals.stop_requested():
         raise signals.stopped_error()
@@ -163,17 +167,19 @@ class Keeper(tune.Callback):  # type: ignore[misc, unused-ignore]
     def on_trial_complete(self, *, trial: Any, **_: Any) -> None:
         """Note how a trial has ended."""
         number = self.numbers.get(trial.trial_id)
-        if number is None or self.table.rows[number].settled:
+        if number is None or self.table.rows[number].settled:  # stopped before it began, or before this sweep
             return
         row, result = self.table.rows[number], trial.last_result
         row = replace(row, seconds=row.seconds + time.monotonic() - self.started[trial.trial_id])
         match result.get("state"):
             case "finished":
                 row = finished(row, result["values"])
-            case "failed" if not signals.stop_requested():
+            case "failed":
                 row = replace(row, state=FAILED, reason=result["reason"], code=result["code"])
+            case _ if signals.stop_requested():
+                return
             case _:
-                row = replace(row, state=STOPPED if signals.stop_requested() else ENDED)
+                row = replace(row, state=ENDED)
         self._keep(trial, row)
 
     def on_trial_error(self, *, trial: Any, **_: Any) -> None:
