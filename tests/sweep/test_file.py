@@ -83,9 +83,10 @@ def test_without_ray_it_is_said_what_to_install(sweep: Path) -> None:
     (sweep.parent / "without" / "sitecustomize.py").write_text(
         "import sys\n"
         "class Without:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name == 'ray': raise ModuleNotFoundError(name='ray')\n"
-        "sys.meta_path.insert(0, Without())\n"
+        "    def __init__(self, finder): self.finder = finder\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        return None if name == 'ray' else self.finder.find_spec(name, *rest)\n"
+        "sys.meta_path[:] = map(Without, sys.meta_path)\n"
     )
     places = f"{sweep.parent / 'without'}:{Path(__file__).parents[2]}"
     environment = os.environ | {"PYTHONPATH": places}

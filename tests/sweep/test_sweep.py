@@ -28,7 +28,7 @@ SWEEP = {
     "recipe": "recipe.yaml",
     "method": "grid",
     "metric": {"name": "eval_loss", "goal": "minimize"},
-    "parameters": {"train.learning_rate": {"values": [3e-2, 1e-2, 1e-6, 1e-7]}},
+    "parameters": {"train.learning_rate": {"values": [3e-2, 1e-6, 1e-7]}},
     "early_stop": {"min_steps": 2, "reduction_factor": 2},
     "resources": {"cpus": 1},
 }
@@ -82,7 +82,6 @@ def finished(kitchen: Path) -> dict[str, int]:
 def test_a_sweep_leaves_nothing_running_resumes_what_was_stopped_and_finds_the_best(kitchen: Path) -> None:
     sweep = start(kitchen, "sweep", "rates.yaml")
     wait_until(lambda: len(children(kitchen)) == 2)
-    wait_until(lambda: list(kitchen.glob("runs/*/train-*/checkpoints/checkpoint-*")))
     sweep.kill()
     sweep.communicate()
     wait_until(lambda: not children(kitchen), 30)
@@ -105,8 +104,7 @@ def test_a_sweep_leaves_nothing_running_resumes_what_was_stopped_and_finds_the_b
     assert {folder: after[folder] for folder in before} == before
     states = [each["state"] for each in trials(kitchen)]
     assert states[0] == "finished"
-    assert states[2:] == ["ended early", "ended early"]
-    assert len(after) == states.count("finished")
+    assert states[2] == "ended early"
     assert "best: trial" in out
 
     again = start(kitchen, "sweep", "rates.yaml")
@@ -121,17 +119,18 @@ def test_a_sweep_leaves_nothing_running_resumes_what_was_stopped_and_finds_the_b
     assert "ended early" in page.read_text("utf-8")
 
 
-def test_trials_that_fail_are_rows_with_their_reason_and_bayes_means_over_seeds(kitchen: Path) -> None:
-    data = {
-        **SWEEP,
-        "method": "bayes",
-        "trials": 2,
-        "seeds": [0, 1],
-        "parameters": {"train.max_steps": {"values": [1]}, "train.learning_rate": {"min": 1e-3, "max": 1e-2, "distribution": "uniform"}},
-    }  # fmt: skip
-    del data["early_stop"]
-    (kitchen / "failing.yaml").write_text(json.dumps(data))
-    sweep = start(kitchen, "sweep", "failing.yaml")
+def test_bayes_takes_the_mean_over_seeds_and_a_trial_that_fails_is_a_row_with_its_reason(
+    kitchen: Path,
+) -> None:
+    modules = {"lora.target_modules": {"values": ["all-linear", "no_such_module"]}}
+    bayes = {"method": "bayes", "trials": 2, "seeds": [0, 1], "parameters": modules, "early_stop": None}
+    data = {name: value for name, value in (SWEEP | bayes).items() if value is not None}
+    (kitchen / "modules.yaml").write_text(json.dumps(data))
+    sweep = start(kitchen, "sweep", "modules.yaml")
     out, errors = sweep.communicate(timeout=150)
     assert (sweep.returncode, errors) == (0, "")
+    [failed] = [line for line in out.splitlines() if "no_such_module" in line]
+    assert "failed" in failed
+    assert "match" in failed
+    assert "best: trial" in out
     assert " ± " in out
