@@ -17,12 +17,12 @@ from typing import Any
 from ray import tune
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
 
-from loracook.errors import LockedError
+from loracook.errors import LockedError, StoppedError
 from loracook.machine import signals
 from loracook.store.lock import refuse_locked
 from loracook.sweep.local_ray import started
 from loracook.sweep.points import as_suggestion, key
-from loracook.sweep.table import ENDED, FAILED, RUNNING, STOPPED, Row, Table, finished
+from loracook.sweep.table import ENDED, FAILED, RUNNING, STOPPED, WAITING, Row, Table, finished
 from loracook.sweep.trainable import LOSS, POINT, STEP, VALUE, Job, Trial, point_of
 
 RAY = "ray"
@@ -66,13 +66,11 @@ def carry_out(table: Table, *, cpus: int, gpus: int, told: Told) -> None:
         )
         tuner.fit()
         _wait_for_checkpoints(table)
-    for number, row in enumerate(table.rows):
-        if row.state == RUNNING:
-            table.rows[number] = replace(row, state=STOPPED)
-            told(number, table.rows[number])
-    table.write()
+    keeper.stop()
     if signals.stop_requested():
         raise signals.stopped_error()
+    if any(row.state in (STOPPED, WAITING) for row in table.rows):  # by SIGUSR1, which Tune takes for itself
+        raise StoppedError(signals.STOPPED)
 
 
 def _listed(table: Table) -> dict[str, Any]:
@@ -156,7 +154,7 @@ class Keeper(tune.Callback):  # type: ignore[misc, unused-ignore]
             rows.append(Row(point))
         self.numbers[trial.trial_id], self.started[trial.trial_id] = number, time.monotonic()
         if not rows[number].settled:
-            self._keep(trial, replace(rows[number], state=RUNNING, reason=""))
+            self._keep(trial.trial_id, replace(rows[number], state=RUNNING, reason="", code=0))
 
     def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:
         """Note the step; the end is noted in `on_trial_complete`."""
@@ -169,8 +167,7 @@ class Keeper(tune.Callback):  # type: ignore[misc, unused-ignore]
         number = self.numbers.get(trial.trial_id)
         if number is None or self.table.rows[number].settled:  # stopped before it began, or before this sweep
             return
-        row, result = self.table.rows[number], trial.last_result
-        row = replace(row, seconds=row.seconds + time.monotonic() - self.started[trial.trial_id])
+        row, result = self._timed(trial.trial_id), trial.last_result
         match result.get("state"):
             case "finished":
                 row = finished(row, result["values"])
@@ -180,15 +177,27 @@ class Keeper(tune.Callback):  # type: ignore[misc, unused-ignore]
                 return
             case _:
                 row = replace(row, state=ENDED)
-        self._keep(trial, row)
+        self._keep(trial.trial_id, row)
 
     def on_trial_error(self, *, trial: Any, **_: Any) -> None:
         """Note that Ray has lost a trial."""
-        row = self.table.rows[self.numbers[trial.trial_id]]
-        self._keep(trial, replace(row, state=FAILED, reason="Ray lost its process; log.txt says why", code=3))
+        row = self._timed(trial.trial_id)
+        lost = replace(row, state=FAILED, reason="Ray lost its process; log.txt says why", code=3)
+        self._keep(trial.trial_id, lost)
 
-    def _keep(self, trial: Any, row: Row) -> None:
-        number = self.numbers[trial.trial_id]
+    def stop(self) -> None:
+        """Note that what still runs was stopped."""
+        for trial, number in self.numbers.items():
+            if self.table.rows[number].state == RUNNING:
+                self._keep(trial, replace(self._timed(trial), state=STOPPED))
+
+    def _timed(self, trial: str) -> Row:
+        """The row of a trial with the time that it has taken."""
+        row = self.table.rows[self.numbers[trial]]
+        return replace(row, seconds=row.seconds + time.monotonic() - self.started[trial])
+
+    def _keep(self, trial: str, row: Row) -> None:
+        number = self.numbers[trial]
         self.table.rows[number] = row
         self.table.write()
         self.told(number, row)
