@@ -32,7 +32,7 @@ lint: $(VENV)/.test ## check format, style, types and the shipped recipes
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/loracook validate recipes/ docs/examples/chat.yaml docs/examples/qlora.yaml
+	$(VENV)/bin/loracook validate recipes/ docs/examples/chat.yaml docs/examples/qlora.yaml docs/examples/rates.yaml
 
 docs: export NO_MKDOCS_2_WARNING := 1
 docs: $(VENV)/.docs ## build the documentation site into site/, strictly

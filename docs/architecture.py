@@ -23,7 +23,7 @@ LAYERS = (
     ("cli",),
     (FACE,),  # loracook/__init__.py, the public functions
     ("views",),
-    ("results",),
+    ("results", "sweep"),
     ("runner", "rank"),
     ("planner",),
     ("stages",),

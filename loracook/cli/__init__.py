@@ -11,6 +11,7 @@ from loracook.cli.endings import ending
 COMMANDS = {
     "run": "Train a recipe's adapter, then evaluate, merge and push as it says.",
     "launch": "Print a job that runs a recipe on Slurm, SkyPilot, Kubernetes or with torchrun.",
+    "sweep": "Train a recipe with many values, and find the best of them.",
     "chat": "Talk to what a run trained, beside its base model.",
     "validate": "Check recipes without running anything.",
     "preview": "Show rows as the trainer sees them, trained tokens marked.",
