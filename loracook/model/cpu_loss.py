@@ -32,7 +32,7 @@ IGNORED = -100
 class LogProbabilities(torch.autograd.Function):
     """Of each target: its log probability, the entropy of its distribution, and whether it is the likeliest.
 
-    Takes logits (positions, vocabulary) and targets (positions,). The gradient is that of the log probabilities
+    Takes logits (positions, vocabulary) and targets (positions,). The gradient is that of the probabilities
     alone, and replaces the logits.
     """
 

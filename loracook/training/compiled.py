@@ -22,13 +22,22 @@ if TYPE_CHECKING:
 
 KEYS = ("torch_compile", "torch_compile_backend", "torch_compile_mode")
 COMPILERS = ("c++", "g++", "clang++")
-CACHE = "TORCHINDUCTOR_CACHE_DIR"
+INDUCTOR, CACHE = "inductor", "TORCHINDUCTOR_CACHE_DIR"
 LAYERS = "layers are compiled one by one, with sums in another order"
+
+
+def settings(recipe: Recipe) -> dict[str, Any] | None:
+    """What torch.compile is to do with each layer, None where a recipe does not compile."""
+    train = recipe["train"]
+    if not train.get("torch_compile"):
+        return None
+    backend, mode = train.get("torch_compile_backend", INDUCTOR), train.get("torch_compile_mode")
+    return {"dynamic": True, "backend": backend, "mode": mode}
 
 
 def check_compiler(recipe: Recipe) -> None:
     """Raise MachineError where a recipe compiles and nothing here can; torch says so in the first step."""
-    if not recipe["train"].get("torch_compile") or _backend(recipe) != "inductor":
+    if (chosen := settings(recipe)) is None or chosen["backend"] != INDUCTOR:
         return
     if device_here().kind == "cuda":
         there, needed = find_spec("triton") is not None, "triton; run: pip install triton"
@@ -41,16 +50,9 @@ def check_compiler(recipe: Recipe) -> None:
 
 def compile_layers(model: Module, recipe: Recipe, cache: Path) -> list[str]:
     """Compile a model's layers as they are first called, where the recipe says so; gives what is done."""
-    train = recipe["train"]
-    if not train.get("torch_compile"):
+    if (chosen := settings(recipe)) is None:
         return []
     os.environ.setdefault(CACHE, str(cache / "inductor"))
-    settings: dict[str, Any] = {"backend": _backend(recipe), "mode": train.get("torch_compile_mode")}
     for layer in layers(model):
-        layer.compile(dynamic=True, **settings)
+        layer.compile(**chosen)
     return [LAYERS]
-
-
-def _backend(recipe: Recipe) -> str:
-    backend: str = recipe["train"].get("torch_compile_backend", "inductor")
-    return backend
