@@ -4,7 +4,7 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-fast crashtest families lint docs docs-serve pictures architecture fuzz upstream clean
+.PHONY: help quickstart test test-fast crashtest families gpu lint docs docs-serve pictures architecture fuzz upstream clean
 
 help: ## list these targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -27,6 +27,9 @@ crashtest: $(VENV)/.test ## kill a run at two hundred changes of files, and fini
 families: export LORACOOK_FAMILIES := 1
 families: $(VENV)/.test ## train a tiny model of every kind that transformers has (half an hour)
 	$(VENV)/bin/python -m pytest -W default -n 2 tests/training/test_families.py
+
+gpu: $(VENV)/.train ## measure what only a GPU can show, in half an hour; writes gpu.md and gpu.json
+	$(VENV)/bin/python benchmarks/gpu.py
 
 lint: $(VENV)/.test ## check format, style, types and the shipped recipes
 	$(VENV)/bin/ruff format --check .
