@@ -27,6 +27,7 @@ LAYERS = (
     ("runner", "rank"),
     ("planner",),
     ("stages",),
+    ("tuning",),
     ("training", "evaluation"),
     ("estimate",),
     ("data",),

@@ -16,6 +16,7 @@ COMMANDS = {
     "validate": "Check recipes without running anything.",
     "preview": "Show rows as the trainer sees them, trained tokens marked.",
     "plan": "Show what a run would do, and the memory, disk and steps it takes.",
+    "tune": "Measure which settings train a recipe fastest, with the same result.",
     "report": "Write a page that shows what a run did: outcome, answers, curves, cost.",
     "runs": "List runs: outcome, metrics, size on disk.",
     "repeat": "Train the first steps of a run again, and compare the losses.",

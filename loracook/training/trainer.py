@@ -137,6 +137,7 @@ def build(
     base = model.load_model(recipe, model.fetch(recipe, cache), **place)
     model.fit_embeddings(base, len(inputs.tokenizer))
     check_packing(base, recipe)
+    _keep_attention(base, recipe)
     sft = OneOrderTrainer(
         model=base,
         args=arguments,
@@ -147,10 +148,22 @@ def build(
         callbacks=_early_stopping(recipe),
         strategy=strategy,
     )
+    sft.args.max_length = recipe["train"]["max_length"]
     model.load_start(recipe, sft.model)
     _use_loraplus(sft, recipe)
     sft.speedups += compiled.compile_layers(sft.model, recipe, cache)
     return sft
+
+
+def _keep_attention(base: PreTrainedModel, recipe: Recipe) -> None:
+    """Have selective checkpointing wrap the base model: TRL 1.16 wraps the adapted one.
+
+    transformers 5.23 passes over that one's method, and torch fails on the key.
+    """
+    from trl.models import enable_selective_activation_checkpointing
+
+    if recipe["train"].get("activation_checkpointing_kwargs", {}).get("selective"):
+        enable_selective_activation_checkpointing(base)
 
 
 def check_packing(base: PreTrainedModel, recipe: Recipe) -> None:
@@ -169,6 +182,8 @@ def sft_config(recipe: Recipe, output: Path) -> SFTConfig:
     from trl import SFTConfig
 
     section = {key: value for key, value in train_arguments(recipe).items() if key not in OURS}
+    if section.get("padding_free") and not section.get("packing"):
+        section["max_length"] = None  # TRL would not cut rows to it; loracook.data did
     try:
         return SFTConfig(
             **section,
