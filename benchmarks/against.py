@@ -1,12 +1,12 @@
 """One job in loracook, in LLaMA-Factory and in `trl sft`, side by side: seconds of training and peak memory.
 
-SmolLM2-135M-Instruct, LoRA r 16 on all linear layers, 12 steps of 4 questions and answers of at most 640 tokens,
-all of them in the loss, bfloat16, no checkpointing.
+SmolLM2-135M-Instruct, LoRA r 16 on all linear layers, 12 steps of 4 questions and answers, up to 640 tokens
+each and all of them in the loss, bfloat16, no checkpointing.
 
     python benchmarks/against.py ROWS [--runs 3] [--env DIR] [--recipe FILE]
 
-ROWS is a JSON Lines file with `question` and `answer`, as gsm8k's. LLaMA-Factory gets an environment of its own
-in DIR, made on the first run; --recipe measures another recipe of the job as well, as `loracook tune` writes one.
+ROWS is a JSON Lines file with `question` and `answer`, as gsm8k's. LLaMA-Factory gets an environment of its
+own in DIR, made on the first run; --recipe measures one more recipe, as `loracook tune` writes it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -199,10 +200,8 @@ def watched(process: subprocess.Popen[bytes]) -> float:
 
     peak, top = 0, psutil.Process(process.pid)
     while process.poll() is None:
-        try:
+        with suppress(psutil.NoSuchProcess):
             peak = max(peak, *(each.memory_info().rss for each in (top, *top.children(recursive=True))))
-        except psutil.NoSuchProcess:
-            pass
         time.sleep(0.05)
     return peak / 1e9
 
