@@ -4,7 +4,7 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-fast crashtest families lint docs docs-serve pictures architecture fuzz upstream clean
+.PHONY: help quickstart test test-fast crashtest families gpu lint docs docs-serve pictures architecture fuzz upstream clean
 
 help: ## list these targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -28,11 +28,14 @@ families: export LORACOOK_FAMILIES := 1
 families: $(VENV)/.test ## train a tiny model of every kind that transformers has (half an hour)
 	$(VENV)/bin/python -m pytest -W default -n 2 tests/training/test_families.py
 
+gpu: $(VENV)/.train ## measure what only a GPU can show, in half an hour; writes gpu.md and gpu.json
+	$(VENV)/bin/python benchmarks/gpu.py
+
 lint: $(VENV)/.test ## check format, style, types and the shipped recipes
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/loracook validate recipes/ docs/examples/chat.yaml docs/examples/qlora.yaml
+	$(VENV)/bin/loracook validate recipes/ docs/examples/chat.yaml docs/examples/qlora.yaml docs/examples/rates.yaml
 
 docs: export NO_MKDOCS_2_WARNING := 1
 docs: $(VENV)/.docs ## build the documentation site into site/, strictly

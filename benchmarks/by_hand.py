@@ -3,6 +3,7 @@
 import json
 import sys
 
+import torch
 from datasets import load_dataset
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -14,7 +15,7 @@ trainer = SFTTrainer(
     model=AutoModelForCausalLM.from_pretrained(model, dtype="bfloat16"),
     args=SFTConfig(
         output_dir=output,
-        use_cpu=True,
+        use_cpu=not torch.cuda.is_available(),
         max_steps=int(steps),
         per_device_train_batch_size=4,
         learning_rate=2e-4,

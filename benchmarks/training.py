@@ -20,6 +20,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 import yaml
 
 HERE = Path(__file__).parent
@@ -120,7 +121,7 @@ def trl_config(work: Path, model: Path, steps: int) -> dict[str, object]:
         "lora_dropout": 0.0,
         "lora_target_modules": ["all-linear"],
         "output_dir": str(work / "trl"),
-        "use_cpu": True,
+        "use_cpu": not torch.cuda.is_available(),
         "max_steps": steps,
         "per_device_train_batch_size": 4,
         "learning_rate": 2e-4,

@@ -23,10 +23,11 @@ LAYERS = (
     ("cli",),
     (FACE,),  # loracook/__init__.py, the public functions
     ("views",),
-    ("results",),
+    ("results", "sweep"),
     ("runner", "rank"),
     ("planner",),
     ("stages",),
+    ("tuning",),
     ("training", "evaluation"),
     ("estimate",),
     ("data",),

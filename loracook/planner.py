@@ -133,6 +133,16 @@ def _decides(recipe: Recipe, name: str, before: Mapping[str, PlannedStage]) -> d
     }
 
 
+def deciding(recipe: Recipe) -> str:
+    """What the sections of a recipe decide, as text: the same for recipes with the same results.
+
+    Local files count by their names alone, so that none is read.
+    """
+    sections = _without_folders(recipe)
+    decides = {name: _deciding(sections[name]) for name in sections if name not in ("name", "description")}
+    return json.dumps(decides, sort_keys=True, ensure_ascii=False)
+
+
 def _with_train(decides: Mapping[str, Any], train: Mapping[str, Any]) -> dict[str, Any]:
     """The same with another `train` section."""
     return {**decides, "sections": {**decides["sections"], "train": _deciding(train)}}

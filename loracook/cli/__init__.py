@@ -11,10 +11,12 @@ from loracook.cli.endings import ending
 COMMANDS = {
     "run": "Train a recipe's adapter, then evaluate, merge and push as it says.",
     "launch": "Print a job that runs a recipe on Slurm, SkyPilot, Kubernetes or with torchrun.",
+    "sweep": "Train a recipe with many values, and find the best of them.",
     "chat": "Talk to what a run trained, beside its base model.",
     "validate": "Check recipes without running anything.",
     "preview": "Show rows as the trainer sees them, trained tokens marked.",
     "plan": "Show what a run would do, and the memory, disk and steps it takes.",
+    "tune": "Measure which settings train a recipe fastest, with the same result.",
     "report": "Write a page that shows what a run did: outcome, answers, curves, cost.",
     "runs": "List runs: outcome, metrics, size on disk.",
     "repeat": "Train the first steps of a run again, and compare the losses.",

@@ -79,11 +79,13 @@ def _details(planned: Plan, device: Device | None, asked: Processes) -> PlanDeta
     from loracook.estimate.estimate import message_of, read_and_estimate
     from loracook.estimate.forecast import forecast
     from loracook.machine.devices import device_here
+    from loracook.tuning.answers import note
 
     try:
         whole = read_and_estimate(planned.recipe, default_cache(), device or device_here())
         each, processes = of_each_process(whole, asked)
-        return PlanDetails(planned, forecast(each, planned.folder.parent), processes=processes)
+        tuned = note(whole, planned.stages[0].digest, default_cache()) if device is None else ""
+        return PlanDetails(planned, forecast(each, planned.folder.parent), processes=processes, tuned=tuned)
     except UnreachableError as error:
         return PlanDetails(planned, None, (f"model, steps, tokens and memory: {message_of(error)}",))
 

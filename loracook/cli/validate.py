@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from itertools import chain
+from itertools import chain, filterfalse
 
 import click
 
@@ -12,6 +12,7 @@ from loracook.errors import Problem
 from loracook.recipe.allowed import Allowed
 from loracook.recipe.recipe import load
 from loracook.recipe.validate import checked, recipes, refused, strict
+from loracook.sweep import file as sweep
 from loracook.views.problems import FORMATS
 from loracook.views.snippets import COLOURED, as_snippets
 
@@ -41,13 +42,16 @@ def command(
     locked: bool,
     quiet: bool,
 ) -> int:
-    """Check recipes: files, folders or glob patterns. Prints one line per problem; errors exit with 2."""
-    by_file = [checked(file, overrides, allowed) for file in recipes(names, allowed)]
+    """Check recipes and sweeps: files, folders or glob patterns.
+
+    Prints one line per problem; errors exit with 2.
+    """
+    by_file = [_checked(file, overrides, allowed) for file in recipes(names, allowed)]
     by_file += [(problem,) for problem in refused(names, allowed)]
     if warnings == "errors":
         by_file = [strict(problems) for problems in by_file]
     if locked and not any(map(_is_error, chain.from_iterable(by_file))):
-        for file in recipes(names, allowed):
+        for file in filterfalse(sweep.is_sweep, recipes(names, allowed)):
             _refuse_drift(file, overrides, allowed)
     invalid = sum(any(map(_is_error, problems)) for problems in by_file)
     shown = [problem for problems in by_file for problem in problems if _is_error(problem) or not quiet]
@@ -55,6 +59,11 @@ def command(
     if kind in ("text", "github") and not quiet:
         click.echo(f"{len(by_file)} checked, {invalid} invalid", err=bool(invalid) or kind != "text")
     return 2 if invalid else 0
+
+
+def _checked(file: str, overrides: tuple[str, ...], allowed: Allowed) -> tuple[Problem, ...]:
+    """Every problem of a recipe, or of a sweep with all of its trials."""
+    return sweep.problems_of(file, allowed) if sweep.is_sweep(file) else checked(file, overrides, allowed)
 
 
 def _refuse_drift(file: str, overrides: tuple[str, ...], allowed: Allowed) -> None:

@@ -11,6 +11,7 @@ counting); trl 1.16, trl/kernels/chunked_logprob.py, for the output head and the
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from torch.nn import Module, ModuleList
 
 
-LAYERS_RUN = (2, 4)
-"""How many layers are run; two apart, since some models alternate two kinds."""
+KINDS = 2
+"""How many kinds of layers some models alternate; so many layers are run, and twice as many."""
 
 
 class FakeStepError(Exception):
@@ -50,14 +51,14 @@ class StepMemory:
 
 @lru_cache(maxsize=64)
 def step_memory(
-    tuned: PeftModel, batch: Batch, *, checkpointing: bool, autocast: torch.dtype | None, device: str = "cpu"
+    tuned: PeftModel, batch: Batch, *, checkpointing: int, autocast: torch.dtype | None, device: str = "cpu"
 ) -> StepMemory:
     """What one step of `tuned` (on the meta device, dtypes as in training) holds for a batch.
 
     Args:
         tuned: the PEFT model; left unchanged.
         batch: the forward pass to run.
-        checkpointing: whether activations are recomputed layer by layer.
+        checkpointing: activations of every n-th layer are recomputed; 0 for none.
         autocast: the dtype of mixed precision, None where there is none.
         device: "cpu", or "cuda" for the output head as Triton computes it there.
 
@@ -76,7 +77,7 @@ def step_memory(
             hidden.sum().backward()
         return astuple(StepMemory(saved, forward, loss, live.take_peak()))
 
-    return StepMemory(*_extrapolated(tuned, measure))
+    return StepMemory(*_extrapolated(tuned, measure, period=math.lcm(KINDS, checkpointing or 1)))
 
 
 def evaluation_bytes(tuned: PeftModel, batch: Batch, *, autocast: torch.dtype | None, device: str) -> int:
@@ -115,11 +116,13 @@ def saved_without_checkpointing(tuned: PeftModel, batch: Batch, *, autocast: tor
     return _extrapolated(tuned, measure)[0]
 
 
-def _extrapolated(tuned: PeftModel, measure: Callable[[PeftModel], tuple[int, ...]]) -> tuple[int, ...]:
-    """What is measured on a few layers, extrapolated to all of them."""
+def _extrapolated(
+    tuned: PeftModel, measure: Callable[[PeftModel], tuple[int, ...]], *, period: int = KINDS
+) -> tuple[int, ...]:
+    """What is measured on a few layers, extrapolated to all of them; they are alike after each `period`."""
     try:
         layers = repeated_layers(tuned)
-        few, more = (min(count, len(layers)) for count in LAYERS_RUN)
+        few, more = (min(count, len(layers)) for count in (period, 2 * period))
         first = measure(_first_layers(tuned, layers, few))
         second = measure(_first_layers(tuned, layers, more)) if more > few else first
     except Exception as error:

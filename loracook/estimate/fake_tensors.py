@@ -61,9 +61,7 @@ class LiveBytes:
 
 
 @contextmanager
-def on_fake_tensors(
-    tuned: PeftModel, batch: Batch, *, checkpointing: bool
-) -> Iterator[tuple[Any, LiveBytes]]:
+def on_fake_tensors(tuned: PeftModel, batch: Batch, *, checkpointing: int) -> Iterator[tuple[Any, LiveBytes]]:
     """The base model on fake tensors, ready to train, and the count of all that its operators make."""
     import torch
 
@@ -71,7 +69,7 @@ def on_fake_tensors(
     _replace_tensors(tuned, mode)
     model = tuned.train().get_base_model()
     if checkpointing:
-        model.activation_checkpointing_enable()
+        model.activation_checkpointing_enable(every_n_layers=int(checkpointing))
         model.enable_input_require_grads()
     live = LiveBytes(tuned)
     with mode, torch.device("cpu"), _masks(model, batch), live.counting():

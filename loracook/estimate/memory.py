@@ -124,10 +124,16 @@ def autocast(train: Mapping[str, Any]) -> torch.dtype | None:
     return torch.bfloat16 if train.get("bf16") in (None, True) else None
 
 
+def checkpointed(train: Mapping[str, Any]) -> int:
+    """Every how many layers activations are recomputed, 0 for none."""
+    every: int = train.get("activation_checkpointing_kwargs", {}).get("every_n_layers", 1)
+    return every if train.get("activation_checkpointing") else 0
+
+
 def _train(recipe: Recipe, meta_model: MetaModel, batch: Batch, *, device: str) -> Parts:
     """What stays from step to step, and the phase of a step (or of an evaluation) that takes most."""
     train, unpacked = recipe["train"], meta_model.weights.unpacked
-    checkpointing, mixed = bool(train.get("activation_checkpointing")), autocast(train)
+    checkpointing, mixed = checkpointed(train), autocast(train)
     step = step_memory(meta_model.tuned, batch, checkpointing=checkpointing, autocast=mixed, device=device)
     saved = step.saved
     # bitsandbytes unpacks one weight at a time, forward and backward (MatMul4Bit in its autograd).

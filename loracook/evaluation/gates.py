@@ -40,7 +40,7 @@ class Gate:
 def checked(require: Mapping[str, Mapping[str, Any]], measured: Mapping[str, Any]) -> Iterator[Gate]:
     """The gates of `evaluate.require`, held against the metrics of an evaluation."""
     for name, conditions in require.items():
-        found = _values(measured, name)
+        found = values_of(measured, name)
         for condition, bound in conditions.items():
             yield Gate(name, condition, bound, _fault((name, condition), bound, found))
 
@@ -63,7 +63,7 @@ def _fault(gate: tuple[str, str], bound: float, found: tuple[float, float] | Non
     return f"{figure(metric, value)} is {otherwise.format(**shown)}"
 
 
-def _values(measured: Mapping[str, Any], name: str) -> tuple[float, float] | None:
+def values_of(measured: Mapping[str, Any], name: str) -> tuple[float, float] | None:
     """The adapter's and the base model's value of a metric, or of one of a further row set: general.loss."""
     rows, _, metric = name.rpartition(".")
     figures = measured["also"].get(rows, {}) if rows else measured

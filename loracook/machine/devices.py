@@ -61,7 +61,7 @@ def named_device(name: str | None, memory: str | None) -> Device | None:
     if memory is not None and name is not None:
         raise LoracookError("--device conflicts with --memory; use one of them")
     if memory is not None:
-        return Device(f"a GPU with {memory}", "cuda", _parsed_bytes(memory) - CONTEXT)
+        return Device(f"a GPU with {memory}", "cuda", _gpu_bytes(memory))
     if name is None:
         return None
     models = {_normalized(model): model for model in MEMORY_MIB}
@@ -118,11 +118,20 @@ def computed_on() -> dict[str, str | int]:
     return {"device": device.name, "kernels": kernels, "threads": torch.get_num_threads()}
 
 
+def usable_bytes(text: str) -> int:
+    """What a limit of this size, as in 3GB, leaves for tensors on the device of this machine."""
+    return _gpu_bytes(text) if device_here().kind == "cuda" else _parsed_bytes(text)
+
+
+def _gpu_bytes(text: str) -> int:
+    size = _parsed_bytes(text)
+    if size <= CONTEXT:
+        raise LoracookError(f"'{text}' is less than CUDA itself takes; write more, as in --memory 24GB")
+    return size - CONTEXT
+
+
 def _parsed_bytes(text: str) -> int:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
     if match is None or match[2].upper() not in UNITS:
         raise LoracookError(f"'{text}' is not a memory size; write it as in --memory 24GB")
-    size = round(float(match[1]) * UNITS[match[2].upper()])
-    if size <= CONTEXT:
-        raise LoracookError(f"'{text}' is less than CUDA itself takes; write more, as in --memory 24GB")
-    return size
+    return round(float(match[1]) * UNITS[match[2].upper()])

@@ -39,7 +39,7 @@ def findings(cache: Path) -> Iterator[Finding]:
     yield from _packages()
     if find_spec("torch") is not None:
         yield from (_device(), _precision(), _attention(), _quantization(), _processes())
-    yield _cluster()
+    yield from (_cluster(), _sweeps())
     if find_spec("psutil") is not None:
         yield Finding("memory", f"{available() / GIB:.1f} GiB available")
     yield _disk(cache)
@@ -95,6 +95,14 @@ def _processes() -> Finding:
 def _cluster() -> Finding:
     found = next((name for program, name in CLUSTERS.items() if shutil.which(program)), "torchrun")
     return Finding("cluster", f"loracook launch RECIPE --on {found} --nodes 2 --gpus 8 --write FILE")
+
+
+def _sweeps() -> Finding:
+    version = installed("ray")
+    means = "" if version else 'run: pip install "loracook[sweep]"'
+    return Finding(
+        "sweeps", f"Ray {version}: loracook sweep SWEEP.yaml" if version else "Ray is not installed", means
+    )
 
 
 def _precision() -> Finding:

@@ -23,6 +23,7 @@ UNHANDLED = 1.0
 """Seconds after which the main thread is taken to be inside a library, where no handler of Python's runs."""
 
 _deferred: list[Callable[[], Any] | None] = [None]
+_stopping = [STOPPING]
 _received: list[int] = []
 
 
@@ -41,7 +42,7 @@ def stopping_on_signals() -> Iterator[None]:
         deferred = _deferred[0]
         at_once = deferred is None or len(_received) > 1
         with suppress(OSError):  # the terminal may be gone, which SIGHUP says
-            message = STOPPED if at_once else STOPPING
+            message = STOPPED if at_once else _stopping[0]
             os.write(terminal, f"{CLEAR_LINE if os.isatty(terminal) else ''}{message}\n".encode())
         if deferred is None or at_once:
             os._exit(_exit_code())
@@ -103,12 +104,12 @@ def on_interrupt(handle: Callable[[int, FrameType | None], Any]) -> Iterator[Non
 
 
 @contextmanager
-def deferring_first(then: Callable[[], Any] = lambda: None) -> Iterator[None]:
-    """Defer the first signal until the block checks `stop_requested`, and call a function for it.
+def deferring_first(then: Callable[[], Any] = lambda: None, saying: str = STOPPING) -> Iterator[None]:
+    """Defer the first signal until the block checks `stop_requested`; say so, and call a function for it.
 
     A second one still exits at once.
     """
-    _deferred[0] = then
+    _deferred[0], _stopping[0] = then, saying
     try:
         yield
     finally:
@@ -127,9 +128,9 @@ def stop_requested() -> bool:
     return bool(_received)
 
 
-def stopped_error() -> StoppedError:
+def stopped_error(saying: str = STOPPED) -> StoppedError:
     """The error that ends a run stopped by a deferred signal, with the exit code for that signal."""
-    error = StoppedError(STOPPED)
+    error = StoppedError(saying)
     error.exit_code = _exit_code()
     return error
 

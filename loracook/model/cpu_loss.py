@@ -32,8 +32,8 @@ IGNORED = -100
 class LogProbabilities(torch.autograd.Function):
     """Of each target: its log probability, the entropy of its distribution, and whether it is the likeliest.
 
-    Takes logits (positions, vocabulary) and targets (positions,). The gradient, of log probabilities alone, takes
-    the place of the logits.
+    Takes logits (positions, vocabulary) and targets (positions,). The gradient is that of the probabilities
+    alone, and replaces the logits.
     """
 
     @staticmethod

@@ -46,6 +46,12 @@ def similar_key(name: str, path: Path, part: Schema) -> str:
     return f"did you mean '{match}'?" if match else _less_similar_key(name, keys)
 
 
+def own_key(name: str, part: Schema) -> str:
+    """What to write instead of an unknown key of a mapping that only knows its own keys."""
+    match = closest(name, part["properties"])
+    return f"did you mean '{match}'?" if match else _one_of(sorted(part["properties"]))
+
+
 def exact_key(name: str, path: Path, part: Schema) -> str:
     """What to write instead of an unknown key, without the search for a similar one."""
     match = next((known for known in part.get("properties", {}) if _plain(known) == _plain(name)), None)

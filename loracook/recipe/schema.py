@@ -10,8 +10,8 @@ from typing import Any
 from loracook.errors import Path
 
 PLACES = (
-    FilePath(__file__).parent / "recipe.schema.json",  # in a wheel
-    FilePath(__file__).parents[2] / "schemas" / "recipe.schema.json",  # in a checkout
+    FilePath(__file__).parent,  # in a wheel
+    FilePath(__file__).parents[2] / "schemas",  # in a checkout
 )
 TYPES: dict[str, type | tuple[type, ...]] = {
     "object": dict,
@@ -27,8 +27,13 @@ Schema = dict[str, Any]
 
 @cache
 def schema() -> Schema:
-    """The schema as JSON data; shared by all callers, so never change it."""
-    file = next((place for place in PLACES if place.exists()), PLACES[-1])
+    """The schema of recipes as JSON data; shared by all callers, so never change it."""
+    return schema_file("recipe.schema.json")
+
+
+def schema_file(name: str) -> Schema:
+    """The schema in one of our files."""
+    file = next((place / name for place in PLACES if (place / name).exists()), PLACES[-1] / name)
     loaded: Schema = json.loads(file.read_text("utf-8"))
     return loaded
 

@@ -6,7 +6,15 @@ from functools import cache
 from typing import Any
 
 from loracook.errors import Path, Problem, quote, spell
-from loracook.recipe.did_you_mean import closest, exact_key, example, similar_key, similar_value, wrong_type
+from loracook.recipe.did_you_mean import (
+    closest,
+    exact_key,
+    example,
+    own_key,
+    similar_key,
+    similar_value,
+    wrong_type,
+)
 from loracook.recipe.foreign_keys import Translation, translate
 from loracook.recipe.schema import Schema, has_type, part_at, resolved, schema, types_of
 from loracook.recipe.schema_bounds import BOUNDS, Check
@@ -66,6 +74,8 @@ def _additional(value: Any, part: Schema, path: Path) -> Iterator[Problem]:
 
 def _unknown_key(value: Any, part: Schema, path: Path, *, search: bool) -> Problem:
     name = str(path[-1])
+    if part.get("x-own-keys"):  # of a file that is no recipe
+        return Problem(path, f"unknown key; {own_key(name, part)}", "unknown-key")
     declined, translation = part.get("x-declined", {}).get(name), translate(name, value)
     if translation:
         advice = _valid_or_key_alone(translation).advice(path[:-1])

@@ -18,7 +18,7 @@ from loracook.model.packing_isolation import isolates_packed_sequences
 from loracook.progress import Progress
 from loracook.recipe.recipe import Recipe
 from loracook.store.folders import commit
-from loracook.training import group
+from loracook.training import compiled, group
 from loracook.training.processes import DDP, FSDP2
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from loracook.training.one_order import OneOrderTrainer
 
 
-NESTED = ("early_stopping",)
+OURS = ("early_stopping", *compiled.KEYS)
+"""Keys of the section that SFTConfig does not get."""
 PRECISIONS = {"fp16": ("cuda", "mps"), "tf32": ("cuda",)}
 """Kinds of mixed precision, and the kinds of devices that have them."""
 
@@ -79,6 +80,7 @@ def read_inputs(recipe: Recipe, cache: Path, progress: Progress) -> TrainerInput
             prompt that is too long for the model.
     """
     check_precision(recipe)
+    compiled.check_compiler(recipe)
     folder = model.fetch_description(recipe, cache)
     loaded = model.read_tokenizer(recipe, model.fetch_tokenizer(recipe, cache))
     pads = loaded.tokenizer.pad_token is not None
@@ -135,6 +137,7 @@ def build(
     base = model.load_model(recipe, model.fetch(recipe, cache), **place)
     model.fit_embeddings(base, len(inputs.tokenizer))
     check_packing(base, recipe)
+    _keep_attention(base, recipe)
     sft = OneOrderTrainer(
         model=base,
         args=arguments,
@@ -145,9 +148,22 @@ def build(
         callbacks=_early_stopping(recipe),
         strategy=strategy,
     )
+    sft.args.max_length = recipe["train"]["max_length"]
     model.load_start(recipe, sft.model)
     _use_loraplus(sft, recipe)
+    sft.speedups += compiled.compile_layers(sft.model, recipe, cache)
     return sft
+
+
+def _keep_attention(base: PreTrainedModel, recipe: Recipe) -> None:
+    """Have selective checkpointing wrap the base model: TRL 1.16 wraps the adapted one.
+
+    transformers 5.23 passes over that one's method, and torch fails on the key.
+    """
+    from trl.models import enable_selective_activation_checkpointing
+
+    if recipe["train"].get("activation_checkpointing_kwargs", {}).get("selective"):
+        enable_selective_activation_checkpointing(base)
 
 
 def check_packing(base: PreTrainedModel, recipe: Recipe) -> None:
@@ -165,7 +181,9 @@ def sft_config(recipe: Recipe, output: Path) -> SFTConfig:
     """The recipe's `train` section as TRL's own config, with what loracook decides for every run."""
     from trl import SFTConfig
 
-    section = {key: value for key, value in train_arguments(recipe).items() if key not in NESTED}
+    section = {key: value for key, value in train_arguments(recipe).items() if key not in OURS}
+    if section.get("padding_free") and not section.get("packing"):
+        section["max_length"] = None  # TRL would not cut rows to it; loracook.data did
     try:
         return SFTConfig(
             **section,

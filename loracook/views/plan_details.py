@@ -12,7 +12,8 @@ from loracook.training.processes import ONE, Processes
 class PlanDetails:
     """A plan with its forecast; None where it cannot be made here, and `unknown` says why.
 
-    With several `processes`, memory and the largest batch of its forecast are those of each of them.
+    With several `processes`, memory and the largest batch of its forecast are those of each of them. `tuned`
+    says which faster settings are known on this machine, empty where none are.
     """
 
     plan: Plan
@@ -20,6 +21,13 @@ class PlanDetails:
     unknown: tuple[str, ...] = ()
     probe: MemoryCheck | None = None
     processes: Processes = ONE
+    tuned: str = ""
+
+    @property
+    def notes(self) -> list[str]:
+        """What else there is to know before the run, in sentences."""
+        own = self.forecast.estimate.meta_model.notes if self.forecast else ()
+        return [*own, *filter(None, [self.tuned])]
 
     @property
     def all_unknown(self) -> list[str]:

@@ -27,6 +27,7 @@ def as_json(details: PlanDetails) -> dict[str, Any]:
         "stages": stages,
         **(
             _forecast(forecast)
+            | {"notes": details.notes}
             | {"processes": details.processes.count, "strategy": details.processes.strategy}
             if forecast
             else {}
@@ -48,7 +49,6 @@ def _forecast(forecast: Forecast) -> dict[str, Any]:
         "push": asdict(forecast.upload) if forecast.upload else {},
         "serving": [each.facts() for each in forecast.serving],
         "external": list(forecast.external),
-        "notes": list(estimate.meta_model.notes),
         "over_limits": list(estimate.rows.over_limits) if estimate.rows else [],
     }
 

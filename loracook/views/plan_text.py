@@ -65,7 +65,7 @@ def _facts(details: PlanDetails, forecast: Forecast) -> dict[str, list[str]]:
         "push": _upload(forecast.upload),
         "serving": list(serving_lines(forecast.serving)),
         "external": list(forecast.external),
-        "notes": list(estimate.meta_model.notes),
+        "notes": details.notes,
         "stops": list(estimate.rows.over_limits) if estimate.rows else [],
     }
 

@@ -96,7 +96,7 @@ def _losses(train: Path) -> list[str]:
 
 def _processes(train: Path) -> list[str]:
     """What several processes have proven of themselves."""
-    if "first_loss" not in read_result(train, {"processes": dict})["processes"]:
+    if "first_loss" not in read_result(train, {}).get("processes", {}):
         return []  # one, or several that resumed after the last step
     proven = read_result(train, PROVEN)["processes"]
     losses = f"first loss {proven['first_loss']:.6g}, {proven['first_loss_alone']:.6g} in one process"

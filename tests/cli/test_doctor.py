@@ -24,7 +24,7 @@ def test_every_part_of_the_stack_is_named_and_nothing_secret(monkeypatch: pytest
     assert "torch" in packages
     assert list(found) == [
         "python", *packages, "device", "precision", "attention", "quantization", "processes", "cluster",
-        "memory", "disk", "hub",
+        "sweeps", "memory", "disk", "hub",
     ]  # fmt: skip
     assert found["hub"]["found"] == "HF_HUB_OFFLINE is set"
     assert "canary" not in result.output

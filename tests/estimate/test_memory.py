@@ -121,7 +121,7 @@ def test_the_memory_of_all_layers_follows_from_a_few(
 ) -> None:
     batch = Batch((0, 1), 48, masked=False)
     followed = step_memory(tuned(), batch, checkpointing=checkpointing, autocast=torch.bfloat16)
-    monkeypatch.setattr("loracook.estimate.fake_step.LAYERS_RUN", (6, 6))
+    monkeypatch.setattr("loracook.estimate.fake_step.KINDS", 6)
     assert _close(followed, step_memory(tuned(), batch, checkpointing=checkpointing, autocast=torch.bfloat16))
 
 

@@ -19,6 +19,7 @@ from loracook.recipe.recipe import Recipe
 from loracook.report.card import model_card
 from loracook.stages import STAGES
 from loracook.stages.base import Consent, Folders
+from loracook.training import compiled
 from loracook.training.trainer import sft_config, trainer
 from tests.hub.server import TOKEN, serving
 
@@ -282,6 +283,7 @@ EFFECTS: dict[str, Callable[[Kitchen, Recipe], Any]] = {
         _rows,
     ),
     "train.early_stopping": _trainer,
+    **dict.fromkeys([f"train.{key}" for key in compiled.KEYS], lambda _, recipe: compiled.settings(recipe)),
     "evaluate": _evaluate,
     "evaluate.generation": _generation,
     "lm_eval": _lm_eval,

@@ -85,8 +85,8 @@ def test_scheduler_settings_are_those_of_the_schedulers() -> None:
     assert ours == theirs - handed_over - declined
 
 
-def test_checkpointing_settings_are_those_of_torch_and_trl() -> None:
-    theirs = parameters("torch.utils.checkpoint.checkpoint").keys() | {"selective"}
+def test_checkpointing_settings_are_those_of_torch_transformers_and_trl() -> None:
+    theirs = parameters("torch.utils.checkpoint.checkpoint").keys() | {"selective", "every_n_layers"}
     ours = schema()["properties"]["train"]["properties"]["activation_checkpointing_kwargs"]["properties"]
     assert ours.keys() - theirs == set()
 

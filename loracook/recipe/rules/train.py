@@ -27,14 +27,6 @@ def fp16_with_float16_weights(data: Data) -> Iterator[Problem]:
         yield Problem(("train", "fp16"), message)
 
 
-def padding_free_without_packing(data: Data) -> Iterator[Problem]:
-    """Without packing, rows would not be truncated to max_length."""
-    train = data["train"]
-    if train.get("padding_free") and not train.get("packing"):
-        message = "without packing, 'max_length' would be ignored; set 'packing: true' or remove this"
-        yield Problem(("train", "padding_free"), message)
-
-
 def packing_strategy_without_packing(data: Data) -> Iterator[Problem]:
     """Packing settings are not used without packing."""
     train = data["train"]

@@ -1,0 +1,1 @@
+"""Sweeps: one recipe trained with different values, as trials that are ordinary runs."""

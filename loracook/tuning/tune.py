@@ -1,0 +1,162 @@
+"""Tuning a recipe: what is tried in which order, and what is found."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from loracook import model
+from loracook.estimate.estimate import Estimate, estimate
+from loracook.estimate.rows import prepared_stats
+from loracook.machine import upstream
+from loracook.machine.devices import device_here
+from loracook.progress import Progress
+from loracook.recipe.recipe import Recipe
+from loracook.training.trainer import read_inputs
+from loracook.tuning.bench import Bench, StoppedTuningError
+from loracook.tuning.candidates import Group, groups, text_of
+from loracook.tuning.measured import Row, Setting, Trial
+from loracook.tuning.search import fastest
+
+BUSY = 0.25
+"""The load of each core, before anything is measured, from which others are said to take a share."""
+DRIFT = 0.05
+"""How much the untuned recipe may be faster or slower at the end than at the beginning."""
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What was measured of a recipe: the rows of the ladder, the untuned recipe first, and the best of them.
+
+    `gain` says how many times as fast a run with that one is as the untuned recipe, as measured side by side
+    at the end, if it was: `again` and `confirmed` are those two trials. `limit` are
+    the bytes that could be used on the `device`, `load` that of the machine before; `untried` counts settings
+    that there was no time for; `stopped` says that a signal came, `known` that this is a kept answer.
+    """
+
+    rows: tuple[Row, ...]
+    best: Row
+    gain: float | None
+    again: Trial | None
+    confirmed: Trial | None
+    device: str
+    kind: str
+    limit: int
+    load: float
+    untried: int = 0
+    stopped: bool = False
+    known: bool = False
+
+    @property
+    def drift(self) -> float | None:
+        """How much faster the untuned recipe was at the end, relative to the beginning; None if not known."""
+        if self.again is None or not self.again.seconds or not self.rows[0].trial.seconds:
+            return None
+        steps = min(len(self.again.seconds), len(self.rows[0].trial.seconds))
+        return self.again.speed(steps) / max(self.rows[0].trial.speed(steps), 1e-9) - 1
+
+    @property
+    def doubts(self) -> list[str]:
+        """What else the machine did, in sentences; empty where nothing was noticed."""
+        cores, said = os.cpu_count() or 1, []
+        if self.load > BUSY * cores:
+            said.append(
+                f"other programs were running before the first trial: load {self.load:.1f} on {cores} cores"
+            )
+        if self.drift is not None and abs(self.drift) > DRIFT:
+            way = "faster" if self.drift > 0 else "slower"
+            said.append(
+                f"the untuned recipe was {abs(self.drift):.0%} {way} at the end than at first: "
+                "the gains are uncertain by as much"
+            )
+        return said
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be found out: the fastest settings of a recipe that fit in `memory` bytes (None: in what is
+    free), in so many seconds, with what the words of --allow let be tried.
+    """
+
+    recipe: Recipe
+    memory: int | None
+    seconds: float
+    allowed: tuple[str, ...]
+
+
+def readied(question: Question, cache: Path, progress: Progress) -> tuple[Estimate, list[Group]]:
+    """The estimate of a recipe whose weights and rows are in the cache, and what is to be tried.
+
+    Raises:
+        LoracookError: a run of it would be refused.
+    """
+    recipe = question.recipe
+    inputs = read_inputs(recipe, cache, progress)
+    rows, device = prepared_stats(recipe, inputs.rows), device_here()
+    model.fetch(recipe, cache)
+    found = groups(
+        recipe,
+        device=device.kind,
+        attention=upstream.attention_implementation(inputs.meta_model.base),
+        random=inputs.draws_random_numbers,
+        allowed=question.allowed,
+    )
+    return estimate(recipe, inputs.meta_model, rows, device=device), found
+
+
+def tune(
+    question: Question,
+    whole: Estimate,
+    found: Sequence[Group],
+    *,
+    cache: Path,
+    progress: Progress,
+    show: Callable[[Row], None],
+) -> Tuned:
+    """Measure the settings of the groups, and find the fastest that fits.
+
+    Args:
+        question: what is to be found out.
+        whole: the estimate of the untuned recipe.
+        found: the groups of settings that are tried.
+        cache: the folder of converted models and prepared data.
+        progress: shows what is being measured.
+        show: is told each row of the ladder.
+    """
+    load, limit = os.getloadavg()[0], whole.device.bytes if question.memory is None else question.memory
+
+    def announce(setting: Setting) -> None:
+        progress.advance(0, 0, f"trial {len(bench.rows) + 1}: {text_of(setting) or 'untuned'}")
+
+    until = time.monotonic() + question.seconds
+    bench = Bench(whole, found, cache, limit, until, show, announce)
+    again = confirmed = gain = None
+    stopped = False
+    try:
+        best = fastest(whole.recipe, bench.guesses(), found, measure=bench.measure)
+        if best.setting and not best.against:
+            again, confirmed = bench.again({}), bench.again(best.setting)
+            gain = bench.gain(again, confirmed, best.allowed) if again.seconds and confirmed.seconds else None
+            if gain is not None and gain <= 1 and not bench.rows[0].against:
+                best, gain = (
+                    bench.rows[0],
+                    None,
+                )  # it only looked faster, while the machine did something else
+    except StoppedTuningError:
+        best, stopped = max(bench.rows, key=lambda row: row.speed, default=Row({}, Trial(), "stopped")), True
+    return Tuned(
+        rows=tuple(bench.rows),
+        best=best,
+        gain=best.gain if gain is None else gain,
+        again=again,
+        confirmed=confirmed,
+        device=whole.device.name,
+        kind=whole.device.kind,
+        limit=limit,
+        load=load,
+        untried=bench.untried,
+        stopped=stopped,
+    )

@@ -1,0 +1,97 @@
+"""What tuning measured as a ladder in text, and its answer as a recipe."""
+
+from collections.abc import Iterator
+
+from loracook.recipe.recipe import Recipe
+from loracook.recipe.yaml_values import flow
+from loracook.tuning.answers import sections
+from loracook.tuning.candidates import ALLOWED, CHECKPOINTING, KWARGS, OFFLOADING, ROWS, STEPS, text_of
+from loracook.tuning.measured import OTHER, Key, Row, Trial
+from loracook.tuning.tune import Tuned
+from loracook.units import size
+
+HEAD = f"{'tokens/s':>9} {'trained':>8} {'memory':>9}  {'losses':<16} {'gain':<6} setting"
+UNTUNED = "untuned"
+TOGETHER = ((ROWS, STEPS), (CHECKPOINTING, KWARGS, OFFLOADING))
+"""Keys that are changed together."""
+
+
+def row_line(row: Row) -> str:
+    """A row of the ladder."""
+    trial, setting = row.trial, text_of(row.setting) or UNTUNED
+    speed, trained = f"{trial.speed():,.0f}", f"{trial.speed() * trial.trained_share:,.0f}"
+    peak = size(trial.peak) if trial.peak else ""
+    gain = f"{row.gain:.2f}x" if row.gain is not None else ""
+    if not trial.seconds:
+        speed = trained = ""
+    also = "; ".join(filter(None, (_changes(row), row.against)))
+    figures = f"{speed:>9} {trained:>8} {peak:>9}  {_losses(row):<16} {gain:<6}"
+    return f"{figures} {setting}{f' ({also})' if also else ''}"
+
+
+def _changes(row: Row) -> str:
+    return f"--allow {row.allowed}: {ALLOWED[row.allowed]}" if row.allowed else ""
+
+
+def _losses(row: Row) -> str:
+    if row.difference is None:
+        return ""
+    if row.difference == 0:
+        return "same" if row.setting else "the reference"
+    if row.difference == OTHER:
+        return "other rows"
+    close = "" if row.against or row.allowed else "same to "
+    return f"{close}{row.difference:.1g}" if close else f"differ by {row.difference:.1g}"
+
+
+def end_lines(tuned: Tuned) -> Iterator[str]:
+    """What the ladder comes to."""
+    what = "resident memory beside the process with its libraries" if tuned.kind == "cpu" else "memory"
+    yield f"limit: {size(tuned.limit)} of {what} on {tuned.device}"
+    yield from tuned.doubts
+    if tuned.untried:
+        settings = f"{tuned.untried} settings were" if tuned.untried > 1 else "one setting was"
+        yield f"{settings} not tried for want of time; use a larger --minutes"
+    if tuned.again is not None and tuned.confirmed is not None:
+        last, best = _figures(tuned.again), _figures(tuned.confirmed)
+        yield f"once more, side by side: untuned {last}; the fastest {best}"
+    if tuned.stopped and not tuned.rows:
+        yield "nothing was measured"
+    elif tuned.best.against:
+        yield "nothing that was measured fits"
+    elif not tuned.best.setting:
+        yield "the recipe as it is is the fastest that fits"
+    else:
+        gain = f"{tuned.gain:.2f} times as fast as untuned" if tuned.gain is not None else "fits"
+        yield f"fastest that fits: {gain}, with {text_of(tuned.best.setting)}"
+
+
+def recipe_text(tuned: Tuned, recipe: Recipe) -> str:
+    """The answer as a recipe beside the original, which it extends."""
+    first = f"{tuned.gain:.2f} times as fast as {recipe.file.name}" if tuned.gain is not None else "fits"
+    lines = [f"# measured by loracook tune on {tuned.device}: {first}", "version: 1"]
+    lines.append(f"extends: {flow(f'./{recipe.file.name}')}")
+    for section, keys in sections(tuned.best.setting).items():
+        lines.append(f"{section}:")
+        for key, value in keys.items():
+            lines += [f"  # {_why(tuned, (section, key))}", f"  {key}: {flow(value)}"]
+    return "\n".join(lines) + "\n"
+
+
+def _why(tuned: Tuned, path: Key) -> str:
+    """What was measured of a changed key: with it, and without it where nothing else differed."""
+    best = tuned.best
+    group = next((keys for keys in TOGETHER if path in keys), (path,))
+    wanted = {key: best.setting[key] for key in group if key in best.setting}
+    for row in (best, *reversed(tuned.rows)):
+        rest = {key: value for key, value in row.setting.items() if key not in group}
+        without = next((other for other in tuned.rows if other.setting == rest and other.trial.seconds), None)
+        if row.setting == {**rest, **wanted} and row.trial.seconds and without:
+            word = f"; changes the result (--allow {best.allowed})" if best.allowed else ""
+            return f"{_figures(row.trial)}; without it {_figures(without.trial)}{word}"
+    return f"{_figures(best.trial)}, measured together with the other changes"
+
+
+def _figures(trial: Trial) -> str:
+    memory = f", {size(trial.peak)}" if trial.peak else ""
+    return f"{trial.speed():,.0f} tokens/s{memory}"
