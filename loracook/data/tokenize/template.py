@@ -40,11 +40,7 @@ TOOL_TURNS: list[list[dict[str, Any]]] = [
             "role": "assistant",
             "content": content,
             "tool_calls": [
-                {
-                    "type": "function",
-                    "id": "call00000",
-                    "function": {"name": "probe", "arguments": arguments},
-                }
+                {"type": "function", "id": "call00000", "function": {"name": "probe", "arguments": arguments}}
             ],
         },
         {"role": "tool", "name": "probe", "tool_call_id": "call00000", "content": PROBE},
