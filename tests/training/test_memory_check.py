@@ -85,12 +85,12 @@ def test_a_disk_without_room_for_all_checkpoints_is_found_before_training(
 
 
 def test_what_does_not_fit_ends_with_the_changes_that_would(tmp_path: Path) -> None:
-    recipe = loracook.load(recipe_file(tmp_path, {"per_device_train_batch_size": 4}))
+    recipe = loracook.load(recipe_file(tmp_path, {"per_device_train_batch_size": 16}))
     small = replace(check_memory(inputs_of(recipe)).estimate, device=Device("a small CPU", "cpu", 60 << 20))
     refusal = MemoryCheck(small).refusal()
     assert refusal.exit_code == 3
     assert str(refusal).startswith("out of memory: ")
-    assert "60 MiB free on a small CPU; write train.per_device_train_batch_size: 2" in str(refusal)
+    assert "60 MiB free on a small CPU; write train.per_device_train_batch_size: 8" in str(refusal)
 
 
 def inputs_of(recipe: Recipe) -> TrainerInputs:
