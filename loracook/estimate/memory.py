@@ -27,6 +27,9 @@ HOLES, HOLES_A_MODULE, MOST_HOLES = 0.25, 0.003, 0.9
 speed (loracook/machine/memory.py): an aligned block needs more room than it leaves, and every adapted
 module leaves small ones between. Fitted to the set-ups of benchmarks/memory.py, where the same set-up
 scatters by 6 %."""
+COPIES, HOLES_KEPT = 2.0, 0.25
+"""What stands beside logits that are kept (loracook/model/cpu_loss.py), as shares of them and of activations:
+the copies that matrix products make, and holes. Fitted to six set-ups of benchmarks/memory.py."""
 LIBRARIES = 50 << 20
 """What torch's libraries take for themselves in the first step on a CPU. Measured: benchmarks/memory.py."""
 
@@ -148,7 +151,7 @@ def _train(recipe: Recipe, meta_model: MetaModel, batch: Batch, *, device: str) 
         phases.append({"evaluation": losses + unpacked})
     largest: Parts = max(phases, key=_total)
     kept = _loaded(meta_model) | {"optimizer_state": optimizer_bytes(meta_model.tuned, train)}
-    overhead = {"torch_overhead": _overhead(meta_model.tuned, step)} if device != "cuda" else {}
+    overhead = {"torch_overhead": _overhead(meta_model, batch, step, dtype=mixed)} if device != "cuda" else {}
     return kept | overhead | largest
 
 
@@ -217,8 +220,13 @@ def _adapter_bytes(tuned: PeftModel) -> int:
     return sum(map(parameter_bytes, added))
 
 
-def _overhead(tuned: PeftModel, step: StepMemory) -> int:
-    """The bytes that a CPU's heap and torch's libraries take beside tensors."""
-    modules = len(tuned.base_model.targeted_module_names)
-    share = min(HOLES + HOLES_A_MODULE * modules, MOST_HOLES)
-    return LIBRARIES + round(share * (step.loss - step.saved))
+def _overhead(meta_model: MetaModel, batch: Batch, step: StepMemory, *, dtype: torch.dtype | None) -> int:
+    """The bytes that a CPU's heap and torch's libraries take beside tensors; logits are computed in `dtype`."""
+    from loracook.model.cpu_loss import keeps_logits
+
+    tuned, loss = meta_model.tuned, step.loss - step.saved
+    positions = batch.length if batch.flat else len(batch.rows) * batch.length
+    if keeps_logits(tuned, positions, dtype or meta_model.dtype):
+        return LIBRARIES + round(COPIES * loss + HOLES_KEPT * step.saved)
+    share = min(HOLES + HOLES_A_MODULE * len(tuned.base_model.targeted_module_names), MOST_HOLES)
+    return LIBRARIES + round(share * loss)
