@@ -221,7 +221,7 @@ def _adapter_bytes(tuned: PeftModel) -> int:
 
 
 def _overhead(meta_model: MetaModel, batch: Batch, step: StepMemory, *, dtype: torch.dtype | None) -> int:
-    """The bytes that a CPU's heap and torch's libraries take beside tensors; logits are computed in `dtype`."""
+    """The bytes that a CPU's heap and torch's libraries take beside tensors; `dtype` is that of logits."""
     from loracook.model.cpu_loss import keeps_logits
 
     tuned, loss = meta_model.tuned, step.loss - step.saved
