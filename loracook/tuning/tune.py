@@ -53,10 +53,7 @@ class Tuned:
     @property
     def drift(self) -> float | None:
         """How much faster the untuned recipe was at the end, relative to the beginning; None if not known."""
-        if self.again is None or not self.again.seconds or not self.rows[0].trial.seconds:
-            return None
-        steps = min(len(self.again.seconds), len(self.rows[0].trial.seconds))
-        return self.again.speed(steps) / max(self.rows[0].trial.speed(steps), 1e-9) - 1
+        return drift_of(self.rows[0].trial, self.again) if self.rows else None
 
     @property
     def doubts(self) -> list[str]:
@@ -70,9 +67,23 @@ class Tuned:
             way = "faster" if self.drift > 0 else "slower"
             said.append(
                 f"the untuned recipe was {abs(self.drift):.0%} {way} at the end than at first: "
-                "the gains are uncertain by as much"
+                "the gains are uncertain by as much, and smaller ones count for nothing"
             )
         return said
+
+
+def drift_of(first: Trial, again: Trial | None) -> float | None:
+    """How much faster a second trial of the same setting was, relative to the first; None if not known."""
+    if again is None or not again.seconds or not first.seconds:
+        return None
+    steps = min(len(again.seconds), len(first.seconds))
+    return again.speed(steps) / max(first.speed(steps), 1e-9) - 1
+
+
+def is_sure(gain: float, drift: float | None) -> bool:
+    """Whether a gain is more than what the machine did beside: a setting may only look faster meanwhile."""
+    doubt = abs(drift or 0.0)
+    return gain > 1 + (doubt if doubt > DRIFT else 0.0)
 
 
 @dataclass(frozen=True)
@@ -140,11 +151,9 @@ def tune(
         if best.setting and not best.against:
             again, confirmed = bench.again({}), bench.again(best.setting)
             gain = bench.gain(again, confirmed, best.allowed) if again.seconds and confirmed.seconds else None
-            if gain is not None and gain <= 1 and not bench.rows[0].against:
-                best, gain = (
-                    bench.rows[0],
-                    None,
-                )  # it only looked faster, while the machine did something else
+            sure = gain is None or is_sure(gain, drift_of(bench.rows[0].trial, again))
+            if not sure and not bench.rows[0].against:
+                best, gain = bench.rows[0], None
     except StoppedTuningError:
         best, stopped = max(bench.rows, key=lambda row: row.speed, default=Row({}, Trial(), "stopped")), True
     return Tuned(

@@ -25,6 +25,7 @@ from loracook.tuning.candidates import (
 )
 from loracook.tuning.measured import Row, Setting, Trial, gain_over, refusal
 from loracook.tuning.search import fastest
+from loracook.tuning.tune import is_sure
 from tests.estimate.test_batches import recipe_file
 
 GB = 1 << 30
@@ -124,3 +125,8 @@ def test_rows_whose_order_or_number_would_change_stay_as_they_are(tmp_path: Path
         recipe = load(recipe_file(tmp_path, {"max_steps": 4, **train}))
         found = groups(recipe, device="cpu", attention="sdpa", random=False, allowed=())
         assert "rows per pass" not in [group.name for group in found]
+
+
+def test_a_gain_below_what_the_machine_did_meanwhile_counts_for_nothing() -> None:
+    assert [is_sure(gain, 0.02) for gain in (0.98, 1.0, 1.04)] == [False, False, True]
+    assert [is_sure(1.14, drift) for drift in (0.88, -0.3, -0.1, None)] == [False, False, True, True]
