@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from loracook.errors import LockedError, MachineError
+from loracook.errors import MachineError
 from loracook.evaluation.comparison import ADAPTER, BASE
 from loracook.evaluation.gates import unmet
 from loracook.recipe.recipe import Recipe
@@ -16,7 +16,7 @@ from loracook.report.task_scores import TaskScore, stage_scores
 from loracook.results.evaluated import EVALUATE, TASKS
 from loracook.results.recorded import recorded
 from loracook.stages import STAGES
-from loracook.store.lock import refuse_locked
+from loracook.store.lock import is_locked
 from loracook.store.read_back import NUMBER
 from loracook.store.record import RECORD, own_fault, read_failure, read_metrics, read_record, read_result
 from loracook.store.runs import Run, finished_runs, records, run_folders, stage_folders
@@ -79,7 +79,7 @@ def _lines(folder: Path) -> list[Overview]:
         lines[-1] = replace(lines[-1], name=name, bytes=lines[-1].bytes + _rest(folder, lines))
         if newer and lines[-1].outcome in (FINISHED, GATE):  # a stage after training is under way
             lines[-1] = replace(lines[-1], outcome=newer[-1].outcome, detail=newer[-1].detail)
-        if _is_locked(folder):
+        if is_locked(folder):
             under_way = lines[-1].detail if lines[-1].outcome == UNFINISHED else ""
             lines[-1] = replace(lines[-1], outcome=RUNNING, detail=under_way)
     except (OSError, ValueError, MachineError) as error:
@@ -159,11 +159,3 @@ def _written(folder: Path) -> datetime:
     """When the newest thing in a folder was written."""
     paths = [folder, *folder.iterdir()] if folder.is_dir() and not folder.is_symlink() else [folder]
     return datetime.fromtimestamp(max(path.lstat().st_mtime for path in paths)).astimezone()
-
-
-def _is_locked(run: Path) -> bool:
-    try:
-        refuse_locked(run)
-    except LockedError:
-        return True
-    return False

@@ -54,6 +54,15 @@ def locked(run: Path) -> Iterator[None]:
         yield
 
 
+def is_locked(run: Path) -> bool:
+    """Whether another process works in a run folder."""
+    try:
+        refuse_locked(run)
+    except LockedError:
+        return True
+    return False
+
+
 def refuse_locked(run: Path) -> None:
     """Raise LockedError when another process holds the lock of a run folder; changes nothing there."""
     try:

@@ -17,9 +17,9 @@ from typing import Any
 from ray import tune
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
 
-from loracook.errors import LockedError, StoppedError
+from loracook.errors import StoppedError
 from loracook.machine import signals
-from loracook.store.lock import refuse_locked
+from loracook.store.lock import is_locked
 from loracook.sweep.local_ray import started
 from loracook.sweep.points import as_suggestion, key
 from loracook.sweep.table import ENDED, FAILED, RUNNING, STOPPED, WAITING, Row, Table, finished
@@ -217,13 +217,5 @@ def _storage(folder: Path) -> Iterator[str]:
 def _wait_for_checkpoints(table: Table) -> None:
     """Wait for the children: Ray gives them a few seconds, and each ends by itself after its step."""
     for name in (name for row in table.rows for name in table.run_names(row)):
-        while _is_locked(table.runs / name):
+        while is_locked(table.runs / name):
             time.sleep(POLL)
-
-
-def _is_locked(run: Path) -> bool:
-    try:
-        refuse_locked(run)
-    except LockedError:
-        return True
-    return False
