@@ -57,7 +57,7 @@ def _read(folder: Path) -> Iterator[list[dict[str, str]]]:
         "oasst_en_100_tree.jsonl": ReadOptions("oasst"),
     }
     for name, shape in shapes.items():
-        for record in records(folder / name):
+        for record in records(folder / name, name):
             for row in rows(record.columns, shape):
                 if isinstance(row, Chat):
                     yield list(row.messages)

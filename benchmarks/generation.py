@@ -12,6 +12,7 @@ import argparse
 import random
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def main() -> None:
     one_by_one = sum(map(len, few)) / alone
     print(f"one by one          {one_by_one:7.1f} tokens/s   1.0 times")
     for size in options.sizes:
-        seconds, answers = timed(lambda size=size: in_batches(size, prompts))
+        seconds, answers = timed(partial(in_batches, size, prompts))
         show(f"batches of {size}", seconds, answers, one_by_one=one_by_one)
         same = sum(ours == theirs for ours, theirs in zip(answers[::8], few, strict=True))
         print(f"    {same} of {len(few)} answers are those of one by one")

@@ -23,6 +23,7 @@ from typing import Any
 import loracook
 from loracook import model
 from loracook.machine import memory
+from loracook.recipe.recipe import Recipe
 from loracook.store.folders import default_cache
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "quickstart.yaml"
@@ -101,7 +102,7 @@ def measured(way: str, folder: Path) -> None:
     print(f"{way:<16}{seconds:6.2f} s   peak {(grown or 0) / 1e6:6.0f} MB above the start")
 
 
-def copy(recipe: loracook.Recipe, folder: Path) -> None:
+def copy(recipe: Recipe, folder: Path) -> None:
     """Copy the files of the base model, and sync them."""
     import os
 
@@ -113,13 +114,13 @@ def copy(recipe: loracook.Recipe, folder: Path) -> None:
             os.fsync(copied.fileno())
 
 
-def weight_by_weight(recipe: loracook.Recipe, folder: Path) -> None:
+def weight_by_weight(recipe: Recipe, folder: Path) -> None:
     """The merge as loracook does it."""
     merge = model.streamed_merge(recipe, folder / "base", folder / "adapter", dtype="bfloat16")
     merge.save(fresh(folder))
 
 
-def whole_model(recipe: loracook.Recipe, folder: Path) -> None:
+def whole_model(recipe: Recipe, folder: Path) -> None:
     """PEFT's own merge."""
     base = model.load_to_merge(recipe, folder / "base", "bfloat16")
     model.load_tuned(recipe, base, folder / "adapter").merge_and_unload().save_pretrained(fresh(folder))
@@ -131,7 +132,7 @@ def fresh(folder: Path) -> Path:
     return folder / "out"
 
 
-WAYS: dict[str, Callable[[loracook.Recipe, Path], None]] = {
+WAYS: dict[str, Callable[[Recipe, Path], None]] = {
     "copy": copy,
     "weight by weight": weight_by_weight,
     "whole model": whole_model,

@@ -41,7 +41,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         commands = prepare(work, asked.steps)
-        found = {name: [] for name in commands}
+        found: dict[str, list[Measured]] = {name: [] for name in commands}
         for _ in range(asked.runs):
             for name, command in commands.items():
                 if name == "loracook run":  # else it would say that everything is done
