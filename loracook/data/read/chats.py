@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from loracook.data.read.message_keys import TOOLS, is_plain
+from loracook.data.read.message_keys import TOOLS, plain_text
 from loracook.data.read.messages import conversation, normalize, tools_in_system, unread
 from loracook.data.read.rows import Chat, RowError
 from loracook.data.read.template_kwargs import template_kwargs
@@ -23,7 +23,7 @@ def chat(
         raise RowError("no messages", "the column is not a list of messages")
     opening = _opening(columns, messages)
     conversed = conversation(opening + messages, roles)
-    unusual = [message for message in messages if not is_plain(message)]
+    unusual = [message for message in messages if not plain_text(message)]
     if prompt_length is not None:
         prompt_length = len(normalize(opening + messages[:prompt_length], roles))
     return Chat(
@@ -38,8 +38,10 @@ def chat(
 def _opening(columns: Mapping[str, Any], messages: list[Any]) -> list[Any]:
     """The system message that a column has, unless the messages begin with it."""
     system = columns.get("system")
+    if not system:
+        return []
     begins = messages and isinstance(messages[0], dict) and _same(system) in map(_same, messages[0].values())
-    return [] if not system or begins else [{"role": "system", "content": system}]
+    return [] if begins else [{"role": "system", "content": system}]
 
 
 def _same(value: object) -> object:

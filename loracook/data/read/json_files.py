@@ -25,7 +25,7 @@ from loracook.data.read.text_files import (
 from loracook.machine.limits import growing_at_most
 
 SHALLOW = 500
-"""Brackets of a text that is not nested too deeply; only an escape can make a lone surrogate."""
+"""Brackets of a text that is not nested too deeply; only an escape from \\ud800 on makes a lone surrogate."""
 OF_A_ROW = frozenset(
     (
         "messages",
@@ -84,7 +84,8 @@ def parsed(place: Place, content: bytes, columns_of: Callable[[str], object]) ->
         return Record(place, {}, f"not JSON: {'a comma behind the row; remove it' if comma else error}")
     if (
         isinstance(columns, dict)
-        and b"\\u" not in content
+        and b"\\ud" not in content
+        and b"\\uD" not in content
         and content.count(b"[") + content.count(b"{") < SHALLOW
     ):
         return Record(place, columns)
@@ -101,7 +102,7 @@ def record(place: Place, columns: object) -> Record:
 
 def _json_lines(path: Path, name: str) -> Iterator[Record]:
     for number, line in lines(path, name):
-        if line.strip():
+        if not line.isspace():
             yield parsed(Place(name, number), line, parse_json)
 
 

@@ -19,7 +19,7 @@ BY_ROLE = {
     "function_call": EVERY_ROLE | {*REASONING, *TRAIN},
 }
 OF_SOME_ROLE = frozenset().union(*BY_ROLE.values())
-PLAIN = ({"role", "content"}, {"from", "value"})
+PLAIN = (("role", "content"), ("from", "value"))
 RESULT = ("tool_use_id", "content")
 """What an answer of a tool has that is a part of the user's turn, as Anthropic writes them."""
 PART = frozenset(
@@ -28,24 +28,32 @@ PART = frozenset(
 ARGUMENTS = ("arguments", "parameters", "input", "args")
 FUNCTION = frozenset(("name", *ARGUMENTS))
 CALL = FUNCTION | {"type", "id", "function"}
+HOLDERS = (str, list, dict)
 
 
 def first(mapping: Mapping[str, Any], keys: Iterable[str]) -> str | None:
     """The first of the keys that says something, else the first that is not null, None if all are."""
-    present = [key for key in keys if mapping.get(key) is not None]
-    return next((key for key in present if not is_empty(mapping[key])), next(iter(present), None))
+    empty = None
+    for key in keys:
+        if not is_empty(value := mapping.get(key)):
+            return key
+        if value is not None and empty is None:
+            empty = key
+    return empty
 
 
 def is_empty(value: object) -> bool:
     """Whether a value says nothing, so that passing over it loses nothing."""
-    return value is None or (isinstance(value, str | list | dict) and not value)
+    return value is None or (isinstance(value, HOLDERS) and not value)
 
 
-def is_plain(message: object) -> bool:
-    """Whether a message has a role and text, and nothing else, as nearly all have."""
-    if not isinstance(message, dict) or message.keys() not in PLAIN:
-        return False
-    return isinstance(message.get("content", message.get("value")), str)
+def plain_text(message: object) -> str:
+    """The text of a message that has a role and text and nothing else, as nearly all have; "" of others."""
+    if isinstance(message, dict) and len(message) == 2:
+        for role, content in PLAIN:
+            if role in message and isinstance(text := message.get(content), str):
+                return text
+    return ""
 
 
 def unread(message: Mapping[str, Any], role: str) -> Iterator[str]:

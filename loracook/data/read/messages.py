@@ -1,12 +1,12 @@
 """Messages in any common spelling → messages as chat templates expect them."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
 from loracook.data.read import message_keys
-from loracook.data.read.message_keys import first
+from loracook.data.read.message_keys import first, plain_text
 from loracook.data.read.rows import Message, RowError, as_text
 from loracook.data.read.tool_calls import calls
 
@@ -48,8 +48,16 @@ def normalize(messages: list[Any], roles: Mapping[str, str]) -> tuple[Message, .
     if len(messages) > MOST_MESSAGES:
         most = f"a conversation has at most {MOST_MESSAGES:,}"
         raise RowError("too many messages", f"{len(messages):,}; split it, {most}")
-    normalized = (_message(each, roles) for message in messages for each in _with_answers_apart(message))
-    return _merge_calls(turn for turn in normalized if turn["role"] != "system" or turn["content"].strip())
+    turns: list[Message] = []
+    for message in messages:
+        if (text := plain_text(message)).strip() and (role := _role(message, roles)) != "function_call":
+            turns.append({"role": role, "content": text})
+            continue
+        for each in _with_answers_apart(message):
+            turn = _message(each, roles)
+            if turn["role"] != "system" or turn["content"].strip():
+                _append(turns, turn)
+    return tuple(turns)
 
 
 def unread(messages: list[Any], roles: Mapping[str, str]) -> Iterator[str]:
@@ -72,8 +80,6 @@ def _message(message: object, roles: Mapping[str, str]) -> Message:
         raise RowError("no messages", "a message is not a mapping")
     role = _role(message, roles)
     key = first(message, message_keys.CONTENT)
-    if key and role != "function_call" and message_keys.is_plain(message) and message[key].strip():
-        return {"role": role, "content": message[key]}  # as nearly all are
     if role == "function_call":
         content, reasoning, called = "", "", calls(message[key] if key else None, "function_call")
     else:
@@ -215,20 +221,16 @@ def _part_value(part: Mapping[str, Any], kind: str) -> Any:
     return as_text(part[key] if key else None, f"a part of type '{spelling}'")
 
 
-def _merge_calls(messages: Iterable[Message]) -> tuple[Message, ...]:
-    """Messages in which a tool call is joined to the assistant's text right before it."""
-    merged: list[Message] = []
-    for message in messages:
-        before = merged[-1] if merged else {}
-        both_assistant = before.get("role") == message["role"] == "assistant"
-        if not (both_assistant and message.get("tool_calls") and not message["content"]):
-            merged.append(message)
-            continue
-        if before.get("train") != message.get("train"):
-            advice = "a tool call and the text before it are one turn; give both the same train flag"
-            raise RowError("repeated role", advice)
-        if "reasoning_content" in message:
-            raise RowError("order of parts", "reasoning behind the text or the tool call of the same turn")
-        called = [*before.get("tool_calls", ()), *message["tool_calls"]]
-        merged[-1] = {**before, **message, "content": before["content"], "tool_calls": called}
-    return tuple(merged)
+def _append(turns: list[Message], turn: Message) -> None:
+    """Append a turn; a tool call is joined to the assistant's text right before it."""
+    before = turns[-1] if turns and turn.get("tool_calls") and not turn["content"] else {}
+    if not before.get("role") == turn["role"] == "assistant":
+        turns.append(turn)
+        return
+    if before.get("train") != turn.get("train"):
+        advice = "a tool call and the text before it are one turn; give both the same train flag"
+        raise RowError("repeated role", advice)
+    if "reasoning_content" in turn:
+        raise RowError("order of parts", "reasoning behind the text or the tool call of the same turn")
+    called = [*before.get("tool_calls", ()), *turn["tool_calls"]]
+    turns[-1] = {**before, **turn, "content": before["content"], "tool_calls": called}

@@ -23,6 +23,8 @@ OTHER_TASKS = {
 
 def other_task(columns: Mapping[str, Any], filtered: Iterable[str]) -> str:
     """Which other kind of training a record is for, or ""; columns that `where` filters on do not count."""
+    if OTHER_TASKS.keys().isdisjoint(columns):
+        return ""
     names = (name for name in OTHER_TASKS if name not in filtered and _marks(name, columns.get(name)))
     name = next(names, "")
     return _of_chosen(columns) if name == "chosen" else OTHER_TASKS.get(name, "")

@@ -70,21 +70,20 @@ def characters(value: object) -> int:
     """How many characters a row or a part of it has, counting any number as one."""
     total, left = 0, [value]
     while left:
-        match left.pop():
-            case str(text):
-                total += len(text)
-            case Chat() as chat:
-                left += (chat.messages, chat.tools, chat.template_kwargs)
-            case Pair(prompt, completion):
-                total += len(prompt) + len(completion)
-            case Text(text):
-                total += len(text)
-            case list(parts) | tuple(parts):
-                left += parts
-            case dict(mapping):
-                left += (*mapping, *mapping.values())
-            case _:
-                total += 1
+        part = left.pop()
+        if isinstance(part, str):
+            total += len(part)
+        elif isinstance(part, dict):
+            left += part
+            left += part.values()
+        elif isinstance(part, (list, tuple)):
+            left += part
+        elif isinstance(part, Chat):
+            left += (*part.messages, *part.tools, part.template_kwargs)
+        elif isinstance(part, Pair):
+            total += len(part.prompt) + len(part.completion)
+        else:
+            total += len(part.text) if isinstance(part, Text) else 1
     return total
 
 

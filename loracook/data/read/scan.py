@@ -40,8 +40,9 @@ class Scan:
         """Count what a row and its messages have beside what is read, and its chat template's arguments."""
         if beside := record.columns.keys() - self.source.columns_read:
             self.unread_columns.update(name for name in beside if not is_empty(record.columns[name]))
-        self.unread_around.update(record.around)
-        if isinstance(row, Chat):
+        if record.around:
+            self.unread_around.update(record.around)
+        if isinstance(row, Chat) and (row.unread or row.template_kwargs):
             self.unread_keys.update(row.unread)
             self.template_kwargs.update(row.template_kwargs.keys())
 

@@ -61,7 +61,7 @@ def lines(path: Path, name: str) -> Iterator[tuple[int, bytes]]:
 
 def check_values(text: bytes, what: str) -> None:
     """Raise FileError for JSON of more lists and mappings than fit memory once they are read."""
-    if text.count(b"{") + text.count(b"[") > MOST_VALUES:
+    if len(text) > MOST_VALUES and text.count(b"{") + text.count(b"[") > MOST_VALUES:
         raise FileError(f"{what} has more than {MOST_VALUES:,} brackets, which no row of text has")
 
 

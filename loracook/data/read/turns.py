@@ -15,6 +15,8 @@ SAID = {"content", "value", "tool_calls"}
 
 def as_turns(name: str, value: Any) -> Any:
     """The list of messages that a column stands for, any other value unchanged."""
+    if isinstance(value, list):
+        return value
     if isinstance(value, str) and value.lstrip().startswith(("[", "{")):
         parsed = _parsed(value)
         either = name in ("prompt", "completion")  # which may as well be text that looks like JSON
