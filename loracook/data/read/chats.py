@@ -51,7 +51,9 @@ def _same(value: object) -> object:
 
 def _tools(columns: Mapping[str, Any], messages: list[Any], roles: Mapping[str, str]) -> tuple[Tool, ...]:
     """The tools of a row, from a column or its system message; raises RowError for two different lists."""
-    places = [*(columns.get(name) for name in TOOLS), tools_in_system(messages, roles)]
+    places = [*map(columns.get, TOOLS), tools_in_system(messages, roles)]
+    if not any(places):
+        return ()
     found = [listed for listed in map(tools, filter(None, places)) if listed]
     if any(listed != found[0] for listed in found):
         raise RowError("several lists of tools", "a row has one, in 'tools' or in its system message")

@@ -72,11 +72,14 @@ def beside_answers(options: ReadOptions) -> tuple[str, ...]:
 
 def rename(columns: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     """The columns under our names; keys inside lists of messages are renamed too."""
-    ours = {theirs: our for our, theirs in names.items()}
-    renamed = {our: columns[theirs] for our, theirs in names.items() if theirs in columns}
-    others = {name: value for name, value in columns.items() if name not in ours and name not in renamed}
-    renamed = others | renamed
-    renamed |= {name: as_turns(name, renamed[name]) for name in TURNS if name in renamed}
+    renamed, ours = dict(columns), {theirs: our for our, theirs in names.items()}
+    if ours:
+        moved = {our: columns[theirs] for our, theirs in names.items() if theirs in columns}
+        others = {name: value for name, value in columns.items() if name not in ours and name not in moved}
+        renamed = others | moved
+    for name in TURNS:
+        if name in renamed:
+            renamed[name] = as_turns(name, renamed[name])
     return {name: _rename_keys(value, ours) for name, value in renamed.items()} if ours else renamed
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +26,9 @@ from loracook.data.read.text_files import (
 from loracook.machine.limits import growing_at_most
 
 SHALLOW = 500
-"""Brackets of a text that is not nested too deeply; only an escape from \\ud800 on makes a lone surrogate."""
+"""Brackets of a text that is not nested too deeply."""
+SURROGATE = re.compile(rb"\\u[dD]")
+"""An escape, without which no text has a lone surrogate."""
 OF_A_ROW = frozenset(
     (
         "messages",
@@ -84,8 +87,7 @@ def parsed(place: Place, content: bytes, columns_of: Callable[[str], object]) ->
         return Record(place, {}, f"not JSON: {'a comma behind the row; remove it' if comma else error}")
     if (
         isinstance(columns, dict)
-        and b"\\ud" not in content
-        and b"\\uD" not in content
+        and not SURROGATE.search(content)
         and content.count(b"[") + content.count(b"{") < SHALLOW
     ):
         return Record(place, columns)

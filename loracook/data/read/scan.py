@@ -111,7 +111,7 @@ def has_placeholder(row: Row) -> bool:
         texts = [row.prompt, row.completion]
     else:
         texts = [message["content"] for message in row.messages]
-    return any("{{" in text and PLACEHOLDER.search(text) for text in texts)
+    return any("{" in text and PLACEHOLDER.search(text) for text in texts)
 
 
 def _rows(record: Record, source: Source) -> Iterator[Row | RowError]:
