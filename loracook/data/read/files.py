@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from loracook.data.read import csv_rows, json_files
 from loracook.data.read.columnar import longest_list, row_converter
-from loracook.data.read.rows import Place, Record, parse_json
+from loracook.data.read.rows import EVERY, Place, Record, parse_json
 from loracook.data.read.text_files import MAX_LINE_BYTES, OPENERS, FileError, lines
 from loracook.machine.limits import growing_at_most
 from loracook.units import size
@@ -36,8 +36,10 @@ def data_suffix(path: Path) -> str:
     return next((suffix for suffix in map(str.lower, reversed(path.suffixes)) if suffix not in OPENERS), "")
 
 
-def records(path: Path, name: str, suffix: str | None = None) -> Iterator[Record]:
-    """Every record of a file, called `name` in messages, read according to `suffix` or its own suffix.
+def records(
+    path: Path, name: str, suffix: str | None = None, *, wanted: Iterator[bool] = EVERY
+) -> Iterator[Record]:
+    """The wanted records of a file, called `name` in messages, read according to `suffix` or its own suffix.
 
     A record that cannot be read carries its fault. Raises FileError if the whole file is unreadable.
     """
@@ -46,27 +48,31 @@ def records(path: Path, name: str, suffix: str | None = None) -> Iterator[Record
         formats = ", ".join(READERS)
         raise FileError(f"unsupported file type '{name}'; use one of {formats} (optionally .gz, .bz2 or .xz)")
     try:
-        yield from reader(path, name)
+        yield from reader(path, name, wanted)
     except _READ_ERRORS as error:
         raise FileError(f"cannot read '{name}': {error}") from error
 
 
-def _csv(path: Path, name: str) -> Iterator[Record]:
+def _csv(path: Path, name: str, wanted: Iterator[bool]) -> Iterator[Record]:
     """The rows below a header; a lone carriage return ends a line, too."""
     split = (part for _, line in lines(path, name) for part in line.splitlines(keepends=True))
     decoded = (line.decode("utf-8", "surrogateescape") for line in split)
     rows = csv_rows.rows(decoded, "\t" if data_suffix(path) == ".tsv" else ",")
-    for number, (columns, fault) in enumerate(rows, 1):
+    for number, (columns, fault) in itertools.compress(enumerate(rows, 1), wanted):
         yield Record(Place(name, number), columns, fault)
 
 
-def _any_text(path: Path, name: str) -> Iterator[Record]:
+def _any_text(path: Path, name: str, wanted: Iterator[bool]) -> Iterator[Record]:
     """JSON rows where the file holds such, text otherwise."""
-    yield from json_files.records(path, name) if json_files.holds_rows(path, name) else _text(path, name)
+    if json_files.holds_rows(path, name):
+        yield from json_files.records(path, name, wanted)
+        return
+    for start, content in itertools.compress(_paragraphs(path, name), wanted):
+        yield json_files.parsed(Place(name, start), content, lambda text: {"text": text.strip()})
 
 
-def _text(path: Path, name: str) -> Iterator[Record]:
-    """One row for each paragraph; an empty line ends a paragraph."""
+def _paragraphs(path: Path, name: str) -> Iterator[tuple[int, bytes]]:
+    """Each paragraph with the number of its first line; an empty line ends a paragraph."""
     start, paragraph = 1, bytearray()
     for number, line in itertools.chain(lines(path, name), [(0, b"")]):
         if line.strip():
@@ -77,12 +83,11 @@ def _text(path: Path, name: str) -> Iterator[Record]:
                     f"the text from line {start} of '{name}' is over {size(MAX_LINE_BYTES)}; add empty lines"
                 )
         elif paragraph:
-            content = bytes(paragraph)
-            yield json_files.parsed(Place(name, start), content, lambda text: {"text": text.strip()})
+            yield start, bytes(paragraph)
             paragraph.clear()
 
 
-def _parquet(path: Path, name: str) -> Iterator[Record]:
+def _parquet(path: Path, name: str, wanted: Iterator[bool]) -> Iterator[Record]:
     import pyarrow
     import pyarrow.parquet
 
@@ -94,7 +99,7 @@ def _parquet(path: Path, name: str) -> Iterator[Record]:
         with file:
             _check_names(file.schema_arrow.names, name)
             plain = row_converter(file.schema_arrow, parse_json)
-            for number, columns in enumerate(_unpacked(file, name), 1):
+            for number, columns in itertools.compress(enumerate(_unpacked(file, name), 1), wanted):
                 yield Record(Place(name, number), plain(columns))
     except MemoryError as error:
         raise FileError(f"'{name}' unpacks to a row of more than {size(MAX_UNPACKED_BYTES)}") from error
@@ -144,7 +149,7 @@ def _check_names(columns: list[str], name: str) -> None:
         raise FileError(f"'{name}' has column '{twice}' more than once; rename all but one")
 
 
-READERS: dict[str, Callable[[Path, str], Iterator[Record]]] = {
+READERS: dict[str, Callable[[Path, str, Iterator[bool]], Iterator[Record]]] = {
     **dict.fromkeys((".jsonl", ".ndjson", ".json"), json_files.records),
     **dict.fromkeys((".csv", ".tsv"), _csv),
     ".parquet": _parquet,

@@ -77,9 +77,7 @@ def rename(columns: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, An
         moved = {our: columns[theirs] for our, theirs in names.items() if theirs in columns}
         others = {name: value for name, value in columns.items() if name not in ours and name not in moved}
         renamed = others | moved
-    for name in TURNS:
-        if name in renamed:
-            renamed[name] = as_turns(name, renamed[name])
+    renamed |= {name: as_turns(name, renamed[name]) for name in TURNS if name in renamed}
     return {name: _rename_keys(value, ours) for name, value in renamed.items()} if ours else renamed
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loracook.data.read.columnar import row_converter
-from loracook.data.read.rows import Place, Record
+from loracook.data.read.rows import EVERY, Place, Record
 from loracook.errors import RecipeError, UnreachableError
 from loracook.hub.failures import rejection, unreachable
 from loracook.machine import upstream
@@ -24,13 +25,13 @@ BLAMED = {"split": "split", "name": "config"}
 OFFLINE = "download it once where there is a network, or use local files (./rows.jsonl)"
 
 
-def records(entry: Mapping[str, Any], fail: Fail) -> Iterator[Record]:
-    """Every row of one split; `fail` makes the error for a dataset that cannot be loaded."""
+def records(entry: Mapping[str, Any], fail: Fail, wanted: Iterator[bool] = EVERY) -> Iterator[Record]:
+    """The wanted rows of one split; `fail` makes the error for a dataset that cannot be loaded."""
     name = f"{entry['path']} {entry['split']}"
     rows = load(entry, fail)
     plain = row_converter(rows.features.arrow_schema if rows.features else None)
     with translated_errors(entry, fail):  # streamed rows are requested one after the other
-        for number, columns in enumerate(rows, 1):
+        for number, columns in itertools.compress(enumerate(rows, 1), wanted):
             yield Record(Place(name, number), plain(columns))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from loracook.data.read import json_array
 from loracook.data.read.message_keys import ROLE, is_empty
 from loracook.data.read.propose import COMPLETIONS, PROMPTS, SPEAKERS
-from loracook.data.read.rows import DECODER, Place, Record, json_fault, parse_json
+from loracook.data.read.rows import DECODER, EVERY, Place, Record, json_fault, parse_json
 from loracook.data.read.text_files import (
     HEAD,
     MAX_PARSED_BYTES,
@@ -48,18 +48,18 @@ OF_TEXT = frozenset(("text", *PROMPTS, *COMPLETIONS))
 OF_A_LIST = OF_A_ROW - {"prompt", "completion"}
 
 
-def records(path: Path, name: str) -> Iterator[Record]:
-    """The records of a file, whichever way its rows are laid out. Raises FileError."""
+def records(path: Path, name: str, wanted: Iterator[bool] = EVERY) -> Iterator[Record]:
+    """The wanted records of a file, whichever way its rows are laid out. Raises FileError."""
     with open_text(path, name) as stream:
         is_array = stream.read(HEAD).lstrip()[:1] == b"["
     values = json_array.entries(path, name) if is_array else _values(path, name)
     if values is None:
-        yield from _json_lines(path, name)
+        yield from _json_lines(path, name, wanted)
         return
     around: tuple[str, ...] = ()
     if isinstance(values, _Within):
         around, values = values.around, values.rows
-    for number, columns in enumerate(values, 1):
+    for number, columns in itertools.compress(enumerate(values, 1), wanted):
         yield replace(record(Place(name, number), columns), around=around)
 
 
@@ -102,10 +102,10 @@ def record(place: Place, columns: object) -> Record:
     return Record(place, {} if fault else columns, fault)
 
 
-def _json_lines(path: Path, name: str) -> Iterator[Record]:
-    for number, line in lines(path, name):
-        if not line.isspace():
-            yield parsed(Place(name, number), line, parse_json)
+def _json_lines(path: Path, name: str, wanted: Iterator[bool]) -> Iterator[Record]:
+    written = (numbered for numbered in lines(path, name) if not numbered[1].isspace())
+    for number, line in itertools.compress(written, wanted):
+        yield parsed(Place(name, number), line, parse_json)
 
 
 def _values(path: Path, name: str) -> list[Any] | _Within | None:

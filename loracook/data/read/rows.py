@@ -1,8 +1,9 @@
 """The values that reading yields: raw records, and rows (chat, prompt and completion, or text)."""
 
+import itertools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -28,6 +29,10 @@ class Record:
     columns: dict[str, Any]
     fault: str = ""
     around: tuple[str, ...] = ()
+
+
+EVERY: Iterator[bool] = itertools.repeat(True)
+"""Which records to read, one after the other: all of them."""
 
 
 @dataclass(frozen=True, slots=True)

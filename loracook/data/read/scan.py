@@ -1,10 +1,14 @@
 """One pass over a source: how many usable rows it has, and what is wrong with the others."""
 
+from __future__ import annotations
+
 import itertools
 import re
+from array import array
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from loracook.data.read import formats
 from loracook.data.read.message_keys import is_empty
@@ -24,7 +28,8 @@ class Scan:
 
     source: Source
     rows: int = 0
-    records: int = 0
+    rows_in: array[int] = field(default_factory=partial(array, "I"))
+    """How many usable rows each record has."""
     skipped: dict[str, list[str]] = field(default_factory=dict)
     placeholders: list[str] = field(default_factory=list)
     unread_columns: Counter[str] = field(default_factory=Counter)
@@ -47,6 +52,11 @@ class Scan:
             self.template_kwargs.update(row.template_kwargs.keys())
 
     @property
+    def records(self) -> int:
+        """How many records were read."""
+        return len(self.rows_in)
+
+    @property
     def limit(self) -> int:
         """How many of the rows the recipe uses at most."""
         return int(min(self.rows, self.source.entry.get("rows", self.rows)))
@@ -59,7 +69,7 @@ def scan(source: Source, progress: Progress, limit: int | None = None) -> Scan:
     """
     source.check_columns()
     result = Scan(source)
-    for place, row in itertools.islice(usable_rows(source, result), limit):
+    for place, row in itertools.islice(_counted_rows(source, result), limit):
         result.rows += 1
         if has_placeholder(row):
             result.placeholders.append(str(place))
@@ -74,18 +84,25 @@ def scan(source: Source, progress: Progress, limit: int | None = None) -> Scan:
     return result
 
 
-def usable_rows(source: Source, counts: Scan | None = None) -> Iterator[tuple[Place, Row]]:
-    """The usable rows of a source; the others are skipped, and counted in `counts`."""
-    for record in source.records():
-        if counts:
-            counts.records += 1
+def usable_rows(source: Source, wanted: Iterator[bool]) -> Iterator[tuple[Place, Row]]:
+    """The usable rows of the wanted records of a source; the others are skipped."""
+    for record in source.records(wanted):
         for row in _rows(record, source):
             if not isinstance(row, RowError):
-                if counts:
-                    counts.count_unread(record, row)
                 yield record.place, row
-            elif counts:
+
+
+def _counted_rows(source: Source, counts: Scan) -> Iterator[tuple[Place, Row]]:
+    """The usable rows of a source, which are counted like those that are skipped."""
+    for record in source.records():
+        counts.rows_in.append(0)
+        for row in _rows(record, source):
+            if isinstance(row, RowError):
                 counts.skip(row.reason, f"{record.place}: {row}")
+                continue
+            counts.rows_in[-1] += 1
+            counts.count_unread(record, row)
+            yield record.place, row
 
 
 def checked_rows(source: Source) -> Iterator[tuple[Place, Row]]:

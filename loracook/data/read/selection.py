@@ -31,21 +31,34 @@ class LocatedRow:
 
 @dataclass(frozen=True)
 class SelectedRows:
-    """The rows of one source with one use; `passes` has, for each pass, the use of every row by its index."""
+    """The rows of one source with one use, of which each record has `rows_in`.
+
+    `passes` has, for each pass, the use of every row by its index.
+    """
 
     source: Source
     number: int
     passes: tuple[bytes, ...]
     use: int
+    rows_in: Sequence[int]
 
     def __len__(self) -> int:
         return sum(uses.count(self.use) for uses in self.passes)
 
     def __iter__(self) -> Iterator[LocatedRow]:
         for index, uses in enumerate(self.passes):
-            for use, (place, row) in zip(uses, usable_rows(self.source), strict=False):
+            wanted = (self.use in of_record for of_record in self._by_record(uses))
+            read = (use for of_record in self._by_record(uses) if self.use in of_record for use in of_record)
+            for use, (place, row) in zip(read, usable_rows(self.source, wanted), strict=False):
                 if use == self.use:
                     yield LocatedRow(self.number, place, row, repeated=index > 0)
+
+    def _by_record(self, uses: bytes) -> Iterator[bytes]:
+        """The uses of the rows of each record."""
+        start = 0
+        for count in self.rows_in:
+            yield uses[start : start + count]
+            start += count
 
 
 @dataclass(frozen=True)
@@ -110,9 +123,12 @@ def select(recipe: Recipe, progress: Progress) -> Selection:
     held = _held_out(recipe, [result.limit for result in scans])
     orders = [_order(recipe, result.rows, str(number)) for number, result in enumerate(scans)]
     passes = [_passes(*of_source) for of_source in zip(scans, held, orders, strict=True)]
-    training = tuple(SelectedRows(result.source, i, passes[i], TRAIN) for i, result in enumerate(scans))
+    training = tuple(
+        SelectedRows(result.source, i, passes[i], TRAIN, result.rows_in) for i, result in enumerate(scans)
+    )
     evaluation = tuple(
-        SelectedRows(result.source, i, passes[i][:1], EVALUATION) for i, result in enumerate(scans)
+        SelectedRows(result.source, i, passes[i][:1], EVALUATION, result.rows_in)
+        for i, result in enumerate(scans)
     )
     if eval_source:
         eval_scan = scan(eval_source, progress)
@@ -147,7 +163,7 @@ def interleave(parts: Sequence[Iterable[LocatedRow]], sizes: Sequence[int]) -> I
 def _select_evaluation(recipe: Recipe, result: Scan, number: int) -> SelectedRows:
     """The rows of the source that is for evaluation only."""
     uses = _uses(_order(recipe, result.rows, "eval"), [(EVALUATION, result.limit)])
-    return SelectedRows(result.source, number, (uses,), EVALUATION)
+    return SelectedRows(result.source, number, (uses,), EVALUATION, result.rows_in)
 
 
 def _select_streamed(recipe: Recipe, progress: Progress) -> Selection:

@@ -10,7 +10,7 @@ from typing import Any
 
 from loracook.data.read import detect, files, formats, hub, oasst
 from loracook.data.read.formats import ReadOptions
-from loracook.data.read.rows import MAX_CHARACTERS, Record, bounded, characters, json_fault
+from loracook.data.read.rows import EVERY, MAX_CHARACTERS, Record, bounded, characters, json_fault
 from loracook.data.read.text_files import FileError
 from loracook.errors import Path as Entry
 from loracook.errors import RecipeError
@@ -79,9 +79,11 @@ class Source:
         """The columns that are read."""
         return formats.columns_read(self.options)
 
-    def records(self) -> Iterator[Record]:
-        """Every record; flat OpenAssistant messages are assembled into trees. Raises RecipeError."""
-        return oasst.trees(self._read()) if self.options.format == "oasst" else self._read()
+    def records(self, wanted: Iterator[bool] = EVERY) -> Iterator[Record]:
+        """The wanted records; flat OpenAssistant messages are assembled into trees. Raises RecipeError."""
+        if self.options.format == "oasst":
+            return itertools.compress(oasst.trees(self._read()), wanted)
+        return self._read(wanted)
 
     def head(self, count: int) -> list[Record]:
         """The readable ones of the first records; those of the hub are streamed. Raises RecipeError.
@@ -139,14 +141,14 @@ class Source:
         tried = itertools.chain([first], readable)
         return next((row for row in tried if detect.fits(row, self._written_options)), first)
 
-    def _read(self) -> Iterator[Record]:
+    def _read(self, wanted: Iterator[bool] = EVERY) -> Iterator[Record]:
         if not self.local:
-            yield from map(bounded, hub.records(self.hub_entry, self.fail))
+            yield from map(bounded, hub.records(self.hub_entry, self.fail, wanted))
             return
         try:
             for path in self.files:
                 name, builder = self.name(path), BUILDERS.get(self.entry["path"])
-                yield from map(bounded, files.records(path, name, builder))
+                yield from map(bounded, files.records(path, name, builder, wanted=wanted))
         except FileError as error:
             raise self.fail("path", str(error)) from error
 
