@@ -29,6 +29,7 @@ ARGUMENTS = ("arguments", "parameters", "input", "args")
 FUNCTION = frozenset(("name", *ARGUMENTS))
 CALL = FUNCTION | {"type", "id", "function"}
 HOLDERS = (str, list, dict)
+"""Types whose empty value says nothing."""
 
 
 def first(mapping: Mapping[str, Any], keys: Iterable[str]) -> str | None:
