@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 OURS = ("early_stopping", *compiled.KEYS)
 """Keys of the section that SFTConfig does not get."""
+ROW_BY_ROW = "attention is computed for each row of a batch alone"
 PRECISIONS = {"fp16": ("cuda", "mps"), "tf32": ("cuda",)}
 """Kinds of mixed precision, and the kinds of devices that have them."""
 
@@ -128,6 +129,7 @@ def build(
     inputs: TrainerInputs, output: Path, *, cache: Path, progress: Progress, strategy: str = DDP
 ) -> OneOrderTrainer:
     """The SFTTrainer of a recipe, its weights loaded, which writes checkpoints below `output`."""
+    from loracook.model.row_attention import attend_row_by_row
     from loracook.training.one_order import OneOrderTrainer, with_masked_row
 
     recipe = inputs.recipe
@@ -151,6 +153,8 @@ def build(
     sft.args.max_length = recipe["train"]["max_length"]
     model.load_start(recipe, sft.model)
     _use_loraplus(sft, recipe)
+    if is_flat(recipe["train"]) and sft.args.device.type == "cpu" and attend_row_by_row(base):
+        sft.speedups.append(ROW_BY_ROW)
     sft.speedups += compiled.compile_layers(sft.model, recipe, cache)
     return sft
 

@@ -1,0 +1,74 @@
+"""Rows without padding between them attend one after the other, with the same logits and gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+from loracook.model.row_attention import NAME, attend_row_by_row
+
+SHAPE = {
+    "vocab_size": 128,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "pad_token_id": 0,
+}
+KINDS: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "mistral": {"sliding_window": 8},
+    "gemma3_text": {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]},
+    "gpt_neox": {"num_key_value_heads": 4},
+}
+
+
+def small(kind: str, **shape: Any) -> PreTrainedModel:
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **SHAPE | KINDS[kind] | shape))
+
+
+def batch(*lengths: int) -> dict[str, Any]:
+    """Rows of such lengths as TRL concatenates them."""
+    draw = torch.Generator().manual_seed(1)
+    rows = [{"input_ids": torch.randint(1, 128, (length,), generator=draw).tolist()} for length in lengths]
+    collated: dict[str, Any] = DataCollatorForLanguageModeling(pad_token_id=0, padding_free=True)(rows)
+    return collated
+
+
+def logits_and_gradients(model: PreTrainedModel, inputs: dict[str, Any]) -> list[torch.Tensor]:
+    model.zero_grad()
+    output = model(**inputs, use_cache=False)
+    output.loss.backward()
+    return [output.logits.detach(), *(each.grad.clone() for each in model.parameters())]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_logits_and_gradients_are_those_of_attention_under_a_mask(kind: str) -> None:
+    model, inputs = small(kind), batch(30, 21, 40)
+    masked = logits_and_gradients(model, inputs)
+    assert attend_row_by_row(model)
+    for ours, theirs in zip(logits_and_gradients(model, inputs), masked, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_another_batch_is_attended_to_as_before() -> None:
+    model, ids = small("llama"), torch.randint(1, 128, (2, 9))
+    padded = {"input_ids": ids, "attention_mask": (torch.arange(9) < torch.tensor([[9], [5]])).long()}
+    before = model(**padded, use_cache=False).logits
+    alone = model(**batch(12), use_cache=False).logits
+    assert attend_row_by_row(model)
+    assert torch.equal(model(**padded, use_cache=False).logits, before)
+    assert torch.equal(model(**batch(12), use_cache=False).logits, alone)
+
+
+def test_other_attention_than_sdpa_is_left_alone() -> None:
+    model = small("llama", attn_implementation="eager")
+    assert not attend_row_by_row(model)
+    assert model.config._attn_implementation not in (NAME, "sdpa")
