@@ -11,7 +11,7 @@ from loracook.data.eval_prompts import (
     prompt_ids,
 )
 from loracook.data.further_rows import RowSet, further_files, further_row_sets
-from loracook.data.prepare import Prepared, prepare
+from loracook.data.prepare import Prepared, prepare, prepared_statistics
 from loracook.data.preview import first_row
 from loracook.data.read.selection import row_count, select
 from loracook.data.tokenize.template import with_template

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TRAIN_KEYS = ("max_length", "packing", "packing_strategy", "eval_packing", "seed")
-CODE = ("data/prepare.py", "data/read/*.py", "data/tokenize/*.py", "recipe/derived.py")
+CODE = (
+    *("data/prepare.py", "data/part.py", "data/order.py"),
+    *("data/read/*.py", "data/tokenize/*.py", "recipe/derived.py"),
+)
 """The modules that decide what the prepared rows are; derived decides which rows are held out, and which
 packing strategies split long ones."""
 DECIDE_NOTHING = ("data/read/propose.py", "data/tokenize/sandbox.py", "data/tokenize/turns.py")

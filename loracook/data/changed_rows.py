@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loracook.data.cache import KEY, rows_digest
-from loracook.data.prepare import EVALUATION, TRAIN, Prepared, dataset
+from loracook.data.part import TRAIN, dataset
+from loracook.data.prepare import EVALUATION, Prepared
 from loracook.errors import quote, shorten
 from loracook.store.files import damage
 

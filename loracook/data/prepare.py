@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loracook.data.cache import STATISTICS, cached_rows, is_dated, replacing, rows_digest
+from loracook.data.order import Taken
+from loracook.data.part import TRAIN, Part, dataset, part_of, read_taken, write_taken
 from loracook.data.read.scan import Scan
 from loracook.data.read.selection import STREAM_SAMPLE, Selection, row_count, select
 from loracook.data.tokenize.batches import RowEncoder, is_packed, pack
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
     from transformers import PreTrainedTokenizerBase
 
-TRAIN, EVALUATION = "train.arrow", "evaluation.arrow"
+EVALUATION = "evaluation.arrow"
 BUFFER = 1000
 """Rows in the shuffle buffer when streaming."""
 
@@ -32,9 +35,10 @@ BUFFER = 1000
 class Prepared:
     """What SFTTrainer gets with `skip_prepare_dataset`, its statistics, and the digest of the rows.
 
-    `train` and `evaluation` have the columns input_ids and labels, and seq_lengths when packed. When
-    streaming, `train` is an IterableDataset, the statistics are those of its first rows, and the digest
-    is that of what decides the rows.
+    `train` and `evaluation` have the columns input_ids and labels, and seq_lengths when packed; `taken` says
+    which usable rows `train` has, or that it has all blocks; `key` is the digest of what decides all rows,
+    which `train` may be a part of. When streaming, `train` is an IterableDataset, the statistics are those
+    of its first rows, and the digest is that of what decides the rows.
     """
 
     train: Dataset | IterableDataset
@@ -42,48 +46,90 @@ class Prepared:
     statistics: dict[str, Any]
     notes: tuple[str, ...]
     digest: str
+    key: str
+    taken: Taken
 
 
 def prepare(
-    recipe: Recipe, tokenizer: PreTrainedTokenizerBase, cache: Path, *, progress: Progress
+    recipe: Recipe,
+    tokenizer: PreTrainedTokenizerBase,
+    cache: Path,
+    *,
+    progress: Progress,
+    first: int | None = None,
 ) -> Prepared:
     """The prepared rows, from `cache` if nothing that decides them has changed.
 
-    `tokenizer` has gone through `with_template`. Raises RecipeError for unusable data.
+    `tokenizer` has gone through `with_template`. Of the training rows, those that training takes `first` are
+    enough where it takes no more; they are the only ones where that saves time. Raises RecipeError for
+    unusable data.
     """
-    folder = _prepared_folder(recipe, tokenizer, cache, progress=progress)
+    whole = _whole(recipe, tokenizer, cache, progress=progress)
+    part = part_of(whole, recipe, first)
+    folder = _prepared_folder(recipe, tokenizer, whole, progress=progress, part=part)
     statistics = _read_statistics(folder)
-    evaluation = folder / EVALUATION
+    evaluation, streamed = folder / EVALUATION, statistics["sample"]
+    digest = folder.name if streamed else rows_digest(folder)
     return Prepared(
-        train=_stream(recipe, tokenizer) if statistics["sample"] else dataset(folder / TRAIN),
+        train=_stream(recipe, tokenizer) if streamed else dataset(folder / TRAIN),
         evaluation=dataset(evaluation) if evaluation.exists() else None,
         statistics=statistics,
         notes=tuple(notes(statistics)),
-        digest=folder.name if statistics["sample"] else rows_digest(folder),
+        digest=digest,
+        key=digest if is_dated(tokenizer) else whole.name,  # which does not decide the date in the rows
+        taken=read_taken(folder),
     )
 
 
 def prepared_statistics(
     recipe: Recipe, tokenizer: PreTrainedTokenizerBase, cache: Path, *, progress: Progress
 ) -> dict[str, Any]:
-    """The statistics of the prepared rows only; does not import datasets unless rows are packed."""
-    return _read_statistics(_prepared_folder(recipe, tokenizer, cache, progress=progress))
+    """The statistics of all prepared rows only; does not import datasets unless rows are packed."""
+    whole = _whole(recipe, tokenizer, cache, progress=progress)
+    return _read_statistics(_prepared_folder(recipe, tokenizer, whole, progress=progress))
+
+
+def _whole(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, cache: Path, *, progress: Progress) -> Path:
+    """The folder of all prepared rows, whether or not they are there yet."""
+    progress.advance(0, 0, "hashing or downloading the data")
+    return cached_rows(recipe, tokenizer, cache)
 
 
 def _prepared_folder(
-    recipe: Recipe, tokenizer: PreTrainedTokenizerBase, cache: Path, *, progress: Progress
+    recipe: Recipe,
+    tokenizer: PreTrainedTokenizerBase,
+    whole: Path,
+    *,
+    progress: Progress,
+    part: Part | None = None,
 ) -> Path:
-    """The folder of the prepared rows, written if it is missing or damaged."""
-    progress.advance(0, 0, "hashing or downloading the data")
-    folder = cached_rows(recipe, tokenizer, cache)
+    """The folder of all prepared rows, or of a part of them, written if it is missing or damaged."""
+    if part and _is_cached(part.folder, tokenizer, progress):
+        return part.folder
+    if not _is_cached(whole, tokenizer, progress):
+        selection = select(recipe, progress)
+        part = part if part and part.saves_time(selection.training_rows) else None
+        folder = part.folder if part else whole
+        with replacing(folder) as temporary:
+            _write(RowEncoder(recipe, tokenizer, selection, progress, "training"), temporary, part)
+        return folder
+    if part is None or not part.saves_time(len(read_taken(whole).marks)):
+        return whole
+    with replacing(part.folder) as temporary:
+        part.copy(whole, temporary, recipe)
+        for name in (EVALUATION, STATISTICS):
+            if (whole / name).exists():
+                shutil.copyfile(whole / name, temporary / name)
+    return part.folder
+
+
+def _is_cached(folder: Path, tokenizer: PreTrainedTokenizerBase, progress: Progress) -> bool:
+    """Whether a folder of prepared rows is there and intact; notes it, or what is wrong with it."""
     fault = damage(folder)
     if folder.exists():
         dated = ", which contain the date of that day" if is_dated(tokenizer) else ""
         progress.note(f"preparing the rows again: {fault}" if fault else f"using cached prepared rows{dated}")
-    if fault:
-        with replacing(folder) as temporary:
-            _write(recipe, tokenizer, temporary, progress=progress)
-    return folder
+    return not fault
 
 
 def _read_statistics(folder: Path) -> dict[str, Any]:
@@ -91,28 +137,29 @@ def _read_statistics(folder: Path) -> dict[str, Any]:
     return statistics
 
 
-def _write(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, folder: Path, *, progress: Progress) -> None:
-    """Write train.arrow, evaluation.arrow if there are evaluation rows, and the statistics."""
-    selection, streaming = select(recipe, progress), recipe["dataset"].get("streaming", False)
-    encoder = RowEncoder(recipe, tokenizer, selection, progress, "training")
-    rows = selection.sample() if streaming else selection.train()
-    total = STREAM_SAMPLE if streaming else row_count(selection.training)
-    train, evaluation = encoder.write(rows, folder / TRAIN, total), Tally(tokenizer)
+def _write(encoder: RowEncoder, folder: Path, part: Part | None) -> None:
+    """Write train.arrow, with all rows or a part, evaluation.arrow if there are such rows, and statistics."""
+    selection, recipe = encoder.selection, encoder.recipe
+    streaming = recipe["dataset"].get("streaming", False)
+    if part:
+        train, taken = part.write(encoder, folder)
+    else:
+        rows = selection.sample() if streaming else selection.train()
+        total = STREAM_SAMPLE if streaming else row_count(selection.training)
+        train, written = encoder.write(rows, folder / TRAIN, total)
+        taken = Taken(written)
+    if not is_packed(recipe, "training"):
+        write_taken(taken, folder)
+    evaluation = Tally(encoder.tokenizer)
     if selection.evaluation:
         encoder, total = replace(encoder, use="evaluation"), row_count(selection.evaluation)
-        evaluation = encoder.write(selection.evaluate(), folder / EVALUATION, total)
+        evaluation, _ = encoder.write(selection.evaluate(), folder / EVALUATION, total)
     statistics = describe(train, evaluation, recipe["train"]["max_length"]) | {"sample": streaming}
-    known = template_variables(tokenizer)
+    statistics["part"] = {"rows": len(taken.places), "of": len(taken.marks)} if taken.is_part else None
+    known = template_variables(encoder.tokenizer)
     statistics["sources"] = list(_sources(selection, train, evaluation, known=known))
     text = json.dumps(statistics, ensure_ascii=False, indent=1)
     (folder / STATISTICS).write_text(text, encoding="utf-8")
-
-
-def dataset(path: Path) -> Dataset:
-    """The rows in a file of prepared ones."""
-    from datasets import Dataset
-
-    return Dataset.from_file(str(path))
 
 
 def _stream(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> IterableDataset:

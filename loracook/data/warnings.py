@@ -44,6 +44,9 @@ def notes(statistics: Mapping[str, Any]) -> Iterator[str]:
     """One sentence for each thing that was detected, dropped or is flawed."""
     if statistics["sample"]:
         yield f"rows are streamed; the statistics cover the first {statistics['rows']['train']}"
+    if part := statistics["part"]:
+        some = f"{part['rows']} of {part['of']} rows are tokenized, those that train.max_steps trains"
+        yield f"{some}; the statistics cover these, loracook preview shows all"
     for source in statistics["sources"]:
         yield from _source_notes(source)
     for name, (predicate, _, rows) in FLAWS.items():

@@ -1,7 +1,6 @@
 """The steps and batches of a run: how many, their tokens, and the largest of them.
 
-Source: transformers 5.23, Trainer._run_epoch; the order of rows is that of accelerate 1.15's
-SeedableRandomSampler.
+Source: transformers 5.23, Trainer._run_epoch.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from loracook.data.order import Taken, is_predictable, train_arguments, training_order
 from loracook.errors import RecipeError
 from loracook.estimate.rows import RowStats
 from loracook.recipe.derived import Steps, fixed_steps, steps, warmup
@@ -18,8 +18,6 @@ from loracook.recipe.recipe import Recipe
 if TYPE_CHECKING:
     from loracook.estimate.rows import Lengths
 
-PREDICTABLE = ("random", "sequential")
-"""The sampling strategies whose order is known beforehand."""
 MANY = 20
 """Epochs beyond which the largest batch is taken to be one of the longest rows, which it comes close to."""
 
@@ -43,12 +41,6 @@ class TokenCount:
 
     total: int
     exact: bool
-
-
-def train_arguments(recipe: Recipe) -> dict[str, Any]:
-    """The `train` section as the trainer gets it, which shuffles by itself unless it is told not to."""
-    order = {} if recipe["dataset"]["shuffle"] else {"train_sampling_strategy": "sequential"}
-    return {**order, **recipe["train"]}
 
 
 def is_flat(train: Mapping[str, Any]) -> bool:
@@ -83,7 +75,7 @@ def count_tokens(recipe: Recipe, rows: RowStats, planned: Steps) -> TokenCount:
     """The tokens of the whole run; from a sample, the mean row times the number of rows."""
     train = train_arguments(recipe)
     if rows.exact:
-        return TokenCount(trained_tokens(train, rows.lengths), _is_predictable(train, planned))
+        return TokenCount(trained_tokens(train, rows.lengths, rows.taken), _is_certain(train, planned))
     size = min(planned.effective_batch_size, rows.count or planned.effective_batch_size)
     return TokenCount(round(planned.total * size * float(rows.lengths.mean())), exact=False)
 
@@ -92,41 +84,44 @@ def largest_batch(recipe: Recipe, rows: RowStats | None) -> Batch:
     """The largest forward pass to be expected; without rows, one as large as the recipe allows."""
     train = train_arguments(recipe)
     size, limit = train["per_device_train_batch_size"], train["max_length"]
-    if rows is not None and rows.exact and steps(train, len(rows.lengths)).batches:
-        return longest_batch(train, rows.lengths.clip(0, limit))
+    if rows is not None and rows.exact and steps(train, rows.count or 0).batches:
+        return longest_batch(train, rows.lengths.clip(0, limit), rows.taken)
     longest = limit if rows is None else int(rows.lengths.clip(0, limit).max())
     if is_flat(train):
         return Batch(tuple(range(size)), longest * size, masked=True, flat=True)
     return Batch(tuple(range(size)), longest, masked=size > 1)
 
 
-def trained_tokens(train: Mapping[str, Any], lengths: Lengths) -> int:
-    """Tokens of a whole run, padding left out, from the lengths of the prepared rows in their order."""
+def trained_tokens(train: Mapping[str, Any], lengths: Lengths, taken: Taken | None = None) -> int:
+    """Tokens of a whole run, padding left out, from the lengths of the prepared rows in their order.
+
+    These are all usable rows, unless `taken` says which.
+    """
     import numpy
 
     multiple = (train.get("pad_to_multiple_of") or 1) if is_flat(train) else 1
     size, total = train["per_device_train_batch_size"], 0
-    for order in _epochs(train, len(lengths)):
+    for order in _epochs(train, taken or Taken.all_of(len(lengths))):
         batches = numpy.add.reduceat(lengths[order], numpy.arange(0, len(order), size))
         total += int((-(-batches // multiple) * multiple).sum())
     return total
 
 
-def longest_batch(train: Mapping[str, Any], lengths: Lengths) -> Batch:
-    """The forward pass with the most tokens, padding included, that the run can meet."""
-    plan, size = steps(train, len(lengths)), train["per_device_train_batch_size"]
-    predictable = train.get("train_sampling_strategy", "random") in PREDICTABLE
-    if predictable and plan.total <= MANY * plan.per_epoch:
-        epochs: Iterable[Lengths] = _epochs(train, len(lengths))
+def longest_batch(train: Mapping[str, Any], lengths: Lengths, taken: Taken | None = None) -> Batch:
+    """The forward pass with the most tokens, padding included, that the run can meet, of such lengths."""
+    taken = taken or Taken.all_of(len(lengths))
+    plan, size = steps(train, taken.per_epoch), train["per_device_train_batch_size"]
+    if is_predictable(train) and plan.total <= MANY * plan.per_epoch:
+        epochs: Iterable[Lengths] = _epochs(train, taken)
     else:
         epochs = [(-lengths).argsort(kind="stable")[:size]]
     batches = (_largest(order, lengths, size=size, flat=is_flat(train)) for order in epochs)
     return max(batches, key=lambda batch: (len(batch.rows) ** (not batch.flat) * batch.length, batch.masked))
 
 
-def _is_predictable(train: Mapping[str, Any], planned: Steps) -> bool:
+def _is_certain(train: Mapping[str, Any], planned: Steps) -> bool:
     """Whether the rows that a run trains on are known: their order is, or none is left out."""
-    if train.get("train_sampling_strategy", "random") in PREDICTABLE:
+    if is_predictable(train):
         return True
     return planned.total % planned.per_epoch == 0 and not train.get("dataloader_drop_last")
 
@@ -144,22 +139,11 @@ def _largest(order: Lengths, lengths: Lengths, *, size: int, flat: bool) -> Batc
     return Batch(rows, int((total if flat else longest)[top]), masked=flat or bool(ragged[top]), flat=flat)
 
 
-def _epochs(train: Mapping[str, Any], rows: int) -> Iterator[Lengths]:
+def _epochs(train: Mapping[str, Any], taken: Taken) -> Iterator[Lengths]:
     """The row numbers of each epoch in training order, without those left out at its end."""
-    plan, accumulation = steps(train, rows), train.get("gradient_accumulation_steps", 1)
+    plan, accumulation = steps(train, taken.per_epoch), train.get("gradient_accumulation_steps", 1)
     size, left, epoch = train["per_device_train_batch_size"], plan.total, 0
     while left > 0 and plan.batches:
-        yield _order(train, rows, epoch)[: min(left * accumulation, plan.batches) * size]
+        order = taken.prepared(training_order(train, len(taken.marks), epoch))
+        yield order[: min(left * accumulation, plan.batches) * size]
         left, epoch = left - plan.per_epoch, epoch + 1
-
-
-def _order(train: Mapping[str, Any], rows: int, epoch: int) -> Lengths:
-    import numpy
-    import torch
-
-    if train.get("train_sampling_strategy", "random") == "sequential":
-        return numpy.arange(rows)
-    seed = train.get("data_seed")
-    generator = torch.Generator().manual_seed((train["seed"] if seed is None else seed) + epoch)
-    order: Lengths = torch.randperm(rows, generator=generator).numpy()
-    return order

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loracook import data
+from loracook.data.order import Taken
+from loracook.data.part import FEW
 from loracook.progress import Silent
 from loracook.recipe.recipe import Recipe
 
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
     Lengths = NDArray[numpy.int64]
 
 SILENT = Silent()
-FEW = 1000
-"""Up to this many rows all are prepared; of more, a sample of this size."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class RowStats:
 
     `count` is None when the data is streamed; `source` says what was counted; `longest` is the length of the
     longest text in one forward pass, in training or evaluation; `evaluation` is the number of evaluation
-    rows; `over_limits` has the problems that would stop a run.
+    rows; `over_limits` has the problems that would stop a run; `taken` says which of the usable rows were
+    counted, None if all were, or a sample.
     """
 
     count: int | None
@@ -40,11 +41,12 @@ class RowStats:
     longest: int
     evaluation: int = 0
     over_limits: tuple[str, ...] = ()
+    taken: Taken | None = None
 
     @property
     def exact(self) -> bool:
-        """Whether every row was counted."""
-        return self.count == len(self.lengths)
+        """Whether every row that is trained was counted."""
+        return self.count == (len(self.lengths) if self.taken is None else self.taken.per_epoch)
 
 
 def row_stats(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, cache: Path) -> RowStats:
@@ -70,7 +72,7 @@ def row_stats(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, cache: Path) -
         used = sum(source["used_rows"] for source in sample.statistics["sources"] if source["use"] == "train")
         stats = _counted(recipe, sample, f"a sample of {used} of {total} rows")
     count, evaluation = round(total * len(stats.lengths) / used), data.row_count(selection.evaluation)
-    return replace(stats, count=count, evaluation=evaluation)
+    return replace(stats, count=count, evaluation=evaluation, taken=None)
 
 
 def prepared_stats(recipe: Recipe, prepared: data.Prepared) -> RowStats:
@@ -89,7 +91,8 @@ def _counted(recipe: Recipe, prepared: data.Prepared, source: str) -> RowStats:
     lengths = row_lengths(prepared.train)
     over = tuple(str(problem) for problem in data.over_limits(prepared.statistics, recipe))
     evaluation = prepared.statistics["rows"]["evaluation"]
-    return RowStats(len(lengths), lengths, source, _longest(recipe, prepared), evaluation, over)
+    longest, taken = _longest(recipe, prepared), prepared.taken
+    return RowStats(taken.per_epoch, lengths, source, longest, evaluation, over, taken)
 
 
 def _longest(recipe: Recipe, prepared: data.Prepared) -> int:

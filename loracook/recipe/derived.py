@@ -59,6 +59,12 @@ def batch(data: Data) -> int:
     return int(train["per_device_train_batch_size"] * train.get("gradient_accumulation_steps", 1))
 
 
+def first_rows(data: Data, processes: int = 1) -> int | None:
+    """How many rows training takes, None where `max_steps` does not set it; the recipe is each process's."""
+    steps = fixed_steps(data["train"])
+    return None if steps is None else steps * batch(data) * processes
+
+
 def most_rows(data: Data) -> int | None:
     """The most rows that can be read, None where the recipe sets no limit."""
     limits = [source.get("rows") for _, source in sources(data)]

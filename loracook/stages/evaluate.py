@@ -17,6 +17,7 @@ from loracook.evaluation.measure import Evaluation, Seen, tuned
 from loracook.evaluation.metrics import Metric, metric
 from loracook.evaluation.other_batch import other_batch
 from loracook.progress import Progress
+from loracook.recipe.derived import first_rows
 from loracook.recipe.recipe import Recipe
 from loracook.report.generations import side_by_side
 from loracook.stages.base import Consent, Folders
@@ -87,7 +88,8 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
     """Leave `generations.jsonl`, `generations.md`, `losses.jsonl` and `metrics.json`; return the metrics."""
     adapter, section = folders.before["train"] / "adapter", recipe["evaluate"]
     tokenizer = model.saved_tokenizer(recipe, adapter)
-    rows = data.prepare(recipe, tokenizer, folders.cache, progress=progress)
+    first = first_rows(dict(recipe.sections))
+    rows = data.prepare(recipe, tokenizer, folders.cache, progress=progress, first=first)
     own = data.RowSet(rows.evaluation, data.all_prompts(recipe, tokenizer), tuple(section.get("metrics", ())))
     sets = {"": own, **data.further_row_sets(recipe, tokenizer, folders.cache, progress=progress)}
     progress.advance(0, 0, "loading base model and adapter")

@@ -13,6 +13,7 @@ from loracook import data, model
 from loracook.errors import TRAIN_AGAIN, LoracookError
 from loracook.model.inference import end_tokens
 from loracook.progress import Progress
+from loracook.recipe.derived import first_rows
 from loracook.recipe.recipe import Recipe
 from loracook.stages.base import Consent, Folders
 
@@ -118,7 +119,8 @@ def _texts(
     recipe: Recipe, tokenizer: PreTrainedTokenizerBase, cache: Path, *, progress: Progress
 ) -> list[list[int]]:
     """What models are compared on, as token ids: fixed texts, and the beginnings of some rows."""
-    rows = data.prepare(recipe, tokenizer, cache, progress=progress)
+    first = first_rows(dict(recipe.sections))
+    rows = data.prepare(recipe, tokenizer, cache, progress=progress, first=first)
     some = itertools.islice(rows.train if rows.evaluation is None else rows.evaluation, ROWS)
     return [
         *(model.tokenized(tokenizer, text).input_ids for text in model.PROBES),

@@ -116,7 +116,7 @@ def _read(
     recipe: Recipe, processes: Processes, folders: Folders, *, progress: Progress
 ) -> tuple[TrainerInputs, MemoryCheck]:
     """What training needs besides weights, all of it checked; data is prepared where it is not cached."""
-    inputs = read_inputs(recipe, folders.cache, progress)
+    inputs = read_inputs(recipe, folders.cache, progress, processes=processes.count)
     memory = check_memory(inputs, processes)
     for advice in memory.estimate.precision_advice.values():
         progress.note(advice)

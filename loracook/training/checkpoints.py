@@ -54,8 +54,11 @@ def take_over(checkpoint: Path, folder: Path, made_by: Mapping[str, Any]) -> str
     if fault := damage(written):
         return fault
     sealed_as = files.manifest(written)
-    same_recipe = {**made_by, "recipe": sealed_as["made"].get("recipe")}
-    if changed := differences(written, same_recipe):
+    made = sealed_as["made"]
+    same = {**made_by, "recipe": made.get("recipe")}
+    if made.get("rows") == made_by.get("rows"):  # each may have its part of them
+        same["data"] = made.get("data")
+    if changed := differences(written, same):
         return "; ".join(changed)
     (written / files.MANIFEST).unlink()
     seal(written, made_by, tokens=sealed_as["tokens"], taken_from=checkpoint.parent.parent.name)
@@ -146,6 +149,7 @@ def differences(checkpoint: Path, made_by: Mapping[str, Any]) -> list[str]:
     """What has changed since a checkpoint was made, as in 'torch was 2.12.0, now 2.13.0'."""
     before: Mapping[str, Any] = files.manifest(checkpoint)["made"]
     names = [name for name in {**before, **made_by} if before.get(name) != made_by.get(name)]
+    names = [name for name in names if name != "rows"]  # whose content is "data"
     return [shorten(f"{name} was {before.get(name)}, now {made_by.get(name)}", 160) for name in names]
 
 

@@ -14,6 +14,7 @@ from peft.helpers import disable_input_dtype_casting
 from torch.utils.data import RandomSampler, Sampler
 from trl import SFTTrainer
 
+from loracook.data.order import Taken
 from loracook.machine.upstream import metrics_aside, on_device
 from loracook.model.cpu_loss import IGNORED, score_trained_positions
 from loracook.model.input_casts import casts_are_undone
@@ -23,7 +24,6 @@ from loracook.training.sharding import shard
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import Trainer
 
 SHORT = 2
 """Tokens of the row without a loss: the first is no target."""
@@ -36,15 +36,19 @@ POSITIONS = "logits of trained tokens alone are computed, once each"
 class OneOrder(Sampler[int]):
     """An order of rows that the seed and the number of the epoch decide, the same in all processes.
 
-    After the rows come ones without a loss, as many as give each process as many batches: accelerate would
-    take rows of the beginning a second time.
+    A random order is one of all usable rows, and those that are not `taken` are passed over. A part of them
+    has the length of all, which it is the beginning of. After the rows come ones without a loss, as many as
+    give each process as many batches: accelerate would take rows of the beginning a second time.
     """
 
-    def __init__(self, order: Sampler[int], trainer: Trainer, *, rows: int, multiple: int) -> None:
-        self.order, self.trainer, self.rows, self.filling = order, trainer, rows, -rows % multiple
+    def __init__(
+        self, order: Sampler[int], trainer: OneOrderTrainer, *, rows: int, taken: Taken, multiple: int
+    ) -> None:
+        self.order, self.trainer, self.rows, self.taken = order, trainer, rows, taken
+        self.filling = -taken.per_epoch % multiple
 
     def __len__(self) -> int:
-        return self.rows + self.filling
+        return self.taken.per_epoch + self.filling
 
     def __iter__(self) -> Iterator[int]:
         yield from group.from_first(self._drawn)
@@ -58,6 +62,8 @@ class OneOrder(Sampler[int]):
         epoch = int(self.trainer.state.epoch or 0)  # set_epoch does not reach a sampler that resumes
         if isinstance(self.order, SeedableRandomSampler):
             self.order.set_epoch(epoch)
+            passing: list[int] = self.taken.prepared(list(self.order)).tolist()
+            return passing
         elif isinstance(self.order, LengthGroupedSampler):  # which draws from the state of the moment
             self.order.generator = Generator().manual_seed(self.trainer.args.seed + epoch)
         return list(self.order)
@@ -66,14 +72,14 @@ class OneOrder(Sampler[int]):
 class OneOrderTrainer(SFTTrainer):
     """TRL's trainer, which takes the same rows in each step wherever it resumes, and in how many processes.
 
-    Its arguments are those of each process, and the `strategy` of all; for several, its rows end in one that
-    `with_masked_row` adds. Of
-    the first step that it takes it keeps the batches, how many tokens of all processes are in the loss, and
-    the share of this process in it. `speedups` says what it does for speed alone.
+    Its arguments are those of each process, the `strategy` of all, and which usable rows are `taken`; for
+    several, its rows end in one that `with_masked_row` adds. Of the first step that it takes it keeps the
+    batches, how many tokens of all processes are in the loss, and the share of this process in it. `speedups`
+    says what it does for speed alone.
     """
 
-    def __init__(self, *, strategy: str, **named: Any) -> None:
-        self.strategy = strategy
+    def __init__(self, *, strategy: str, taken: Taken, **named: Any) -> None:
+        self.strategy, self.taken = strategy, taken
         super().__init__(**named)
         self.speedups: list[str] = []
         if casts_are_undone(self.model, self._autocast()):
@@ -145,9 +151,9 @@ class OneOrderTrainer(SFTTrainer):
         if order is None or isinstance(order, BatchRebalanceSampler):
             return order
         if isinstance(order, RandomSampler):  # as accelerate makes of it
-            order = SeedableRandomSampler(range(len(rows)), data_seed=self.args.data_seed)
+            order = SeedableRandomSampler(range(len(self.taken.marks)), data_seed=self.args.data_seed)
         multiple = together if group.size() > 1 else 1
-        return OneOrder(order, self, rows=len(rows), multiple=multiple)
+        return OneOrder(order, self, rows=len(rows), taken=self.taken, multiple=multiple)
 
 
 def with_masked_row(rows: Dataset) -> Dataset:

@@ -24,6 +24,7 @@ def made_by(inputs: TrainerInputs, recipe_digest: str, *, device: str) -> dict[s
     return {
         "recipe": recipe_digest,
         "data": inputs.rows.digest,
+        "rows": inputs.rows.key,
         "base": inputs.commit,
         **({"tokenizer": inputs.tokenizer_commit} if inputs.tokenizer_commit else {}),
         "device": device,

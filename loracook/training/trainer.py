@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loracook import data, model
+from loracook.data.order import train_arguments
 from loracook.errors import MachineError, RecipeError
-from loracook.estimate.batches import is_flat, train_arguments
+from loracook.estimate.batches import is_flat
 from loracook.estimate.memory import autocast
 from loracook.estimate.meta_model import MetaModel, meta_model
 from loracook.machine.devices import device_here
 from loracook.model.packing_isolation import isolates_packed_sequences
 from loracook.progress import Progress
+from loracook.recipe.derived import first_rows
 from loracook.recipe.recipe import Recipe
 from loracook.store.folders import commit
 from loracook.training import compiled, group
@@ -73,8 +75,8 @@ def trainer(recipe: Recipe, folder: Path, *, cache: Path, progress: Progress) ->
     return build(inputs, folder / "checkpoints", cache=cache, progress=progress)
 
 
-def read_inputs(recipe: Recipe, cache: Path, progress: Progress) -> TrainerInputs:
-    """What training needs besides weights, all of it checked against the recipe.
+def read_inputs(recipe: Recipe, cache: Path, progress: Progress, *, processes: int = 1) -> TrainerInputs:
+    """What training needs besides weights, all of it checked against the recipe, that of each process.
 
     Raises:
         RecipeError: a module that does not exist, rows that cannot be used or exceed the recipe's limits, a
@@ -95,11 +97,11 @@ def read_inputs(recipe: Recipe, cache: Path, progress: Progress) -> TrainerInput
         model.try_tokenizer(recipe, folder, tokenizer)
     if "export" in recipe:
         model.try_export(recipe, folder, tokenizer)
-    rows = data.prepare(recipe, tokenizer, cache, progress=progress)
+    first = first_rows(dict(recipe.sections), processes)
+    rows = data.prepare(recipe, tokenizer, cache, progress=progress, first=first)
     for note in (*structure.notes, *rows.notes):
         progress.note(note)
-    if over := data.over_limits(rows.statistics, recipe):
-        raise RecipeError(over)
+    _check_limits(recipe, tokenizer, rows, cache=cache, progress=progress)
     if "evaluate" in recipe:
         further = data.further_row_sets(recipe, tokenizer, cache, progress=progress).values()
         prompts = [*data.all_prompts(recipe, tokenizer), *(each for rows in further for each in rows.prompts)]
@@ -107,6 +109,23 @@ def read_inputs(recipe: Recipe, cache: Path, progress: Progress) -> TrainerInput
             structure.base, recipe, max((len(prompt.prompt_ids) for prompt in prompts), default=0)
         )
     return TrainerInputs(recipe, tokenizer, rows, structure, loaded.commit)
+
+
+def _check_limits(
+    recipe: Recipe,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: data.Prepared,
+    *,
+    cache: Path,
+    progress: Progress,
+) -> None:
+    """Raise RecipeError for rows over the recipe's limits; those of a part are for all rows to decide."""
+    over = data.over_limits(rows.statistics, recipe)
+    if over and rows.statistics["part"]:  # shares of few rows say little of all
+        statistics = data.prepared_statistics(recipe, tokenizer, cache, progress=progress)
+        over = data.over_limits(statistics, recipe)
+    if over:
+        raise RecipeError(over)
 
 
 def check_trackers(recipe: Recipe) -> None:
@@ -149,6 +168,7 @@ def build(
         peft_config=deepcopy(inputs.meta_model.lora_config),
         callbacks=_early_stopping(recipe),
         strategy=strategy,
+        taken=inputs.rows.taken,
     )
     sft.args.max_length = recipe["train"]["max_length"]
     model.load_start(recipe, sft.model)

@@ -4,6 +4,7 @@ import itertools
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from loracook.data.read import sources
 from loracook.data.read.rows import Place, Row
@@ -14,6 +15,7 @@ from loracook.progress import Progress
 from loracook.recipe.derived import held_out
 from loracook.recipe.recipe import Recipe
 
+Item = TypeVar("Item")
 UNUSED, TRAIN, EVALUATION = 0, 1, 2
 STREAM_SAMPLE = 2000
 """How many rows of streamed data are examined before a run."""
@@ -147,8 +149,8 @@ def evaluation_rows(recipe: Recipe, progress: Progress) -> Iterator[LocatedRow]:
     return iter(_select_evaluation(recipe, scan(eval_source, progress), len(sources.training(recipe))))
 
 
-def interleave(parts: Sequence[Iterable[LocatedRow]], sizes: Sequence[int]) -> Iterator[LocatedRow]:
-    """The rows of several parts, each spread evenly over the whole according to its size."""
+def interleave(parts: Sequence[Iterable[Item]], sizes: Sequence[int]) -> Iterator[Item]:
+    """The rows of several parts, or others, each spread evenly over the whole according to its size."""
     streams, done = {index: iter(part) for index, part in enumerate(parts)}, [0] * len(parts)
     while streams:
         behind = min(streams, key=lambda index: ((done[index] + 0.5) / max(sizes[index], 1), index))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from loracook.data.read.rows import MAX_CHARACTERS, RowError, characters
 from loracook.data.read.scan import EXAMPLES, fails_on_bad_rows
@@ -22,6 +23,8 @@ from loracook.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
+    from pyarrow import RecordBatch, Schema
+    from pyarrow.ipc import RecordBatchStreamWriter
     from transformers import PreTrainedTokenizerBase
 
     Rows = TypeVar("Rows", Dataset, IterableDataset)
@@ -42,55 +45,66 @@ class RowEncoder:
     progress: Progress
     use: Use
 
-    def write(self, rows: Iterable[LocatedRow], path: Path, total: int) -> Tally:
-        """Write the token rows, of `total` expected ones, to an Arrow file and return their counts.
+    def write(self, rows: Iterable[LocatedRow], path: Path, total: int) -> tuple[Tally, bytes]:
+        """Write the token rows, of `total` expected ones, to an Arrow file.
 
-        Raises RecipeError if none of them has a token in the loss.
+        Gives their counts, and what `append` gives. Raises RecipeError if none has a token in the loss.
         """
-        import pyarrow
+        tally = Tally(self.tokenizer)
+        with arrow_file(path) as file:
+            written = self.append(rows, file, tally, total=total)
+        self.check(tally)
+        if is_packed(self.recipe, self.use):
+            self.progress.advance(0, 0, f"packing the {self.use} rows")
+            pack_file(self.recipe, path)
+        return tally, written
 
-        tally, done, ids = Tally(self.tokenizer), 0, pyarrow.list_(pyarrow.int32())
-        schema = pyarrow.schema([("input_ids", ids), ("labels", ids)])
-        with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_stream(file, schema) as stream:
-            for batch in _located(rows, BATCH):
-                encoded = list(self.encoded(batch, tally))
-                columns = [[row.ids for row in encoded], [row.labels for row in encoded]]
-                arrays = [pyarrow.array(column, ids) for column in columns]
-                stream.write_batch(pyarrow.record_batch(arrays, schema=schema))
-                done += len(batch)
-                self.progress.advance(done, total, "rows tokenized")
+    def append(
+        self, rows: Iterable[LocatedRow], file: RecordBatchStreamWriter, tally: Tally, *, total: int
+    ) -> bytes:
+        """Append the token rows to a file; gives a byte for each row, 0 for one that is dropped, else 1."""
+        written = bytearray()
+        for batch in _located(rows, BATCH):
+            encoded = dict(self.encoded(batch, tally))
+            columns = [[row.ids for row in encoded.values()], [row.labels for row in encoded.values()]]
+            file.write_batch(token_rows(*columns))
+            written += bytes(number in encoded for number in range(len(batch)))
+            self.progress.advance(len(written), total, "rows tokenized")
+        return bytes(written)
+
+    def check(self, tally: Tally) -> None:
+        """Raise RecipeError if no row that was counted has a token in the loss."""
         if tally.rows == len(tally.flaws["fully_masked"]):
             at = ("dataset",) if self.use == "training" else ("dataset", "eval")
             advice = "raise train.max_length or change template.loss"
             message = f"no {self.use} row has a token in the loss; {advice}"
             raise RecipeError([self.recipe.problem(at, message)])
-        if is_packed(self.recipe, self.use):
-            self.progress.advance(0, 0, f"packing the {self.use} rows")
-            pack_file(self.recipe, path)
-        return tally
 
     def stream(self, rows: Iterable[LocatedRow], size: int = 100) -> Iterator[Encoded]:
         """The encoded rows one at a time, reading `size` of them ahead."""
         for batch in _located(rows, size):
-            yield from self.encoded(batch)
+            for _, row in self.encoded(batch):
+                yield row
 
-    def encoded(self, batch: Sequence[LocatedRow], tally: Tally | None = None) -> Iterator[Encoded]:
-        """The encoded rows of a batch; fully masked ones are counted and dropped."""
+    def encoded(
+        self, batch: Sequence[LocatedRow], tally: Tally | None = None
+    ) -> Iterator[tuple[int, Encoded]]:
+        """The encoded rows of a batch with their numbers in it; fully masked ones are counted and dropped."""
         at_once = _cut(self._rendered(batch), lambda each: each[1].characters, MAX_CHARACTERS)
         for rendered in at_once:
             encoded = encode([text for _, text in rendered], self.tokenizer)
-            for (located, text), row in zip(rendered, encoded, strict=True):
+            for (number, text), row in zip(rendered, encoded, strict=True):
                 truncated = truncate(row, self._limit)
                 if tally:
-                    tally.add(located, text, row, truncated=truncated)
+                    tally.add(batch[number], text, row, truncated=truncated)
                 if truncated:
-                    yield truncated
+                    yield number, truncated
 
-    def _rendered(self, batch: Sequence[LocatedRow]) -> Iterator[tuple[LocatedRow, Rendered]]:
+    def _rendered(self, batch: Sequence[LocatedRow]) -> Iterator[tuple[int, Rendered]]:
         faults = []
-        for located in batch:
+        for number, located in enumerate(batch):
             try:
-                yield located, self._renderer.render(located.row)
+                yield number, self._renderer.render(located.row)
             except RowError as error:
                 faults.append(f"{located.place}: {error}")
                 self.selection.scans[located.source].skip(error.reason, faults[-1])
@@ -104,6 +118,31 @@ class RowEncoder:
     @cached_property
     def _limit(self) -> int | None:
         return max_row_length(self.recipe, self.use)
+
+
+@contextmanager
+def arrow_file(path: Path) -> Iterator[RecordBatchStreamWriter]:
+    """An Arrow file to write token rows to."""
+    import pyarrow
+
+    with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_stream(file, _schema()) as stream:
+        yield stream
+
+
+def token_rows(ids: Any, labels: Any) -> RecordBatch:
+    """Token rows as Arrow has them, from the tokens and the labels of each."""
+    import pyarrow
+
+    schema = _schema()
+    arrays = [pyarrow.array(column, schema.field(0).type) for column in (ids, labels)]
+    return pyarrow.record_batch(arrays, schema=schema)
+
+
+def _schema() -> Schema:
+    import pyarrow
+
+    ids = pyarrow.list_(pyarrow.int32())
+    return pyarrow.schema([("input_ids", ids), ("labels", ids)])
 
 
 def truncate(row: Encoded, limit: int | None) -> Encoded | None:
