@@ -38,10 +38,13 @@ def data_facts(record: Mapping[str, Any] | None) -> dict[str, Any] | None:
     edges, counts = statistics["lengths"]["histogram"].values()
     if len(edges) != len(counts) + 1:
         raise ValueError("a histogram with other edges than bars")
+    if part := statistics.get("part"):
+        check_shape(part, {"rows": int, "of": int})
     first_row = data.get("first_row", [])
     check_shape(first_row, [[str]])
     return {
         "statistics": statistics,
+        "part": part,
         "flaws": [(flaw.rows, flaw.predicate, statistics["flaws"][name]) for name, flaw in FLAWS.items()],
         "skipped": [
             (source["path"], reason, skipped["rows"])

@@ -199,6 +199,14 @@ def test_stages_that_failed_stand_beside_the_outcome_and_a_later_refusal_beside_
     assert "The last command" not in text
 
 
+def test_the_statistics_of_a_part_of_the_rows_say_so(tmp_path: Path) -> None:
+    statistics = TRAINED["data"]["statistics"] | {"part": {"rows": 16, "of": 100_000}}
+    result = TRAINED | {"data": TRAINED["data"] | {"statistics": statistics}}
+    said = "These are the rows that max_steps trains, of 100,000; the others were not tokenized."
+    assert said in plain(html(finished_run(tmp_path / "part", result=result)))
+    assert "not tokenized" not in plain(html(finished_run(tmp_path / "all", result=TRAINED)))
+
+
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run in which everything that comes from outside attacks the page."""
