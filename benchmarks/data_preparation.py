@@ -1,6 +1,7 @@
 """Preparing 100,000 chat rows: loracook, statistics included, against TRL's own preparation of the same rows.
 
-Each side runs in a process of its own with empty caches; loracook a second time with its cache.
+Each side runs in a process of its own with empty caches; loracook a second time with its cache, and once for
+a run of 20 steps, which trains a part of the rows.
 
     python benchmarks/data_preparation.py [--rows 100000] [--data FOLDER]
 
@@ -28,6 +29,8 @@ from loracook.data.read.rows import Chat, Pair
 from loracook.progress import Silent
 
 MAX_LENGTH = 1024
+STEPS = 20
+SHORT = f"loracook, max_steps: {STEPS}"
 SYSTEM = "You answer questions in a kitchen."
 
 
@@ -105,14 +108,25 @@ def _write_tokenizer(folder: Path, texts: list[str]) -> None:
 
 def by_loracook(folder: Path) -> int:
     """Prepare the rows with loracook and give their number."""
+    return _prepared(folder, "cache")
+
+
+def by_loracook_for_a_short_run(folder: Path) -> int:
+    """Prepare the rows that 20 steps train, and give their number."""
+    return _prepared(folder, "part", "dataset.shuffle=true", f"train.max_steps={STEPS}")
+
+
+def _prepared(folder: Path, cache: str, *changes: str) -> int:
     from transformers import AutoTokenizer
 
     from loracook.data import prepare, with_template
+    from loracook.recipe.derived import first_rows
     from loracook.recipe.recipe import load
 
-    recipe = load(folder / "recipe.yaml")
+    recipe = load(folder / "recipe.yaml", changes)
+    first = first_rows(dict(recipe.sections))
     tokenizer = with_template(recipe, AutoTokenizer.from_pretrained(folder / "tokenizer"))
-    return len(prepare(recipe, tokenizer, folder / "cache", progress=Silent()).train)
+    return len(prepare(recipe, tokenizer, folder / cache, progress=Silent(), first=first).train)
 
 
 def by_trl(folder: Path) -> int:
@@ -144,7 +158,11 @@ def by_trl(folder: Path) -> int:
     return len(SFTTrainer._prepare_dataset(trainer, rows, tokenizer, args, False, None, "train"))
 
 
-SIDES: dict[str, Callable[[Path], int]] = {"loracook": by_loracook, "TRL": by_trl}
+SIDES: dict[str, Callable[[Path], int]] = {
+    "loracook": by_loracook,
+    SHORT: by_loracook_for_a_short_run,
+    "TRL": by_trl,
+}
 
 
 def measured(side: str, folder: Path) -> dict[str, float]:
@@ -186,6 +204,7 @@ def main() -> None:
         found = {
             "loracook, cold": measured("loracook", Path(name)),
             "loracook, cached": measured("loracook", Path(name)),
+            SHORT: measured(SHORT, Path(name)),
             "TRL, cold": measured("TRL", Path(name)),
         }
     print("| side | rows | seconds | processor seconds | peak MB |\n|---|---:|---:|---:|---:|")
