@@ -67,7 +67,7 @@ def step_memory(
     """
 
     def measure(model_part: PeftModel) -> tuple[int, ...]:
-        with on_fake_tensors(model_part, batch, checkpointing=checkpointing) as (model, live):
+        with on_fake_tensors(model_part, batch, checkpointing=checkpointing, device=device) as (model, live):
             with _mixed_precision(model, autocast):
                 hidden = _forward(model, batch)
                 saved, forward = live.current, live.take_peak()

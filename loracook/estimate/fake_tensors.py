@@ -6,15 +6,19 @@ import inspect
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from loracook.estimate.batches import Batch
 from loracook.machine import upstream
+from loracook.model.row_attention import attention_function, in_rows
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from torch import Tensor
     from torch.nn import Module
+
+    from loracook.model.row_attention import Attention
 
 
 class LiveBytes:
@@ -61,8 +65,10 @@ class LiveBytes:
 
 
 @contextmanager
-def on_fake_tensors(tuned: PeftModel, batch: Batch, *, checkpointing: int) -> Iterator[tuple[Any, LiveBytes]]:
-    """The base model on fake tensors, ready to train, and the count of all that its operators make."""
+def on_fake_tensors(
+    tuned: PeftModel, batch: Batch, *, checkpointing: int, device: str = "cpu"
+) -> Iterator[tuple[Any, LiveBytes]]:
+    """The base model on fake tensors, ready to train on a device, and the count of all its operators make."""
     import torch
 
     mode = upstream.fake_tensor_mode()
@@ -72,7 +78,7 @@ def on_fake_tensors(tuned: PeftModel, batch: Batch, *, checkpointing: int) -> It
         model.activation_checkpointing_enable(every_n_layers=int(checkpointing))
         model.enable_input_require_grads()
     live = LiveBytes(tuned)
-    with mode, torch.device("cpu"), _masks(model, batch), live.counting():
+    with mode, torch.device("cpu"), _attention(model, batch, device), live.counting():
         yield model, live
 
 
@@ -93,10 +99,11 @@ def model_inputs(model: Any, batch: Batch) -> dict[str, Any]:
 
 
 @contextmanager
-def _masks(model: Any, batch: Batch) -> Iterator[None]:
+def _attention(model: Any, batch: Batch, device: str) -> Iterator[None]:
     """Have attention masks made exactly where rows are padded; transformers cannot tell from fake tensors.
 
-    It makes none for an attention without a registered mask (masking_utils._preprocess_mask_arguments).
+    It makes none for an attention without a registered mask (masking_utils._preprocess_mask_arguments). On a
+    CPU, rows without padding attend one after the other (loracook/model/row_attention.py).
     """
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -107,10 +114,23 @@ def _masks(model: Any, batch: Batch) -> Iterator[None]:
         AttentionInterface.register(name, sdpa_attention_forward)
         AttentionMaskInterface.register("loracook_masked", _full_mask)
         upstream.set_attention_implementation(model, name)
+    elif batch.flat and device == "cpu" and (eager := attention_function(model, original)) is not None:
+        AttentionInterface.register("loracook_rows", partial(_in_equal_rows, eager, len(batch.rows)))
+        upstream.set_attention_implementation(model, "loracook_rows")
     try:
         yield
     finally:
         upstream.set_attention_implementation(model, original)
+
+
+def _in_equal_rows(
+    attention: Attention, rows: int, module: Any, *attended: Any, **named: Any
+) -> tuple[Tensor, None]:
+    """An attention of so many rows, as if all were equally long."""
+    *states, _ = attended
+    shorter, longer = divmod(states[0].shape[2], rows)
+    lengths = [shorter + (number < longer) for number in range(rows)]
+    return in_rows(partial(attention, module, **named), states, lengths, masks=[None] * rows), None
 
 
 def _full_mask(**arguments: Any) -> Tensor:

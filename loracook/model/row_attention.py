@@ -1,54 +1,83 @@
 """Attention of rows that are concatenated, one row after the other.
 
-transformers' SDPA attends over the whole batch under a mask that keeps its rows apart, and computes what the
-mask leaves out as well; FlashAttention, which does not, needs a GPU.
+transformers' SDPA and eager attention attend over the whole batch under a mask that keeps its rows apart, and
+compute what the mask leaves out as well; FlashAttention, which does not, needs a GPU.
 """
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-SDPA, NAME = "sdpa", "sdpa_row_by_row"
+    Attention = Callable[..., tuple[Tensor, Any]]
+
+ROW_BY_ROW = "_row_by_row"
+"""What the name of an implementation ends in that attends so."""
 
 
 def attend_row_by_row(model: PreTrainedModel) -> bool:
-    """Let a model that uses SDPA attend row by row in batches without padding; gives whether it does so."""
+    """Let a model attend row by row in batches without padding; gives whether it does so."""
     import torch
     from transformers import AttentionInterface, AttentionMaskInterface
 
-    if model.config._attn_implementation != SDPA:
+    name = model.config._attn_implementation
+    if (attention := attention_function(model, name)) is None:
         return False
-    uncompiled = torch.compiler.disable(row_attention)  # other lengths in each batch
-    AttentionInterface.register(NAME, uncompiled)
-    AttentionMaskInterface.register(NAME, AttentionMaskInterface()[SDPA])
-    model.set_attn_implementation(NAME)
+    rows = partial(row_attention, attention)
+    AttentionInterface.register(name + ROW_BY_ROW, torch.compiler.disable(rows))  # rows of other lengths
+    AttentionMaskInterface.register(name + ROW_BY_ROW, AttentionMaskInterface()[name])
+    model.set_attn_implementation(name + ROW_BY_ROW)
     return True
 
 
-def row_attention(
-    module: Any, *attended: Tensor, cu_seq_lens_q: Tensor | None = None, **named: Any
-) -> tuple[Tensor, None]:
-    """SDPA as transformers calls it, of each of the rows that `cu_seq_lens_q` bounds.
-
-    `attended` are query, key and value (1, heads, tokens, size), and the mask (1, 1, tokens, tokens), of
-    which each row takes its own block: a model may have other limits in it, such as a sliding window.
-    """
-    import torch
+def attention_function(model: PreTrainedModel, name: str) -> Attention | None:
+    """The function of an implementation of attention, None for one that keeps rows apart itself."""
     from transformers import AttentionInterface
 
-    sdpa, (*states, mask) = AttentionInterface()[SDPA], attended
+    if name == "sdpa":
+        sdpa: Attention = AttentionInterface()[name]
+        return sdpa
+    of_model = sys.modules[type(model).__module__]  # where each model has its own
+    return getattr(of_model, "eager_attention_forward", None) if name == "eager" else None
+
+
+def row_attention(
+    attention: Attention, module: Any, *attended: Any, cu_seq_lens_q: Tensor | None = None, **named: Any
+) -> tuple[Tensor, None]:
+    """An attention as transformers calls it, of each of the rows that `cu_seq_lens_q` bounds.
+
+    `attended` are query, key and value (1, heads, tokens, size), and the mask (1, 1, tokens, tokens).
+    """
+    *states, mask = attended
     if cu_seq_lens_q is None or mask is None or named.get("position_bias") is not None:
-        whole: tuple[Tensor, None] = sdpa(module, *attended, **named)
-        return whole
+        return attention(module, *attended, **named)[0], None
     lengths = cu_seq_lens_q.diff().tolist()
-    rows = zip(*(each.split(lengths, dim=2) for each in states), strict=True)
-    outputs, start = [], 0
-    for length, row in zip(lengths, rows, strict=True):
+    rows = partial(attention, module, **named)
+    return in_rows(rows, states, lengths, masks=_blocks(mask, lengths)), None
+
+
+def in_rows(
+    attention: Attention, states: Sequence[Tensor], lengths: list[int], *, masks: Iterable[Tensor | None]
+) -> Tensor:
+    """What each row attends to, of these lengths and under its own mask; (1, tokens, heads, size)."""
+    import torch
+
+    rows = zip(*(each.split(lengths, dim=2) for each in states), masks, strict=True)
+    return torch.cat([attention(*row)[0] for row in rows], dim=1)
+
+
+def _blocks(mask: Tensor, lengths: list[int]) -> Iterator[Tensor | None]:
+    """The block of each row of a mask, which may have other limits in it, such as a sliding window."""
+    import torch
+
+    start = 0
+    for length in lengths:
         block, start = mask[..., start : start + length, start : start + length], start + length
-        plain = torch.equal(block, torch.ones_like(block).tril())  # causal, which is faster without a mask
-        outputs.append(sdpa(module, *row, None if plain else block, **named)[0])
-    return torch.cat(outputs, dim=1), None
+        plain = torch.equal(block, torch.ones_like(block).tril())
+        yield None if plain else block  # a causal one, without which SDPA is faster

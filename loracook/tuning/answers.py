@@ -22,6 +22,8 @@ from loracook.tuning.tune import Question, Tuned
 FOLDER = "tuned"
 LAST = ("again", "confirmed")
 """The trials of an answer at the end."""
+JUDGED = ("against", "difference", "allowed", "gain", "rounded")
+"""What is said of a row besides its setting and its trial."""
 PLAIN = ("gain", "device", "kind", "limit", "load", "untried", "stopped", "known")
 """What is a plain JSON value of an answer already."""
 DRIVER = Path("/proc/driver/nvidia/version")
@@ -105,7 +107,7 @@ def _row(row: Row) -> dict[str, Any]:
         "setting": sections(row.setting),
         "tokens_per_second": round(speed, 1),
         "trained_tokens_per_second": round(speed * row.trial.trained_share, 1),
-        **{name: getattr(row, name) for name in ("against", "difference", "allowed", "gain")},
+        **{name: getattr(row, name) for name in JUDGED},
         "trial": asdict(row.trial),
     }
 
@@ -114,7 +116,7 @@ def _read_row(content: Mapping[str, Any]) -> Row:
     setting = {
         (section, key): value for section, keys in content["setting"].items() for key, value in keys.items()
     }
-    named = {name: content[name] for name in ("against", "difference", "allowed", "gain")}
+    named = {name: content[name] for name in JUDGED}
     return Row(setting, Trial.of(content["trial"]), **named)
 
 

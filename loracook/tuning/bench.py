@@ -16,7 +16,17 @@ from loracook.estimate.meta_model import meta_model
 from loracook.machine import signals
 from loracook.recipe.recipe import Recipe
 from loracook.training.memory_check import DOUBT
-from loracook.tuning.candidates import CHECKPOINTING, KWARGS, PACKING, ROWS, Group, allowed_by, changed, over
+from loracook.tuning.candidates import (
+    ATTENTION,
+    CHECKPOINTING,
+    KWARGS,
+    PACKING,
+    ROWS,
+    Group,
+    allowed_by,
+    changed,
+    over,
+)
 from loracook.tuning.child import tried
 from loracook.tuning.measured import BOUND, SHORT_BOUND, Row, Setting, Trial, gain_over, refusal
 from loracook.tuning.trial import READ, Job, steps_alone
@@ -30,6 +40,14 @@ COLLAPSED, FULL = 1 / 3, 0.8
 """The gain below which a setting collapses, and the share of memory from which on it is said to spill."""
 PATIENCE = 4
 """How many times as long as the untuned recipe's a trial may take."""
+
+
+IN_FLOAT32: Setting = {
+    ("base_model", "dtype"): "float32",
+    ("train", "bf16"): False,
+    ("train", "fp16"): None,
+    ATTENTION: None,
+}
 
 
 class StoppedTuningError(Exception):
@@ -53,6 +71,7 @@ class Bench:
     rows: list[Row] = field(default_factory=list)
     untried: int = 0
     reference: Trial | None = None
+    exact: Trial | None = None
     longest: float = 0.0
     start: float = 0.0
     _known: dict[str, Row] = field(default_factory=dict)
@@ -70,17 +89,19 @@ class Bench:
         return self._known[key]
 
     def guesses(self) -> Iterator[Setting]:
-        """What the plan takes to be fastest: no checkpointing, and the most rows that fit, if any."""
+        """What the plan takes to be fastest: the most rows that fit, and more that do with checkpointing."""
         rows = next((group.options for group in self.groups if group.ordered), ({},))
         fewer = [option for option in rows if option.get(ROWS, 0) <= self.recipe["train"][ROWS[1]]]
         ways: tuple[Setting, ...] = ({CHECKPOINTING: False, KWARGS: None}, {CHECKPOINTING: True})
         for checkpointing in ways:
-            for option in reversed(fewer):
-                setting = over(self.recipe, checkpointing, option)
-                recipe = changed(self.recipe, setting)
-                if recipe and sum(self._planned(recipe, setting).values()) <= self.limit:
-                    yield setting
-                    return
+            settings = [over(self.recipe, checkpointing, option) for option in fewer]
+            if fits := [number for number, setting in enumerate(settings) if self._fits_by_plan(setting)]:
+                yield settings[fits[-1]]
+                fewer = fewer[fits[-1] + 1 :]
+
+    def _fits_by_plan(self, setting: Setting) -> bool:
+        recipe = changed(self.recipe, setting)
+        return recipe is not None and sum(self._planned(recipe, setting).values()) <= self.limit
 
     def again(self, setting: Setting) -> Trial:
         """A setting that was measured once more."""
@@ -122,14 +143,25 @@ class Bench:
             self.reference = trial
         if self.reference is None:
             return Row(setting, trial, against, allowed=word, gain=1.0)
-        difference = trial.difference(self.reference)
-        if not word and not difference <= self.bound:
+        difference, gain = trial.difference(self.reference), self.gain(self.reference, trial, word)
+        rounded = not word and difference > self.bound and gain > 1 and self._differs_by_rounding(trial)
+        if not word and difference > self.bound and not rounded:
             against = "dropped: other losses"
-        gain = self.gain(self.reference, trial, word)
         if gain < COLLAPSED and not against:
             full = (trial.peak or 0) > FULL * self.whole.device.bytes
             against = f"collapses{': memory is full, and spills' if full else ''}"
-        return Row(setting, trial, against, difference, word, gain)
+        return Row(setting, trial, against, difference, word, gain, rounded)
+
+    def _differs_by_rounding(self, trial: Trial) -> bool:
+        """Whether a trial in 16 bits is as near to the losses in float32 as the untuned recipe is."""
+        setting = over(self.recipe, IN_FLOAT32)
+        recipe = changed(self.recipe, setting)
+        if self.bound == BOUND or recipe is None or "quantization" in recipe or self.reference is None:
+            return False
+        if self.exact is None:
+            self.announce(setting)
+            self.exact = self._tried(recipe)
+        return trial.is_as_near(self.reference, self.exact)
 
     def gain(self, untuned: Trial, trial: Trial, word: str) -> float:
         """How many times as fast a run with a trial's setting is; `word` is that of --allow it needs."""

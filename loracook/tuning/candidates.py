@@ -59,9 +59,9 @@ def groups(
     """
     found = [
         Group("checkpointing", tuple(_checkpointing(device))),
-        Group("rows per pass", tuple(_rows(recipe)), "dropout" if random else "", ordered=True),
         Group("padding", tuple(_padding(recipe)), "dropout" if random else ""),
         Group("attention", tuple(_attention(attention, device))),
+        Group("rows per pass", tuple(_rows(recipe)), "dropout" if random else "", ordered=True),
         Group("optimizer", tuple(_optimizer(recipe))),
         Group("compilation", ({COMPILE: True}, {COMPILE: False})),
         Group("loader", ({WORKERS: 0}, {WORKERS: 2})),

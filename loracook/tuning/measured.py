@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 Key = tuple[str, str]
@@ -82,6 +82,12 @@ class Trial:
         largest = max(abs(one - two) / max(abs(two), 1e-9) for one, two in pairs)
         return OTHER if math.isnan(largest) else largest
 
+    def is_as_near(self, other: "Trial", exact: "Trial") -> bool:
+        """Whether the losses are as near to those of an exact trial as another trial's are."""
+        count = min(len(trial.losses) for trial in (self, other, exact))
+        first = replace(exact, losses=exact.losses[:count], tokens=exact.tokens[:count])
+        return count > 0 and self.difference(first) <= other.difference(first) < OTHER
+
 
 def gain_over(untuned: Trial, trial: Trial, total: int | None, *, same_rows: bool) -> float:
     """How many times as fast a run is as the untuned one.
@@ -100,7 +106,8 @@ class Row:
     """A row of the ladder: a setting, its trial, and why it cannot be the answer (empty where it can).
 
     `difference` is that of its losses from the reference's, None where there is none; `allowed` is the word
-    of --allow by which a setting that changes the result was tried; `gain` is over the reference.
+    of --allow by which a setting that changes the result was tried; `gain` is over the reference; `rounded`
+    says that the losses are as near to those in float32 as the reference's.
     """
 
     setting: Setting
@@ -109,6 +116,7 @@ class Row:
     difference: float | None = None
     allowed: str = ""
     gain: float | None = None
+    rounded: bool = False
 
     @property
     def speed(self) -> float:

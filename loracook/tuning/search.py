@@ -1,6 +1,7 @@
 """The search for the fastest setting: one key after the other, the best kept, and no grid."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from loracook.recipe.recipe import Recipe
 from loracook.tuning.candidates import Group, over
@@ -8,6 +9,9 @@ from loracook.tuning.measured import Row, Setting
 
 WORTH = 1.01
 """How many times as fast a setting has to be to be chosen over another one."""
+
+HOPELESS = 0.8
+"""The share of the best speed below which an option is not tried over other settings as well."""
 
 Measure = Callable[[Setting], Row]
 """Gives the row of a setting; of one that was measured before, the same row at once."""
@@ -22,26 +26,31 @@ def fastest(recipe: Recipe, guesses: Iterable[Setting], groups: Sequence[Group],
     for guess in guesses:
         best = _faster(best, measure(guess))
     while True:
-        before = best
+        before, left = best, list[Group]()
         for group in groups:
-            best = (_neighbours if group.ordered else _options)(recipe, group, best, measure=measure)
+            row, hopeful = (_neighbours if group.ordered else _options)(recipe, group, best, measure=measure)
+            best, left = row, [*left, hopeful]
         if best is before:
             return best
+        groups = left
 
 
 def _faster(best: Row, row: Row) -> Row:
     return row if row.speed > best.speed * WORTH else best
 
 
-def _options(recipe: Recipe, group: Group, best: Row, *, measure: Measure) -> Row:
-    """The best row once every option of a group was measured over it."""
-    start = best.setting
+def _options(recipe: Recipe, group: Group, best: Row, *, measure: Measure) -> tuple[Row, Group]:
+    """The best row once every option of a group was measured over it, and the group without hopeless ones."""
+    start, hopeful = best.setting, list[Setting]()
     for option in group.options:
-        best = _faster(best, measure(over(recipe, start, option)))
-    return best
+        row = measure(over(recipe, start, option))
+        if row.gain is None or row.gain >= HOPELESS * best.speed:
+            hopeful.append(option)
+        best = _faster(best, row)
+    return best, replace(group, options=tuple(hopeful))
 
 
-def _neighbours(recipe: Recipe, group: Group, best: Row, *, measure: Measure) -> Row:
+def _neighbours(recipe: Recipe, group: Group, best: Row, *, measure: Measure) -> tuple[Row, Group]:
     """The best row once neighbours were measured in both directions, each as far as they are faster."""
     settings = [over(recipe, best.setting, option) for option in group.options]
     here = settings.index(best.setting)
@@ -49,4 +58,4 @@ def _neighbours(recipe: Recipe, group: Group, best: Row, *, measure: Measure) ->
         for setting in way:
             if (row := measure(setting)) is not (best := _faster(best, row)):
                 break
-    return best
+    return best, group

@@ -40,6 +40,8 @@ def _losses(row: Row) -> str:
         return "same" if row.setting else "the reference"
     if row.difference == OTHER:
         return "other rows"
+    if row.rounded:
+        return "as near float32"
     close = "" if row.against or row.allowed else "same to "
     return f"{close}{row.difference:.1g}" if close else f"differ by {row.difference:.1g}"
 
@@ -86,9 +88,10 @@ def _why(tuned: Tuned, path: Key) -> str:
     for row in (best, *reversed(tuned.rows)):
         rest = {key: value for key, value in row.setting.items() if key not in group}
         without = next((other for other in tuned.rows if other.setting == rest and other.trial.seconds), None)
-        if row.setting == {**rest, **wanted} and row.trial.seconds and without:
+        if row.setting == {**rest, **wanted} and without and row.speed > without.speed:
             word = f"; changes the result (--allow {best.allowed})" if best.allowed else ""
-            return f"{_figures(row.trial)}; without it {_figures(without.trial)}{word}"
+            against = f" ({without.against})" if without.against else ""
+            return f"{_figures(row.trial)}; without it {_figures(without.trial)}{against}{word}"
     return f"{_figures(best.trial)}, measured together with the other changes"
 
 

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from loracook.model.row_attention import NAME, attend_row_by_row
+from loracook.model.row_attention import ROW_BY_ROW, attend_row_by_row
 
 SHAPE = {
     "vocab_size": 128,
@@ -49,9 +49,10 @@ def logits_and_gradients(model: PreTrainedModel, inputs: dict[str, Any]) -> list
     return [output.logits.detach(), *(each.grad.clone() for each in model.parameters())]
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_logits_and_gradients_are_those_of_attention_under_a_mask(kind: str) -> None:
-    model, inputs = small(kind), batch(30, 21, 40)
+def test_logits_and_gradients_are_those_of_attention_under_a_mask(kind: str, attention: str) -> None:
+    model, inputs = small(kind, attn_implementation=attention), batch(30, 21, 40)
     masked = logits_and_gradients(model, inputs)
     assert attend_row_by_row(model)
     for ours, theirs in zip(logits_and_gradients(model, inputs), masked, strict=True):
@@ -68,7 +69,11 @@ def test_another_batch_is_attended_to_as_before() -> None:
     assert torch.equal(model(**batch(12), use_cache=False).logits, alone)
 
 
-def test_other_attention_than_sdpa_is_left_alone() -> None:
+def test_each_row_attends_alone() -> None:
     model = small("llama", attn_implementation="eager")
-    assert not attend_row_by_row(model)
-    assert model.config._attn_implementation not in (NAME, "sdpa")
+    assert attend_row_by_row(model)
+    assert model.config._attn_implementation == f"eager{ROW_BY_ROW}"
+    with torch.profiler.profile(record_shapes=True) as profile:
+        model(**batch(30, 21, 40), use_cache=False)
+    shapes = [event.input_shapes[0] for event in profile.events() if event.name == "aten::_softmax"]
+    assert shapes == [[1, 4, length, length] for length in (30, 21, 40)] * 2

@@ -23,7 +23,7 @@ from loracook.tuning.candidates import (
     over,
     text_of,
 )
-from loracook.tuning.measured import Row, Setting, Trial, gain_over, refusal
+from loracook.tuning.measured import SHORT_BOUND, Row, Setting, Trial, gain_over, refusal
 from loracook.tuning.search import fastest
 from loracook.tuning.tune import is_sure
 from tests.estimate.test_batches import recipe_file
@@ -103,7 +103,7 @@ def test_what_changes_the_result_is_tried_with_the_users_word_alone(recipe: Reci
         usual: dict[str, Any] = {"device": "cpu", "attention": "sdpa", "random": False, "allowed": ()}
         return [group.name for group in groups(recipe, **usual | values)]
 
-    keeping = ["checkpointing", "rows per pass", "padding", "attention", "compilation", "loader"]
+    keeping = ["checkpointing", "padding", "attention", "rows per pass", "compilation", "loader"]
     assert named() == keeping
     assert named(allowed=["packing", "optimizer"]) == [*keeping, "packing", "8-bit optimizer"]
     assert named(random=True) == ["checkpointing", "attention", "compilation", "loader"]
@@ -118,6 +118,20 @@ def test_what_is_compiled_first_is_paid_for_by_the_steps_of_the_run() -> None:
     compiled = replace(plain, seconds=(1.0,) * 5, ready=30.0)
     assert gain_over(plain, compiled, 12, same_rows=True) == pytest.approx(24 / 42)
     assert gain_over(plain, compiled, 3000, same_rows=True) == pytest.approx(6000 / 3030)
+
+
+def test_losses_in_16_bits_are_judged_by_those_in_float32() -> None:
+    """The figures of SmolLM2-135M: its early updates are lost to rounding, and less so in compiled layers."""
+    tokens = (777, 787, 926)
+    exact = Trial((2.1160, 2.1717, 2.4388), tokens)
+    untuned = Trial((2.1180, 2.1685, 2.5052, 2.2052), (*tokens, 775))
+    compiled = Trial((2.1173, 2.1694, 2.3926), tokens)
+    assert compiled.difference(untuned) > SHORT_BOUND
+    assert compiled.is_as_near(untuned, exact)
+    assert not untuned.is_as_near(compiled, exact)
+    assert not Trial((2.1173, 2.1694, 2.3), tokens).is_as_near(untuned, exact)
+    assert not Trial((2.1160, 2.1717, 2.4388), (777, 787, 925)).is_as_near(untuned, exact)
+    assert not compiled.is_as_near(untuned, Trial(failure="out of memory"))
 
 
 def test_rows_whose_order_or_number_would_change_stay_as_they_are(tmp_path: Path) -> None:
