@@ -154,7 +154,7 @@ def _train(
     try_before_training(sft, memory, progress)
     with memory.guarding():
         metrics = _trained(sft, checkpoint)
-    changed = []
+    changed, used = [], memory.facts()  # the base model's file is mapped once more for what follows
     if group.is_first():
         adapter = folders.own / "adapter"
         save_adapter(sft, inputs, adapter, sections=READS)
@@ -166,7 +166,7 @@ def _train(
         "resumed_from": checkpoint and checkpoint.name,
         "lengthens": lengthens,
         "effects": changed,
-        "memory": memory.facts(),
+        "memory": used,
         "processes": {"count": group.size(), **proofs},
         **start(inputs.recipe),
     }

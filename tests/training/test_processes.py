@@ -209,14 +209,25 @@ def started(folder: Path, until: str = "checkpoints/checkpoint-3") -> subprocess
 
 
 LONG = {"max_steps": 30, "save_steps": 1, "save_total_limit": 3}
+KILLED = LONG | {"max_steps": 8}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The adapter of a training that no process of which is killed."""
+    folder = kitchen(tmp_path_factory.mktemp("undisturbed"), **KILLED)
+    assert [code for code, *_ in together(folder, folder, runs="runs")] == [0, 0]
+    return (trained(folder, "runs") / WEIGHTS).read_bytes()
 
 
 @pytest.mark.parametrize(
     "moment", ["checkpoints/checkpoint-3", "checkpoints/unfinished/checkpoint-5", "adapter"]
 )
-def test_a_killed_process_ends_all_and_the_same_command_goes_on(tmp_path: Path, moment: str) -> None:
+def test_a_killed_process_ends_all_and_the_same_command_goes_on(
+    tmp_path: Path, undisturbed: bytes, moment: str
+) -> None:
     """In a step, in a checkpoint, and after the last step, when the first process alone has work to do."""
-    folder = kitchen(tmp_path, **(LONG | {"max_steps": 8}))
+    folder = kitchen(tmp_path, **KILLED)
     run = started(folder, until=moment)
     os.kill(ranks(folder)[1], signal.SIGKILL)
     killed = time.monotonic()
@@ -226,10 +237,7 @@ def test_a_killed_process_ends_all_and_the_same_command_goes_on(tmp_path: Path, 
     assert said.splitlines()[-1].startswith("a training process was killed")
     again = together(folder, folder, runs="runs")
     assert ([code for code, *_ in again], "resuming from checkpoint-" in again[0][1]) == ([0, 0], True), again
-    assert [code for code, *_ in together(folder, folder, runs="undisturbed")] == [0, 0]
-    assert (trained(folder, "runs") / WEIGHTS).read_bytes() == (
-        trained(folder, "undisturbed") / WEIGHTS
-    ).read_bytes()
+    assert (trained(folder, "runs") / WEIGHTS).read_bytes() == undisturbed
 
 
 def test_a_signal_saves_one_checkpoint_and_another_number_of_processes_goes_on(tmp_path: Path) -> None:
