@@ -127,7 +127,8 @@ def _in_equal_rows(
     attention: Attention, rows: int, module: Any, *attended: Any, **named: Any
 ) -> tuple[Tensor, None]:
     """An attention of so many rows, as if all were equally long."""
-    *states, _ = attended
+    states = attended[:3]
+    named.pop("attention_mask", None)
     shorter, longer = divmod(states[0].shape[2], rows)
     lengths = [shorter + (number < longer) for number in range(rows)]
     return in_rows(partial(attention, module, **named), states, lengths, masks=[None] * rows), None

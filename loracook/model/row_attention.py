@@ -6,19 +6,26 @@ compute what the mask leaves out as well; FlashAttention, which does not, needs 
 
 from __future__ import annotations
 
+import inspect
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from torch import Tensor
+    from torch.nn import Module
     from transformers import PreTrainedModel
 
     Attention = Callable[..., tuple[Tensor, Any]]
 
 ROW_BY_ROW = "_row_by_row"
 """What the name of an implementation ends in that attends so."""
+ASKED_BY_NAME = re.compile(r"_attn_implementation\s*(==|!=|in\b|not\b)")
+"""Code of a model that does something else under another name, as one whose attention is sparse."""
 
 
 def attend_row_by_row(model: PreTrainedModel) -> bool:
@@ -27,36 +34,43 @@ def attend_row_by_row(model: PreTrainedModel) -> bool:
     from transformers import AttentionInterface, AttentionMaskInterface
 
     name = model.config._attn_implementation
-    if (attention := attention_function(model, name)) is None:
+    if attention_function(model, name) is None or ASKED_BY_NAME.search(inspect.getsource(_module(model))):
         return False
-    rows = partial(row_attention, attention)
+    rows = partial(row_attention, name)
     AttentionInterface.register(name + ROW_BY_ROW, torch.compiler.disable(rows))  # rows of other lengths
     AttentionMaskInterface.register(name + ROW_BY_ROW, AttentionMaskInterface()[name])
     model.set_attn_implementation(name + ROW_BY_ROW)
     return True
 
 
-def attention_function(model: PreTrainedModel, name: str) -> Attention | None:
-    """The function of an implementation of attention, None for one that keeps rows apart itself."""
+def attention_function(part: Module, name: str) -> Attention | None:
+    """An implementation of attention for a part of a model, None for one that keeps rows apart itself."""
     from transformers import AttentionInterface
 
     if name == "sdpa":
         sdpa: Attention = AttentionInterface()[name]
         return sdpa
-    of_model = sys.modules[type(model).__module__]  # where each model has its own
-    return getattr(of_model, "eager_attention_forward", None) if name == "eager" else None
+    return getattr(_module(part), "eager_attention_forward", None) if name == "eager" else None
+
+
+def _module(part: Module) -> ModuleType:
+    """The Python module that a part of a model is written in, where each kind has its own eager attention."""
+    return sys.modules[type(part).__module__]
 
 
 def row_attention(
-    attention: Attention, module: Any, *attended: Any, cu_seq_lens_q: Tensor | None = None, **named: Any
+    name: str, module: Module, *attended: Any, cu_seq_lens_q: Tensor | None = None, **named: Any
 ) -> tuple[Tensor, None]:
-    """An attention as transformers calls it, of each of the rows that `cu_seq_lens_q` bounds.
+    """The attention `name` as transformers calls it, of each of the rows that `cu_seq_lens_q` bounds.
 
-    `attended` are query, key and value (1, heads, tokens, size), and the mask (1, 1, tokens, tokens).
+    `attended` are query, key and value (1, heads, tokens, size), and the mask (1, 1, tokens, tokens), which
+    some models give by name.
     """
-    *states, mask = attended
+    states, mask = attended[:3], named.pop("attention_mask", attended[-1])
+    attention = attention_function(module, name)
+    assert attention is not None
     if cu_seq_lens_q is None or mask is None or named.get("position_bias") is not None:
-        return attention(module, *attended, **named)[0], None
+        return attention(module, *states, mask, **named)[0], None
     lengths = cu_seq_lens_q.diff().tolist()
     rows = partial(attention, module, **named)
     return in_rows(rows, states, lengths, masks=_blocks(mask, lengths)), None

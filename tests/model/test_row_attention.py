@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import pytest
@@ -26,6 +27,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "mistral": {"sliding_window": 8},
     "gemma3_text": {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]},
     "gpt_neox": {"num_key_value_heads": 4},
+    "gemma2": {"sliding_window": 8},
+    "doge": {},
 }
 
 
@@ -49,8 +52,10 @@ def logits_and_gradients(model: PreTrainedModel, inputs: dict[str, Any]) -> list
     return [output.logits.detach(), *(each.grad.clone() for each in model.parameters())]
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "attention"),
+    [*product(sorted(KINDS.keys() - {"gemma2"}), ["sdpa", "eager"]), ("gemma2", "eager")],
+)
 def test_logits_and_gradients_are_those_of_attention_under_a_mask(kind: str, attention: str) -> None:
     model, inputs = small(kind, attn_implementation=attention), batch(30, 21, 40)
     masked = logits_and_gradients(model, inputs)
@@ -77,3 +82,26 @@ def test_each_row_attends_alone() -> None:
         model(**batch(30, 21, 40), use_cache=False)
     shapes = [event.input_shapes[0] for event in profile.events() if event.name == "aten::_softmax"]
     assert shapes == [[1, 4, length, length] for length in (30, 21, 40)] * 2
+
+
+def test_models_of_several_kinds_keep_their_own_eager_attention() -> None:
+    """As softcapping, which the attention of other kinds does not know."""
+    capped = small("gemma2", attn_implementation="eager", attn_logit_softcapping=0.01)
+    before = capped(**batch(30, 21, 40), use_cache=False).logits
+    assert attend_row_by_row(capped)
+    assert attend_row_by_row(small("llama", attn_implementation="eager"))
+    torch.testing.assert_close(capped(**batch(30, 21, 40), use_cache=False).logits, before)
+
+
+def test_a_mask_may_come_by_name() -> None:
+    model = small("doge", attn_implementation="eager")
+    before = model(**batch(30, 21, 40), use_cache=False).logits
+    assert attend_row_by_row(model)
+    torch.testing.assert_close(model(**batch(30, 21, 40), use_cache=False).logits, before)
+
+
+def test_a_model_that_asks_for_an_implementation_by_name_is_left_alone() -> None:
+    shape = {"n_layer": 2, "n_head": 4, "n_embd": 64, "vocab_size": 128}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt2", **shape))
+    assert not attend_row_by_row(model)
+    assert model.config._attn_implementation == "sdpa"
