@@ -14,6 +14,7 @@ from loracook.machine.memory import infrequent_gc, keep_freed_memory
 from loracook.machine.versions import INSTALL, is_complete
 from loracook.planner import Plan, plan
 from loracook.recipe.allowed import Allowed
+from loracook.recipe.derived import first_rows
 from loracook.recipe.recipe import load
 from loracook.store.folders import default_cache
 from loracook.training.processes import Processes, of_each_process
@@ -98,7 +99,9 @@ def _probed(planned: Plan) -> PlanDetails:
     from loracook.training.trainer import read_inputs
 
     progress, cache = Silent(), default_cache()
-    check = measure_alone(read_inputs(planned.recipe, cache, progress), cache, progress)
+    first = first_rows(planned.recipe.sections)
+    inputs = read_inputs(planned.recipe, cache, progress, first=first)
+    check = measure_alone(inputs, cache, progress)
     return PlanDetails(planned, forecast(check.estimate, planned.folder.parent), probe=check)
 
 

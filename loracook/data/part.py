@@ -40,6 +40,10 @@ MOST = 10_000
 """A part has at most so many rows; a run of more takes long anyway."""
 
 
+class MostDroppedError(Exception):
+    """A part is sooner found among all rows, each of which is looked at once."""
+
+
 @dataclass(frozen=True)
 class Part:
     """The first `rows` training rows in training order that have a token in the loss; `folder` has them.
@@ -57,7 +61,7 @@ class Part:
     def write(self, encoder: RowEncoder, folder: Path) -> tuple[Tally, Taken]:
         """Tokenize it and write it below `folder`; gives the counts, and what became of each usable row.
 
-        Raises RecipeError if there is no such row.
+        Raises MostDroppedError if most rows that are looked at are dropped.
         """
         import numpy
 
@@ -73,7 +77,8 @@ class Part:
                 for place, there in zip(of_picked, written, strict=True):
                     marks[place] = TAKEN if there else DROPPED
                 places += itertools.compress(of_picked, written)
-        encoder.check(tally)
+                if 2 * len(places) < start:
+                    raise MostDroppedError
         _copy_rows(as_read, numpy.argsort(places), folder / TRAIN)
         as_read.unlink()
         return tally, Taken(bytes(marks))

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from loracook.data.cache import STATISTICS, cached_rows, is_dated, replacing, rows_digest
 from loracook.data.order import Taken
-from loracook.data.part import TRAIN, Part, dataset, part_of, read_taken, write_taken
+from loracook.data.part import TRAIN, MostDroppedError, Part, dataset, part_of, read_taken, write_taken
 from loracook.data.read.scan import Scan
 from loracook.data.read.selection import STREAM_SAMPLE, Selection, row_count, select
 from loracook.data.tokenize.batches import RowEncoder, is_packed, pack
 from loracook.data.tokenize.statistics import Tally, describe
 from loracook.data.tokenize.template import template_variables
-from loracook.data.warnings import notes
+from loracook.data.warnings import notes, over_limits
 from loracook.progress import Progress, Silent
 from loracook.recipe.recipe import Recipe
 from loracook.store.files import damage
@@ -106,13 +106,20 @@ def _prepared_folder(
     """The folder of all prepared rows, or of a part of them, written if it is missing or damaged."""
     if part and _is_cached(part.folder, tokenizer, progress):
         return part.folder
-    if not _is_cached(whole, tokenizer, progress):
-        selection = select(recipe, progress)
-        part = part if part and part.saves_time(selection.training_rows) else None
-        folder = part.folder if part else whole
-        with replacing(folder) as temporary:
-            _write(RowEncoder(recipe, tokenizer, selection, progress, "training"), temporary, part)
-        return folder
+    there = _is_cached(whole, tokenizer, progress)
+    # Statistics of all rows that exceed a limit must not end a run that those of its part would not.
+    if not there or (part and over_limits(_read_statistics(whole), recipe)):
+        encoder = _encoder(recipe, tokenizer, progress)
+        if part and part.saves_time(encoder.selection.training_rows):
+            try:
+                with replacing(part.folder) as temporary:
+                    _write(encoder, temporary, part)
+                return part.folder
+            except MostDroppedError:
+                encoder = _encoder(recipe, tokenizer, progress)  # whose counts begin anew
+        if not there:
+            with replacing(whole) as temporary:
+                _write(encoder, temporary, None)
     if part is None or not part.saves_time(len(read_taken(whole).marks)):
         return whole
     with replacing(part.folder) as temporary:
@@ -121,6 +128,10 @@ def _prepared_folder(
             if (whole / name).exists():
                 shutil.copyfile(whole / name, temporary / name)
     return part.folder
+
+
+def _encoder(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, progress: Progress) -> RowEncoder:
+    return RowEncoder(recipe, tokenizer, select(recipe, progress), progress, "training")
 
 
 def _is_cached(folder: Path, tokenizer: PreTrainedTokenizerBase, progress: Progress) -> bool:

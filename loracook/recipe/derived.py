@@ -53,13 +53,13 @@ def other_tokenizer(data: Mapping[str, Any]) -> str | None:
     return name
 
 
-def batch(data: Data) -> int:
+def batch(data: Mapping[str, Any]) -> int:
     """The effective batch size on one device: the rows of one optimizer step."""
     train = data["train"]
     return int(train["per_device_train_batch_size"] * train.get("gradient_accumulation_steps", 1))
 
 
-def first_rows(data: Data, processes: int = 1) -> int | None:
+def first_rows(data: Mapping[str, Any], processes: int = 1) -> int | None:
     """How many rows training takes, None where `max_steps` does not set it; the recipe is each process's."""
     steps = fixed_steps(data["train"])
     return None if steps is None else steps * batch(data) * processes

@@ -17,6 +17,7 @@ from loracook.estimate.memory import autocast
 from loracook.machine.devices import computed_on
 from loracook.machine.versions import WEIGHTS, versions
 from loracook.progress import Progress
+from loracook.recipe.derived import first_rows
 from loracook.recipe.layers import with_value
 from loracook.recipe.recipe import Recipe
 from loracook.report.curves import is_finite, read_log
@@ -76,7 +77,7 @@ def repeat(recipe: Recipe, train: Path, *, steps: int, cache: Path, progress: Pr
     logged = _logged(train, steps)
     others = [*model.files(recipe), *model.start_files(recipe), *model.tokenizer_files(recipe)]
     _refuse(train, _changed_files(others, record))
-    inputs = read_inputs(recipe, cache, progress)
+    inputs = read_inputs(recipe, cache, progress, first=first_rows(recipe.sections))
     _refuse(train, _changed_inputs(inputs, record, cache))
     now = _first_losses(inputs, max(logged), cache=cache, progress=progress)
     if missing := [step for step in logged if step not in now]:

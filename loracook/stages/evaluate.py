@@ -88,7 +88,7 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
     """Leave `generations.jsonl`, `generations.md`, `losses.jsonl` and `metrics.json`; return the metrics."""
     adapter, section = folders.before["train"] / "adapter", recipe["evaluate"]
     tokenizer = model.saved_tokenizer(recipe, adapter)
-    first = first_rows(dict(recipe.sections))
+    first = first_rows(recipe.sections)
     rows = data.prepare(recipe, tokenizer, folders.cache, progress=progress, first=first)
     own = data.RowSet(rows.evaluation, data.all_prompts(recipe, tokenizer), tuple(section.get("metrics", ())))
     sets = {"": own, **data.further_row_sets(recipe, tokenizer, folders.cache, progress=progress)}

@@ -119,7 +119,7 @@ def _texts(
     recipe: Recipe, tokenizer: PreTrainedTokenizerBase, cache: Path, *, progress: Progress
 ) -> list[list[int]]:
     """What models are compared on, as token ids: fixed texts, and the beginnings of some rows."""
-    first = first_rows(dict(recipe.sections))
+    first = first_rows(recipe.sections)
     rows = data.prepare(recipe, tokenizer, cache, progress=progress, first=first)
     some = itertools.islice(rows.train if rows.evaluation is None else rows.evaluation, ROWS)
     return [

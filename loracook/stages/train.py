@@ -13,7 +13,7 @@ from loracook import data, model
 from loracook.estimate.disk import check_disk
 from loracook.machine import signals, upstream
 from loracook.progress import Kept, Progress
-from loracook.recipe.derived import other_tokenizer
+from loracook.recipe.derived import first_rows, other_tokenizer
 from loracook.recipe.recipe import Recipe
 from loracook.stages.base import Consent, Folders
 from loracook.training import group
@@ -116,7 +116,7 @@ def _read(
     recipe: Recipe, processes: Processes, folders: Folders, *, progress: Progress
 ) -> tuple[TrainerInputs, MemoryCheck]:
     """What training needs besides weights, all of it checked; data is prepared where it is not cached."""
-    inputs = read_inputs(recipe, folders.cache, progress, processes=processes.count)
+    inputs = read_inputs(recipe, folders.cache, progress, first=first_rows(recipe.sections, processes.count))
     memory = check_memory(inputs, processes)
     for advice in memory.estimate.precision_advice.values():
         progress.note(advice)

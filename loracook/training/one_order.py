@@ -18,6 +18,7 @@ from loracook.data.order import Taken
 from loracook.machine.upstream import metrics_aside, on_device
 from loracook.model.cpu_loss import IGNORED, score_trained_positions
 from loracook.model.input_casts import casts_are_undone
+from loracook.recipe.derived import steps
 from loracook.training import group
 from loracook.training.processes import FSDP2
 from loracook.training.sharding import shard
@@ -59,14 +60,23 @@ class OneOrder(Sampler[int]):
         from torch import Generator
         from transformers.trainer_pt_utils import LengthGroupedSampler
 
-        epoch = int(self.trainer.state.epoch or 0)  # set_epoch does not reach a sampler that resumes
+        epoch = self.trainer.state.global_step // self._steps_per_epoch
         if isinstance(self.order, SeedableRandomSampler):
             self.order.set_epoch(epoch)
             passing: list[int] = self.taken.prepared(list(self.order)).tolist()
             return passing
-        elif isinstance(self.order, LengthGroupedSampler):  # which draws from the state of the moment
+        if isinstance(self.order, LengthGroupedSampler):  # which draws from the state of the moment
             self.order.generator = Generator().manual_seed(self.trainer.args.seed + epoch)
         return list(self.order)
+
+    @property
+    def _steps_per_epoch(self) -> int:
+        """As transformers counts them where it resumes: the epoch in its state may be one of other rows."""
+        args = self.trainer.args
+        keys = ("gradient_accumulation_steps", "dataloader_drop_last", "max_steps", "num_train_epochs")
+        train = {name: getattr(args, name) for name in keys}
+        size = args.train_batch_size * group.size()
+        return steps(train | {"per_device_train_batch_size": size}, len(self)).per_epoch
 
 
 class OneOrderTrainer(SFTTrainer):

@@ -17,7 +17,6 @@ from loracook.estimate.meta_model import MetaModel, meta_model
 from loracook.machine.devices import device_here
 from loracook.model.packing_isolation import isolates_packed_sequences
 from loracook.progress import Progress
-from loracook.recipe.derived import first_rows
 from loracook.recipe.recipe import Recipe
 from loracook.store.folders import commit
 from loracook.training import compiled, group
@@ -75,8 +74,12 @@ def trainer(recipe: Recipe, folder: Path, *, cache: Path, progress: Progress) ->
     return build(inputs, folder / "checkpoints", cache=cache, progress=progress)
 
 
-def read_inputs(recipe: Recipe, cache: Path, progress: Progress, *, processes: int = 1) -> TrainerInputs:
+def read_inputs(
+    recipe: Recipe, cache: Path, progress: Progress, *, first: int | None = None
+) -> TrainerInputs:
     """What training needs besides weights, all of it checked against the recipe, that of each process.
+
+    The rows are all of them, or those that training takes `first` (loracook.data.prepare).
 
     Raises:
         RecipeError: a module that does not exist, rows that cannot be used or exceed the recipe's limits, a
@@ -97,7 +100,6 @@ def read_inputs(recipe: Recipe, cache: Path, progress: Progress, *, processes: i
         model.try_tokenizer(recipe, folder, tokenizer)
     if "export" in recipe:
         model.try_export(recipe, folder, tokenizer)
-    first = first_rows(dict(recipe.sections), processes)
     rows = data.prepare(recipe, tokenizer, cache, progress=progress, first=first)
     for note in (*structure.notes, *rows.notes):
         progress.note(note)

@@ -20,6 +20,7 @@ from loracook.errors import LoracookError
 from loracook.machine.faults import shortage
 from loracook.machine.memory import keep_freed_memory
 from loracook.progress import Silent
+from loracook.recipe.derived import first_rows
 from loracook.recipe.layers import with_value
 from loracook.recipe.recipe import Recipe
 from loracook.tuning.measured import ENOUGH, PROVEN, Trial
@@ -76,7 +77,7 @@ def _tried(job: Job, folder: Path) -> Trial:
     from loracook.training.trainer import build, read_inputs
     from loracook.tuning.steps import Steps
 
-    inputs = read_inputs(job.recipe, job.cache, Silent())
+    inputs = read_inputs(job.recipe, job.cache, Silent(), first=first_rows(job.recipe.sections))
     rows = prepared_stats(job.recipe, inputs.rows)
     check = MemoryCheck(estimate(job.recipe, inputs.meta_model, rows, device=device_here()))
     check.start()

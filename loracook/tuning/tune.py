@@ -14,6 +14,7 @@ from loracook.estimate.rows import prepared_stats
 from loracook.machine import upstream
 from loracook.machine.devices import device_here
 from loracook.progress import Progress
+from loracook.recipe.derived import first_rows
 from loracook.recipe.recipe import Recipe
 from loracook.training.trainer import read_inputs
 from loracook.tuning.bench import Bench, StoppedTuningError
@@ -105,7 +106,7 @@ def readied(question: Question, cache: Path, progress: Progress) -> tuple[Estima
         LoracookError: a run of it would be refused.
     """
     recipe = question.recipe
-    inputs = read_inputs(recipe, cache, progress)
+    inputs = read_inputs(recipe, cache, progress, first=first_rows(recipe.sections))
     rows, device = prepared_stats(recipe, inputs.rows), device_here()
     model.fetch(recipe, cache)
     found = groups(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from loracook import trainer
 from loracook.errors import RecipeError
 from loracook.planner import plan
 from loracook.progress import Silent
@@ -193,8 +194,35 @@ def test_a_part_over_a_limit_is_refused_where_all_rows_are(
     written["dataset"] = {"path": "./limited.jsonl", "shuffle": False}
     (kitchen / "limited.yaml").write_text(json.dumps(written), "utf-8")
     with pytest.raises(RecipeError, match=refused) if refused else nullcontext():
-        read = read_inputs(load(kitchen / "limited.yaml"), empty_cache, Silent())
-        assert read.rows.statistics["part"] == {"rows": 8 * STEPS, "of": 1200}
+        assert part_read(kitchen / "limited.yaml", empty_cache) == {"rows": 8 * STEPS, "of": 1200}
+
+
+def part_read(file: Path, cache: Path) -> dict[str, int] | None:
+    """The part of a recipe's rows as a run reads them."""
+    inputs = read_inputs(load(file), cache, Silent(), first=8 * STEPS)
+    found: dict[str, int] | None = inputs.rows.statistics["part"]
+    return found
+
+
+def test_limits_decide_the_same_once_all_rows_are_prepared(kitchen: Path, empty_cache: Path) -> None:
+    """Rows that are not trained may exceed them: a run must not depend on what is in the cache."""
+    written = json.loads((kitchen / "recipe.yaml").read_text("utf-8"))
+    answers = [f"{LINES[0]} {number}" * (1 + 9 * (number >= 800)) for number in range(1200)]
+    lines = [json.dumps({"prompt": f"{number}?", "completion": each}) for number, each in enumerate(answers)]
+    (kitchen / "late.jsonl").write_text("\n".join(lines), "utf-8")
+    written["dataset"] = {"path": "./late.jsonl", "shuffle": False}
+    (kitchen / "late.yaml").write_text(json.dumps(written), "utf-8")
+    first = part_read(kitchen / "late.yaml", empty_cache)
+    shutil.rmtree(empty_cache)
+    with pytest.raises(RecipeError, match=r"400 training rows \(33\.3%, limit 5\.0%\) exceed"):
+        read_inputs(load(kitchen / "late.yaml"), empty_cache, Silent())
+    assert part_read(kitchen / "late.yaml", empty_cache) == first == {"rows": 8 * STEPS, "of": 1200}
+
+
+def test_a_trainer_for_a_loop_of_ones_own_has_all_rows(kitchen: Path, empty_cache: Path) -> None:
+    sft = trainer(recipe(kitchen, STEPS), kitchen / "own")
+    assert len(sft.train_dataset) > 1000 - 300
+    assert len(list(sft.get_train_dataloader().sampler)) == len(sft.train_dataset)
 
 
 def test_two_processes_train_as_one_does(kitchen: Path, empty_cache: Path) -> None:
