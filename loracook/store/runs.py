@@ -31,10 +31,18 @@ class Run:
 
 def is_run_folder(folder: Path) -> bool:
     """Whether a folder, or what a link leads to, has anything in it that a run makes."""
+    names = _names(folder)
+    stages = (folder / name for name in names if STAGE.fullmatch(name))
+    # A run may be named as a stage's folder is: one of the runs folder, then.
+    return not {LOCK, LATEST}.isdisjoint(names) or any(
+        {LOCK, LATEST}.isdisjoint(_names(each)) for each in stages
+    )
+
+
+def _names(folder: Path) -> list[str]:
     with suppress(OSError):
-        names = os.listdir(folder)
-        return LOCK in names or LATEST in names or any(map(STAGE.fullmatch, names))
-    return False
+        return os.listdir(folder)
+    return []
 
 
 def with_name(path: Path) -> Path:

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 import loracook.data as data
 from loracook.data.part import FEW, MOST
 from loracook.data.preview import preview
+from loracook.errors import RecipeError
 from loracook.estimate.batches import count_tokens, largest_batch, planned_steps
 from loracook.estimate.rows import prepared_stats
 from loracook.progress import Silent
@@ -202,3 +203,20 @@ def test_the_preview_s_rows_are_those_of_all(tmp_path: Path) -> None:
     assert [each for each in ids if each] == [
         row["input_ids"] for row in islice(whole(book).train, sum(map(bool, ids)))
     ]
+
+
+def test_where_most_rows_are_dropped_all_are_looked_at_once(tmp_path: Path) -> None:
+    masked = [MASKED_ROWS[0]] * 1500
+    json_lines(tmp_path / "few.jsonl", [*masked, *rows("leek", 3), *masked])
+    json_lines(tmp_path / "none.jsonl", masked)
+
+    def one_row(name: str) -> data.Prepared:
+        sources = [{"path": f"./{name}.jsonl"}, {"path": "./none.jsonl"}]
+        dataset = {"sources": sources, "eval": {"path": "./c.jsonl"}}
+        return part(job(tmp_path, dataset=dataset, max_steps=1, per_device_train_batch_size=1))
+
+    first, again = one_row("few"), one_row("few")
+    assert (len(first.train), first.digest) == (1, again.digest)
+    assert first.statistics["flaws"]["fully_masked"]["rows"] > 4000
+    with pytest.raises(RecipeError, match="no training row has a token in the loss"):
+        one_row("none")

@@ -18,6 +18,7 @@ from loracook.cli.run import command
 from loracook.errors import MachineError
 from loracook.store.record import read_record
 from loracook.store.run_folder import DEEPEST, check_run_folder
+from loracook.store.runs import run_folders
 from tests.plans import config_recipe
 from tests.tiny_recipes import TWO_STEPS, twin_file
 
@@ -270,3 +271,10 @@ def contents(folder: Path) -> dict[Path, object]:
         else path.stat().st_mtime_ns
         for path in folder.rglob("*")
     }
+
+
+def test_a_run_that_is_named_as_the_folder_of_a_stage_is_a_run(tmp_path: Path) -> None:
+    """As the trials of a sweep are, on whose digests their names end."""
+    (tmp_path / "runs" / "short-069a79f6" / "train-0123abcd").mkdir(parents=True)
+    (tmp_path / "runs" / "short-069a79f6" / "latest").mkdir()
+    assert run_folders(tmp_path / "runs") == [tmp_path / "runs" / "short-069a79f6"]
