@@ -92,6 +92,8 @@ def command(
         raise MachineError("no setting fits; see loracook plan for what would, or use a larger --memory")
     if write is not None and tuned.best.setting:
         _write(write, text, allowed)
+    elif write is not None:
+        click.echo(f"{write} is not written: it would change nothing", err=True)
 
 
 def _allowed_words(text: str) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ LAST = ("again", "confirmed")
 """The trials of an answer at the end."""
 JUDGED = ("against", "difference", "allowed", "gain", "rounded")
 """What is said of a row besides its setting and its trial."""
-PLAIN = ("gain", "device", "kind", "limit", "load", "untried", "stopped", "known")
+PLAIN = ("gain", "device", "kind", "limit", "load", "seconds", "when", "untried", "stopped", "known")
 """What is a plain JSON value of an answer already."""
 DRIVER = Path("/proc/driver/nvidia/version")
 
@@ -54,7 +54,8 @@ def keep(tuned: Tuned, question: Question, digest: str, *, whole: Estimate, cach
 def known(question: Question, digest: str, *, whole: Estimate, cache: Path) -> Tuned | None:
     """The answer that is kept for a recipe, if its best settings still fit; None where there is none.
 
-    Where the lengths of all rows are known, they have to be those that were measured.
+    Where the lengths of all rows are known, they have to be those that were measured. One for which there was
+    too little time is not the answer for more.
     """
     if not any((cache / FOLDER).glob(f"{digest}-*")):
         return None
@@ -65,6 +66,8 @@ def known(question: Question, digest: str, *, whole: Estimate, cache: Path) -> T
         if content["for"] != facts or (lengths and content["lengths"] != lengths):
             return None
         tuned = from_json(content)
+        if tuned.untried and question.seconds > tuned.seconds:
+            return None
         room = whole.device.bytes if question.memory is None else tuned.limit
         return None if refusal(tuned.best.trial, room) else replace(tuned, known=True)
     return None

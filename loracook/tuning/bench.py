@@ -22,20 +22,24 @@ from loracook.tuning.candidates import (
     KWARGS,
     PACKING,
     ROWS,
+    UNTUNED,
     Group,
     allowed_by,
     changed,
     over,
+    text_of,
 )
 from loracook.tuning.child import tried
-from loracook.tuning.measured import BOUND, SHORT_BOUND, Row, Setting, Trial, gain_over, refusal
+from loracook.tuning.measured import BOUND, DROPPED, SHORT_BOUND, Row, Setting, Trial, gain_over, refusal
 from loracook.tuning.trial import READ, Job, steps_alone
 from loracook.units import size
 
 NEIGHBOURS = 3
 """How many options of an ordered group are tried, about."""
 LAST = 3
-"""Trials that there has to be time for: one more, and the untuned recipe and the best at the end."""
+"""Trials that there has to be time for: one more, and the untuned recipe and the best at the end.
+
+Where nothing fits yet, one is enough."""
 COLLAPSED, FULL = 1 / 3, 0.8
 """The gain below which a setting collapses, and the share of memory from which on it is said to spill."""
 PATIENCE = 4
@@ -67,7 +71,7 @@ class Bench:
     limit: int
     until: float
     show: Callable[[Row], None]
-    announce: Callable[[Setting], None]
+    announce: Callable[[str], None]
     rows: list[Row] = field(default_factory=list)
     untried: int = 0
     reference: Trial | None = None
@@ -101,11 +105,13 @@ class Bench:
 
     def _fits_by_plan(self, setting: Setting) -> bool:
         recipe = changed(self.recipe, setting)
-        return recipe is not None and sum(self._planned(recipe, setting).values()) <= self.limit
+        if recipe is None:
+            return False
+        return not refusal(Trial(peak=sum(self._planned(recipe, setting).values())), self.limit)
 
     def again(self, setting: Setting) -> Trial:
         """A setting that was measured once more."""
-        self.announce(setting)
+        self.announce(f"once more: {text_of(setting) or UNTUNED}")
         return self._tried(changed(self.recipe, setting) or self.recipe)
 
     def _measured(self, setting: Setting) -> Row:
@@ -120,10 +126,11 @@ class Bench:
         room = self.limit if setting else self.whole.device.bytes
         if (planned := sum(parts.values())) > DOUBT * room:
             return self._shown(Row(setting, Trial(), f"not tried: {size(planned)} by the plan", allowed=word))
-        if self.longest and time.monotonic() + LAST * self.longest > self.until:
+        trials = LAST if any(not row.against for row in self.rows) else 1
+        if self.longest and time.monotonic() + trials * self.longest > self.until:
             self.untried += 1
             return Row(setting, Trial(), "time is up", allowed=word)
-        self.announce(setting)
+        self.announce(f"trial {len(self.rows) + 1}: {text_of(setting) or UNTUNED}")
         trial = self._tried(recipe)
         if "evaluation" in parts and trial.peak is not None:  # which a trial leaves out
             trial = replace(trial, peak=max(trial.peak, planned))
@@ -146,7 +153,7 @@ class Bench:
         difference, gain = trial.difference(self.reference), self.gain(self.reference, trial, word)
         rounded = not word and difference > self.bound and gain > 1 and self._differs_by_rounding(trial)
         if not word and difference > self.bound and not rounded:
-            against = "dropped: other losses"
+            against = DROPPED
         if gain < COLLAPSED and not against:
             full = (trial.peak or 0) > FULL * self.whole.device.bytes
             against = f"collapses{': memory is full, and spills' if full else ''}"
@@ -159,7 +166,7 @@ class Bench:
         if self.bound == BOUND or recipe is None or "quantization" in recipe or self.reference is None:
             return False
         if self.exact is None:
-            self.announce(setting)
+            self.announce(f"in float32: {text_of(setting)}")
             self.exact = self._tried(recipe)
         return trial.is_as_near(self.reference, self.exact)
 

@@ -28,6 +28,7 @@ PADDING_FREE, PACKING = ("train", "padding_free"), ("train", "packing")
 ORDER, OPTIMIZER = ("train", "train_sampling_strategy"), ("train", "optim")
 ATTENTION, WORKERS = ("base_model", "attn_implementation"), ("train", "dataloader_num_workers")
 COMPILE = ("train", "torch_compile")
+UNTUNED = "untuned"
 KERNELS = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
 """Attention implementations that a package of their own brings."""
 

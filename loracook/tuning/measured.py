@@ -20,6 +20,8 @@ BOUND, SHORT_BOUND = 1e-4, 2e-2
 Rounding to bfloat16 alone is 4e-3 of a number. Measured for rows one after the other or without padding: up
 to 4e-3 with 450 tokens a step of SmolLM2-135M and 6e-3 with 300; 3e-7 in float32 on a tiny model.
 """
+DROPPED = "dropped: other losses"
+"""Why a setting whose losses differ by more than that cannot be the answer."""
 OTHER = 1e9
 """The difference of losses that cannot be compared; JSON has no infinity."""
 ENOUGH = 0.03

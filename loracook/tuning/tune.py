@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from loracook import model
@@ -18,8 +19,8 @@ from loracook.recipe.derived import first_rows
 from loracook.recipe.recipe import Recipe
 from loracook.training.trainer import read_inputs
 from loracook.tuning.bench import Bench, StoppedTuningError
-from loracook.tuning.candidates import Group, groups, text_of
-from loracook.tuning.measured import Row, Setting, Trial
+from loracook.tuning.candidates import Group, groups
+from loracook.tuning.measured import Row, Trial
 from loracook.tuning.search import fastest
 
 BUSY = 0.25
@@ -35,7 +36,8 @@ class Tuned:
     `gain` says how many times as fast a run with that one is as the untuned recipe, as measured side by side
     at the end, if it was: `again` and `confirmed` are those two trials. `limit` are
     the bytes that could be used on the `device`, `load` that of the machine before; `untried` counts settings
-    that there was no time for; `stopped` says that a signal came, `known` that this is a kept answer.
+    that there was no time for in so many `seconds`; `when` is the day and the minute of the end; `stopped`
+    says that a signal came, `known` that this is a kept answer.
     """
 
     rows: tuple[Row, ...]
@@ -47,6 +49,8 @@ class Tuned:
     kind: str
     limit: int
     load: float
+    seconds: float
+    when: str
     untried: int = 0
     stopped: bool = False
     known: bool = False
@@ -67,8 +71,8 @@ class Tuned:
         if self.drift is not None and abs(self.drift) > DRIFT:
             way = "faster" if self.drift > 0 else "slower"
             said.append(
-                f"the untuned recipe was {abs(self.drift):.0%} {way} at the end than at first: "
-                "the gains are uncertain by as much, and smaller ones count for nothing"
+                f"the untuned recipe was {abs(self.drift):.0%} {way} at the end than at first: smaller gains "
+                "count for nothing; close other programs and tune again with a larger --minutes"
             )
         return said
 
@@ -140,8 +144,8 @@ def tune(
     """
     load, limit = os.getloadavg()[0], whole.device.bytes if question.memory is None else question.memory
 
-    def announce(setting: Setting) -> None:
-        progress.advance(0, 0, f"trial {len(bench.rows) + 1}: {text_of(setting) or 'untuned'}")
+    def announce(trial: str) -> None:
+        progress.advance(0, 0, trial)
 
     until = time.monotonic() + question.seconds
     bench = Bench(whole, found, cache, limit, until, show, announce)
@@ -167,6 +171,8 @@ def tune(
         kind=whole.device.kind,
         limit=limit,
         load=load,
+        seconds=question.seconds,
+        when=datetime.now().strftime("%Y-%m-%d %H:%M"),
         untried=bench.untried,
         stopped=stopped,
     )

@@ -5,13 +5,21 @@ from collections.abc import Iterator
 from loracook.recipe.recipe import Recipe
 from loracook.recipe.yaml_values import flow
 from loracook.tuning.answers import sections
-from loracook.tuning.candidates import ALLOWED, CHECKPOINTING, KWARGS, OFFLOADING, ROWS, STEPS, text_of
-from loracook.tuning.measured import OTHER, Key, Row, Trial
+from loracook.tuning.candidates import (
+    ALLOWED,
+    CHECKPOINTING,
+    KWARGS,
+    OFFLOADING,
+    ROWS,
+    STEPS,
+    UNTUNED,
+    text_of,
+)
+from loracook.tuning.measured import DROPPED, MARGIN, OTHER, Key, Row, Trial
 from loracook.tuning.tune import Tuned
 from loracook.units import size
 
 HEAD = f"{'tokens/s':>9} {'trained':>8} {'memory':>9}  {'losses':<16} {'gain':<6} setting"
-UNTUNED = "untuned"
 TOGETHER = ((ROWS, STEPS), (CHECKPOINTING, KWARGS, OFFLOADING))
 """Keys that are changed together."""
 
@@ -42,14 +50,16 @@ def _losses(row: Row) -> str:
         return "other rows"
     if row.rounded:
         return "as near float32"
-    close = "" if row.against or row.allowed else "same to "
-    return f"{close}{row.difference:.1g}" if close else f"differ by {row.difference:.1g}"
+    far = row.allowed or row.against == DROPPED
+    return f"{'differ by' if far else 'same to'} {row.difference:.1g}"
 
 
 def end_lines(tuned: Tuned) -> Iterator[str]:
     """What the ladder comes to."""
     what = "resident memory beside the process with its libraries" if tuned.kind == "cpu" else "memory"
-    yield f"limit: {size(tuned.limit)} of {what} on {tuned.device}"
+    if tuned.known:
+        yield f"kept from {tuned.when}, when it was measured with --minutes {tuned.seconds / 60:g}"
+    yield f"limit: {size(tuned.limit)} of {what} on {tuned.device}, of which {MARGIN:.0%} stay free"
     yield from tuned.doubts
     if tuned.untried:
         settings = f"{tuned.untried} settings were" if tuned.untried > 1 else "one setting was"
@@ -62,16 +72,19 @@ def end_lines(tuned: Tuned) -> Iterator[str]:
     elif tuned.best.against:
         yield "nothing that was measured fits"
     elif not tuned.best.setting:
-        yield "the recipe as it is is the fastest that fits"
+        yield "your recipe is the fastest that fits, as it is"
     else:
-        gain = f"{tuned.gain:.2f} times as fast as untuned" if tuned.gain is not None else "fits"
-        yield f"fastest that fits: {gain}, with {text_of(tuned.best.setting)}"
+        yield f"fastest that fits: {_gain(tuned, UNTUNED)}, with {text_of(tuned.best.setting)}"
+
+
+def _gain(tuned: Tuned, recipe: str) -> str:
+    return "fits" if tuned.gain is None else f"{tuned.gain:.2f} times as fast as {recipe} for the whole run"
 
 
 def recipe_text(tuned: Tuned, recipe: Recipe) -> str:
     """The answer as a recipe beside the original, which it extends."""
-    first = f"{tuned.gain:.2f} times as fast as {recipe.file.name}" if tuned.gain is not None else "fits"
-    lines = [f"# measured by loracook tune on {tuned.device}: {first}", "version: 1"]
+    gain = _gain(tuned, recipe.file.name)
+    lines = [f"# measured by loracook tune on {tuned.device}: {gain}", "version: 1"]
     lines.append(f"extends: {flow(f'./{recipe.file.name}')}")
     for section, keys in sections(tuned.best.setting).items():
         lines.append(f"{section}:")
@@ -88,7 +101,8 @@ def _why(tuned: Tuned, path: Key) -> str:
     for row in (best, *reversed(tuned.rows)):
         rest = {key: value for key, value in row.setting.items() if key not in group}
         without = next((other for other in tuned.rows if other.setting == rest and other.trial.seconds), None)
-        if row.setting == {**rest, **wanted} and without and row.speed > without.speed:
+        gains = without is not None and (row is best or row.speed > without.speed)
+        if row.setting == {**rest, **wanted} and without and gains:
             word = f"; changes the result (--allow {best.allowed})" if best.allowed else ""
             against = f" ({without.against})" if without.against else ""
             return f"{_figures(row.trial)}; without it {_figures(without.trial)}{against}{word}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -102,6 +103,8 @@ def test_a_second_tune_answers_at_once_and_writes_a_recipe_with_the_same_losses(
     assert (
         "learning_rate: 0.5 (dropped: other losses)" in result.stdout
     )  # which no trial of today's would try
+    kept = r"\nkept from 20\d\d-\d\d-\d\d \d\d:\d\d, when it was measured with --minutes 10\n"
+    assert re.search(kept, result.stdout)
     tuned = load(file.with_name("tuned.yaml"))
     assert {key: tuned["train"][key[1]] for key in FEWER} == FEWER
     text = file.with_name("tuned.yaml").read_text("utf-8")

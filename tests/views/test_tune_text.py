@@ -42,6 +42,8 @@ TUNED = Tuned(
     kind="cpu",
     limit=8 << 30,
     load=0.0,
+    seconds=180.0,
+    when="2026-11-29 23:36",
     untried=2,
 )
 
