@@ -54,8 +54,8 @@ def keep(tuned: Tuned, question: Question, digest: str, *, whole: Estimate, cach
 def known(question: Question, digest: str, *, whole: Estimate, cache: Path) -> Tuned | None:
     """The answer that is kept for a recipe, if its best settings still fit; None where there is none.
 
-    Where the lengths of all rows are known, they have to be those that were measured. One for which there was
-    too little time is not the answer for more.
+    Where the lengths of all rows are known, they have to be those that were measured. One that there
+    was too little time for, or that other programs disturbed, is not the answer where there is more.
     """
     if not any((cache / FOLDER).glob(f"{digest}-*")):
         return None
@@ -66,7 +66,7 @@ def known(question: Question, digest: str, *, whole: Estimate, cache: Path) -> T
         if content["for"] != facts or (lengths and content["lengths"] != lengths):
             return None
         tuned = from_json(content)
-        if tuned.untried and question.seconds > tuned.seconds:
+        if (tuned.untried or tuned.doubts) and question.seconds > tuned.seconds:
             return None
         room = whole.device.bytes if question.memory is None else tuned.limit
         return None if refusal(tuned.best.trial, room) else replace(tuned, known=True)
