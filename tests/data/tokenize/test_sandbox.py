@@ -71,7 +71,10 @@ def test_a_template_that_cannot_be_rendered_at_all_is_a_sentence(template: str, 
 
 RENDERING = {"apply_chat_template", "render_jinja_template", "template_variables", "_get_template_variables"}
 """Functions of upstream that compile or render a chat template, and the one of ours that calls one."""
-WITHIN = {"upstream.py: _get_template_variables(template)", "prepare.py: template_variables(encoder.tokenizer)"}
+WITHIN = {
+    "upstream.py: _get_template_variables(template)",
+    "prepare.py: template_variables(encoder.tokenizer)",
+}
 """Calls of those names: in a function that is only handed to `limited`, and of one that hands it there."""
 
 
