@@ -120,6 +120,44 @@ def test_a_second_tune_answers_at_once_and_writes_a_recipe_with_the_same_losses(
     assert as_json["known"] is True
 
 
+@pytest.mark.slow
+def test_an_answer_that_had_too_little_time_is_not_the_one_for_more(
+    measured: tuple[Question, Tuned, list[Row]], cache: Path, tmp_path: Path
+) -> None:
+    question, tuned, shown = measured
+    whole, _ = readied(question, cache, Silent())
+    hurried = replace(tuned, best=shown[1], untried=1)
+    answers.keep(hurried, question, "digest", whole=whole, cache=tmp_path)
+    assert answers.known(question, "digest", whole=whole, cache=tmp_path) == replace(hurried, known=True)
+    more = replace(question, seconds=question.seconds + 60)
+    assert answers.known(more, "digest", whole=whole, cache=tmp_path) is None
+
+
+@pytest.mark.slow
+def test_a_recipe_that_would_change_nothing_is_not_written(
+    file: Path,
+    measured: tuple[Question, Tuned, list[Row]],
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    question, tuned, shown = measured
+    whole, _ = readied(question, cache, Silent())
+    digest = plan(question.recipe).stages[0].digest
+    answers.keep(
+        replace(tuned, best=shown[0], gain=None, confirmed=None),
+        question,
+        digest,
+        whole=whole,
+        cache=tmp_path,
+    )
+    monkeypatch.setenv("LORACOOK_CACHE", str(tmp_path))
+    result = invoked(file, "--write", file.with_name("same.yaml"))
+    assert "your recipe is the fastest that fits, as it is" in result.stdout
+    assert result.stderr == f"{file.with_name('same.yaml')} is not written: it would change nothing\n"
+    assert not file.with_name("same.yaml").exists()
+
+
 def _losses(recipe: Recipe, runs: Path) -> list[float]:
     loracook.run(recipe, runs)
     log = next((runs / recipe.name).glob("train-*/log.jsonl")).read_text("utf-8").splitlines()
