@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from loracook.estimate.batches import Batch
 from loracook.machine import upstream
-from loracook.model.row_attention import attention_function, in_rows
+from loracook.model.row_attention import in_rows, separable_attention
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -114,7 +114,7 @@ def _attention(model: Any, batch: Batch, device: str) -> Iterator[None]:
         AttentionInterface.register(name, sdpa_attention_forward)
         AttentionMaskInterface.register("loracook_masked", _full_mask)
         upstream.set_attention_implementation(model, name)
-    elif batch.flat and device == "cpu" and (eager := attention_function(model, original)) is not None:
+    elif batch.flat and device == "cpu" and (eager := separable_attention(model, original)) is not None:
         AttentionInterface.register("loracook_rows", partial(_in_equal_rows, eager, len(batch.rows)))
         upstream.set_attention_implementation(model, "loracook_rows")
     try:

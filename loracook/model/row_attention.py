@@ -34,13 +34,19 @@ def attend_row_by_row(model: PreTrainedModel) -> bool:
     from transformers import AttentionInterface, AttentionMaskInterface
 
     name = model.config._attn_implementation
-    if attention_function(model, name) is None or ASKED_BY_NAME.search(inspect.getsource(_module(model))):
+    if separable_attention(model, name) is None:
         return False
     rows = partial(row_attention, name)
     AttentionInterface.register(name + ROW_BY_ROW, torch.compiler.disable(rows))  # rows of other lengths
     AttentionMaskInterface.register(name + ROW_BY_ROW, AttentionMaskInterface()[name])
     model.set_attn_implementation(name + ROW_BY_ROW)
     return True
+
+
+def separable_attention(model: PreTrainedModel, name: str) -> Attention | None:
+    """The implementation of a model's attention if it can be computed row by row, else None."""
+    asked = ASKED_BY_NAME.search(inspect.getsource(_module(model)))
+    return None if asked else attention_function(model, name)
 
 
 def attention_function(part: Module, name: str) -> Attention | None:

@@ -44,14 +44,13 @@ COLLAPSED, FULL = 1 / 3, 0.8
 """The gain below which a setting collapses, and the share of memory from which on it is said to spill."""
 PATIENCE = 4
 """How many times as long as the untuned recipe's a trial may take."""
-
-
 IN_FLOAT32: Setting = {
     ("base_model", "dtype"): "float32",
     ("train", "bf16"): False,
     ("train", "fp16"): None,
     ATTENTION: None,
 }
+"""What makes a recipe's losses exact; FlashAttention has no float32."""
 
 
 class StoppedTuningError(Exception):
