@@ -75,7 +75,7 @@ def _exit_if_stuck(arrived: int, handle: Callable[[int, FrameType | None], Any])
         if signal.getsignal(byte[0]) is not handle:
             continue
         time.sleep(UNHANDLED)
-        if byte[0] in _received:
+        if byte[0] in _received or signal.getsignal(byte[0]) is not handle:  # the block may have ended
             continue
         if waiting:
             _received.append(byte[0])  # so that it is the second
@@ -107,13 +107,14 @@ def on_interrupt(handle: Callable[[int, FrameType | None], Any]) -> Iterator[Non
 def deferring_first(then: Callable[[], Any] = lambda: None, saying: str = STOPPING) -> Iterator[None]:
     """Defer the first signal until the block checks `stop_requested`; say so, and call a function for it.
 
-    A second one still exits at once.
+    A second one still exits at once. Blocks may be nested: the function is that of the innermost one.
     """
+    before = _deferred[0], _stopping[0]
     _deferred[0], _stopping[0] = then, saying
     try:
         yield
     finally:
-        _deferred[0] = None
+        _deferred[0], _stopping[0] = before
 
 
 def request_stop() -> None:

@@ -18,6 +18,7 @@ from loracook.tuning.measured import Trial
 from loracook.tuning.trial import JOB, Job
 
 MODULE = "loracook.tuning.trial"
+STOPPING = "stopping; Ctrl-C again stops at once"
 TOO_LONG = "takes too long: stopped"
 KILLED = "was killed, perhaps for want of memory"
 
@@ -25,7 +26,7 @@ KILLED = "was killed, perhaps for want of memory"
 def tried(job: Job, longest: float) -> Trial:
     """The trial of a job; one that lasts more than so many seconds, its start included, is ended.
 
-    A signal ends the trial, too: `signals.stop_requested` says so then.
+    A signal ends the trial, too, also one that was deferred before: `signals.stop_requested` says so then.
     """
     with tempfile.TemporaryDirectory(prefix="loracook-") as name:
         folder, late = Path(name), list[bool]()
@@ -44,7 +45,9 @@ def tried(job: Job, longest: float) -> Trial:
 
             timer = threading.Timer(longest, end)
             timer.start()
-            with signals.deferring_first(process.kill, "stopping; Ctrl-C again stops at once"):
+            with signals.deferring_first(process.kill, STOPPING):
+                if signals.stop_requested():  # while the process was started
+                    process.kill()
                 said = process.stdout.read() if process.stdout else b""
             timer.cancel()
         if said:

@@ -12,7 +12,7 @@ from pathlib import Path
 from loracook import model
 from loracook.estimate.estimate import Estimate, estimate
 from loracook.estimate.rows import prepared_stats
-from loracook.machine import upstream
+from loracook.machine import signals, upstream
 from loracook.machine.devices import device_here
 from loracook.progress import Progress
 from loracook.recipe.derived import first_rows
@@ -20,6 +20,7 @@ from loracook.recipe.recipe import Recipe
 from loracook.training.trainer import read_inputs
 from loracook.tuning.bench import Bench, StoppedTuningError
 from loracook.tuning.candidates import Group, groups
+from loracook.tuning.child import STOPPING
 from loracook.tuning.measured import Row, Trial
 from loracook.tuning.search import fastest
 
@@ -152,9 +153,11 @@ def tune(
     again = confirmed = gain = None
     stopped = False
     try:
-        best = fastest(whole.recipe, bench.guesses(), found, measure=bench.measure)
-        if best.setting and not best.against:
-            again, confirmed = bench.again({}), bench.again(best.setting)
+        with signals.deferring_first(saying=STOPPING):
+            best = fastest(whole.recipe, bench.guesses(), found, measure=bench.measure)
+            if best.setting and not best.against:
+                again, confirmed = bench.again({}), bench.again(best.setting)
+        if again and confirmed:
             gain = bench.gain(again, confirmed, best.allowed) if again.seconds and confirmed.seconds else None
             sure = gain is None or is_sure(gain, drift_of(bench.rows[0].trial, again))
             if not sure and not bench.rows[0].against:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import subprocess
 import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -16,7 +20,7 @@ from click.testing import CliRunner, Result
 import loracook
 from loracook.cli import commands
 from loracook.errors import LoracookError, MachineError
-from loracook.machine.signals import INTERRUPTED
+from loracook.machine.signals import INTERRUPTED, stopping_on_signals
 from loracook.planner import plan
 from loracook.progress import Silent
 from loracook.recipe.recipe import Recipe, load
@@ -212,8 +216,27 @@ def test_a_signal_ends_the_trial_and_says_what_is_known(file: Path) -> None:
     while not (trials := trials_of(tuning.pid)):
         assert time.monotonic() < until
         time.sleep(0.1)
-    tuning.send_signal(2)
+    tuning.send_signal(signal.SIGINT)
     out, errors = tuning.communicate(60)
     assert tuning.returncode == INTERRUPTED, errors
     assert "nothing was measured" in out
     assert not trials[0].is_running() or trials[0].status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_signal_while_a_trial_is_being_started_is_not_lost(
+    file: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted(subprocess.Popen[bytes]):
+        """A process in whose start Ctrl-C is pressed."""
+
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    question, shown = Question(load(file), None, 600.0, ()), list[Row]()
+    whole, found = readied(question, cache, Silent())
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    with stopping_on_signals():
+        tuned = tune(question, whole, found, cache=cache, progress=Silent(), show=shown.append)
+    assert tuned.stopped
+    assert (tuned.rows, shown) == ((), [])
