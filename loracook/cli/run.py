@@ -114,7 +114,7 @@ def _count(loaded: Recipe, processes: int | None) -> int:
 
 
 def _run_what_is_to_do(planned: Plan, only: str | None, consent: Consent) -> None:
-    from loracook.views.result_text import made_lines, result_lines
+    from loracook.views.result_text import result_lines, unmet_lines
 
     try:
         if reason := _nothing_to_do(planned, only, consent):
@@ -123,7 +123,7 @@ def _run_what_is_to_do(planned: Plan, only: str | None, consent: Consent) -> Non
         else:
             _run(planned, only, consent)
     except GateError:
-        show((*made_lines(_now(planned)), ""))
+        show(unmet_lines(_now(planned)))
         raise
     show(result_lines(_now(planned), only))
 

@@ -39,6 +39,12 @@ def result_lines(plan: Plan, only: str | None) -> list[str]:
     return [*made_lines(plan), "", *_next(plan, done, only)]
 
 
+def unmet_lines(plan: Plan) -> list[str]:
+    """What a run has left whose gate is not met: the same, and what was not run."""
+    left = ", ".join(stage.name for stage in plan.to_do)
+    return [*made_lines(plan), *([f"  {'not run':<10}{left}"] if left else []), ""]
+
+
 def made_lines(plan: Plan) -> list[str]:
     """The table of metrics before and after, and what is where."""
     done = {stage.name: stage.folder for stage in plan.stages if stage.done}

@@ -183,6 +183,7 @@ def test_a_gate_that_is_not_met_ends_every_run_until_it_is_lowered(tmp_path: Pat
         assert failed.returncode == 7
         assert "evaluate.require.loss.at_most: " in failed.stderr
         assert "  loss " in failed.stdout  # the table
+        assert "  not run   merge, push\n" in failed.stdout
         assert not list(tmp_path.glob("runs/*/merge-*"))
     assert attempt(1000).returncode == 0
     assert list(tmp_path.glob("runs/*/merge-*"))
