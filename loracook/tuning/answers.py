@@ -91,6 +91,7 @@ def as_json(tuned: Tuned) -> dict[str, Any]:
 def from_json(content: Mapping[str, Any]) -> Tuned:
     """What `as_json` was made of."""
     named: dict[str, Any] = {name: content[name] for name in PLAIN}
+    named["untried"] = tuple(content["untried"])
     for name in LAST:
         named[name] = content[name] and Trial.of(content[name])
     return Tuned(tuple(map(_read_row, content["rows"])), _read_row(content["best"]), **named)

@@ -61,7 +61,7 @@ class StoppedTuningError(Exception):
 class Bench:
     """Measures settings of an estimated recipe within a limit of memory, and until a moment of the clock.
 
-    `show` is told each row of the ladder; `untried` counts the settings that there was no time for.
+    `show` is told each row of the ladder; `untried` are the settings that there was no time for.
     """
 
     whole: Estimate
@@ -72,7 +72,7 @@ class Bench:
     show: Callable[[Row], None]
     announce: Callable[[str], None]
     rows: list[Row] = field(default_factory=list)
-    untried: int = 0
+    untried: list[Setting] = field(default_factory=list)
     reference: Trial | None = None
     exact: Trial | None = None
     longest: float = 0.0
@@ -127,7 +127,7 @@ class Bench:
             return self._shown(Row(setting, Trial(), f"not tried: {size(planned)} by the plan", allowed=word))
         trials = LAST if any(not row.against for row in self.rows) else 1
         if self.longest and time.monotonic() + trials * self.longest > self.until:
-            self.untried += 1
+            self.untried.append(setting)
             return Row(setting, Trial(), "time is up", allowed=word)
         self.announce(f"trial {len(self.rows) + 1}: {text_of(setting) or UNTUNED}")
         trial = self._tried(recipe)

@@ -19,7 +19,7 @@ from loracook.recipe.derived import first_rows
 from loracook.recipe.recipe import Recipe
 from loracook.training.trainer import read_inputs
 from loracook.tuning.bench import Bench, StoppedTuningError
-from loracook.tuning.candidates import Group, groups
+from loracook.tuning.candidates import Group, groups, text_of
 from loracook.tuning.child import STOPPING
 from loracook.tuning.measured import Row, Trial
 from loracook.tuning.search import fastest
@@ -35,10 +35,10 @@ class Tuned:
     """What was measured of a recipe: the rows of the ladder, the untuned recipe first, and the best of them.
 
     `gain` says how many times as fast a run with that one is as the untuned recipe, as measured side by side
-    at the end, if it was: `again` and `confirmed` are those two trials. `limit` are
-    the bytes that could be used on the `device`, `load` that of the machine before; `untried` counts settings
-    that there was no time for in so many `seconds`; `when` is the day and the minute of the end; `stopped`
-    says that a signal came, `known` that this is a kept answer.
+    at the end, if it was: `again` and `confirmed` are those two trials. `limit` are the bytes that could be
+    used on the `device`, `load` that of the machine before; `untried` are the settings that there was no time
+    for in so many `seconds`, as text; `when` is the day and the minute of the end; `stopped` says that a
+    signal came, `known` that this is a kept answer.
     """
 
     rows: tuple[Row, ...]
@@ -52,7 +52,7 @@ class Tuned:
     load: float
     seconds: float
     when: str
-    untried: int = 0
+    untried: tuple[str, ...] = ()
     stopped: bool = False
     known: bool = False
 
@@ -176,6 +176,6 @@ def tune(
         load=load,
         seconds=question.seconds,
         when=datetime.now().strftime("%Y-%m-%d %H:%M"),
-        untried=bench.untried,
+        untried=tuple(map(text_of, bench.untried)),
         stopped=stopped,
     )

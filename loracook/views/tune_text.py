@@ -62,8 +62,8 @@ def end_lines(tuned: Tuned) -> Iterator[str]:
     yield f"limit: {size(tuned.limit)} of {what} on {tuned.device}, of which {MARGIN:.0%} stay free"
     yield from tuned.doubts
     if tuned.untried:
-        settings = f"{tuned.untried} settings were" if tuned.untried > 1 else "one setting was"
-        yield f"{settings} not tried for want of time; use a larger --minutes"
+        yield "not tried for want of time; use a larger --minutes:"
+        yield from (f"  {setting}" for setting in tuned.untried)
     if tuned.again is not None and tuned.confirmed is not None:
         last, best = _figures(tuned.again), _figures(tuned.confirmed)
         yield f"once more, side by side: untuned {last}; the fastest {best}"

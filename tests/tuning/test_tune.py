@@ -130,7 +130,7 @@ def test_an_answer_that_had_too_little_time_is_not_the_one_for_more(
 ) -> None:
     question, tuned, shown = measured
     whole, _ = readied(question, cache, Silent())
-    hurried = replace(tuned, best=shown[1], untried=1)
+    hurried = replace(tuned, best=shown[1], untried=("torch_compile: true",))
     answers.keep(hurried, question, "digest", whole=whole, cache=tmp_path)
     assert answers.known(question, "digest", whole=whole, cache=tmp_path) == replace(hurried, known=True)
     more = replace(question, seconds=question.seconds + 60)

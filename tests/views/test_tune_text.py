@@ -44,7 +44,7 @@ TUNED = Tuned(
     load=0.0,
     seconds=180.0,
     when="2026-11-29 23:36",
-    untried=2,
+    untried=("optim: adamw_torch_fused", "torch_compile: true"),
 )
 
 
