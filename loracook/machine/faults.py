@@ -24,6 +24,8 @@ FULL_DISK = re.compile(
     r"|\d+ requested and \d+ written"  # numpy
     r"|Not enough disk space"  # datasets
 )
+FULL_GPU = re.compile(r"CUDA (error: )?out of memory|CUBLAS_STATUS_ALLOC_FAILED")
+"""What torch says of a GPU's memory, its own and what CUDA's libraries take beside it."""
 FULL_MEMORY = re.compile(
     r"can't allocate memory"  # torch
     r"|[Cc]annot allocate memory|failed to map segment"  # the loader of shared libraries
@@ -72,7 +74,7 @@ def machine_fault(error: BaseException, folders: Sequence[Path], advice: str = C
     if short == "memory":
         limit = ""
         with suppress(MemoryError):  # looking for it takes some, too
-            limit = tightest_limit()
+            limit = "" if _is_of_a_gpu(error) else tightest_limit()
         return f"out of memory{f' within {limit}' if limit else ''}; {advice}"
     if short == "disk":
         hub = sys.modules.get("huggingface_hub.constants")  # only if this process has imported it
@@ -85,6 +87,12 @@ def machine_fault(error: BaseException, folders: Sequence[Path], advice: str = C
         why = (error.strerror or "").lower()
         return f"cannot use {error.filename}: {why}; fix that, or use other folders: {OTHER_FOLDERS}"
     return None
+
+
+def _is_of_a_gpu(error: BaseException) -> bool:
+    """Whether memory of a GPU ran out, which the limits of main memory have nothing to do with."""
+    cause = error.__cause__
+    return bool(FULL_GPU.search(str(error))) or (cause is not None and _is_of_a_gpu(cause))
 
 
 def _is_unusable(error: OSError, folders: Sequence[Path]) -> bool:
@@ -108,7 +116,7 @@ def shortage(error: BaseException) -> str | None:
     if full or FULL_DISK.search(str(error)):
         return "disk"
     torch = sys.modules.get("torch")
-    memory = isinstance(error, MemoryError) or FULL_MEMORY.search(str(error))
+    memory = isinstance(error, MemoryError) or FULL_MEMORY.search(str(error)) or FULL_GPU.search(str(error))
     if memory or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
         return "memory"
     return shortage(error.__cause__) if isinstance(error.__cause__, Exception) else None

@@ -121,3 +121,22 @@ def loracook(*command: str | Path) -> subprocess.CompletedProcess[str]:
     """A verb in a process of its own, in the folder of its recipe."""
     *verb, recipe = command
     return processes.run(*verb, Path(recipe).name, cwd=Path(recipe).parent)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of"
+        ),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
+def test_a_full_gpu_is_known_and_no_limit_of_main_memory_is_named(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda _: (1 << 30, 1 << 30))
+    said = "merge: out of memory; set less"
+    with pytest.raises(MachineError, match=said), machine_errors("merge", advice="set less"):
+        raise error
