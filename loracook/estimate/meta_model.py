@@ -114,6 +114,8 @@ def meta_model(recipe: Recipe, folder: Path, vocabulary: int | None) -> MetaMode
         tuned = _adapted(base, lora_config, recipe)
     model.check_start(recipe, tuned)
     set_dtypes(tuned, quantized=model.is_quantized(quantization))
+    if recipe["train"].get("fp16"):
+        model.train_in_float32(tuned)
     if problems := list(model.unsupported(tuned, recipe)):
         raise RecipeError(problems)
     whole_merge = None

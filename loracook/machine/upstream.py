@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
     from torch.nn import Module
-    from trl import SFTTrainer
+    from trl import SFTConfig, SFTTrainer
 
 
 def trained_tokens(trainer: SFTTrainer) -> int:
@@ -59,6 +59,14 @@ def metrics_aside(trainer: SFTTrainer) -> Iterator[None]:
     finally:
         trainer._metrics["train"] = metrics
         set_trained_tokens(trainer, tokens)
+
+
+def use_one_gpu(arguments: SFTConfig) -> None:
+    """Let a process train on its own GPU alone (transformers 5.23, TrainingArguments).
+
+    Where it sees several, it would take as many times the rows of a batch, which TRL refuses (trl 1.16).
+    """
+    arguments._n_gpu = min(arguments.n_gpu, 1)
 
 
 def on_device(trainer: SFTTrainer, batch: dict[str, Any]) -> Any:

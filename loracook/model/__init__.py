@@ -1,6 +1,6 @@
 """The base model: fetching and loading it, and the modules that an adapter is applied to."""
 
-from loracook.model.adapter import check_modules, lora_config
+from loracook.model.adapter import check_modules, lora_config, train_in_float32
 from loracook.model.contents import unused_keys
 from loracook.model.fetch import fetch, fetch_description, fetch_tokenizer, files
 from loracook.model.finite import not_finite

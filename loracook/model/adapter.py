@@ -17,7 +17,7 @@ from loracook.model.target_modules import (
 from loracook.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
-    from peft import LoraConfig
+    from peft import LoraConfig, PeftModel
     from torch.nn import Module
 
 
@@ -34,6 +34,19 @@ def lora_config(recipe: Recipe, left_out: Sequence[str] = ()) -> LoraConfig:
         section["exclude_modules"] = list(dict.fromkeys([*_listed(recipe, "exclude_modules"), *left_out]))
     # PEFT changes the lists that it is given; the recipe must not change.
     return LoraConfig(**{"task_type": "CAUSAL_LM", **deepcopy(section)})
+
+
+def train_in_float32(tuned: PeftModel) -> None:
+    """Keep in float32 what is trained in bfloat16, whose gradients torch cannot unscale on a GPU.
+
+    TRL trains an adapter on a quantized base in bfloat16, also where mixed precision is float16 (trl 1.16,
+    SFTTrainer). Source: pytorch issue 127176, for torch 2.13.
+    """
+    import torch
+
+    for weight in tuned.parameters():
+        if weight.requires_grad and weight.dtype == torch.bfloat16:
+            weight.data = weight.data.float()
 
 
 def check_modules(model: Module, recipe: Recipe) -> None:

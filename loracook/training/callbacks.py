@@ -61,7 +61,8 @@ class ProgressLog(TrainerCallback):
         with self.log.open("a", encoding="utf-8") as file:
             file.write(json.dumps({**entry, "step": state.global_step}) + "\n")
         self.losses |= {name: f"{name.replace('_', ' ')} {logs[name]:.3f}" for name in LOSSES if name in logs}
-        refuse_infinite(logs, state.global_step, self.kept)
+        # float16's loss scaling meets infinite gradients by design and skips their steps
+        refuse_infinite({**logs, "grad_norm": 0.0} if args.fp16 else logs, state.global_step, self.kept)
 
     def _measured(self) -> dict[str, float]:
         """The speed since the last entry, and the peak of memory where it is known."""
@@ -109,7 +110,7 @@ class FiniteGradients(TrainerCallback):
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, *, model: Any, **_: Any) -> None:
         """Check the gradients of the step that is about to be taken."""
-        if not args.fp16:  # float16's loss scaling meets infinite gradients by design and skips them
+        if not args.fp16:  # as in ProgressLog.on_log
             refuse_infinite({"grad_norm": largest_gradient(model)}, state.global_step + 1, self.kept)
 
 

@@ -101,10 +101,11 @@ def _try(sft: SFTTrainer, rows: list[dict[str, Any]]) -> float:
     began = time.monotonic()
     with torch.random.fork_rng(devices=devices), upstream.metrics_aside(sft):
         sft.model_wrapped.train()
-        with sft.compute_loss_context_manager():
-            batch = upstream.on_device(sft, sft.data_collator(rows))
-            loss = sft.compute_loss(sft.model_wrapped, batch)
-        loss.backward()
+        with sft.maybe_activation_offload_context:  # as in TRL's training_step
+            with sft.compute_loss_context_manager():
+                batch = upstream.on_device(sft, sft.data_collator(rows))
+                loss = sft.compute_loss(sft.model_wrapped, batch)
+            loss.backward()
     loss.item()  # waits for a GPU to finish
     sft.model_wrapped.zero_grad()
     return round(time.monotonic() - began, 3)

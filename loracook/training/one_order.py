@@ -15,7 +15,8 @@ from torch.utils.data import RandomSampler, Sampler
 from trl import SFTTrainer
 
 from loracook.data.order import Taken
-from loracook.machine.upstream import metrics_aside, on_device
+from loracook.machine.upstream import metrics_aside, on_device, use_one_gpu
+from loracook.model.adapter import train_in_float32
 from loracook.model.cpu_loss import IGNORED, score_trained_positions
 from loracook.model.input_casts import casts_are_undone
 from loracook.recipe.derived import steps
@@ -90,7 +91,10 @@ class OneOrderTrainer(SFTTrainer):
 
     def __init__(self, *, strategy: str, taken: Taken, **named: Any) -> None:
         self.strategy, self.taken = strategy, taken
+        use_one_gpu(named["args"])
         super().__init__(**named)
+        if self.args.fp16:
+            train_in_float32(self.model)
         self.speedups: list[str] = []
         if casts_are_undone(self.model, self._autocast()):
             self.speedups.append(CASTS)
