@@ -9,6 +9,7 @@ from typing import Any
 
 from loracook.errors import LoracookError, dotted
 from loracook.machine.faults import machine_errors
+from loracook.machine.memory import give_back
 from loracook.machine.versions import versions
 from loracook.planner import Plan, PlannedStage, examined, plan
 from loracook.progress import Kept, Progress, Silent
@@ -146,6 +147,7 @@ def _run_stage(
         _begin(stage)
         before = {name: _verified(folder) for name, folder in stage.before.items()}
         folders = Folders(stage.folder, before, planned.folder, cache, stage.lengthens)
+        give_back()  # the model of the stage before, which may fill a GPU
         progress.begin(stage.name)
         began = time.monotonic()
         result = module.run(planned.recipe, folders, consent=consent, progress=noted)

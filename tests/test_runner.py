@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -14,10 +15,13 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
 
 import loracook
+from loracook import runner
 from loracook.errors import DivergedError, LockedError, MachineError, RecipeError
 from loracook.machine.signals import STOPPED, STOPPING
+from loracook.progress import Silent
 from loracook.store.files import MANIFEST, file_facts, read_sealed, sha256, write_sealed
 from loracook.store.record import read_record, write_record
 from loracook.training.callbacks import refuse_infinite
@@ -353,3 +357,21 @@ def test_an_interrupted_stage_leaves_no_record(recipe_file: Path) -> None:
     os.truncate(file, 100)
     assert run(recipe_file).returncode != 0
     assert not list(recipe_file.parent.glob("runs/*/train-*/record.json"))
+
+
+class Loaded(Silent):
+    """The models that are loaded as each stage begins."""
+
+    def __init__(self) -> None:
+        self.models: dict[str, int] = {}
+
+    def begin(self, stage: str) -> None:
+        """Count them."""
+        models = (each for each in gc.get_objects() if isinstance(each, PreTrainedModel))
+        self.models[stage] = sum(model.device.type != "meta" for model in models)
+
+
+def test_a_stage_begins_without_the_models_of_those_before(tmp_path: Path) -> None:
+    loaded = Loaded()
+    runner.run(loracook.load(twin_file("opt-350m-lora", tmp_path)), runs=tmp_path / "runs", progress=loaded)
+    assert loaded.models["train"] == loaded.models["evaluate"]

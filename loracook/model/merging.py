@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from loracook.errors import LoracookError, RecipeError, shorten
-from loracook.machine.memory import available
+from loracook.machine.memory import available, give_back
 from loracook.machine.upstream import forget_quantized_file, saved_weights
 from loracook.model.broken_files import LIMIT
 from loracook.model.finite import not_finite
@@ -54,6 +54,7 @@ def where_it_fits(recipe: Recipe, folder: Path, *, dtype: str, spare: Path) -> d
     import torch
     from accelerate import PartialState
 
+    give_back()
     base = load_on_meta(recipe, folder)
     itemsize = (base.dtype if dtype == "auto" else getattr(torch, dtype)).itemsize
     needed = sum(weight.numel() for weight in base.parameters()) * itemsize
