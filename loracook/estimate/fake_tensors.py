@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from loracook.model.row_attention import Attention
 
 
+FLASH = "flash_attention"
+"""What the names of FlashAttention's versions begin with."""
+
+
 class LiveBytes:
     """Counts the bytes of all storages that operators make, from their making to their end.
 
@@ -103,14 +107,16 @@ def _attention(model: Any, batch: Batch, device: str) -> Iterator[None]:
     """Have attention masks made exactly where rows are padded; transformers cannot tell from fake tensors.
 
     It makes none for an attention without a registered mask (masking_utils._preprocess_mask_arguments). On a
-    CPU, rows without padding attend one after the other (loracook/model/row_attention.py).
+    CPU, rows without padding attend one after the other (loracook/model/row_attention.py). FlashAttention,
+    which reads numbers, holds what SDPA does without a mask.
     """
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     original = upstream.attention_implementation(model)
-    if original == "sdpa" and (batch.masked or upstream.takes_any_attention(model)):
-        name = "loracook_masked" if batch.masked else "loracook_unmasked"
+    flash = original.startswith(FLASH)
+    if flash or (original == "sdpa" and (batch.masked or upstream.takes_any_attention(model))):
+        name = "loracook_masked" if batch.masked and not flash else "loracook_unmasked"
         AttentionInterface.register(name, sdpa_attention_forward)
         AttentionMaskInterface.register("loracook_masked", _full_mask)
         upstream.set_attention_implementation(model, name)

@@ -11,6 +11,7 @@ from pathlib import Path
 from loracook.errors import LoracookError
 from loracook.estimate.batches import largest_batch
 from loracook.estimate.estimate import Estimate, message_of
+from loracook.estimate.fake_step import FakeStepError
 from loracook.estimate.memory import Parts, autocast, stage_memory
 from loracook.estimate.meta_model import meta_model
 from loracook.machine import signals
@@ -189,7 +190,10 @@ class Bench:
             base = meta_model(recipe, base.folder, base.vocabulary)
         alone = replace(recipe, sections={name: recipe[name] for name in READ if name in recipe})
         batch = largest_batch(recipe, None if PACKING in setting else self.whole.rows)
-        return stage_memory(alone, base, batch, device=self.whole.device.kind).stages["train"]
+        try:
+            return stage_memory(alone, base, batch, device=self.whole.device.kind).stages["train"]
+        except FakeStepError:  # of an attention that reads numbers, for one
+            return {}
 
     def _tried(self, recipe: Recipe) -> Trial:
         """A trial for its share of the time that is left."""

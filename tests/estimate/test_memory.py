@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from loracook.estimate.batches import Batch
 from loracook.estimate.fake_step import StepMemory, step_memory
 from loracook.estimate.memory import cache_bytes
 from loracook.estimate.weight_bytes import Weights, cast, optimizer_bytes, set_dtypes, weight_bytes
+from loracook.machine.upstream import set_attention_implementation
 from loracook.model import quantization_in_training
 from loracook.model.parameters import with_adapter
 from tests.plans import CONFIGS, config_recipe, plan
@@ -130,6 +132,17 @@ def test_checkpointing_saves_activations_and_a_mask_takes_some() -> None:
     kept = step_memory(tuned(), batch, checkpointing=False, autocast=torch.bfloat16).saved
     assert step_memory(tuned(), batch, checkpointing=True, autocast=torch.bfloat16).saved < kept / 4
     assert step_memory(tuned(), masked, checkpointing=False, autocast=torch.bfloat16).saved > kept
+
+
+@pytest.mark.parametrize(
+    "batch", [Batch((0, 1), 48, masked=True), Batch((0, 1), 96, masked=True, flat=True)], ids=str
+)
+def test_flash_attention_takes_what_sdpa_does_without_a_mask(batch: Batch) -> None:
+    sdpa, flash = tuned(), tuned()
+    set_attention_implementation(flash.get_base_model(), "flash_attention_2")
+    expected = step_memory(sdpa, replace(batch, masked=False), checkpointing=False, autocast=torch.bfloat16)
+    memory = step_memory(flash, batch, checkpointing=False, autocast=torch.bfloat16)
+    assert (memory.backward, memory.loss) == pytest.approx((expected.backward, expected.loss), rel=1e-2)
 
 
 def test_the_cache_of_keys_and_values() -> None:

@@ -15,16 +15,20 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 from click.testing import CliRunner, Result
+from transformers import AttentionInterface
 
 import loracook
 from loracook.cli import commands
 from loracook.errors import LoracookError, MachineError
 from loracook.machine.signals import INTERRUPTED, stopping_on_signals
+from loracook.machine.upstream import set_attention_implementation
 from loracook.planner import plan
 from loracook.progress import Silent
 from loracook.recipe.recipe import Recipe, load
 from loracook.tuning import answers
+from loracook.tuning.bench import Bench
 from loracook.tuning.candidates import ROWS, STEPS, Group
 from loracook.tuning.measured import PROVEN, Row
 from loracook.tuning.tune import Question, Tuned, readied, tune
@@ -177,6 +181,18 @@ def test_where_nothing_fits_the_untuned_recipe_alone_is_measured(file: Path) -> 
     assert others
     assert all("(not tried: " in line for line in others)
     assert "nothing that was measured fits" in result.stdout
+
+
+def test_a_setting_whose_memory_no_plan_can_tell_does_not_end_the_search(file: Path, cache: Path) -> None:
+    def reads_numbers(module: Any, query: torch.Tensor, *_: Any, **__: Any) -> Any:
+        return query if query.sum() else None, None
+
+    whole, found = readied(Question(load(file), None, 600.0, ()), cache, Silent())
+    AttentionInterface.register("reads_numbers", reads_numbers)
+    set_attention_implementation(whole.meta_model.base, "reads_numbers")
+    rows = [group for group in found if group.ordered]
+    bench = Bench(whole, rows, cache, whole.device.bytes, 0.0, lambda _: None, lambda _: None)
+    assert list(bench.guesses()) == [{}]  # the fewer rows of the other guess were planned, too
 
 
 @pytest.mark.parametrize(
