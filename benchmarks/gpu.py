@@ -154,7 +154,8 @@ def measured(setup: Setup, work: Path, *, until: float, small: bool) -> dict[str
     left = until - time.monotonic()
     if left <= 0:
         return facts | {"fault": "not reached"}
-    make_model(setup.model, work / setup.model, small=small)
+    if fault := make_model(setup.model, work / setup.model, small=small):
+        return facts | {"fault": fault}
     (work / "recipe.yaml").write_text(json.dumps(recipe(setup, work, small=small)), "utf-8")
     shutil.rmtree(work / "runs", ignore_errors=True)
     command = [sys.executable, "-m", "loracook", "run", "recipe.yaml", "--only", "train"]
@@ -172,10 +173,13 @@ def measured(setup: Setup, work: Path, *, until: float, small: bool) -> dict[str
     }
 
 
-def make_model(name: str, folder: Path, *, small: bool) -> None:
-    """Save a random model of a shape, with SmolLM2's tokenizer; in a process of its own, for its memory."""
+def make_model(name: str, folder: Path, *, small: bool) -> str:
+    """Save a random model of a shape, with SmolLM2's tokenizer; in a process of its own, for its memory.
+
+    Gives why that failed, as where the GPU or the disk is too small for it; empty where it did not.
+    """
     if folder.exists():
-        return
+        return ""
     shape = SHAPES[name] | (SMALL if small else {})
     script = (
         "import sys, json, torch, transformers, loracook\n"
@@ -194,7 +198,11 @@ def make_model(name: str, folder: Path, *, small: bool) -> None:
     )
     quickstart = HERE.parent / "recipes" / "quickstart.yaml"
     arguments = [json.dumps(shape), str(folder), str(quickstart)]
-    subprocess.run([sys.executable, "-c", script, *arguments], check=True, capture_output=True)
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
+    if done.returncode:
+        shutil.rmtree(folder, ignore_errors=True)
+        return f"no model: {(done.stderr.strip() or 'killed').splitlines()[-1]}"[:200]
+    return ""
 
 
 def recipe(setup: Setup, work: Path, *, small: bool) -> dict[str, Any]:
