@@ -8,10 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 import loracook
 from loracook import model
+from loracook.errors import MachineError
 from loracook.model.load import load_config
 from loracook.recipe.recipe import Recipe
 from tests.tiny_recipes import twin
@@ -150,3 +152,12 @@ def refused(recipe: Recipe, kind: str, **settings: bool) -> bool:
         (problem,) = error.problems
         return "is not a causal language model; loracook trains causal" in problem.message
     return False
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="FlashAttention may be there")
+@pytest.mark.parametrize("name", ["flash_attention_2", "flash_attention_3"])
+def test_flash_attention_is_never_taken_from_the_hub(name: str, tmp_path: Path) -> None:
+    recipe = twin("opt-350m-lora", tmp_path, base_model={"attn_implementation": name})
+    said = f"^'{name}' requires its package and a GPU; write attn_implementation: sdpa$"
+    with pytest.raises(MachineError, match=said):
+        model.load_on_meta(recipe, tmp_path / "model")
