@@ -93,6 +93,8 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
         DivergedError: a loss, gradient or weight is not finite.
         StoppedError: a signal came; a checkpoint of the current step is kept.
     """
+    import torch
+
     processes, noted = consent.processes, Kept(progress)
     check_trackers(recipe)
     own = divided(recipe, processes.count)
@@ -106,7 +108,8 @@ def run(recipe: Recipe, folders: Folders, *, consent: Consent, progress: Progres
     if launches:
         model.fetch(own, folders.cache)
         return launched(job, processes.count, noted)
-    with group.together(job):
+    own_precision = torch.backends.flags(fp32_precision=None)  # TF32 is for training alone
+    with group.together(job), own_precision:
         with group.first_before_others():
             inputs, memory = _read(own, processes, folders, progress=noted)
         return _train(inputs, folders, memory, callbacks=consent.callbacks, progress=progress)

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import TrainerControl
+from transformers import TrainerCallback, TrainerControl
+from transformers.utils.import_utils import enable_tf32
 
 import loracook
 from loracook import model
@@ -17,6 +18,8 @@ from loracook.errors import DivergedError
 from loracook.estimate.meta_model import meta_model
 from loracook.machine import upstream
 from loracook.progress import Silent
+from loracook.runner import run
+from loracook.stages.base import Consent
 from loracook.training.callbacks import ProgressLog
 from loracook.training.largest_batch import measure
 from loracook.training.memory_check import check_memory
@@ -69,6 +72,21 @@ def test_a_process_that_sees_two_gpus_trains_on_one(tmp_path: Path) -> None:
     assert arguments.train_batch_size == 2 * recipe["train"]["per_device_train_batch_size"]
     upstream.use_one_gpu(arguments)
     assert arguments.train_batch_size == recipe["train"]["per_device_train_batch_size"]
+
+
+class InTF32(TrainerCallback):
+    """Trains as with `tf32: true`, which needs a GPU."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Set what transformers sets for the whole process."""
+        enable_tf32(True)
+
+
+def test_stages_after_a_training_in_tf32_compute_in_float32(tmp_path: Path) -> None:
+    recipe, consent = twin("opt-350m-lora", tmp_path, evaluate=None), Consent(callbacks=(InTF32(),))
+    before = torch.backends.fp32_precision
+    run(recipe, runs=tmp_path / "runs", consent=consent)
+    assert torch.backends.fp32_precision == before != "tf32"
 
 
 def test_the_largest_batch_is_tried_with_its_activations_offloaded(tmp_path: Path) -> None:
