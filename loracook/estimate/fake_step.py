@@ -60,7 +60,7 @@ def step_memory(
         batch: the forward pass to run.
         checkpointing: activations of every n-th layer are recomputed; 0 for none.
         autocast: the dtype of mixed precision, None where there is none.
-        device: "cpu", or "cuda" for the output head as Triton computes it there.
+        device: "cpu", or "cuda" for norms and the output head as they are computed there.
 
     Raises:
         FakeStepError: the model's code needs real weights.
@@ -87,7 +87,7 @@ def evaluation_bytes(tuned: PeftModel, batch: Batch, *, autocast: torch.dtype | 
         import torch
 
         with (
-            on_fake_tensors(model_part, batch, checkpointing=False) as (model, live),
+            on_fake_tensors(model_part, batch, checkpointing=False, device=device) as (model, live),
             torch.no_grad(),
             _mixed_precision(model, autocast),
         ):

@@ -76,6 +76,8 @@ def on_fake_tensors(
     import torch
 
     mode = upstream.fake_tensor_mode()
+    if device == "cuda":
+        _widen_norms(tuned)
     _replace_tensors(tuned, mode)
     model = tuned.train().get_base_model()
     if checkpointing:
@@ -100,6 +102,18 @@ def model_inputs(model: Any, batch: Batch) -> dict[str, Any]:
         inputs["attention_mask"] = torch.ones(shape, dtype=torch.long)
     accepted = inspect.signature(model.base_model.forward).parameters
     return {name: value for name, value in inputs.items() if name in accepted}
+
+
+def _widen_norms(tuned: PeftModel) -> None:
+    """Compute norms in float32 under autocast, as CUDA does and a CPU does not (ATen/autocast_mode.h)."""
+    import torch
+
+    def widened(_: Module, inputs: Any) -> Any:
+        return (inputs[0].float(), *inputs[1:]) if torch.is_autocast_enabled("cpu") else inputs
+
+    for module in tuned.modules():
+        if isinstance(module, (torch.nn.LayerNorm, torch.nn.RMSNorm)):
+            module.float().register_forward_pre_hook(widened)
 
 
 @contextmanager

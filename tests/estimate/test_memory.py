@@ -145,6 +145,23 @@ def test_flash_attention_takes_what_sdpa_does_without_a_mask(batch: Batch) -> No
     assert (memory.backward, memory.loss) == pytest.approx((expected.backward, expected.loss), rel=1e-2)
 
 
+@pytest.mark.parametrize(
+    ("kind", "checkpointing", "more"),
+    [("llama", 0, 1.0), ("llama", 1, 1.0), ("gpt_neox", 0, 1.19), ("gpt_neox", 1, 1.14)],
+)
+def test_layer_norms_take_more_on_a_gpu(kind: str, checkpointing: int, more: float) -> None:
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **SHAPE))
+    cast(model, torch.bfloat16)
+    adapted = with_adapter(model, LoraConfig(r=8, target_modules="all-linear", task_type="CAUSAL_LM"))
+    batch, bfloat16 = Batch((0, 1), 48, masked=False), torch.bfloat16
+    cpu, gpu = (
+        step_memory(adapted, batch, checkpointing=checkpointing, autocast=bfloat16, device=device)
+        for device in ("cpu", "cuda")
+    )
+    assert gpu.saved / cpu.saved == pytest.approx(more, rel=0.02)
+
+
 def test_the_cache_of_keys_and_values() -> None:
     config = AutoConfig.from_pretrained(CONFIGS / "HuggingFaceTB__SmolLM2-135M-Instruct")
     assert cache_bytes(config, batch_size=8, length=100, element_size=2) == 2 * 30 * 8 * 3 * 64 * 100 * 2
