@@ -11,6 +11,7 @@ In Python:
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
     from loracook.planner import Plan
     from loracook.recipe.recipe import Recipe
+
+# Where the package `kernels` is there, transformers 5.23 and bitsandbytes 0.50 download code of the hub and
+# run it unasked, for some models and on some CPUs.
+sys.modules.setdefault("kernels", None)  # type: ignore[arg-type]  # which Python takes as "not there"
 
 __version__ = "0.1.0"
 __all__ = ["LoracookError", "RecipeError", "load", "plan", "run", "trainer"]

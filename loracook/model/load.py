@@ -80,7 +80,6 @@ def load_on_meta(recipe: Recipe, folder: Path) -> PreTrainedModel:
     import torch
     from transformers import AutoModelForCausalLM
 
-    _check_flash_attention(recipe)
     try:
         with torch.device("meta"), reading(recipe, folder, "its config.json"):
             base = AutoModelForCausalLM.from_config(load_config(recipe, folder), **own_code(recipe))
@@ -89,20 +88,9 @@ def load_on_meta(recipe: Recipe, folder: Path) -> PreTrainedModel:
             return base
     except ImportError as error:
         reason = str(error).strip().splitlines()[0]
-        raise MachineError(f"the base model cannot be built here: {reason}") from error
-
-
-def _check_flash_attention(recipe: Recipe) -> None:
-    """Raise MachineError where FlashAttention is not installed, for which transformers runs code of the hub.
-
-    That is where the package `kernels` is (transformers 5.23, _check_and_adjust_attn_implementation).
-    """
-    from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
-
-    known = {"flash_attention_2": is_flash_attn_2_available, "flash_attention_3": is_flash_attn_3_available}
-    name = recipe["base_model"].get("attn_implementation")
-    if name in known and not known[name]():
-        raise MachineError(f"'{name}' requires its package and a GPU; write attn_implementation: sdpa")
+        flash = "flash" in recipe["base_model"].get("attn_implementation", "")
+        advice = "; write attn_implementation: sdpa" if flash else ""
+        raise MachineError(f"the base model cannot be built here: {reason}{advice}") from error
 
 
 def load_unquantized(recipe: Recipe, folder: Path, dtype: str, **place: Any) -> PreTrainedModel:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import ast
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from transformers.utils.import_utils import KERNELS_MIN_VERSION as VERSION
 
 from loracook import load
 from loracook.errors import LoracookError, RecipeError
@@ -104,6 +108,30 @@ def test_code_of_another_repository_is_refused(tmp_path: Path, name: str, auto_m
 def test_code_is_allowed_by_its_whole_commit_alone(name: str) -> None:
     with pytest.raises(LoracookError, match="40 digits"):
         allowed(code=[name])
+
+
+KERNELS = """
+import loracook, bitsandbytes
+from transformers.integrations.hub_kernels import lazy_load_kernel
+print(lazy_load_kernel("causal-conv1d"))
+"""
+
+
+def test_kernels_of_the_hub_are_not_run_where_the_package_for_them_is_installed(tmp_path: Path) -> None:
+    package, about = tmp_path / "kernels", tmp_path / f"kernels-{VERSION}.dist-info"
+    package.mkdir()
+    (package / "__init__.py").write_text("print('code of the hub is run')")
+    about.mkdir()
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: kernels\nVersion: {VERSION}\n")
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    done = subprocess.run(
+        [sys.executable, "-c", KERNELS],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "None\n"
 
 
 def test_every_call_that_could_run_a_model_s_code_says_whether_it_may() -> None:

@@ -156,8 +156,7 @@ def refused(recipe: Recipe, kind: str, **settings: bool) -> bool:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="FlashAttention may be there")
 @pytest.mark.parametrize("name", ["flash_attention_2", "flash_attention_3"])
-def test_flash_attention_is_never_taken_from_the_hub(name: str, tmp_path: Path) -> None:
+def test_flash_attention_that_is_not_installed_is_a_sentence(name: str, tmp_path: Path) -> None:
     recipe = twin("opt-350m-lora", tmp_path, base_model={"attn_implementation": name})
-    said = f"^'{name}' requires its package and a GPU; write attn_implementation: sdpa$"
-    with pytest.raises(MachineError, match=said):
+    with pytest.raises(MachineError, match=r"cannot be built here: .*; write attn_implementation: sdpa$"):
         model.load_on_meta(recipe, tmp_path / "model")
