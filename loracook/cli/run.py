@@ -18,7 +18,7 @@ from loracook.cli.options import (
     strategy_option,
 )
 from loracook.cli.screen import noise_to, show
-from loracook.errors import GateError
+from loracook.errors import GateError, MachineError
 from loracook.progress import Silent
 from loracook.recipe.allowed import Allowed
 from loracook.recipe.recipe import Recipe, load
@@ -107,10 +107,18 @@ def _planned(loaded: Recipe, runs: Path) -> Plan:
 
 
 def _count(loaded: Recipe, processes: int | None) -> int:
-    """How many processes train: those that were started around this one, the user's, or one for each GPU."""
+    """How many processes train: those that were started around this one, the user's, or one for each GPU.
+
+    Raises MachineError where there are fewer GPUs than processes: NCCL refuses two processes on one.
+    """
     from loracook.machine.devices import visible_gpus
 
-    return group.size() if group.size() > 1 else processes or default(loaded, visible_gpus())
+    if group.size() > 1:
+        return group.size()
+    gpus = visible_gpus()
+    if processes and 0 < gpus < processes:
+        raise MachineError(f"--processes {processes} requires a GPU for each; use at most {gpus}")
+    return processes or default(loaded, gpus)
 
 
 def _run_what_is_to_do(planned: Plan, only: str | None, consent: Consent) -> None:

@@ -12,7 +12,11 @@ from html import unescape
 from pathlib import Path
 
 import pytest
+import torch
+from click.testing import CliRunner
 
+from loracook.cli import commands
+from loracook.errors import MachineError
 from tests import processes
 from tests.tiny_recipes import twin_file
 
@@ -187,3 +191,15 @@ def test_a_gate_that_is_not_met_ends_every_run_until_it_is_lowered(tmp_path: Pat
         assert not list(tmp_path.glob("runs/*/merge-*"))
     assert attempt(1000).returncode == 0
     assert list(tmp_path.glob("runs/*/merge-*"))
+
+
+def test_more_processes_than_gpus_are_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    recipe = twin_file("opt-350m-lora", tmp_path, **SECTIONS)
+    ran = CliRunner().invoke(commands, ["run", str(recipe), "--processes", "2"])
+    assert isinstance(ran.exception, MachineError)
+    assert "use at most 1" in str(ran.exception)
+    assert not (tmp_path / "runs").exists()
