@@ -21,6 +21,7 @@ from loracook.tuning.candidates import (
     ATTENTION,
     CHECKPOINTING,
     KWARGS,
+    OFFLOADING,
     PACKING,
     ROWS,
     UNTUNED,
@@ -182,8 +183,11 @@ class Bench:
         return SHORT_BOUND if short or self.recipe["base_model"]["dtype"] != "float32" else BOUND
 
     def _planned(self, recipe: Recipe, setting: Setting) -> Parts:
-        """The memory that training is planned to take, by what takes it; nothing where that is not known."""
-        if self.whole.memory is None:
+        """The memory that training is planned to take, by what takes it; nothing where that is not known.
+
+        With offloading, activations that are planned lie in main memory.
+        """
+        if self.whole.memory is None or recipe["train"].get(OFFLOADING[1]):
             return {}
         base = self.whole.meta_model
         if any(section != "train" for section, _ in setting):

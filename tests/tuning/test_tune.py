@@ -29,7 +29,7 @@ from loracook.progress import Silent
 from loracook.recipe.recipe import Recipe, load
 from loracook.tuning import answers
 from loracook.tuning.bench import Bench
-from loracook.tuning.candidates import ROWS, STEPS, Group
+from loracook.tuning.candidates import CHECKPOINTING, OFFLOADING, ROWS, STEPS, Group
 from loracook.tuning.measured import PROVEN, Row
 from loracook.tuning.tune import Question, Tuned, readied, tune
 from tests import processes
@@ -193,6 +193,14 @@ def test_a_setting_whose_memory_no_plan_can_tell_does_not_end_the_search(file: P
     rows = [group for group in found if group.ordered]
     bench = Bench(whole, rows, cache, whole.device.bytes, 0.0, lambda _: None, lambda _: None)
     assert list(bench.guesses()) == [{}]  # the fewer rows of the other guess were planned, too
+
+
+def test_offloading_is_tried_where_the_plan_says_that_nothing_fits(file: Path, cache: Path) -> None:
+    whole, found = readied(Question(load(file), None, 600.0, ()), cache, Silent())
+    bench = Bench(whole, found, cache, 1, 0.0, lambda _: None, lambda _: None, longest=1.0)
+    kept, offloaded = (bench.measure({CHECKPOINTING: True, OFFLOADING: each}) for each in (False, True))
+    assert kept.against.endswith("by the plan")
+    assert offloaded.against == "time is up"
 
 
 @pytest.mark.parametrize(
