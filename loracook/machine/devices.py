@@ -25,6 +25,9 @@ NO_BFLOAT16 = ("T4", "P100", "V100-16GB", "V100-32GB")
 CONTEXT = GIB * 3 // 4
 """Bytes that CUDA itself takes on a GPU before the first tensor; usually 0.4 to 0.7 GB."""
 
+DRIVERS = ("/proc/driver/nvidia/version", "/dev/dxg", "/dev/kfd")
+"""What a driver of GPUs that torch calls CUDA makes: NVIDIA's, that of Windows under WSL, and AMD's."""
+
 
 @dataclass(frozen=True)
 class Device:
@@ -98,7 +101,7 @@ def device_here() -> Device:
 
 def visible_gpus() -> int:
     """How many CUDA GPUs this machine has; does not import torch where the driver is missing."""
-    if not os.path.exists("/proc/driver/nvidia/version") and "CUDA_VISIBLE_DEVICES" not in os.environ:
+    if not any(map(os.path.exists, DRIVERS)) and "CUDA_VISIBLE_DEVICES" not in os.environ:
         return 0
     import torch
 
