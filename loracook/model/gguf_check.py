@@ -18,12 +18,11 @@ it stands alone."""
 
 
 def load_exported(file: Path, config: PretrainedConfig) -> PreTrainedModel:
-    """The model of a GGUF file in plain weights; settings that GGUF has no place for are those of `config`.
+    """The model of a GGUF file in plain weights, on the CPU; what GGUF has no place for is that of `config`.
 
     Raises:
         ConversionError: weights are missing.
     """
-    from accelerate import PartialState
     from transformers import AutoModelForCausalLM, GgufConfig
 
     exported, report = AutoModelForCausalLM.from_pretrained(
@@ -37,7 +36,7 @@ def load_exported(file: Path, config: PretrainedConfig) -> PreTrainedModel:
     )
     if missing := sorted(report["missing_keys"]):
         raise ConversionError(f"{missing[0]} is missing in the GGUF file")
-    loaded: PreTrainedModel = exported.to(PartialState().device).eval()
+    loaded: PreTrainedModel = exported.eval()
     return loaded
 
 

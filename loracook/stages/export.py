@@ -100,7 +100,7 @@ def _compared(
 ) -> dict[str, Any]:
     """How far the model in a GGUF file is from the merged one; raises LoracookError where it is another."""
     outtype = recipe["export"]["outtype"]
-    merged: PreTrainedModel = model.load_merged(recipe, source)
+    merged: PreTrainedModel = model.load_merged(recipe, source, device_map="cpu")  # a GPU may hold but one
     check_description(file, merged.config, tokenizer)
     check_rope(file, merged)
     exported = load_exported(file, merged.config)
