@@ -84,7 +84,8 @@ class Terminal:
         self.bars.update(self.task, completed=done, total=total or None, text=state, refresh=True)
 
     def _print(self, text: str) -> None:
-        self.bars.console.print(clean(text), markup=False, highlight=False, soft_wrap=True)
+        text = _wrapped(clean(text), self.bars.console.width)
+        self.bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def wants_color(out: TextIO) -> bool:
@@ -138,12 +139,23 @@ def show(lines: Iterable[str]) -> None:
         _echo(lines, columns)
 
 
+def show_as_it_is(text: str) -> None:
+    """Print a text without wrapping its lines, so that it can be copied."""
+    with going_on_without_reader(sys.stdout):
+        _echo(text.splitlines(), 0)
+
+
 def _echo(lines: Iterable[str], columns: int) -> None:
     for line in map(clean, lines):
-        if len(line) > columns > 0:
-            gap = max((match.end() for match in GAP.finditer(line[: columns * 2 // 3])), default=2)
-            line = textwrap.fill(line, columns, subsequent_indent=" " * gap, break_on_hyphens=False)
-        click.echo(line)
+        click.echo(_wrapped(line, columns))
+
+
+def _wrapped(line: str, columns: int) -> str:
+    """A line that is longer than so many columns in several, below its last column; 0 for no limit."""
+    if not len(line) > columns > 0:
+        return line
+    gap = max((match.end() for match in GAP.finditer(line[: columns * 2 // 3])), default=2)
+    return textwrap.fill(line, columns, subsequent_indent=" " * gap, break_on_hyphens=False)
 
 
 def _counted(done: int, total: int) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from loracook.cli.options import allow_options, recipe_argument, runs_option, set_option
-from loracook.cli.screen import noise_to, screen, show
-from loracook.errors import LoracookError, MachineError, RecipeError, quote
+from loracook.cli.screen import noise_to, screen, show, show_as_it_is
+from loracook.errors import LoracookError, MachineError, RecipeError, clean, quote
 from loracook.machine import signals
 from loracook.planner import plan
 from loracook.progress import Progress, Silent
@@ -85,15 +86,31 @@ def command(
 
         click.echo(json.dumps(as_json(tuned) | {"recipe": text}, indent=2, ensure_ascii=False))
     else:
-        show(["", *end_lines(tuned), *(["", *text.splitlines()] if tuned.best.setting and not write else [])])
+        show(["", *end_lines(tuned)])
+        if tuned.best.setting and text and not write:
+            show(["", "as a recipe, which --write FILE saves:", ""])
+            show_as_it_is(text)
     if tuned.stopped:
         raise signals.stopped_error(STOPPED if tuned.rows else "stopped")
-    if tuned.best.against:
-        raise MachineError("no setting fits; see loracook plan for what would, or use a larger --memory")
+    _check_measured(tuned)
     if write is not None and tuned.best.setting:
         _write(write, text, allowed)
     elif write is not None:
-        click.echo(f"{write} is not written: it would change nothing", err=True)
+        why = "it would change nothing" if tuned.has_compared else "nothing else was measured"
+        click.echo(f"{write} is not written: {why}", err=True)
+
+
+def _check_measured(tuned: Tuned) -> None:
+    """Raise MachineError where there is no answer."""
+    from loracook.tuning.child import TOO_LONG
+
+    if not tuned.best.against:
+        return
+    if tuned.rows[0].trial.failure == TOO_LONG:
+        raise MachineError(
+            f"your recipe takes longer than {tuned.seconds / 60:g} minutes to measure; use a larger --minutes"
+        )
+    raise MachineError("no setting fits; use a larger --memory, a lower train.max_length or a smaller model")
 
 
 def _allowed_words(text: str) -> tuple[str, ...]:
@@ -144,7 +161,7 @@ def _answer(question: Question, digest: str, progress: Progress) -> Tuned:
     tuned = tune(
         question, whole, groups, cache=cache, progress=progress, show=lambda row: progress.note(row_line(row))
     )
-    if not tuned.stopped and not tuned.best.against:
+    if not (tuned.stopped or tuned.best.against) and (tuned.has_compared or not tuned.untried):
         answers.keep(tuned, question, digest, whole=whole, cache=cache)
     return tuned
 
@@ -157,4 +174,4 @@ def _write(file: Path, text: str, allowed: Allowed) -> None:
     except RecipeError:
         file.unlink()
         raise
-    click.echo(f"wrote {file}")
+    click.echo(f"wrote {clean(str(file))}; next: {clean(f'loracook run {shlex.quote(str(file))}')}")

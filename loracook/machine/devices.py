@@ -123,7 +123,10 @@ def computed_on() -> dict[str, str | int]:
 
 def usable_bytes(text: str) -> int:
     """What a limit of this size, as in 3GB, leaves for tensors on the device of this machine."""
-    return _gpu_bytes(text) if device_here().kind == "cuda" else _parsed_bytes(text)
+    size = _gpu_bytes(text) if device_here().kind == "cuda" else _parsed_bytes(text)
+    if not size:
+        raise LoracookError(f"'{text}' is no memory at all; write more, as in --memory 24GB")
+    return size
 
 
 def _gpu_bytes(text: str) -> int:

@@ -24,7 +24,9 @@ LAST = ("again", "confirmed")
 """The trials of an answer at the end."""
 JUDGED = ("against", "difference", "allowed", "gain", "rounded")
 """What is said of a row besides its setting and its trial."""
-PLAIN = ("gain", "device", "kind", "limit", "load", "seconds", "when", "untried", "stopped", "known")
+PLAIN = (
+    "gain", "device", "kind", "limit", "load", "seconds", "when", "longest", "untried", "stopped", "known",
+)  # fmt: skip
 """What is a plain JSON value of an answer already."""
 DRIVER = Path("/proc/driver/nvidia/version")
 
@@ -131,4 +133,5 @@ def note(estimate: Estimate, digest: str, cache: Path) -> str:
     if tuned is None or not tuned.best.setting or tuned.gain is None:
         return ""
     settings = text_of(tuned.best.setting)
-    return f"tuned: {tuned.gain:.2f} times as fast with {settings}; loracook tune {recipe.file} --write FILE"
+    command = f"loracook tune {recipe.file} --minutes {tuned.seconds / 60:g} --write FILE"
+    return f"tuned: {tuned.gain:.2f} times as fast with {settings}; {command}"

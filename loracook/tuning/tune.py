@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -36,9 +37,9 @@ class Tuned:
 
     `gain` says how many times as fast a run with that one is as the untuned recipe, as measured side by side
     at the end, if it was: `again` and `confirmed` are those two trials. `limit` are the bytes that could be
-    used on the `device`, `load` that of the machine before; `untried` are the settings that there was no time
-    for in so many `seconds`, as text; `when` is the day and the minute of the end; `stopped` says that a
-    signal came, `known` that this is a kept answer.
+    used on the `device`, `load` that of the machine before; `longest` are the seconds of the longest trial,
+    `untried` the settings that there was no time for in so many `seconds`, as text; `when` is the day and the
+    minute of the end; `stopped` says that a signal came, `known` that this is a kept answer.
     """
 
     rows: tuple[Row, ...]
@@ -52,9 +53,25 @@ class Tuned:
     load: float
     seconds: float
     when: str
+    longest: float = 0.0
     untried: tuple[str, ...] = ()
     stopped: bool = False
     known: bool = False
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether settings are left that would have been tried."""
+        return self.stopped or bool(self.untried)
+
+    @property
+    def has_compared(self) -> bool:
+        """Whether anything was measured beside the untuned recipe."""
+        return any(row.setting and row.trial.seconds for row in self.rows)
+
+    @property
+    def minutes_for_all(self) -> int:
+        """About how many minutes it takes to try the rest as well."""
+        return math.ceil((self.seconds + self.longest * len(self.untried)) / 60)
 
     @property
     def drift(self) -> float | None:
@@ -69,13 +86,24 @@ class Tuned:
             said.append(
                 f"other programs were running before the first trial: load {self.load:.1f} on {cores} cores"
             )
-        if self.drift is not None and abs(self.drift) > DRIFT:
-            way = "faster" if self.drift > 0 else "slower"
+        drifts = {"the untuned recipe": self.drift, "the fastest": drift_of(self.best.trial, self.confirmed)}
+        changes = " and ".join(
+            _changes(name, drift or 0) for name, drift in drifts.items() if _is_large(drift)
+        )
+        if changes:
             said.append(
-                f"the untuned recipe was {abs(self.drift):.0%} {way} at the end than at first: smaller gains "
-                "count for nothing; close other programs and tune again with a larger --minutes"
+                f"{changes} at the end than at first: smaller gains count for nothing; "
+                "close other programs and tune again with a larger --minutes"
             )
         return said
+
+
+def _is_large(drift: float | None) -> bool:
+    return abs(drift or 0) > DRIFT
+
+
+def _changes(name: str, drift: float) -> str:
+    return f"{name} was {abs(drift):.0%} {'faster' if drift > 0 else 'slower'}"
 
 
 def drift_of(first: Trial, again: Trial | None) -> float | None:
@@ -88,8 +116,7 @@ def drift_of(first: Trial, again: Trial | None) -> float | None:
 
 def is_sure(gain: float, drift: float | None) -> bool:
     """Whether a gain is more than what the machine did beside: a setting may only look faster meanwhile."""
-    doubt = abs(drift or 0.0)
-    return gain > 1 + (doubt if doubt > DRIFT else 0.0)
+    return gain > 1 + (abs(drift or 0) if _is_large(drift) else 0)
 
 
 @dataclass(frozen=True)
@@ -175,6 +202,7 @@ def tune(
         limit=limit,
         load=load,
         seconds=question.seconds,
+        longest=bench.longest,
         when=datetime.now().strftime("%Y-%m-%d %H:%M"),
         untried=tuple(map(text_of, bench.untried)),
         stopped=stopped,

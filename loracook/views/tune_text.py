@@ -62,19 +62,26 @@ def end_lines(tuned: Tuned) -> Iterator[str]:
     yield f"limit: {size(tuned.limit)} of {what} on {tuned.device}, of which {MARGIN:.0%} stay free"
     yield from tuned.doubts
     if tuned.untried:
-        yield "not tried for want of time; use a larger --minutes:"
+        each = f"a trial takes up to {tuned.longest:.0f} s"
+        yield f"not tried for want of time ({each}); use --minutes {tuned.minutes_for_all} or more:"
         yield from (f"  {setting}" for setting in tuned.untried)
     if tuned.again is not None and tuned.confirmed is not None:
         last, best = _figures(tuned.again), _figures(tuned.confirmed)
         yield f"once more, side by side: untuned {last}; the fastest {best}"
-    if tuned.stopped and not tuned.rows:
-        yield "nothing was measured"
-    elif tuned.best.against:
-        yield "nothing that was measured fits"
-    elif not tuned.best.setting:
-        yield "your recipe is the fastest that fits, as it is"
-    else:
-        yield f"fastest that fits: {_gain(tuned, UNTUNED)}, with {text_of(tuned.best.setting)}"
+    yield _answer(tuned)
+
+
+def _answer(tuned: Tuned) -> str:
+    if not any(row.trial.seconds for row in tuned.rows):
+        return "nothing was measured"
+    if tuned.best.against:
+        return "nothing that was measured fits"
+    if tuned.is_partial and not tuned.has_compared:
+        return "nothing was measured beside your recipe as it is"
+    of = "of what was measured" if tuned.is_partial else "that fits"
+    if not tuned.best.setting:
+        return f"your recipe is the fastest {of}, as it is"
+    return f"fastest {of}: {_gain(tuned, UNTUNED)}, with {text_of(tuned.best.setting)}"
 
 
 def _gain(tuned: Tuned, recipe: str) -> str:

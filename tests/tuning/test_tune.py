@@ -208,6 +208,7 @@ def test_offloading_is_tried_where_the_plan_says_that_nothing_fits(file: Path, c
     [
         (["--allow", "packing,luck"], "'luck' is unknown"),
         (["--memory", "much"], "'much' is not a memory size"),
+        (["--memory", "0GB"], "'0GB' is no memory at all"),
         (["--write", "elsewhere/tuned.yaml"], "relative to its folder"),
         (["--write", "recipe.txt"], "ends in .yaml"),
         (["--write", "recipe.yaml"], "already exists"),

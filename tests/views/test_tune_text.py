@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from loracook.recipe.recipe import load
 from loracook.tuning.answers import as_json, from_json
@@ -44,6 +47,7 @@ TUNED = Tuned(
     load=0.0,
     seconds=180.0,
     when="2026-11-29 23:36",
+    longest=17.3,
     untried=("optim: adamw_torch_fused", "torch_compile: true"),
 )
 
@@ -57,3 +61,17 @@ def test_the_ladder_reads_as_in_the_golden_file(tmp_path: Path) -> None:
 
 def test_an_answer_is_the_same_once_it_was_kept() -> None:
     assert from_json(as_json(TUNED)) == TUNED
+
+
+@pytest.mark.parametrize(
+    ("tuned", "said"),
+    [
+        (replace(TUNED, rows=(), best=Row({}, Trial(), "stopped"), stopped=True), "nothing was measured"),
+        (replace(TUNED, rows=ROWS_OF_THE_LADDER[:1], best=ROWS_OF_THE_LADDER[0]), "nothing was measured beside your recipe as it is"),
+        (replace(TUNED, best=ROWS_OF_THE_LADDER[0]), "your recipe is the fastest of what was measured, as it is"),
+        (replace(TUNED, best=ROWS_OF_THE_LADDER[0], untried=()), "your recipe is the fastest that fits, as it is"),
+        (replace(TUNED, best=ROWS_OF_THE_LADDER[5], untried=()), "nothing that was measured fits"),
+    ],
+)  # fmt: skip
+def test_no_more_is_said_than_was_measured(tuned: Tuned, said: str) -> None:
+    assert list(end_lines(tuned))[-1] == said
