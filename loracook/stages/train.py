@@ -190,14 +190,15 @@ def _add_callbacks(
     """
     from transformers.integrations import TensorBoardCallback
 
-    from loracook.training.callbacks import FiniteGradients, ProgressLog, SealedCheckpoints
+    from loracook.training.callbacks import FiniteGradients, LastStepLogged, ProgressLog, SealedCheckpoints
 
     kept, log = folders.own / "checkpoints", folders.own / "log.jsonl"
     # The first one restores the count of tokens, from which the second goes on.
     sft.add_callback(SealedCheckpoints(sft, kept, made_by))
     if group.is_first():
         sft.add_callback(ProgressLog(sft, log, kept=kept, memory=memory, progress=progress))
-    sft.add_callback(FiniteGradients(kept))
+    for callback in (LastStepLogged(), FiniteGradients(kept)):
+        sft.add_callback(callback)
     for callback in sft.callback_handler.callbacks:
         if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
             callback.logging_dir = str(folders.own / "tensorboard")

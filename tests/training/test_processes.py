@@ -110,6 +110,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "by length": {"train_sampling_strategy": "group_by_length"},
     "packed": {"packing": True, "max_length": 64, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 2},
     "two epochs": {"max_steps": 11},
+    "a last step between two log entries": {"logging_steps": 2},
     "checkpointing": {"activation_checkpointing": True},
     "evaluations": {
         "eval_strategy": "steps", "eval_steps": 2, "per_device_eval_batch_size": 2, "save_steps": 2,
