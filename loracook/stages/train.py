@@ -219,7 +219,8 @@ def _trained(sft: SFTTrainer, checkpoint: Path | None) -> Mapping[str, float]:
         return {"total_flos": sft.state.total_flos, "epoch": sft.state.epoch}
     with signals.deferring_first():
         output = sft.train(resume_from_checkpoint=checkpoint and str(checkpoint))
-    if signals.stop_requested():
+        stopped = group.any_of(signals.stop_requested())  # by a signal that one process alone may get
+    if stopped:
         raise signals.stopped_error()
     metrics: dict[str, float] = output.metrics
     return of_all_steps(metrics) if checkpoint else metrics

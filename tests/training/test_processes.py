@@ -253,6 +253,24 @@ def test_a_signal_saves_one_checkpoint_and_another_number_of_processes_goes_on(t
     assert_same(trained(folder, "runs"), trained(folder, "undisturbed"))
 
 
+def test_a_signal_to_one_process_stops_all_and_nothing_counts_as_trained(tmp_path: Path) -> None:
+    """As where one of several machines is to go: its processes alone are told."""
+    folder = kitchen(tmp_path, **LONG)
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2"}
+    both = [
+        processes.Process(("run", "recipe.yaml"), folder, place | {"RANK": rank, "LOCAL_RANK": rank})
+        for rank in "01"
+    ]
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("runs/*/train-*/checkpoints/checkpoint-3")):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    both[1].terminate()
+    said = [each.communicate(timeout=60) for each in both]
+    assert [each.returncode for each in both] == [75, 75], said
+    assert not list(folder.glob("runs/*/train-*/record.json"))
+
+
 def test_a_launcher_that_is_killed_leaves_no_process_and_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
