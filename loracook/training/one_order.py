@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from peft.helpers import disable_input_dtype_casting
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import RandomSampler, Sampler
 from trl import SFTTrainer
 
@@ -120,6 +121,17 @@ class OneOrderTrainer(SFTTrainer):
             shard(model, device)
         else:
             super()._move_model_to_device(model, device)
+
+    def _wrap_model(self, model: Any, training: bool = True, dataloader: Any = None) -> Any:
+        """The model as it trains: one in shards in DDP, which accelerate refuses for GPUs, but not for CPUs.
+
+        DDP passes over the shards (loracook/training/sharding.py), and the adapter is what it synchronizes.
+        """
+        wrapped = super()._wrap_model(model, training, dataloader)
+        if not training or self.strategy != FSDP2 or wrapped is not self.model:
+            return wrapped
+        prepared = self.accelerator.prepare_model(model, device_placement=False, evaluation_mode=True)
+        return DistributedDataParallel(prepared, **self.accelerator.ddp_handler.to_kwargs())
 
     def keep_first_step(self) -> None:
         """Keep the batches from now on, until `loss_alone` takes them."""

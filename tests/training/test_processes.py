@@ -150,6 +150,29 @@ def test_layers_in_shards_train_the_same_bits(tmp_path: Path) -> None:
     assert losses(sharded) == losses(whole)
 
 
+AS_ON_GPUS = """
+import accelerate, sys
+from loracook.__main__ import main
+
+accelerate.Accelerator.multi_device = property(lambda self: True)
+sys.argv = ["loracook", "run", "recipe.yaml", "--strategy", "fsdp2"]
+main()
+"""
+
+
+def test_shards_are_trained_where_accelerate_refuses_to_wrap_them(tmp_path: Path) -> None:
+    """It does so on GPUs (1.15, Accelerator.prepare_model), which the property stands for."""
+    folder = kitchen(tmp_path)
+    (folder / "gpus.py").write_text(AS_ON_GPUS)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path.cwd())}
+    ran = subprocess.run(
+        [*command, "gpus.py"], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert read_record(trained(folder, "runs"))["result"]["processes"]["strategy"] == "fsdp2"
+
+
 @pytest.mark.parametrize(
     "launcher",
     [
