@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate.utils import send_to_device
 from peft.helpers import disable_input_dtype_casting
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import RandomSampler, Sampler
@@ -141,7 +142,7 @@ class OneOrderTrainer(SFTTrainer):
         """The loss as TRL computes it, kept in the first step."""
         batch, result = dict(inputs), super().compute_loss(model, inputs, *values, **named)
         if self.first_batches is not None and self.model.training:
-            self.first_batches.append(batch)
+            self.first_batches.append(send_to_device(batch, "cpu"))  # it goes to other processes' GPUs
             self.first_tokens = named.get("num_items_in_batch")
             self.first_share += float(result)
         return result
