@@ -155,6 +155,7 @@ def _train(
     for callback in callbacks:
         sft.add_callback(callback)
     try_before_training(sft, memory, progress)
+    group.gathered(None)  # loading may take one process longer than NCCL lets the others wait for it
     with memory.guarding():
         metrics = _trained(sft, checkpoint)
     changed, used = [], memory.facts()  # the base model's file is mapped once more for what follows

@@ -64,6 +64,12 @@ def _group() -> ProcessGroup:
     return group
 
 
+def meet() -> None:
+    """Join the other processes, which wait for this one for ten minutes with GPUs (NCCL), and no longer."""
+    if size() > 1:
+        _group()
+
+
 def from_first(make: Callable[[], T]) -> T:
     """What a function gives in the first process, in all of them."""
     if size() == 1:
