@@ -112,6 +112,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "two epochs": {"max_steps": 11},
     "a last step between two log entries": {"logging_steps": 2},
     "checkpointing": {"activation_checkpointing": True},
+    "reentrant checkpointing": {
+        "activation_checkpointing": True, "activation_checkpointing_kwargs": {"use_reentrant": True},
+    },
     "evaluations": {
         "eval_strategy": "steps", "eval_steps": 2, "per_device_eval_batch_size": 2, "save_steps": 2,
         "load_best_model_at_end": True, "early_stopping": {"early_stopping_patience": 2},
