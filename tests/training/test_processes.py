@@ -343,6 +343,8 @@ def test_a_plan_has_the_memory_of_each_process_and_the_steps_of_all(tmp_path: Pa
     assert (one["processes"], four["processes"], four["memory"]["batch"]["rows"]) == (1, 4, 1)
     assert four["strategy"] == "ddp"
     assert one["steps"] == four["steps"]
+    assert "gradient_buckets" not in one["memory"]["parts"]
+    assert four["memory"]["parts"]["gradient_buckets"] == four["memory"]["parts"]["adapter"]
     assert four["memory"]["parts"]["activations"] < one["memory"]["parts"]["activations"]
     said = CliRunner().invoke(commands, ["plan", str(section.file), "--processes", "4"]).stdout
     assert (
