@@ -26,7 +26,7 @@ PLACE = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """What a process has to know besides WORLD_SIZE to join the others."""
 NUMBER = re.compile(r"0|[1-9]\d{0,8}", re.ASCII)
 ONE_GPU = re.compile(r"[^,]+")
-"""What CUDA_VISIBLE_DEVICES names where Slurm binds a GPU to each task (--gpus-per-task)."""
+"""What CUDA_VISIBLE_DEVICES names where Slurm gives each task a GPU of its own."""
 ADVICE = "start it with torchrun, or unset WORLD_SIZE"
 PATIENCE = timedelta(days=7)
 """How long one process waits for another that prepares data; the launcher notices a dead one."""
