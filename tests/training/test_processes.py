@@ -297,6 +297,15 @@ def test_a_signal_to_one_process_stops_all_and_nothing_counts_as_trained(tmp_pat
     assert not list(folder.glob("runs/*/train-*/record.json"))
 
 
+def test_the_processes_of_one_machine_meet_on_it_whatever_its_name_is(tmp_path: Path) -> None:
+    folder = kitchen(tmp_path, **LONG)
+    run = started(folder)
+    environment = Path(f"/proc/{ranks(folder)[1]}/environ").read_text()
+    run.terminate()
+    run.communicate(timeout=60)
+    assert "\0MASTER_ADDR=127.0.0.1\0" in environment
+
+
 def test_a_launcher_that_is_killed_leaves_no_process_and_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
