@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loracook import data, model
+from loracook.errors import MachineError
 from loracook.estimate.disk import check_disk
 from loracook.machine import signals, upstream
 from loracook.progress import Kept, Progress
@@ -143,6 +144,7 @@ def _train(
     checkpoint = group.from_first(
         lambda: to_resume_from(checkpoints, facts, shorter=folders.shorter, progress=progress)
     )
+    _check_shared(checkpoint)
     memory.start()
     output = group.from_first(lambda: staging_folder(checkpoints))
     strategy = memory.processes.strategy
@@ -174,6 +176,13 @@ def _train(
         "processes": {"count": group.size(), **proofs},
         **start(inputs.recipe),
     }
+
+
+def _check_shared(checkpoint: Path | None) -> None:
+    """Raise MachineError where a process does not see the checkpoint that all of them resume from."""
+    if checkpoint and not all(group.gathered(checkpoint.is_dir())):
+        message = f"{checkpoint} is not there on every machine"
+        raise MachineError(f"{message}; use a folder that they share: --runs DIR")
 
 
 def _add_callbacks(

@@ -279,22 +279,41 @@ def test_a_signal_saves_one_checkpoint_and_another_number_of_processes_goes_on(t
     assert_same(trained(folder, "runs"), trained(folder, "undisturbed"))
 
 
+def beside(*folders: Path) -> list[processes.Process]:
+    """A process in each folder, which train together and have made a checkpoint."""
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": str(len(folders))}
+    each = [
+        processes.Process(("run", "recipe.yaml"), folder, place | {"RANK": rank, "LOCAL_RANK": rank})
+        for folder, rank in zip(folders, "01", strict=True)
+    ]
+    deadline = time.monotonic() + 120
+    while not list(folders[0].glob("runs/*/train-*/checkpoints/checkpoint-3")):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    return each
+
+
 def test_a_signal_to_one_process_stops_all_and_nothing_counts_as_trained(tmp_path: Path) -> None:
     """As where one of several machines is to go: its processes alone are told."""
     folder = kitchen(tmp_path, **LONG)
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2"}
-    both = [
-        processes.Process(("run", "recipe.yaml"), folder, place | {"RANK": rank, "LOCAL_RANK": rank})
-        for rank in "01"
-    ]
-    deadline = time.monotonic() + 120
-    while not list(folder.glob("runs/*/train-*/checkpoints/checkpoint-3")):
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
+    both = beside(folder, folder)
     both[1].terminate()
     said = [each.communicate(timeout=60) for each in both]
     assert [each.returncode for each in both] == [75, 75], said
     assert not list(folder.glob("runs/*/train-*/record.json"))
+
+
+def test_a_machine_without_the_checkpoint_to_resume_from_is_told(tmp_path: Path) -> None:
+    folders = [kitchen(tmp_path / name, **LONG) for name in ("first", "second")]
+    both = beside(*folders)
+    both[0].terminate()
+    for each in both:
+        each.communicate(timeout=60)
+    ended = together(*folders, runs="runs")
+    told = re.compile(
+        r"checkpoint-\d+ is not there on every machine; use a folder that they share: --runs DIR$"
+    )
+    assert [(code, bool(told.search(said.strip()))) for code, _, said in ended] == [(3, True)] * 2, ended
 
 
 def test_the_processes_of_one_machine_meet_on_it_whatever_its_name_is(tmp_path: Path) -> None:
