@@ -113,6 +113,7 @@ def run(
         return {}
     consent = Consent(push, overwrite, tuple(callbacks), Processes(group.size()))
     with group.followed():
+        group.meet()
         planned, progress = plan(recipe, Path(runs)), Silent()
         with reported(planned, progress):
             return carry_out(planned, consent=consent, progress=progress)

@@ -78,6 +78,7 @@ def command(
         return _follow()
     with group.followed():
         refuse_locked(runs / loaded.name)  # what follows, its imports too, takes longer than a refusal may
+        _meet()
         if locked:
             _refuse_drift(loaded)
         spread = Processes(_count(loaded, processes), strategy)
@@ -85,6 +86,16 @@ def command(
         consent = Consent(_upload_allowed(planned, only, push=push), overwrite, processes=spread)
         _run_what_is_to_do(planned, only, consent)
     return 0
+
+
+def _meet() -> None:
+    """Join the processes beside this one before plan and data take longer than they wait for it."""
+    from loracook.machine.memory import keep_freed_memory
+
+    if group.size() > 1:
+        keep_freed_memory()
+        with noise_to(Path(os.devnull)):
+            group.meet()
 
 
 def _refuse_drift(loaded: Recipe) -> None:

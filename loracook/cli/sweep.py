@@ -45,7 +45,7 @@ def command(*, sweep: Path, runs: Path, allowed: Allowed) -> None:
         _carry_out(table, best, cpus=cpus, gpus=gpus)
 
 
-def _carry_out(table: Table, best: Path, *, cpus: int, gpus: int) -> None:
+def _carry_out(table: Table, best: Path, *, cpus: int, gpus: int | None) -> None:
     from loracook.views.sweep_text import best_recipe, head, line, summary
 
     show([head(table.sweep), *(line(table.sweep, n, row) for n, row in enumerate(table.rows) if row.settled)])
@@ -62,7 +62,7 @@ def _carry_out(table: Table, best: Path, *, cpus: int, gpus: int) -> None:
         raise _all_failed(table)
 
 
-def _run(table: Table, *, cpus: int, gpus: int) -> None:
+def _run(table: Table, *, cpus: int, gpus: int | None) -> None:
     from loracook.views.sweep_text import line
 
     prepare()
@@ -96,14 +96,14 @@ def _make_folders(table: Table) -> None:
     make_run_folder(table.folder, LOG)
 
 
-def _resources(sweep: Sweep) -> tuple[int, int]:
-    """The CPU cores and GPUs of a trial; raises RecipeError where this machine has fewer."""
+def _resources(sweep: Sweep) -> tuple[int, int | None]:
+    """The CPU cores and GPUs of a trial, None where the cluster decides; raises RecipeError for too many."""
     from loracook.machine.devices import visible_gpus
 
     wanted = sweep.data.get("resources", {})
     cpus = wanted.get("cpus", 1)
     if os.environ.get(ADDRESS):
-        return cpus, wanted.get("gpus", 0)
+        return cpus, wanted.get("gpus")
     has = {"cpus": os.cpu_count() or 1, "gpus": visible_gpus() if wanted.get("gpus") != 0 else 0}
     problems = [
         sweep.problem(("resources", name), f"this machine has {count} {name}; use at most {count}")

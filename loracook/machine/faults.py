@@ -24,7 +24,10 @@ FULL_DISK = re.compile(
     r"|\d+ requested and \d+ written"  # numpy
     r"|Not enough disk space"  # datasets
 )
-FULL_GPU = re.compile(r"CUDA (error: )?out of memory|CUBLAS_STATUS_ALLOC_FAILED")
+FULL_GPU = re.compile(
+    r"CUDA (error: )?out of memory|CUBLAS_STATUS_ALLOC_FAILED"
+    r"|Cuda failure (\d+ )?'out of memory'"  # NCCL
+)
 """What torch says of a GPU's memory, its own and what CUDA's libraries take beside it."""
 FULL_MEMORY = re.compile(
     r"can't allocate memory"  # torch

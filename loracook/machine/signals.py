@@ -137,4 +137,5 @@ def stopped_error(saying: str = STOPPED) -> StoppedError:
 
 
 def _exit_code() -> int:
-    return INTERRUPTED if _received[0] == signal.SIGINT else StoppedError.exit_code
+    """Ctrl-C's own where it came first, else that of all other signals; another process may have got one."""
+    return INTERRUPTED if _received[:1] == [signal.SIGINT] else StoppedError.exit_code

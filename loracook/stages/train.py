@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loracook import data, model
+from loracook.errors import MachineError
 from loracook.estimate.disk import check_disk
 from loracook.machine import signals, upstream
 from loracook.progress import Kept, Progress
@@ -143,6 +144,7 @@ def _train(
     checkpoint = group.from_first(
         lambda: to_resume_from(checkpoints, facts, shorter=folders.shorter, progress=progress)
     )
+    _check_shared(checkpoint)
     memory.start()
     output = group.from_first(lambda: staging_folder(checkpoints))
     strategy = memory.processes.strategy
@@ -155,6 +157,7 @@ def _train(
     for callback in callbacks:
         sft.add_callback(callback)
     try_before_training(sft, memory, progress)
+    group.gathered(None)  # loading may take one process longer than NCCL lets the others wait for it
     with memory.guarding():
         metrics = _trained(sft, checkpoint)
     changed, used = [], memory.facts()  # the base model's file is mapped once more for what follows
@@ -175,6 +178,13 @@ def _train(
     }
 
 
+def _check_shared(checkpoint: Path | None) -> None:
+    """Raise MachineError where a process does not see the checkpoint that all of them resume from."""
+    if checkpoint and not all(group.gathered(checkpoint.is_dir())):
+        message = f"{checkpoint} is not there on every machine"
+        raise MachineError(f"{message}; use a folder that they share: --runs DIR")
+
+
 def _add_callbacks(
     sft: SFTTrainer,
     inputs: TrainerInputs,
@@ -190,14 +200,15 @@ def _add_callbacks(
     """
     from transformers.integrations import TensorBoardCallback
 
-    from loracook.training.callbacks import FiniteGradients, ProgressLog, SealedCheckpoints
+    from loracook.training.callbacks import FiniteGradients, LastStepLogged, ProgressLog, SealedCheckpoints
 
     kept, log = folders.own / "checkpoints", folders.own / "log.jsonl"
     # The first one restores the count of tokens, from which the second goes on.
     sft.add_callback(SealedCheckpoints(sft, kept, made_by))
     if group.is_first():
         sft.add_callback(ProgressLog(sft, log, kept=kept, memory=memory, progress=progress))
-    sft.add_callback(FiniteGradients(kept))
+    for callback in (LastStepLogged(), FiniteGradients(kept)):
+        sft.add_callback(callback)
     for callback in sft.callback_handler.callbacks:
         if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
             callback.logging_dir = str(folders.own / "tensorboard")
@@ -218,7 +229,8 @@ def _trained(sft: SFTTrainer, checkpoint: Path | None) -> Mapping[str, float]:
         return {"total_flos": sft.state.total_flos, "epoch": sft.state.epoch}
     with signals.deferring_first():
         output = sft.train(resume_from_checkpoint=checkpoint and str(checkpoint))
-    if signals.stop_requested():
+        stopped = group.any_of(signals.stop_requested())  # by a signal that one process alone may get
+    if stopped:
         raise signals.stopped_error()
     metrics: dict[str, float] = output.metrics
     return of_all_steps(metrics) if checkpoint else metrics

@@ -56,3 +56,10 @@ def started() -> Iterator[None]:
         for number, handler in handlers.items():  # which Ray replaces
             signal.signal(number, handler)
         yield
+
+
+def default_gpus() -> int:
+    """The GPUs of a trial of a sweep that does not say it: one where Ray, which has started, has any."""
+    import ray
+
+    return min(int(ray.cluster_resources().get("GPU", 0)), 1)

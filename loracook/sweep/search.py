@@ -20,7 +20,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
 from loracook.errors import StoppedError
 from loracook.machine import signals
 from loracook.store.lock import is_locked
-from loracook.sweep.local_ray import started
+from loracook.sweep.local_ray import default_gpus, started
 from loracook.sweep.points import as_suggestion, key
 from loracook.sweep.table import ENDED, FAILED, RUNNING, STOPPED, WAITING, Row, Table, finished
 from loracook.sweep.trainable import LOSS, POINT, STEP, VALUE, Job, Trial, point_of
@@ -34,13 +34,13 @@ REDUCTION = 3
 Told = Callable[[int, Row], None]
 
 
-def carry_out(table: Table, *, cpus: int, gpus: int, told: Told) -> None:
+def carry_out(table: Table, *, cpus: int, gpus: int | None, told: Told) -> None:
     """Run the trials of a sweep that are not settled.
 
     Args:
         table: the trials so far; it and its file are kept up to date.
         cpus: CPU cores of one trial.
-        gpus: GPUs of one trial.
+        gpus: GPUs of one trial, None for one where the cluster has any.
         told: called with the number and row of each trial that is started or settled.
 
     Raises:
@@ -48,9 +48,10 @@ def carry_out(table: Table, *, cpus: int, gpus: int, told: Told) -> None:
     """
     sweep = table.sweep
     settled = {key(row.point): row for row in table.rows if row.settled}
-    job = Job(sweep, table.runs.absolute(), Path.cwd(), cpus, settled)
-    trainable = tune.with_resources(tune.with_parameters(Trial, job=job), {"cpu": cpus, "gpu": gpus})
     with signals.deferring_first(), started(), _storage(table.folder) as storage:
+        own = default_gpus() if gpus is None else gpus
+        job = Job(sweep, table.runs.absolute(), Path.cwd(), cpus, own, settled)
+        trainable = tune.with_resources(tune.with_parameters(Trial, job=job), {"cpu": cpus, "gpu": own})
         keeper = Keeper(table, told)
         tuner = tune.Tuner(
             trainable,

@@ -40,14 +40,15 @@ NEWS: dict[str, Any] = {VALUE: math.nan}
 
 @dataclass(frozen=True)
 class Job:
-    """What is the same for all trials: the sweep, the folders of runs and commands, CPU cores, and the trials
-    that are settled, by the text of their points.
+    """What is the same for all trials: the sweep, the folders of runs and commands, CPU cores and GPUs, and
+    the trials that are settled, by the text of their points.
     """
 
     sweep: Sweep
     runs: Path
     folder: Path
     cpus: int
+    gpus: int
     settled: Mapping[str, Row]
 
 
@@ -154,7 +155,7 @@ def _child(job: Job, overrides: tuple[str, ...], errors: IO[bytes]) -> Iterator[
     process = subprocess.Popen(
         [sys.executable, "-m", CHILD, "run", str(recipe.file), f"--runs={job.runs}", *options],
         cwd=job.folder,
-        env=os.environ | {"OMP_NUM_THREADS": str(job.cpus)},
+        env=environment(job.cpus, job.gpus),
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=errors,
@@ -162,6 +163,12 @@ def _child(job: Job, overrides: tuple[str, ...], errors: IO[bytes]) -> Iterator[
     )
     with process:  # closes its standard input
         yield process
+
+
+def environment(cpus: int, gpus: int) -> dict[str, str]:
+    """Ours for a trial with so many CPU cores and GPUs; Ray 2.60 hides no GPU from one that has none."""
+    hidden = {} if gpus else {"CUDA_VISIBLE_DEVICES": ""}
+    return os.environ | {"OMP_NUM_THREADS": str(cpus)} | hidden
 
 
 def _log(planned: Plan) -> tuple[Path, str]:

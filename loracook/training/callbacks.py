@@ -72,15 +72,13 @@ class ProgressLog(TrainerCallback):
         return {"tokens_per_second": round(speed, 1)} | ({"memory_bytes": peak} if peak else {})
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Show the step, the last losses, the speed, and how long the rest will take; log the last step."""
+        """Show the step, the last losses, the speed, and how long the rest will take."""
         self.watch.step()
         tokens = upstream.trained_tokens(self.trainer) - self.first_tokens
         left = duration(self.watch.left(args, state, self._eval_batches(args)))
         speed = f"{tokens / self.watch.training:,.0f} tokens/s"
         text = "  ".join([*self.losses.values(), speed, f"{left} left"])
         self.progress.advance(state.global_step, state.max_steps, text)
-        if state.global_step >= state.max_steps and args.logging_strategy != "no":
-            control.should_log = True
 
     def on_prediction_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Show how far an evaluation is."""
@@ -100,6 +98,15 @@ class ProgressLog(TrainerCallback):
     def _eval_batches(self, args: Any) -> int:
         rows = self.trainer.eval_dataset
         return 0 if rows is None else math.ceil(len(rows) / (args.eval_batch_size * args.world_size))
+
+
+class LastStepLogged(TrainerCallback):
+    """Logs the last step, in every process: the loss of an entry is gathered from all of them."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Log it."""
+        if state.global_step >= state.max_steps and args.logging_strategy != "no":
+            control.should_log = True
 
 
 class FiniteGradients(TrainerCallback):

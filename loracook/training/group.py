@@ -25,6 +25,8 @@ T = TypeVar("T")
 PLACE = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """What a process has to know besides WORLD_SIZE to join the others."""
 NUMBER = re.compile(r"0|[1-9]\d{0,8}", re.ASCII)
+ONE_GPU = re.compile(r"[^,]+")
+"""What CUDA_VISIBLE_DEVICES names where Slurm gives each task a GPU of its own."""
 ADVICE = "start it with torchrun, or unset WORLD_SIZE"
 PATIENCE = timedelta(days=7)
 """How long one process waits for another that prepares data; the launcher notices a dead one."""
@@ -62,6 +64,12 @@ def _group() -> ProcessGroup:
     PartialState(cpu=not has_accelerator())  # each process on a device of its own
     group: ProcessGroup = torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
     return group
+
+
+def meet() -> None:
+    """Join the other processes, which wait for this one for ten minutes with GPUs (NCCL), and no longer."""
+    if size() > 1:
+        _group()
 
 
 def from_first(make: Callable[[], T]) -> T:
@@ -177,6 +185,8 @@ def join() -> None:
         raise LoracookError(f"WORLD_SIZE is {size()}, but {missing[0]} is not set; {ADVICE}")
     if rank() >= size():
         raise LoracookError(f"RANK is {rank()}, and WORLD_SIZE only {size()}; {ADVICE}")
+    if ONE_GPU.fullmatch(os.environ.get("CUDA_VISIBLE_DEVICES", "")):
+        os.environ["LOCAL_RANK"] = "0"  # its number, as accelerate gives it to DDP, where each sees its own
 
 
 def _place_in_slurm_step() -> dict[str, str]:

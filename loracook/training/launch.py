@@ -61,7 +61,8 @@ def launched(job: Any, count: int, progress: Kept) -> dict[str, Any]:
 def _carried_out(folder: Path, count: int, progress: Kept) -> int:
     """Start the processes, hand on what they say, and give the exit code of the launcher."""
     launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}")
-    options = ("--signals-to-handle=SIGQUIT", f"--shutdown-timeout={PATIENCE}", f"--log-dir={folder}")
+    here = "--local-addr=127.0.0.1"  # else they meet at this machine's name, which may lead nowhere
+    options = ("--signals-to-handle=SIGQUIT", f"--shutdown-timeout={PATIENCE}", f"--log-dir={folder}", here)
     with subprocess.Popen(
         [*DEAF, *launcher, *options, "--module", MODULE, str(folder)],
         stdin=subprocess.PIPE,

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate.utils import send_to_device
 from peft.helpers import disable_input_dtype_casting
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import RandomSampler, Sampler
 from trl import SFTTrainer
 
@@ -121,6 +123,17 @@ class OneOrderTrainer(SFTTrainer):
         else:
             super()._move_model_to_device(model, device)
 
+    def _wrap_model(self, model: Any, training: bool = True, dataloader: Any = None) -> Any:
+        """The model as it trains: one in shards in DDP, which accelerate refuses for GPUs, but not for CPUs.
+
+        DDP passes over the shards (loracook/training/sharding.py), and the adapter is what it synchronizes.
+        """
+        wrapped = super()._wrap_model(model, training, dataloader)
+        if not training or self.strategy != FSDP2 or wrapped is not self.model:
+            return wrapped
+        prepared = self.accelerator.prepare_model(model, device_placement=False, evaluation_mode=True)
+        return DistributedDataParallel(prepared, **self.accelerator.ddp_handler.to_kwargs())
+
     def keep_first_step(self) -> None:
         """Keep the batches from now on, until `loss_alone` takes them."""
         self.first_batches = []
@@ -129,7 +142,7 @@ class OneOrderTrainer(SFTTrainer):
         """The loss as TRL computes it, kept in the first step."""
         batch, result = dict(inputs), super().compute_loss(model, inputs, *values, **named)
         if self.first_batches is not None and self.model.training:
-            self.first_batches.append(batch)
+            self.first_batches.append(send_to_device(batch, "cpu"))  # it goes to other processes' GPUs
             self.first_tokens = named.get("num_items_in_batch")
             self.first_share += float(result)
         return result

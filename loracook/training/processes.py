@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ from loracook.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     from loracook.estimate.estimate import Estimate
+    from loracook.estimate.memory import Parts
+    from loracook.estimate.meta_model import MetaModel
 
 MOST = 64
 """Numbers of processes that a message names, at most."""
@@ -89,12 +92,14 @@ def with_strategy(each: Estimate, asked: Processes) -> tuple[Estimate, Processes
     Raises:
         RecipeError: it cannot be trained in shards, as the user wants it.
     """
-    from loracook.estimate.memory import StageMemory
     from loracook.training.sharding import check_shardable, sharded_parts
 
     if asked.count == 1 and asked.strategy == FSDP2:
         raise LoracookError("--strategy fsdp2 shards among several processes; add --processes 2")
-    if asked.count == 1 or asked.strategy == DDP:
+    if asked.count == 1:
+        return each, replace(asked, strategy=DDP)
+    each = _training_in(each, lambda parts: parts | _buckets(each.meta_model))
+    if asked.strategy == DDP:
         return each, replace(asked, strategy=DDP)
     try:
         check_shardable(each.recipe, each.meta_model)
@@ -104,11 +109,24 @@ def with_strategy(each: Estimate, asked: Processes) -> tuple[Estimate, Processes
         return each, replace(asked, strategy=DDP)
     if asked.strategy == AUTO and "train" not in each.too_large:
         return each, replace(asked, strategy=DDP)
-    memory = each.memory
-    if memory is not None:
-        parts = sharded_parts(memory.stages["train"], each.meta_model, asked.count)
-        memory = StageMemory({**memory.stages, "train": parts})
-    return replace(each, memory=memory), replace(asked, strategy=FSDP2)
+    sharded = _training_in(each, lambda parts: sharded_parts(parts, each.meta_model, asked.count))
+    return sharded, replace(asked, strategy=FSDP2)
+
+
+def _training_in(each: Estimate, change: Callable[[Parts], Parts]) -> Estimate:
+    """The estimate with other parts of the memory that training takes."""
+    from loracook.estimate.memory import StageMemory
+
+    if each.memory is None:
+        return each
+    stages = each.memory.stages
+    return replace(each, memory=StageMemory({**stages, "train": change(stages["train"])}))
+
+
+def _buckets(meta_model: MetaModel) -> Parts:
+    """What DDP adds: the gradients once more, in the buckets that it sends (its gradient_as_bucket_view)."""
+    trained = (weight for weight in meta_model.tuned.parameters() if weight.requires_grad)
+    return {"gradient_buckets": sum(weight.numel() * weight.element_size() for weight in trained)}
 
 
 def shared(own: Recipe, processes: Processes) -> str:

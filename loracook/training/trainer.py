@@ -210,6 +210,8 @@ def sft_config(recipe: Recipe, output: Path) -> SFTConfig:
     section = {key: value for key, value in train_arguments(recipe).items() if key not in OURS}
     if section.get("padding_free") and not section.get("packing"):
         section["max_length"] = None  # TRL would not cut rows to it; loracook.data did
+    if section.get("activation_checkpointing_kwargs", {}).get("use_reentrant"):
+        section["ddp_find_unused_parameters"] = False  # DDP fails where it looks for them
     try:
         return SFTConfig(
             **section,

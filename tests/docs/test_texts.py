@@ -16,7 +16,7 @@ OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 FOREIGN = {
     "--all-files", "--config", "--enable-lora", "--jinja", "--lora-modules", "--lora-paths", "--max-lora-rank",
     "--model-name", "--model-path", "--no-deps", "--outfile", "--outtype", "--trust-remote-code", "--vocab-only",
-    "--gpus-per-node", "--infra", "--master", "--name", "--nnodes", "--node", "--log-dir", "--module", "--nproc", "--nproc-per-node", "--secret", "--shutdown-timeout", "--signals-to-handle",
+    "--gpus-per-node", "--infra", "--master", "--name", "--nnodes", "--node", "--local-addr", "--log-dir", "--module", "--nproc", "--nproc-per-node", "--secret", "--shutdown-timeout", "--signals-to-handle",
     "--standalone",
     "--signal", "--size", "--type",
 }  # fmt: skip

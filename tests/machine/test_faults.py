@@ -131,6 +131,11 @@ def loracook(*command: str | Path) -> subprocess.CompletedProcess[str]:
         ),
         RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError(
+            "NCCL error in: ProcessGroupNCCL.cpp:3690, unhandled cuda error, NCCL version 2.27.5\n"
+            "ncclUnhandledCudaError: Call to CUDA function failed.\n"
+            "Last error:\nCuda failure 2 'out of memory'"
+        ),
     ],
 )
 def test_a_full_gpu_is_known_and_no_limit_of_main_memory_is_named(

@@ -28,6 +28,8 @@ def source_of(owner: type) -> str:
         (SFTTrainer, "self._metrics"),
         (Trainer, "def _prepare_inputs("),
         (Trainer, "def _get_train_sampler("),
+        (Trainer, "def _move_model_to_device("),
+        (Trainer, "def _wrap_model("),
         (PreTrainedModel, "_supports_attention_backend"),
         (PreTrainedModel, "_attn_implementation_internal"),
     ],

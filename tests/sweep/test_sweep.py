@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from loracook.sweep.trainable import environment
 from tests.tiny_recipes import twin_file
 
 pytestmark = pytest.mark.slow
@@ -77,6 +78,13 @@ def trials(kitchen: Path) -> list[dict[str, Any]]:
 def finished(kitchen: Path) -> dict[str, int]:
     """When each training was finished, by its folder."""
     return {str(file.parent): file.stat().st_mtime_ns for file in kitchen.glob("runs/*/train-*/record.json")}
+
+
+def test_a_trial_without_gpus_sees_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray gives each trial its own in CUDA_VISIBLE_DEVICES, but leaves those of the machine to one with none."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    seen = [environment(cpus=3, gpus=gpus)["CUDA_VISIBLE_DEVICES"] for gpus in (2, 0)]
+    assert seen == ["4,5", ""]
 
 
 def test_a_sweep_leaves_nothing_running_resumes_what_was_stopped_and_finds_the_best(kitchen: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from loracook.errors import LoracookError, MachineError
@@ -40,6 +42,16 @@ def test_a_whole_place_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
     group.join()
     assert (group.rank(), group.size()) == (1, 2)
+
+
+@pytest.mark.parametrize(("visible", "device"), [("3", "0"), ("GPU-8a4b", "0"), ("0,1", "1"), ("", "1")])
+def test_a_process_that_sees_one_gpu_takes_that_one(
+    monkeypatch: pytest.MonkeyPatch, visible: str, device: str
+) -> None:
+    for name, value in (WHOLE | {"CUDA_VISIBLE_DEVICES": visible}).items():
+        monkeypatch.setenv(name, value)
+    group.join()
+    assert os.environ["LOCAL_RANK"] == device
 
 
 @pytest.mark.parametrize("nodes", [{}, {"SLURM_STEP_NODELIST": "a"}], ids=["no list", "no scontrol"])

@@ -110,7 +110,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "by length": {"train_sampling_strategy": "group_by_length"},
     "packed": {"packing": True, "max_length": 64, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 2},
     "two epochs": {"max_steps": 11},
+    "a last step between two log entries": {"logging_steps": 2},
     "checkpointing": {"activation_checkpointing": True},
+    "reentrant checkpointing": {
+        "activation_checkpointing": True, "activation_checkpointing_kwargs": {"use_reentrant": True},
+    },
     "evaluations": {
         "eval_strategy": "steps", "eval_steps": 2, "per_device_eval_batch_size": 2, "save_steps": 2,
         "load_best_model_at_end": True, "early_stopping": {"early_stopping_patience": 2},
@@ -147,6 +151,29 @@ def test_layers_in_shards_train_the_same_bits(tmp_path: Path) -> None:
     whole, sharded = trained(folder, "ddp"), trained(folder, "fsdp2")
     assert (sharded / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
     assert losses(sharded) == losses(whole)
+
+
+AS_ON_GPUS = """
+import accelerate, sys
+from loracook.__main__ import main
+
+accelerate.Accelerator.multi_device = property(lambda self: True)
+sys.argv = ["loracook", "run", "recipe.yaml", "--strategy", "fsdp2"]
+main()
+"""
+
+
+def test_shards_are_trained_where_accelerate_refuses_to_wrap_them(tmp_path: Path) -> None:
+    """It does so on GPUs (1.15, Accelerator.prepare_model), which the property stands for."""
+    folder = kitchen(tmp_path)
+    (folder / "gpus.py").write_text(AS_ON_GPUS)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path.cwd())}
+    ran = subprocess.run(
+        [*command, "gpus.py"], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert read_record(trained(folder, "runs"))["result"]["processes"]["strategy"] == "fsdp2"
 
 
 @pytest.mark.parametrize(
@@ -252,6 +279,52 @@ def test_a_signal_saves_one_checkpoint_and_another_number_of_processes_goes_on(t
     assert_same(trained(folder, "runs"), trained(folder, "undisturbed"))
 
 
+def beside(*folders: Path) -> list[processes.Process]:
+    """A process in each folder, which train together and have made a checkpoint."""
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": str(len(folders))}
+    each = [
+        processes.Process(("run", "recipe.yaml"), folder, place | {"RANK": rank, "LOCAL_RANK": rank})
+        for folder, rank in zip(folders, "01", strict=True)
+    ]
+    deadline = time.monotonic() + 120
+    while not list(folders[0].glob("runs/*/train-*/checkpoints/checkpoint-3")):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    return each
+
+
+def test_a_signal_to_one_process_stops_all_and_nothing_counts_as_trained(tmp_path: Path) -> None:
+    """As where one of several machines is to go: its processes alone are told."""
+    folder = kitchen(tmp_path, **LONG)
+    both = beside(folder, folder)
+    both[1].terminate()
+    said = [each.communicate(timeout=60) for each in both]
+    assert [each.returncode for each in both] == [75, 75], said
+    assert not list(folder.glob("runs/*/train-*/record.json"))
+
+
+def test_a_machine_without_the_checkpoint_to_resume_from_is_told(tmp_path: Path) -> None:
+    folders = [kitchen(tmp_path / name, **LONG) for name in ("first", "second")]
+    both = beside(*folders)
+    both[0].terminate()
+    for each in both:
+        each.communicate(timeout=60)
+    ended = together(*folders, runs="runs")
+    told = re.compile(
+        r"checkpoint-\d+ is not there on every machine; use a folder that they share: --runs DIR$"
+    )
+    assert [(code, bool(told.search(said.strip()))) for code, _, said in ended] == [(3, True)] * 2, ended
+
+
+def test_the_processes_of_one_machine_meet_on_it_whatever_its_name_is(tmp_path: Path) -> None:
+    folder = kitchen(tmp_path, **LONG)
+    run = started(folder)
+    environment = Path(f"/proc/{ranks(folder)[1]}/environ").read_text()
+    run.terminate()
+    run.communicate(timeout=60)
+    assert "\0MASTER_ADDR=127.0.0.1\0" in environment
+
+
 def test_a_launcher_that_is_killed_leaves_no_process_and_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -298,6 +371,8 @@ def test_a_plan_has_the_memory_of_each_process_and_the_steps_of_all(tmp_path: Pa
     assert (one["processes"], four["processes"], four["memory"]["batch"]["rows"]) == (1, 4, 1)
     assert four["strategy"] == "ddp"
     assert one["steps"] == four["steps"]
+    assert "gradient_buckets" not in one["memory"]["parts"]
+    assert four["memory"]["parts"]["gradient_buckets"] == four["memory"]["parts"]["adapter"]
     assert four["memory"]["parts"]["activations"] < one["memory"]["parts"]["activations"]
     said = CliRunner().invoke(commands, ["plan", str(section.file), "--processes", "4"]).stdout
     assert (
