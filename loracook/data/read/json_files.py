@@ -84,7 +84,9 @@ def parsed(place: Place, content: bytes, columns_of: Callable[[str], object]) ->
         return Record(place, {}, f"not UTF-8: {error.reason} at byte {error.start + 1}")
     except ValueError as error:
         comma = content.rstrip().endswith((b"},", b"],"))
-        return Record(place, {}, f"not JSON: {'a comma behind the row; remove it' if comma else error}")
+        return Record(
+            place, {}, f"not JSON: {'a comma behind the row; remove it' if comma else _place_in_row(error)}"
+        )
     if (
         isinstance(columns, dict)
         and not SURROGATE.search(content)
@@ -92,6 +94,13 @@ def parsed(place: Place, content: bytes, columns_of: Callable[[str], object]) ->
     ):
         return Record(place, columns)
     return record(place, columns)
+
+
+def _place_in_row(error: ValueError) -> str:
+    """What is wrong with the JSON of a row, and where in it; Python would count lines in it."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} at character {error.pos + 1}"
+    return str(error)
 
 
 def record(place: Place, columns: object) -> Record:

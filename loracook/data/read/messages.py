@@ -93,7 +93,7 @@ def _message(message: object, roles: Mapping[str, str]) -> Message:
         called = called + calls(message[key], key)
     if role in ("assistant", "function_call"):
         reasoning = reasoning or _reasoning(message)
-    if not content.strip() and not called and role not in ("system", "tool"):
+    if not content.strip() and not called and not _may_be_empty(message, role):
         raise RowError("empty message", f"{role} has no text{_others(message)}")
     normalized |= {
         key: as_text(message[key], f"'{key}'") for key in message_keys.COPIED if message.get(key) is not None
@@ -101,6 +101,12 @@ def _message(message: object, roles: Mapping[str, str]) -> Message:
     normalized |= {"reasoning_content": reasoning} if reasoning else {}
     normalized |= {"tool_calls": called} if called else {}
     return normalized | _train_flag(message, role)
+
+
+def _may_be_empty(message: Mapping[str, Any], role: str) -> bool:
+    """Whether a message says nothing, rather than under a key that is not read."""
+    misspelt = message.keys().isdisjoint(message_keys.CONTENT) and any(message_keys.unread(message, role))
+    return role in ("system", "tool") and not misspelt
 
 
 def _with_answers_apart(message: object) -> list[object]:

@@ -171,8 +171,8 @@ def test_rows_that_are_no_utf_8_or_json_are_counted_by_reason(tmp_path: Path) ->
         {
             "not UTF-8": ["row 2 of a.jsonl: not UTF-8: invalid start byte at byte 13"],
             "not JSON": [
-                "row 3 of a.jsonl: not JSON: Expecting property name enclosed in double quotes: "
-                "line 1 column 2 (char 1)",
+                "row 3 of a.jsonl: not JSON: Expecting property name enclosed in double quotes "
+                "at character 2",
                 "row 4 of a.jsonl: not JSON: a row must be an object with named columns",
             ],
         },

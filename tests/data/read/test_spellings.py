@@ -254,6 +254,9 @@ UNCERTAIN: dict[str, dict[str, Any]] = {
     "empty message: assistant has no text, only 'refusal'": {
         "messages": [ASK, {"role": "assistant", "content": None, "refusal": "No."}]
     },
+    "empty message: system has no text, only 'contnt'": {
+        "messages": [{"role": "system", "contnt": "Be brief."}, ASK, ANSWER]
+    },
     "invalid chat_template_kwargs: a row may not set 'chat_template', 'tokenize'": {
         "messages": [ASK, ANSWER],
         "chat_template_kwargs": {"tokenize": True, "chat_template": "x"},
