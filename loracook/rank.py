@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from loracook.machine.faults import machine_errors
-from loracook.machine.signals import request_stop
+from loracook.machine.signals import leave, request_stop
 from loracook.progress import Progress, Silent
 from loracook.recipe.recipe import Recipe
 from loracook.stages import STAGES
@@ -100,4 +100,4 @@ def _obey(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    leave(main(Path(sys.argv[1])))

@@ -1,12 +1,12 @@
 """The command line: the only part of loracook that prints or exits."""
 
-import sys
 from importlib import import_module
 
 import click
 
 from loracook import __version__
 from loracook.cli.endings import ending
+from loracook.machine.signals import leave
 
 COMMANDS = {
     "run": "Train a recipe's adapter, then evaluate, merge and push as it says.",
@@ -60,4 +60,4 @@ def commands() -> None:
 
 def main() -> None:
     """Run the command line and exit with one of the documented codes."""
-    sys.exit(ending(lambda: commands(standalone_mode=False)))
+    leave(ending(lambda: commands(standalone_mode=False)))

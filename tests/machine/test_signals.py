@@ -136,3 +136,18 @@ with stopping_on_signals():
 def test_a_signal_to_a_forked_process_does_not_stop_the_run() -> None:
     done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "75\nwent on\n")
+
+
+@pytest.mark.parametrize("meets", ["", "torch.distributed.init_process_group('gloo', rank=0, world_size=1)"])
+def test_a_process_leaves_with_its_code_once_all_that_is_registered_is_done(meets: str) -> None:
+    program = f"""
+import atexit, os, torch
+os.environ |= {{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}}
+from loracook.machine.signals import leave
+{meets}
+atexit.register(print, "registered")
+print("printed")
+leave(7)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (7, "printed\nregistered\n")

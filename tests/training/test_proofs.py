@@ -19,6 +19,7 @@ from tests.training.test_processes import kitchen
 
 SABOTAGE = """
 import os, sys, torch, loracook
+from loracook.machine.signals import leave
 from transformers import TrainerCallback
 
 def trained(model):
@@ -38,6 +39,7 @@ class Sabotage(TrainerCallback):
 kind = sys.argv[1]
 callbacks = [Sabotage()] if os.environ["RANK"] == "1" else []
 loracook.run(loracook.load("recipe.yaml"), callbacks=callbacks)
+leave(0)
 """
 FOUND = {
     "seed": None,
