@@ -86,7 +86,9 @@ class Tuned:
             said.append(
                 f"other programs were running before the first trial: load {self.load:.1f} on {cores} cores"
             )
-        drifts = {"the untuned recipe": self.drift, "the fastest": drift_of(self.best.trial, self.confirmed)}
+        drifts = {"the untuned recipe": self.drift}
+        if self.best.setting:  # else what was confirmed is another setting, whose gain was not sure
+            drifts["the fastest"] = drift_of(self.best.trial, self.confirmed)
         changes = " and ".join(
             _changes(name, drift or 0) for name, drift in drifts.items() if _is_large(drift)
         )

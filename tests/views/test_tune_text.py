@@ -75,3 +75,12 @@ def test_an_answer_is_the_same_once_it_was_kept() -> None:
 )  # fmt: skip
 def test_no_more_is_said_than_was_measured(tuned: Tuned, said: str) -> None:
     assert list(end_lines(tuned))[-1] == said
+
+
+def test_the_fastest_is_held_against_its_own_first_trial_alone() -> None:
+    steady = replace(TUNED, again=trial(200, 4200))
+    assert steady.best.setting == BEST
+    assert steady.doubts == []
+    (said,) = replace(steady, confirmed=trial(203, 1200)).doubts
+    assert said.startswith("the fastest was 30% slower at the end than at first")
+    assert replace(steady, best=ROWS_OF_THE_LADDER[0]).doubts == []
